@@ -1,0 +1,44 @@
+// What daemon and client share in memory beside the arena: one control area per session, mapped by
+// that client and the daemon only. Each side treats what the other writes as untrusted. POD with
+// fixed offsets: other languages read it too.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace thermocline {
+
+/// Of the arena, the slot headers, the control area and the session protocol. Raised by any change
+/// to either.
+inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 1;
+
+inline constexpr uint64_t kControlAreaMagic = 0x3141544c52544354;  // "TCTRLTA1"
+inline constexpr uint64_t kControlAreaBytes = 4096;
+
+/// A lease outlives the last sign of life of its client, or of its daemon, by at most this.
+inline constexpr uint64_t kLeaseMilliseconds = 10'000;
+inline constexpr uint64_t kHeartbeatMilliseconds = 500;
+
+/// Times are CLOCK_BOOTTIME nanoseconds: it goes on while the machine sleeps, and both sides read
+/// the same.
+struct alignas(64) ControlArea {
+  std::atomic<uint64_t> magic;
+  std::atomic<uint64_t>
+      epoch;  // written by the daemon: another value means another life of the daemon
+  // Written by the daemon: now + kLeaseMilliseconds, every second while the heartbeat moves. A
+  // reader of leased bytes checks *after* its last read that now < lease_until_ns; otherwise what
+  // it read was a miss.
+  alignas(64) std::atomic<uint64_t> lease_until_ns;
+  // Written by the client: raised every kHeartbeatMilliseconds.
+  alignas(64) std::atomic<uint64_t> heartbeat;
+};
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(offsetof(ControlArea, magic) == 0);
+static_assert(offsetof(ControlArea, epoch) == 8);
+static_assert(offsetof(ControlArea, lease_until_ns) == 64);
+static_assert(offsetof(ControlArea, heartbeat) == 128);
+static_assert(sizeof(ControlArea) <= kControlAreaBytes);
+
+}  // namespace thermocline

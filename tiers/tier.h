@@ -1,0 +1,68 @@
+// The contract of a tier: a place for blocks of bounded size that never lies. One conformance suite
+// runs over every implementation (tests/tiers/tier_conformance.h).
+//
+// A tier holds at most one copy of a block. It stores payloads with their sealed headers, verifies
+// both when it hands a payload out, and drops what does not verify: to its caller such a block is
+// absent, and counted. A tier never evicts by itself: who must go, and where to, is the tier
+// stack's business; Put into a full tier is RESOURCE_EXHAUSTED.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+
+#include "base/status.h"
+#include "hashing/block_header.h"
+
+namespace thermocline {
+
+/// A block is one part of one place; `id` is the place's, given at commit and never reused.
+struct BlockRef {
+  uint64_t id = 0;
+  uint16_t part = 0;
+  bool operator==(const BlockRef&) const = default;
+};
+
+struct TierUsage {
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;  // what counts against the capacity
+  uint64_t block_count = 0;
+  uint64_t corrupt_count =
+      0;  // blocks dropped because they did not verify, since the tier was opened
+};
+
+/// Thread: Get, Put and Erase from any thread, concurrently for different blocks; the caller orders
+/// calls about one block.
+class Tier {
+ public:
+  virtual ~Tier() = default;
+
+  /// Stores a copy of `payload` (header.payload_bytes long) under `header`, which is sealed.
+  /// Replaces an older copy. Errors: RESOURCE_EXHAUSTED when it does not fit, DATA_LOSS when
+  /// payload and header disagree; then nothing changed.
+  [[nodiscard]] virtual absl::Status Put(const BlockHeader& header,
+                                         std::span<const std::byte> payload) = 0;
+
+  /// Reads and verifies a block into `payload`, which has room for at least its bytes. Absent (or
+  /// found damaged, and then dropped and counted): nullopt. Errors are of the medium; the caller
+  /// treats them as a miss too.
+  [[nodiscard]] virtual absl::StatusOr<std::optional<BlockHeader>> Get(
+      BlockRef ref, std::span<std::byte> payload) = 0;
+
+  /// Absent is fine.
+  [[nodiscard]] virtual absl::Status Erase(BlockRef ref) = 0;
+
+  /// Calls `visit` with the header of every block, in no order, until it returns false. Not
+  /// concurrent with the others.
+  [[nodiscard]] virtual absl::Status ForEach(
+      const std::function<bool(const BlockHeader&)>& visit) = 0;
+
+  /// When it returns OK, every Put that returned before survives what the tier can survive (disk:
+  /// power loss).
+  [[nodiscard]] virtual absl::Status Sync() = 0;
+
+  [[nodiscard]] virtual TierUsage Usage() const = 0;
+};
+
+}  // namespace thermocline

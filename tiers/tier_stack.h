@@ -1,0 +1,158 @@
+// One tenant's store: the catalog says which prefixes are here and where their bytes lie, the tiers
+// hold the bytes, the policy says who goes first; the stack moves them. Hot and warm are exclusive
+// in the steady state, cold copies are kept on promotion. Blocks leave warm only when a cold copy
+// is safe (write-back) or when they are dropped.
+//
+// Thread: one strand owns a stack (its writer). Every function must be called on it, every callback
+// is called on it; slow I/O runs on the disk executor meanwhile. Nothing here blocks.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "hashing/name.h"
+#include "hashing/space.h"
+#include "tiers/tier.h"
+
+namespace thermocline {
+
+enum class TierKind : uint8_t { kNone = 0, kHot = 1, kWarm = 2, kCold = 3, kRemote = 4 };
+
+/// A client of the stack: a session of the daemon. Numbers index the catalog's pin areas.
+struct ClientNumber {
+  uint32_t value = 0;
+  bool operator==(const ClientNumber&) const = default;
+};
+
+/// A block of a leased path, as docs/architecture.md and proto/thermocline/v1/types.proto have it.
+struct BlockView {
+  uint32_t depth = 0;
+  uint16_t part = 0;
+  TierKind tier = TierKind::kNone;
+  uint64_t id = 0;
+  uint64_t offset = 0;  // bytes from the start of the arena, when warm
+  uint64_t bytes = 0;
+  uint64_t checksum = 0;
+  bool checked = false;
+};
+
+struct LeaseView {
+  uint64_t lease = 0;
+  uint32_t depth = 0;             // usable places
+  std::vector<BlockView> blocks;  // depth-major, then part
+};
+
+struct CommitItem {
+  uint64_t offset = 0;  // of a slot reserved by the committing client
+  uint16_t part = 0;
+  uint32_t depth = 0;
+  uint64_t checksum = 0;  // XXH3-64 of the payload, computed by the daemon from the slot itself
+};
+
+enum class MissReason : uint8_t {
+  kAbsent,      // no such place
+  kIncomplete,  // not all parts are here
+  kMoving,      // its bytes are on their way
+  kCorrupt,     // was here, did not verify, was dropped
+  kIoError,     // the tier could not be read
+  kNoSlot,      // cold, and no warm slot could be had
+};
+
+struct StackStats;  // tiers/stack_stats.h
+
+class TierStack {
+ public:
+  struct Options;  // tiers/stack_options.h: arena, capacities, cold directory, executors, clock,
+                   // policy
+
+  /// Opens the arena (re-adopting what checks out) and the cold tier, and rebuilds the catalog from
+  /// their headers.
+  static absl::StatusOr<std::unique_ptr<TierStack>> Open(Options options);
+  virtual ~TierStack() = default;
+
+  // ---- clients
+  /// `pid`, `start_time` as in base/process.h. RESOURCE_EXHAUSTED beyond the catalog's pin areas.
+  virtual absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time) = 0;
+  /// The session is over: its leases end. Its reservations return at once when `process_gone`, else
+  /// they stay in quarantine until ProcessGone(pid, start_time): a stopped process may still write
+  /// into them.
+  virtual void RemoveClient(ClientNumber client, bool process_gone) = 0;
+  virtual void ProcessGone(int pid, uint64_t start_time) = 0;
+  /// The client was silent for longer than a lease lasts: its leases end, its reservations stay
+  /// with it.
+  virtual void ExpireLeases(ClientNumber client) = 0;
+  /// After a restart: nothing re-adopted is evicted, and no slot granted before is reused, until
+  /// every client of the last epoch that still lives has come back or `grace` has passed. The
+  /// daemon calls it once when it is over.
+  virtual void EndGrace() = 0;
+
+  // ---- spaces
+  virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
+
+  // ---- data
+  virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
+                                          std::span<const Name> names) = 0;
+  /// `ready` is called with warm blocks in prefix order, any number of times, then `done` once. A
+  /// block that cannot be had ends the load early, with OK.
+  using ReadyCallback = std::function<void(std::vector<BlockView>)>;
+  using DoneCallback = std::function<void(absl::Status)>;
+  virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
+                    DoneCallback done) = 0;
+  using ReserveCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
+  virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
+                       std::chrono::milliseconds wait, ReserveCallback done) = 0;
+  /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
+  /// before the payload is summed outside the strand.
+  virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;
+  virtual absl::StatusOr<std::vector<BlockView>> Commit(ClientNumber client, uint64_t lease,
+                                                        std::span<const Name> names,
+                                                        std::span<const CommitItem> items) = 0;
+  virtual absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) = 0;
+  virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;
+
+  // ---- pins, prefetch
+  struct PinView {
+    uint64_t pin = 0;
+    Fingerprint space;
+    uint32_t depth = 0;
+    int64_t expires_unix_ms = 0;
+    TierKind tier = TierKind::kNone;
+  };
+  virtual absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
+                                      std::chrono::milliseconds ttl, TierKind tier) = 0;
+  virtual absl::Status Unpin(uint64_t pin) = 0;
+  virtual std::vector<PinView> Pins() const = 0;
+  struct PrefetchView {
+    uint32_t matched_depth = 0;
+    uint32_t promoting_blocks = 0;
+  };
+  virtual absl::StatusOr<PrefetchView> Prefetch(uint32_t space, std::span<const Name> names) = 0;
+
+  // ---- admin
+  virtual absl::StatusOr<uint64_t> Delete(const Fingerprint& space,
+                                          std::span<const Name> names) = 0;
+  /// `done(blocks, kept)`.
+  using FlushCallback = std::function<void(absl::Status, uint64_t blocks, uint64_t kept)>;
+  virtual void Flush(TierKind tier, FlushCallback done) = 0;
+  virtual void DropArena(FlushCallback done) = 0;
+
+  // ---- life
+  /// Called every second or so: expires TTL pins and reservations, keeps the reserve of free slots.
+  virtual void Tick() = 0;
+  /// SIGTERM: `drain` writes every warm block to cold first; both leave everything durable. `done`
+  /// on the strand.
+  virtual void Shutdown(bool drain, DoneCallback done) = 0;
+
+  virtual StackStats Stats() const = 0;
+  virtual int arena_fd() const = 0;
+  virtual uint64_t arena_bytes() const = 0;
+  virtual uint64_t epoch() const = 0;
+  /// The slot's payload, for summing it. `offset`, `bytes` come from ReservedBytes.
+  virtual std::span<const std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const = 0;
+};
+
+}  // namespace thermocline
