@@ -1,0 +1,60 @@
+#include "hashing/block_header.h"
+
+#include <bit>
+#include <cstring>
+
+#include "hashing/checksum.h"
+
+namespace thermocline {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "headers are stored as they lie");
+
+uint64_t SumOf(const BlockHeader& header) {
+  const std::span<const BlockHeader, 1> one(&header, 1);
+  return Checksum(std::as_bytes(one).first(offsetof(BlockHeader, header_checksum)));
+}
+
+absl::Status Damaged(const std::string& what) {
+  return absl::DataLossError("block header damaged: " + what + "; the block is dropped");
+}
+
+}  // namespace
+
+void BlockHeader::Seal() { header_checksum = SumOf(*this); }
+
+absl::Status VerifyHeader(const BlockHeader& header) {
+  if (header.magic != kBlockHeaderMagic) return Damaged("it does not begin with TCBH");
+  if (header.version != kBlockHeaderVersion) {
+    return absl::FailedPreconditionError(
+        "block header of version " + std::to_string(header.version) +
+        ", this build reads version " + std::to_string(kBlockHeaderVersion) +
+        "; set the store aside or use the matching build");
+  }
+  if (header.header_checksum != SumOf(header)) return Damaged("its checksum does not fit");
+  if (header.id == 0) return Damaged("its id is 0");
+  if (header.id == header.parent_id) return Damaged("it names itself as its parent");
+  if (header.depth == 0 && header.parent_id != 0) return Damaged("a first place with a parent");
+  if (header.part >= kMaxParts) return Damaged("part " + std::to_string(header.part));
+  if (header.payload_bytes < kPayloadAlignment || header.payload_bytes > kMaxPartBytes ||
+      header.payload_bytes % kPayloadAlignment != 0) {
+    return Damaged("payload of " + std::to_string(header.payload_bytes) + " bytes");
+  }
+  const uint64_t reserved = header.reserved_a | header.reserved_b | header.reserved_c[0] |
+                            header.reserved_c[1] | header.reserved_c[2];
+  if (reserved != 0) return Damaged("reserved bytes are not zero");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<BlockHeader> ReadHeader(std::span<const std::byte> bytes) {
+  if (bytes.size() != sizeof(BlockHeader)) {
+    return Damaged("it has " + std::to_string(bytes.size()) + " bytes instead of " +
+                   std::to_string(sizeof(BlockHeader)));
+  }
+  BlockHeader header;
+  std::memcpy(static_cast<void*>(&header), bytes.data(), sizeof header);
+  TC_RETURN_IF_ERROR(VerifyHeader(header));
+  return header;
+}
+
+}  // namespace thermocline
