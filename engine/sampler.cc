@@ -1,0 +1,82 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "base/check.h"
+
+namespace thermocline {
+
+uint64_t SplitMix64::Next() {
+  uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+int32_t GreedyToken(std::span<const float> logits) {
+  TC_CHECK(!logits.empty());
+  size_t best = 0;
+  float best_logit = -INFINITY;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] > best_logit) {
+      best = i;
+      best_logit = logits[i];
+    }
+  }
+  return static_cast<int32_t>(best);
+}
+
+absl::StatusOr<Sampler> Sampler::Make(const Options& options) {
+  if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
+    return absl::InvalidArgumentError("temperature is " + std::to_string(options.temperature) +
+                                      "; it must be 0 (greedy) or a positive number");
+  }
+  if (!(options.top_p > 0 && options.top_p <= 1)) {
+    return absl::InvalidArgumentError("top-p is " + std::to_string(options.top_p) +
+                                      "; it must be above 0 and at most 1");
+  }
+  return Sampler(options);
+}
+
+int32_t Sampler::Sample(std::span<const float> logits) {
+  const int32_t greedy = GreedyToken(logits);
+  if (options_.temperature == 0) return greedy;
+  const double uniform = random_.NextUniform();
+  const double greatest = logits[greedy];
+  if (!std::isfinite(greatest)) return greedy;
+
+  candidates_.clear();
+  double total = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double weight = std::exp((logits[i] - greatest) / options_.temperature);
+    if (!(weight > 0)) continue;  // also drops NaN
+    candidates_.push_back({weight, static_cast<int32_t>(i)});
+    total += weight;
+  }
+  double kept = total;
+  if (options_.top_p < 1) {
+    // The n - 1 others of a nucleus share at least 1 - top_p only if each has (1 - top_p) / (n - 1)
+    // or less on average: what lies below that can never be needed to reach top_p.
+    const double cutoff = (1.0 - options_.top_p) * total / static_cast<double>(candidates_.size());
+    std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < cutoff; });
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+      return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+    });
+    size_t count = 0;
+    kept = 0;
+    while (count < candidates_.size() && kept < options_.top_p * total) {
+      kept += candidates_[count++].weight;
+    }
+    candidates_.resize(count);
+  }
+  double remaining = uniform * kept;
+  for (const Candidate& candidate : candidates_) {
+    remaining -= candidate.weight;
+    if (remaining < 0) return candidate.id;
+  }
+  return candidates_.back().id;
+}
+
+}  // namespace thermocline

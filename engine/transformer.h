@@ -1,0 +1,75 @@
+// The forward pass of a llama-architecture model on the CPU, over a paged KV cache, by the rule of
+// exactness: a token's logits and KV bytes depend on the token ids up to it and on nothing else.
+// Not on how a prompt is cut into chunks, on how much of it was cached, on threads, on where blocks
+// lie or in what memory, on the instruction set: so "cached equals uncached" is tested by equality.
+//   1. Every output of a matrix product is one chain of fused multiply-adds over ascending columns,
+//      and weights dequantise to the same f32 whether unpacked into tiles (prefill) or in
+//      registers (decode).
+//   2. Attention takes tokens in groups of 64 inside spans of 256, aligned to absolute positions,
+//      and merges spans in order, whether one thread walks them or many share them.
+//   3. The exponential is our own, sums over lanes have one fixed shape, the compiler fuses
+//   nothing.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "base/status.h"
+#include "engine/weights.h"
+#include "kernels/kv_geometry.h"
+
+namespace thermocline {
+
+class Transformer {
+ public:
+  struct Options {
+    /// Threads of the forward pass, the caller's included; 0 = all cores that the process may use.
+    int threads = 0;
+  };
+
+  /// Repacks the weights: the model file may be closed afterwards.
+  /// Errors: what the file lacks, what has the wrong shape, which limit a dimension breaks.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelFile& model,
+                                                           const Options& options);
+  ~Transformer();
+
+  struct Step {
+    /// The ids to compute, at positions `position`, `position` + 1, ...
+    std::span<const int32_t> tokens;
+    int position = 0;
+    /// Block i holds positions 16 i ..; must cover position + tokens.size(). Rows before `position`
+    /// are read, rows of `tokens` are written, all others are left alone: full blocks before
+    /// `position` may be mapped read-only.
+    std::span<std::byte* const> blocks;
+    KvDtype kv_dtype = KvDtype::kF32;
+    /// Empty: none. [vocabulary]: of the last token. [tokens][vocabulary]: of every token.
+    std::span<float> logits = {};
+    /// Called on the caller's thread after every chunk with the tokens computed so far.
+    std::function<void(size_t done_tokens)> progress = {};
+    /// Tokens computed at once; the result does not depend on it, speed does.
+    int chunk_tokens = kChunkTokens;
+  };
+
+  /// Computes KV and logits of `step.tokens`.
+  /// Thread: one call at a time.
+  /// Errors: InvalidArgument on a bad id, size or block list, OutOfRange for positions beyond
+  ///         config().context_length; nothing is computed or written then.
+  absl::Status Forward(const Step& step);
+
+  const ModelConfig& config() const;
+  KvGeometry kv_geometry(KvDtype dtype) const;
+  int threads() const;
+  /// Instruction set chosen: "avx512", "avx2" or "portable".
+  const char* kernels() const;
+
+  static constexpr int kChunkTokens = 256;
+
+ private:
+  class Impl;
+  explicit Transformer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace thermocline
