@@ -45,8 +45,6 @@ Sha256Builder& Sha256Builder::Number(uint64_t value) {
   return Field(std::as_bytes(std::span(&value, 1)));
 }
 
-Sha256Builder& Sha256Builder::Real(double value) { return Number(std::bit_cast<uint64_t>(value)); }
-
 Sha256 Sha256Builder::Finish() {
   Sha256 digest;
   TC_CHECK(EVP_DigestFinal_ex(context_->evp.get(), digest.data(), nullptr) == 1);

@@ -29,8 +29,6 @@ class Sha256Builder {
   Sha256Builder& Field(std::span<const std::byte> bytes);
   /// A field of 8 bytes, little-endian.
   Sha256Builder& Number(uint64_t value);
-  /// A field of 8 bytes: the IEEE-754 binary64 form, so that equal text and equal value agree.
-  Sha256Builder& Real(double value);
   /// Bytes without a length: for the digest of a file's content.
   Sha256Builder& Raw(std::span<const std::byte> bytes);
 
