@@ -30,6 +30,10 @@ struct alignas(64) ControlArea {
   // reader of leased bytes checks *after* its last read that now < lease_until_ns; otherwise what
   // it read was a miss.
   alignas(64) std::atomic<uint64_t> lease_until_ns;
+  // Written by the daemon: raised before the leases of a silent client end. A lease is good only
+  // while this is what it was before the lease was asked for; otherwise a client that wakes from a
+  // long stop would find lease_until extended again and trust slots that were reused meanwhile.
+  std::atomic<uint64_t> lease_generation;
   // Written by the client: raised every kHeartbeatMilliseconds.
   alignas(64) std::atomic<uint64_t> heartbeat;
 };
@@ -38,6 +42,7 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(offsetof(ControlArea, magic) == 0);
 static_assert(offsetof(ControlArea, epoch) == 8);
 static_assert(offsetof(ControlArea, lease_until_ns) == 64);
+static_assert(offsetof(ControlArea, lease_generation) == 72);
 static_assert(offsetof(ControlArea, heartbeat) == 128);
 static_assert(sizeof(ControlArea) <= kControlAreaBytes);
 
