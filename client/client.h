@@ -1,0 +1,326 @@
+// The client library: match a prompt's prefix, read its KV blocks in place, commit new ones.
+//
+// A client holds one session with the daemon of its machine. The session hands over the arena, so
+// the bytes of a block never travel: a Lease gives views into the arena, a Reservation gives a slot
+// of the arena to fill. Only places and offsets travel, over gRPC on a unix socket.
+//
+// A lease is good for as long as the daemon hears from this process, and ten seconds more. The
+// rule: read, then ask StillValid(), then use what was computed. False means that what was read
+// was a miss. Everything that the cache cannot give is a miss, and never a reason to fail.
+//
+//   auto client = Client::Connect({.client_name = "my-engine"});
+//   auto space = (*client)->OpenSpace(spec);
+//   auto lease = space->Match(prompt);                          // the longest prefix that is here
+//   auto cached = lease->Load();                                // places readable now, verified
+//   for (uint32_t place = 0; place < *cached; ++place) Attend(lease->View(place));
+//   auto slots = space->Reserve(new_places);
+//   for (Reservation& slot : *slots) Fill(slot.bytes());
+//   absl::Status committed = lease->Commit(new_tokens, *std::move(slots));
+//   if (!lease->StillValid()) ...                               // compute again without the cache
+#pragma once
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "hashing/space.h"
+
+namespace thermocline {
+// Its own names in a program that also links the daemon's libraries.
+inline namespace client_v1 {
+
+class Connection;
+class ClientCore;
+struct SpaceState;
+
+enum class BlockTier : uint8_t { kNone = 0, kHot = 1, kWarm = 2, kCold = 3, kRemote = 4 };
+/// "none", "hot", "warm", "cold", "remote".
+const char* BlockTierName(BlockTier tier);
+
+using Timeout = std::optional<std::chrono::milliseconds>;  // none: Client::Options::timeout
+
+/// The names of consecutive places: token ids, 16 a place (a remainder of fewer is ignored), or the
+/// keys of an engine that brings its own, one a place.
+/// Owner: borrows.
+class NamesView {
+ public:
+  NamesView() = default;
+  NamesView(std::span<const int32_t> tokens) : tokens_(tokens) {}     // NOLINT: implicit
+  NamesView(const std::vector<int32_t>& tokens) : tokens_(tokens) {}  // NOLINT: implicit
+  NamesView(std::span<const std::string> keys) : keys_(keys) {}       // NOLINT: implicit
+  NamesView(const std::vector<std::string>& keys) : keys_(keys) {}    // NOLINT: implicit
+
+  std::span<const int32_t> tokens() const { return tokens_; }
+  std::span<const std::string> keys() const { return keys_; }
+  uint32_t places() const {
+    return static_cast<uint32_t>(keys_.empty() ? tokens_.size() / 16 : keys_.size());
+  }
+
+ private:
+  std::span<const int32_t> tokens_;
+  std::span<const std::string> keys_;
+};
+
+/// One block of a leased path.
+struct BlockInfo {
+  uint32_t depth = 0;  // place number from the root, 0-based
+  uint32_t part = 0;
+  uint64_t id = 0;                            // the daemon's, never reused
+  BlockTier matched_tier = BlockTier::kNone;  // where the match (or the commit) found it
+  BlockTier tier = BlockTier::kNone;          // where it is now
+  uint64_t bytes = 0;
+};
+
+/// A slot of the arena to fill. Its destructor gives an uncommitted slot back.
+/// Owner:  the slot belongs to this process until it is committed or given back.
+/// Thread: one at a time; different reservations may be filled by different threads.
+class Reservation {
+ public:
+  Reservation(Reservation&& other) noexcept;
+  Reservation& operator=(Reservation&& other) noexcept;
+  ~Reservation();
+
+  /// The payload: exactly the space's block_bytes of this part, at a page boundary, its content
+  /// undefined. Empty after a fork, in the child. After the daemon is lost the memory stays
+  /// writable, and what is written there reaches nobody.
+  std::span<std::byte> bytes() const;
+  uint32_t part() const { return part_; }
+
+ private:
+  friend class Space;
+  friend class Lease;
+  Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
+              uint64_t bytes);
+
+  std::shared_ptr<Connection> connection_;  // shared: the mapping lives while any view of it may
+  uint32_t part_ = 0;
+  uint64_t offset_ = 0;
+  uint64_t bytes_ = 0;
+};
+
+/// The right to read a path in place: a cursor that pins everything from the root to its end, and
+/// that commits extend. Its destructor releases it.
+/// Thread: one at a time.
+/// Errors: every call on a lease of a lost daemon, of an earlier epoch or of the parent process of
+///         a fork is FailedPrecondition; match again.
+class Lease {
+ public:
+  Lease(Lease&& other) noexcept;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease();
+
+  /// Usable places: the match covers [0, depth()). Cold ones among them are not readable yet.
+  uint32_t depth() const;
+  /// The blocks of the path, depth-major, then part. Parts with a window have none outside it.
+  std::span<const BlockInfo> blocks() const;
+  /// nullptr when the path has no block there.
+  const BlockInfo* Find(uint32_t depth, uint32_t part = 0) const;
+
+  /// The bytes of a block, in the arena. A block that the daemon has not verified since it lies
+  /// there is summed at the first call.
+  /// Owner: valid until the lease, its last move included, is destroyed; trust what was read only
+  ///        when StillValid() afterwards.
+  /// Errors: empty when the block is not readable in place: cold and not loaded, outside the window
+  ///         of its part, or damaged (then depth() ends there from now on).
+  std::span<const std::byte> View(uint32_t depth, uint32_t part = 0);
+
+  /// Makes the whole path readable: promotes its cold blocks, in prefix order, and verifies those
+  /// that need it. `on_ready(n)` is called with growing n when the places [0, n) are readable, so
+  /// that work on the first can start while later ones are still being read.
+  /// Returns the depth that is readable, which is the lease's depth from now on: shorter than
+  /// before when a block could not be had. No message when everything is warm.
+  /// Thread: `on_ready` runs on the calling thread and must not use this lease except View.
+  /// Errors: DeadlineExceeded, Unavailable: depth() is as readable as it was.
+  absl::StatusOr<uint32_t> Load(const std::function<void(uint32_t)>& on_ready = {},
+                                Timeout timeout = {});
+
+  /// Moves the end back to `depth` places, so that the next commit goes behind them.
+  /// REQUIRES: depth <= this->depth().
+  absl::Status Truncate(uint32_t depth, Timeout timeout = {});
+
+  /// Publishes filled slots behind the end, in order, and moves the end behind them. `names` are
+  /// those of the new places; `slots` holds, for each new block, one reservation of every part,
+  /// parts in order. Where another client was first its identical block takes the place of ours,
+  /// and the slot goes back. The slots are used up, whatever the outcome.
+  /// Errors: InvalidArgument when names and slots do not fit; FailedPrecondition when the slots are
+  ///         of another epoch; DataLoss, Aborted...: nothing was published, go on uncached.
+  absl::Status Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout = {});
+
+  /// Whether everything read through this lease until now was read from blocks that were its own:
+  /// asks the clock and the control area, no message.
+  bool StillValid() const;
+
+  /// Ends the lease now. The daemon hears of it a little later, in a batch.
+  void Release();
+
+ private:
+  friend class Space;
+  struct Rep;
+  explicit Lease(std::unique_ptr<Rep> rep);
+  std::unique_ptr<Rep> rep_;
+};
+
+struct PinInfo {
+  uint64_t pin = 0;
+  Fingerprint space;
+  uint32_t depth = 0;  // places
+  int64_t expires_unix_ms = 0;
+  BlockTier tier = BlockTier::kNone;  // kNone: kept in any local tier
+};
+
+struct PrefetchInfo {
+  uint32_t matched_depth = 0;
+  uint32_t promoting_blocks = 0;
+};
+
+/// Blocks that are interchangeable: one model, one layout, one tenant. A light handle; it outlives
+/// restarts of the daemon and opens itself again.
+/// Thread: any.
+class Space {
+ public:
+  const SpaceSpec& spec() const;
+  /// As the daemon counts it: with the tenant, which it adds.
+  Fingerprint fingerprint() const;
+
+  /// Leases the longest prefix of `names` that some local tier holds. Nothing found is a lease of
+  /// depth 0, behind which one can commit.
+  absl::StatusOr<Lease> Match(NamesView names, Timeout timeout = {}) const;
+
+  /// Slots to fill, at least one and at most `count`, waiting up to `wait` for room.
+  /// Errors: ResourceExhausted: go on without the cache.
+  absl::StatusOr<std::vector<Reservation>> Reserve(
+      uint32_t count, uint32_t part = 0,
+      std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
+
+  /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
+  /// warm.
+  /// Errors: NotFound when nothing of it is here.
+  absl::StatusOr<PinInfo> Pin(NamesView names, std::chrono::milliseconds ttl,
+                              BlockTier tier = BlockTier::kNone, Timeout timeout = {}) const;
+  /// Asks for the cold blocks of a path to be promoted; returns at once.
+  absl::StatusOr<PrefetchInfo> Prefetch(NamesView names, Timeout timeout = {}) const;
+
+ private:
+  friend class Client;
+  explicit Space(std::shared_ptr<SpaceState> state) : state_(std::move(state)) {}
+  std::shared_ptr<SpaceState> state_;  // shared by the copies of this handle
+};
+
+struct SpaceInfo {
+  Fingerprint fingerprint;
+  SpaceSpec spec;
+  uint64_t places = 0;
+  uint64_t warm_bytes = 0;
+  uint64_t cold_bytes = 0;
+};
+
+struct TierUse {
+  BlockTier tier = BlockTier::kNone;
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t blocks = 0;
+  uint64_t hits = 0;  // blocks
+  uint64_t evictions = 0;
+  uint64_t promotions = 0;  // into this tier
+  uint64_t demotions = 0;   // out of this tier, downwards
+  std::string state;        // "ok", or what is wrong
+};
+
+struct DaemonStats {
+  std::string version;
+  uint64_t epoch = 0;
+  uint64_t uptime_ms = 0;
+  uint64_t sessions = 0;
+  uint64_t leases = 0;
+  uint64_t reservations = 0;
+  uint64_t spaces = 0;
+  uint64_t places = 0;
+  uint64_t pins = 0;
+  uint64_t lookups = 0;
+  uint64_t misses = 0;  // blocks asked for and not usable
+  std::map<std::string, uint64_t> misses_by_reason;
+  uint64_t corrupt_blocks = 0;
+  std::vector<TierUse> tiers;
+};
+
+struct ClientOptions {
+  std::string socket_path;                  // "": $THERMOCLINE_SOCKET, else the daemon's default
+  std::string client_name;                  // for the daemon's log
+  std::chrono::milliseconds timeout{5000};  // of calls that name none
+  bool auto_reconnect =
+      true;  // a call that finds the daemon lost tries a new session, with backoff
+};
+
+/// A session with the daemon of this machine.
+///
+/// When the daemon goes away every call returns Unavailable at once, and what is leased stays
+/// mapped and readable while StillValid(). The next call (or Reconnect) tries again, with backoff;
+/// then spaces are opened again, and leases and reservations of before are dead.
+/// After a fork the child's client is dead (FailedPrecondition) until it reconnects.
+/// Thread: any.
+class Client {
+ public:
+  using Options = ClientOptions;
+
+  /// Errors: Unavailable, naming the socket and how to start the daemon, when nobody listens;
+  ///         FailedPrecondition for another protocol or layout version; PermissionDenied for
+  ///         another user's daemon.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(Options options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  /// Errors: InvalidArgument when the specification is wrong or a block cannot fit the arena.
+  absl::StatusOr<Space> OpenSpace(const SpaceSpec& spec, Timeout timeout = {});
+  absl::StatusOr<std::vector<SpaceInfo>> Spaces(Timeout timeout = {});
+  absl::StatusOr<std::vector<PinInfo>> Pins(Timeout timeout = {});
+  /// Errors: NotFound.
+  absl::Status Unpin(uint64_t pin, Timeout timeout = {});
+  absl::StatusOr<DaemonStats> Stats(Timeout timeout = {});
+
+  /// Opens a new session now, without backoff: after a lost daemon, or in a forked child. Nothing
+  /// to do while the session is alive.
+  absl::Status Reconnect();
+  /// Whether the session was alive a moment ago.
+  bool Connected() const;
+  const std::string& socket_path() const;
+
+ private:
+  friend class AdminClient;
+  explicit Client(std::shared_ptr<ClientCore> core);
+  std::shared_ptr<ClientCore> core_;  // shared with spaces, which may outlive the client
+};
+
+struct FlushResult {
+  uint64_t blocks = 0;  // moved or dropped
+  uint64_t kept = 0;    // leased or pinned
+};
+
+/// The destructive verbs, for the daemon's own user.
+/// Thread: any.
+class AdminClient {
+ public:
+  /// Errors: as Client::Connect; PermissionDenied unless this process runs as the daemon's user.
+  static absl::StatusOr<std::unique_ptr<AdminClient>> Connect(ClientOptions options);
+
+  /// Deletes what lies at and behind a path; no names: the whole space. Returns the places deleted.
+  absl::StatusOr<uint64_t> Delete(const Fingerprint& space, NamesView names, Timeout timeout = {});
+  /// kWarm: everything to cold (dropped where there is no cold tier); kCold: dropped.
+  absl::StatusOr<FlushResult> Flush(BlockTier tier, Timeout timeout = {});
+  /// Drops every block of the arena. Returns the blocks dropped.
+  absl::StatusOr<uint64_t> DropArena(Timeout timeout = {});
+
+ private:
+  explicit AdminClient(std::unique_ptr<Client> client) : client_(std::move(client)) {}
+  std::unique_ptr<Client> client_;
+};
+
+}  // namespace client_v1
+}  // namespace thermocline
