@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 #include "hashing/block_header.h"
@@ -24,12 +25,22 @@ struct BlockRef {
   bool operator==(const BlockRef&) const = default;
 };
 
+struct BlockRefHash {
+  size_t operator()(const BlockRef& ref) const {
+    return (ref.id * kMaxParts + ref.part) * 0x9e3779b97f4a7c15u >> 8;
+  }
+};
+
+/// What a block costs in a tier whose medium keeps payload and header together.
+inline uint64_t StoredBytes(const BlockHeader& header) {
+  return header.payload_bytes + sizeof(BlockHeader);
+}
+
 struct TierUsage {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;  // what counts against the capacity
   uint64_t block_count = 0;
-  uint64_t corrupt_count =
-      0;  // blocks dropped because they did not verify, since the tier was opened
+  uint64_t corrupt_count = 0;  // blocks dropped since it was opened, as they did not verify
 };
 
 /// Thread: Get, Put and Erase from any thread, concurrently for different blocks; the caller orders
@@ -63,6 +74,9 @@ class Tier {
   [[nodiscard]] virtual absl::Status Sync() = 0;
 
   [[nodiscard]] virtual TierUsage Usage() const = 0;
+
+  /// "ok", or what is wrong and what to do about it, for people.
+  [[nodiscard]] virtual std::string State() const { return "ok"; }
 };
 
 }  // namespace thermocline

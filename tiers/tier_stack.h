@@ -4,23 +4,25 @@
 // is safe (write-back) or when they are dropped.
 //
 // Thread: one strand owns a stack (its writer). Every function must be called on it, every callback
-// is called on it; slow I/O runs on the disk executor meanwhile. Nothing here blocks.
+// is called on it, never before the call that took it has returned; slow I/O runs on the disk
+// executor meanwhile. Nothing here blocks, but for a new space, Pin and Unpin, which replace the
+// small state file.
 #pragma once
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "hashing/name.h"
 #include "hashing/space.h"
+#include "tiers/stack_options.h"
+#include "tiers/stack_stats.h"
 #include "tiers/tier.h"
 
 namespace thermocline {
-
-enum class TierKind : uint8_t { kNone = 0, kHot = 1, kWarm = 2, kCold = 3, kRemote = 4 };
 
 /// A client of the stack: a session of the daemon. Numbers index the catalog's pin areas.
 struct ClientNumber {
@@ -53,21 +55,9 @@ struct CommitItem {
   uint64_t checksum = 0;  // XXH3-64 of the payload, computed by the daemon from the slot itself
 };
 
-enum class MissReason : uint8_t {
-  kAbsent,      // no such place
-  kIncomplete,  // not all parts are here
-  kMoving,      // its bytes are on their way
-  kCorrupt,     // was here, did not verify, was dropped
-  kIoError,     // the tier could not be read
-  kNoSlot,      // cold, and no warm slot could be had
-};
-
-struct StackStats;  // tiers/stack_stats.h
-
 class TierStack {
  public:
-  struct Options;  // tiers/stack_options.h: arena, capacities, cold directory, executors, clock,
-                   // policy
+  using Options = StackOptions;
 
   /// Opens the arena (re-adopting what checks out) and the cold tier, and rebuilds the catalog from
   /// their headers.
@@ -91,7 +81,10 @@ class TierStack {
   virtual void EndGrace() = 0;
 
   // ---- spaces
+  /// The number of the space with this fingerprint, valid until the epoch ends.
+  /// Errors: INVALID_ARGUMENT for a bad spec or a capacity too small for one of its blocks.
   virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
+  virtual std::vector<SpaceView> Spaces() const = 0;
 
   // ---- data
   virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
@@ -108,9 +101,13 @@ class TierStack {
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
   /// before the payload is summed outside the strand.
   virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;
-  virtual absl::StatusOr<std::vector<BlockView>> Commit(ClientNumber client, uint64_t lease,
-                                                        std::span<const Name> names,
-                                                        std::span<const CommitItem> items) = 0;
+  /// Publishes filled slots behind the end of the lease and moves the lease to the deepest place
+  /// of `items`. Answers the lease's depth now and the blocks as they stand, in the order of
+  /// `items`: where a block was there before, that one, and the slot offered is free again.
+  /// `names`: of the places behind the lease's end, in order.
+  virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease,
+                                           std::span<const Name> names,
+                                           std::span<const CommitItem> items) = 0;
   virtual absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) = 0;
   virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;
 

@@ -1,0 +1,47 @@
+// How a tier stack is opened. It brings no threads and no clock of its own: the daemon gives it its
+// strand, a disk executor and the time, a test gives it queues that it steps by hand.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/executor.h"
+
+namespace thermocline {
+
+/// Runs a task later, never inside the call itself, and does not refuse: what a stack has under way
+/// is bounded (kMaxReads, kMaxWrites in tiers/stack_core.h, and one timer a waiting call). Tasks
+/// still queued when the process ends may be destroyed unrun.
+using Runner = std::function<void(Task)>;
+using TimedRunner = std::function<void(std::chrono::steady_clock::duration, Task)>;
+
+struct StackOptions {
+  // ---- where
+  std::string arena_path;  // the arena's file, on a tmpfs; `<arena_path>.meta` beside it
+  std::string data_dir;    // state file and, below `store`, the cold tier; must exist
+
+  // ---- how much; hard limits
+  uint64_t warm_capacity_bytes = 0;
+  uint64_t cold_capacity_bytes = 0;  // 0: no cold tier, demotion drops
+  uint64_t chunk_bytes = 0;          // the unit in which slot sizes share the arena; 0: 64 MiB
+  uint32_t max_clients = 64;
+  uint32_t max_leases_per_client = 63;
+  uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
+
+  // ---- when
+  std::chrono::milliseconds load_wait{2000};        // a promotion's patience for a slot
+  std::chrono::milliseconds incomplete_ttl{30000};  // places whose parts never all came
+  std::chrono::milliseconds lease_time{10000};  // how long a lease outlives its client's silence
+
+  // ---- who runs it
+  Runner strand;          // tasks of the thread that owns the stack, in order
+  Runner disk;            // tasks that block on the disk; several may run at once
+  TimedRunner strand_at;  // as `strand`, after a delay
+  const Clock* clock = &Clock::Real();
+
+  std::string policy = "lru";
+};
+
+}  // namespace thermocline
