@@ -14,24 +14,23 @@ absl::Status Refuse(const std::string& what) {
   return absl::InvalidArgumentError("space refused: " + what);
 }
 
-absl::Status CheckText(const char* field, const std::string& text, bool may_be_empty) {
-  if (text.empty() && !may_be_empty)
-    return Refuse(std::string(field) + " is empty; it must be set");
+absl::Status CheckText(const std::string& field, const std::string& text, bool may_be_empty) {
+  if (text.empty() && !may_be_empty) return Refuse(field + " is empty; it must be set");
   if (text.size() <= kMaxTextBytes) return absl::OkStatus();
-  return Refuse(std::string(field) + " has " + std::to_string(text.size()) +
-                " bytes; the limit is " + std::to_string(kMaxTextBytes));
+  return Refuse(field + " has " + std::to_string(text.size()) + " bytes; the limit is " +
+                std::to_string(kMaxTextBytes));
 }
 
-absl::Status CheckCount(const char* field, uint64_t value, uint64_t least, uint64_t most) {
+absl::Status CheckCount(const std::string& field, uint64_t value, uint64_t least, uint64_t most) {
   if (value >= least && value <= most) return absl::OkStatus();
-  return Refuse(std::string(field) + " is " + std::to_string(value) + "; it must be from " +
+  return Refuse(field + " is " + std::to_string(value) + "; it must be from " +
                 std::to_string(least) + " to " + std::to_string(most));
 }
 
-absl::Status CheckMultiple(const char* field, uint64_t value, uint64_t of) {
+absl::Status CheckMultiple(const std::string& field, uint64_t value, uint64_t of) {
   if (value % of == 0) return absl::OkStatus();
-  return Refuse(std::string(field) + " is " + std::to_string(value) +
-                "; it must be a multiple of " + std::to_string(of));
+  return Refuse(field + " is " + std::to_string(value) + "; it must be a multiple of " +
+                std::to_string(of));
 }
 
 absl::Status CheckParts(const std::vector<PartSpec>& parts) {
@@ -39,12 +38,11 @@ absl::Status CheckParts(const std::vector<PartSpec>& parts) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const PartSpec& part = parts[i];
     const std::string where = "parts[" + std::to_string(i) + "].";
-    TC_RETURN_IF_ERROR(CheckText((where + "name").c_str(), part.name, false));
-    TC_RETURN_IF_ERROR(CheckCount((where + "block_bytes").c_str(), part.block_bytes,
-                                  kPayloadAlignment, kMaxPartBytes));
+    TC_RETURN_IF_ERROR(CheckText(where + "name", part.name, false));
     TC_RETURN_IF_ERROR(
-        CheckMultiple((where + "block_bytes").c_str(), part.block_bytes, kPayloadAlignment));
-    TC_RETURN_IF_ERROR(CheckCount((where + "rank").c_str(), part.rank, 0, kMaxCount));
+        CheckCount(where + "block_bytes", part.block_bytes, kPayloadAlignment, kMaxPartBytes));
+    TC_RETURN_IF_ERROR(CheckMultiple(where + "block_bytes", part.block_bytes, kPayloadAlignment));
+    TC_RETURN_IF_ERROR(CheckCount(where + "rank", part.rank, 0, kMaxCount));
     for (size_t j = 0; j < i; ++j) {
       if (parts[j].name == part.name && parts[j].rank == part.rank) {
         return Refuse(where + "name '" + part.name + "' with rank " + std::to_string(part.rank) +
