@@ -6,7 +6,6 @@
 // what they interpret, Require the one tensor that is asked for, so that a file can be inspected
 // even where its architecture or its quantisation cannot be run.
 #pragma once
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/content_digest.h"
 #include "engine/mapped_file.h"
 #include "engine/tokenizer_data.h"
 
@@ -84,8 +84,6 @@ struct ModelConfig {
   std::vector<int32_t> eos_ids;
 };
 
-using Sha256Digest = std::array<uint8_t, 32>;
-
 /// An open model file.
 /// Thread: all methods are const and may be called from any thread at once.
 /// Owner:  owns the mappings; every Tensor and span borrows from it. A file that another process
@@ -142,8 +140,9 @@ class ModelFile {
 
   /// Takes the tensors over. Errors: InvalidArgument if two bear one name.
   absl::Status AdoptTensors(std::vector<Tensor> tensors);
-  /// Sets what every architecture shares from the tensors and the options, and checks the whole.
+  /// Completes a llama configuration from the tensors and the options, and checks the whole.
   absl::Status FinishConfig(ModelConfig& config) const;
+  [[nodiscard]] absl::Status UnsupportedArchitecture(std::string_view architecture) const;
 
   std::string path_;
   Options options_;
