@@ -1,0 +1,181 @@
+#include "catalog/catalog.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "base/units.h"
+#include "hashing/prefix_hash.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint32_t kMaxNodes = uint32_t{1} << 28;
+constexpr uint32_t kMaxAreas = 4096;
+constexpr uint32_t kMaxPinsPerArea = 4096;
+constexpr uint32_t kMinTableLog2 = 6;  // one page
+constexpr uint32_t kMaxTableLog2 = 28;
+
+absl::Status CheckGeometry(const Geometry& g) {
+  const auto refuse = [](const char* what, uint64_t value, uint64_t least, uint64_t most) {
+    return absl::InvalidArgumentError("catalog geometry: " + std::string(what) + " is " +
+                                      std::to_string(value) + "; must be " + std::to_string(least) +
+                                      " to " + std::to_string(most));
+  };
+  if (g.node_count < 2 || g.node_count > kMaxNodes) {
+    return refuse("node_count", g.node_count, 2, kMaxNodes);
+  }
+  if (g.run_places < 1 || g.run_places > kMaxRunPlaces) {
+    return refuse("run_places", g.run_places, 1, kMaxRunPlaces);
+  }
+  if (g.area_count < 1 || g.area_count > kMaxAreas) {
+    return refuse("area_count", g.area_count, 1, kMaxAreas);
+  }
+  if (g.pins_per_area < 2 || g.pins_per_area > kMaxPinsPerArea) {
+    return refuse("pins_per_area", g.pins_per_area, 2, kMaxPinsPerArea);
+  }
+  if (g.table_log2 < kMinTableLog2 || g.table_log2 > g.table_log2_max) {
+    return refuse("table_log2", g.table_log2, kMinTableLog2, g.table_log2_max);
+  }
+  if (g.table_log2_max > kMaxTableLog2) {
+    return refuse("table_log2_max", g.table_log2_max, g.table_log2, kMaxTableLog2);
+  }
+  return absl::OkStatus();
+}
+
+// Fills in what was left to us: a table that stays below three quarters when all nodes are in use.
+Geometry Normal(Geometry g) {
+  if (g.table_log2_max == 0) {
+    g.table_log2_max = g.table_log2;
+    while (g.table_log2_max < kMaxTableLog2 &&
+           (uint64_t{6} << g.table_log2_max) < uint64_t{g.node_count}) {
+      ++g.table_log2_max;
+    }
+  }
+  return g;
+}
+
+}  // namespace
+
+Catalog::Catalog(void* base, const Geometry& g) : base_(static_cast<char*>(base)), geometry_(g) {
+  area_stride_ = RoundUp(sizeof(PinArea) + g.pins_per_area * sizeof(uint64_t), 64);
+  node_stride_ = sizeof(NodeHeader) + g.run_places * sizeof(SharedName);
+  part_stride_ = RoundUp(size_t{g.node_count} * g.run_places * sizeof(uint64_t), kPageBytes);
+  areas_ = kPageBytes;
+  nodes_ = RoundUp(areas_ + g.area_count * area_stride_, kPageBytes);
+  words_ = RoundUp(nodes_ + g.node_count * node_stride_, kPageBytes);
+  tables_ = words_ + kMaxParts * part_stride_;
+  const size_t buckets = (size_t{2} << g.table_log2_max) - (size_t{1} << g.table_log2);
+  total_ = RoundUp(tables_ + buckets * sizeof(ChildBucket), kPageBytes);
+}
+
+absl::StatusOr<size_t> Catalog::Bytes(const Geometry& geometry) {
+  const Geometry normal = Normal(geometry);
+  TC_RETURN_IF_ERROR(CheckGeometry(normal));
+  return Catalog(nullptr, normal).total_;
+}
+
+absl::StatusOr<Catalog> Catalog::Format(void* zeroed, const Geometry& geometry, uint64_t epoch) {
+  const Geometry normal = Normal(geometry);
+  TC_RETURN_IF_ERROR(CheckGeometry(normal));
+  Catalog catalog(zeroed, normal);
+  CatalogHeader& header = catalog.header();
+  header.layout_version = kCatalogLayoutVersion;
+  header.epoch = epoch;
+  header.geometry = normal;
+  header.table_log2.store(normal.table_log2, std::memory_order_relaxed);
+  header.magic = kCatalogMagic;
+  return catalog;
+}
+
+absl::StatusOr<Catalog> Catalog::Open(void* base, size_t bytes) {
+  if (bytes < kPageBytes || static_cast<CatalogHeader*>(base)->magic != kCatalogMagic) {
+    return absl::FailedPreconditionError("catalog: the memory does not begin with a catalog");
+  }
+  const CatalogHeader& header = *static_cast<CatalogHeader*>(base);
+  if (header.layout_version != kCatalogLayoutVersion) {
+    return absl::FailedPreconditionError(
+        "catalog: layout version " + std::to_string(header.layout_version) + ", this program has " +
+        std::to_string(kCatalogLayoutVersion) + "; restart the older of daemon and client");
+  }
+  const Geometry geometry = header.geometry;  // a copy: checked, then used
+  TC_RETURN_IF_ERROR(CheckGeometry(geometry));
+  Catalog catalog(base, geometry);
+  if (bytes < catalog.total_) {
+    return absl::FailedPreconditionError("catalog: " + std::to_string(bytes) +
+                                         " bytes are mapped where its geometry needs " +
+                                         std::to_string(catalog.total_));
+  }
+  return catalog;
+}
+
+Catalog::Child Catalog::FindChild(Place parent, const Name& name) const {
+  const NodeId hint = node(parent.node).next.load(std::memory_order_relaxed);
+  if (Child child = CheckChild(hint, parent, name); child.node != 0) return child;
+  const uint64_t hash = ChildHash(PlaceBits(parent), name);
+  uint32_t log2 = table_log2().load(std::memory_order_acquire);
+  while (true) {
+    if (Child child = Probe(log2, hash, parent, name, hint); child.node != 0) return child;
+    const uint32_t now = table_log2().load(std::memory_order_acquire);
+    if (now == log2) return {};
+    log2 = now;  // the table was replaced, and the old one perhaps emptied, while we looked
+  }
+}
+
+Catalog::Child Catalog::CheckChild(NodeId id, Place parent, const Name& first) const {
+  if (!IsNode(id)) return {};
+  const NodeState now = state(id);
+  if (now.length() == 0) return {};
+  if (node(id).parent.load(std::memory_order_relaxed) != PlaceBits(parent)) return {};
+  return name(id, 0).Equals(first) ? Child{id, now} : Child{};
+}
+
+// Buckets of one cache line. A search goes on to the next bucket while it meets full ones; a
+// tombstone counts as full.
+Catalog::Child Catalog::Probe(uint32_t log2, uint64_t hash, Place parent, const Name& name,
+                              NodeId tried) const {
+  const ChildBucket* buckets = table(log2);
+  const size_t mask = (size_t{1} << log2) - 1;
+  size_t bucket = Home(hash, log2);
+  for (size_t left = mask + 1; left > 0; --left, bucket = (bucket + 1) & mask) {
+    bool full = true;
+    for (const auto& slot : buckets[bucket].entry) {
+      const uint64_t entry = slot.load(std::memory_order_acquire);
+      if (entry == 0) full = false;
+      if (entry >> 32 != (hash & 0xffffffff)) continue;
+      const auto id = static_cast<NodeId>(entry);
+      if (id == tried) continue;
+      if (Child child = CheckChild(id, parent, name); child.node != 0) return child;
+    }
+    if (!full) return {};
+  }
+  return {};
+}
+
+absl::StatusOr<CatalogMemory> CatalogMemory::Create(const Geometry& geometry, uint64_t epoch) {
+  TC_ASSIGN_OR_RETURN(const size_t bytes, Catalog::Bytes(geometry));
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    return ErrnoStatus(errno, "catalog: map " + FormatBytes(bytes),
+                       "lower the capacities, or raise the limit on address space");
+  }
+  auto catalog = Catalog::Format(base, geometry, epoch);
+  if (!catalog.ok()) {
+    munmap(base, bytes);
+    return catalog.status();
+  }
+  return CatalogMemory(base, bytes, *catalog);
+}
+
+CatalogMemory::CatalogMemory(CatalogMemory&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)), bytes_(other.bytes_), catalog_(other.catalog_) {}
+
+CatalogMemory::~CatalogMemory() {
+  if (base_ != nullptr) munmap(base_, bytes_);
+}
+
+}  // namespace thermocline

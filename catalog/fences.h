@@ -1,0 +1,74 @@
+// The orderings on which the catalog's readers rely, each by name, so that the stress can be built
+// once without each and must notice (TC_BREAK_x; docs/catalog.md says what each is for).
+#pragma once
+#include <atomic>
+
+namespace thermocline {
+
+// ThreadSanitizer does not model fences and GCC says so; with nothing but atomics in shared memory
+// there is nothing that it could misjudge.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wtsan"
+#endif
+inline void FullFence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+/// Between publishing a pin and reading what it protects.
+inline void ReaderFence() {
+#ifdef TC_BREAK_READER_FENCE
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#else
+  FullFence();
+#endif
+}
+
+/// Between shortening runs and reading the pins.
+inline void DropFence() {
+#ifdef TC_BREAK_DROP_FENCE
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#else
+  FullFence();
+#endif
+}
+
+/// Between marking words as moving and reading the pins.
+inline void MoveFence() {
+#ifdef TC_BREAK_MOVE_FENCE
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#else
+  FullFence();
+#endif
+}
+
+/// Whether a reader looks again, behind its fence, at the nodes that it compared.
+#ifdef TC_BREAK_REVALIDATION
+inline constexpr bool kReaderRevalidates = false;
+#else
+inline constexpr bool kReaderRevalidates = true;
+#endif
+
+/// Whether it looks at all of them, or at the last one only.
+#ifdef TC_BREAK_ANCESTORS
+inline constexpr bool kReaderChecksAncestors = false;
+#else
+inline constexpr bool kReaderChecksAncestors = true;
+#endif
+
+/// Whether it takes the words from behind its fence.
+#ifdef TC_BREAK_EARLY_WORDS
+inline constexpr bool kWordsBehindFence = false;
+#else
+inline constexpr bool kWordsBehindFence = true;
+#endif
+
+/// Whether a pin protects the places above it, too.
+#ifdef TC_BREAK_CLIMB
+inline constexpr bool kPinsProtectAncestors = false;
+#else
+inline constexpr bool kPinsProtectAncestors = true;
+#endif
+
+}  // namespace thermocline

@@ -1,0 +1,181 @@
+// The half of the writer that takes things from under readers: dropping tails, moving bytes, pins.
+#include <algorithm>
+#include <string>
+
+#include "catalog/fences.h"
+#include "catalog/writer.h"
+
+namespace thermocline {
+
+DropResult Writer::Drop(std::span<const Place> firsts) {
+  DropResult result;
+  const std::vector<Tail> tails = TailsOf(firsts);
+  if (tails.empty()) return result;
+  for (const Tail& tail : tails) {
+    const uint64_t version = catalog_.state(tail.node).version() + 1;
+    catalog_.node(tail.node).state.store(NodeState::Of(version, tail.to).bits,
+                                         std::memory_order_relaxed);
+  }
+  DropFence();  // the lengths before the pins below, and before any name or slot is overwritten
+  MarkPins();
+  for (const Tail& tail : tails) {
+    CutTail(tail, std::clamp(Marked(tail.node), tail.to, tail.old), result);
+  }
+  return result;
+}
+
+// One tail a node, the longest that was asked for and may go. Sorted by node.
+std::vector<Writer::Tail> Writer::TailsOf(std::span<const Place> firsts) {
+  std::vector<Tail> tails;
+  for (Place first : firsts) {
+    TC_CHECK(Contains(first));
+    TC_CHECK(!IsRoot(first));
+    tails.push_back({first.node, first.count - 1, catalog_.state(first.node).length()});
+  }
+  std::sort(tails.begin(), tails.end(), [](const Tail& a, const Tail& b) {
+    return a.node != b.node ? a.node < b.node : a.to < b.to;
+  });
+  const auto same_node = [](const Tail& a, const Tail& b) { return a.node == b.node; };
+  tails.erase(std::unique(tails.begin(), tails.end(), same_node), tails.end());
+  for (Tail& tail : tails) {
+    uint32_t fixed = tail.old;
+    while (fixed > tail.to && children({tail.node, fixed}) == 0 &&
+           !HasMovingWord({tail.node, fixed})) {
+      --fixed;
+    }
+    tail.to = fixed;
+  }
+  std::erase_if(tails, [](const Tail& tail) { return tail.to == tail.old; });
+  return tails;
+}
+
+bool Writer::HasMovingWord(Place place) const {
+  const uint8_t parts = nodes_[place.node].parts;
+  for (uint32_t part = 0; part < kMaxParts; ++part) {
+    if ((parts >> part & 1) != 0 && word(place, part).moving()) return true;
+  }
+  return false;
+}
+
+// Lets the places beyond `keep` go for good, and gives back what a pin has saved.
+void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
+  const uint8_t parts = nodes_[tail.node].parts;
+  for (uint32_t count = keep + 1; count <= tail.old; ++count) {
+    const Place place{tail.node, count};
+    Dropped dropped{.id = ids_[IndexOf(place)]};
+    for (uint32_t part = 0; part < kMaxParts; ++part) {
+      if ((parts >> part & 1) == 0) continue;
+      // 0 before a slot is reused: nobody may find it under the name that comes here next.
+      dropped.words[part] =
+          Word::FromBits(SharedWord(place, part).exchange(0, std::memory_order_relaxed));
+    }
+    places_.erase(dropped.id);
+    ids_[IndexOf(place)] = 0;
+    result.dropped.push_back(dropped);
+  }
+  if (keep != tail.to) {
+    const uint64_t version = catalog_.state(tail.node).version();
+    catalog_.node(tail.node).state.store(NodeState::Of(version, keep).bits,
+                                         std::memory_order_release);
+  }
+  if (keep == tail.old) return;
+  if (keep == 0) {
+    Release(tail.node, result);
+  } else if (children({tail.node, keep}) == 0) {
+    result.leaves.push_back({tail.node, keep});
+  }
+}
+
+size_t Writer::BeginMove(std::span<Movement> batch) {
+  for (Movement& move : batch) {
+    move.before = word(move.place, move.part);
+    move.granted = !move.before.empty() && !move.before.moving();
+    if (!move.granted) continue;
+    SharedWord(move.place, move.part)
+        .store(move.before.WithMoving(true).bits(), std::memory_order_relaxed);
+  }
+  MoveFence();  // the flags before the pins below
+  MarkPins();
+  size_t granted = 0;
+  for (Movement& move : batch) {
+    if (!move.granted) {
+      move.before = move.before.WithMoving(false);
+      continue;
+    }
+    if (Marked(move.place.node) >= move.place.count) {
+      move.granted = false;
+      SharedWord(move.place, move.part).store(move.before.bits(), std::memory_order_release);
+    } else {
+      ++granted;
+    }
+  }
+  return granted;
+}
+
+void Writer::FinishMove(Place place, uint32_t part, Word word) {
+  TC_CHECK(this->word(place, part).moving());
+  TC_CHECK(!word.moving());
+  SharedWord(place, part).store(word.bits(), std::memory_order_release);
+}
+
+// Clients write what they like into their areas, so every pin is read once and range-checked. A
+// stale or made-up one marks too much at most.
+void Writer::MarkPins() {
+  ++mark_round_;
+  const Geometry& geometry = catalog_.geometry();
+  for (uint32_t area = 0; area < geometry.area_count; ++area) {
+    if (owners_[area] == 0) continue;
+    for (uint32_t pin = 0; pin < geometry.pins_per_area; ++pin) {  // ascending, see reader.h
+      const uint64_t bits = catalog_.pin(area, pin).load(std::memory_order_acquire);
+      const Place place = PlaceFromBits(bits);
+      if (bits >> 48 != 0 || place.node >= used_) continue;
+      if (place.count == 0 || place.count > run_) continue;
+      MarkUpwards(place);
+    }
+  }
+}
+
+// Climbs until a node that was marked in this round: what is above it is marked, too.
+void Writer::MarkUpwards(Place place) {
+  while (place.node != 0 && place.count > 0) {
+    Node& node = nodes_[place.node];
+    const bool seen = node.mark_round == mark_round_;
+    node.marked =
+        static_cast<uint16_t>(seen ? std::max<uint32_t>(node.marked, place.count) : place.count);
+    node.mark_round = mark_round_;
+    if (seen || !kPinsProtectAncestors) return;
+    place = PlaceFromBits(catalog_.node(place.node).parent.load(std::memory_order_relaxed));
+  }
+}
+
+absl::StatusOr<uint32_t> Writer::LendArea(uint64_t session) {
+  TC_CHECK(session != 0);
+  const auto area = std::find(owners_.begin(), owners_.end(), 0);
+  if (area == owners_.end()) {
+    return absl::ResourceExhaustedError("catalog: all " + std::to_string(owners_.size()) +
+                                        " pin areas are lent; close a session first");
+  }
+  *area = session;
+  const auto index = static_cast<uint32_t>(area - owners_.begin());
+  catalog_.area(index).owner.store(session, std::memory_order_release);
+  return index;
+}
+
+void Writer::ForgetReader(uint32_t area) {
+  TC_CHECK(area < owners_.size());
+  for (uint32_t pin = 0; pin < catalog_.geometry().pins_per_area; ++pin) {
+    catalog_.pin(area, pin).store(0, std::memory_order_relaxed);
+  }
+  owners_[area] = 0;
+  catalog_.area(area).owner.store(0, std::memory_order_release);
+}
+
+void Writer::SetPin(uint32_t area, uint32_t pin, Place place) {
+  TC_CHECK(area < owners_.size());
+  TC_CHECK(owners_[area] != 0);
+  TC_CHECK(pin < catalog_.geometry().pins_per_area);
+  TC_CHECK(place == Place{} || Contains(place));
+  catalog_.pin(area, pin).store(PlaceBits(place), std::memory_order_release);
+}
+
+}  // namespace thermocline
