@@ -1,0 +1,148 @@
+// Every metric of thermoclined. A metric is declared here and listed in kMetricTable below it;
+// docs/metrics.md is generated from this table, dashboards and alerts are checked against it.
+//
+// Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, moving,
+// corrupt, io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
+// prefetch, delete or flush. No label ever carries a tenant, a salt or a key: they are secrets.
+#pragma once
+#include "base/metrics.h"
+
+namespace thermocline {
+
+// From a match in the daemon's memory to a cold prefix off a slow disk.
+inline constexpr double kLatencyBuckets[] = {10e-6,  25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3,
+                                             2.5e-3, 5e-3,  10e-3, 25e-3,  50e-3,  .1,     .25,
+                                             .5,     1,     2.5,   5,      10};
+
+inline constexpr GaugeDef kBuildInfo{"thermocline_build_info",
+                                     "1",
+                                     {"version"},
+                                     "Always 1; the version of the daemon is its label."};
+inline constexpr GaugeDef kStartTimeSeconds{"thermocline_start_time_seconds",
+                                            "seconds",
+                                            {},
+                                            "When the daemon started, in seconds since 1970."};
+inline constexpr GaugeDef kReady{
+    "thermocline_ready", "0 or 1", {}, "Whether /readyz answers that the daemon is ready."};
+
+inline constexpr CounterDef kLookups{
+    "thermocline_lookups_total", "lookups", {}, "Matches asked for."};
+inline constexpr CounterDef kLookupRequestedTokens{
+    "thermocline_lookup_requested_tokens_total", "tokens", {}, "Tokens in the prefixes asked for."};
+inline constexpr CounterDef kLookupHitTokens{
+    "thermocline_lookup_hit_tokens_total",
+    "tokens",
+    {"tier"},
+    "Tokens whose blocks a match found, by the tier that had them."};
+inline constexpr CounterDef kHitBlocks{"thermocline_hit_blocks_total",
+                                       "blocks",
+                                       {"tier"},
+                                       "Blocks that a match found, by the tier that had them."};
+inline constexpr CounterDef kMissBlocks{"thermocline_miss_blocks_total",
+                                        "blocks",
+                                        {"reason"},
+                                        "Blocks that were asked for and not usable, by reason."};
+
+inline constexpr CounterDef kCommittedBlocks{
+    "thermocline_committed_blocks_total", "blocks", {}, "Blocks committed by clients."};
+inline constexpr CounterDef kWrittenBytes{"thermocline_tier_written_bytes_total",
+                                          "bytes",
+                                          {"tier"},
+                                          "Payload bytes written into a tier."};
+inline constexpr CounterDef kReadBytes{
+    "thermocline_tier_read_bytes_total", "bytes", {"tier"}, "Payload bytes served from a tier."};
+inline constexpr CounterDef kEvictedBlocks{"thermocline_evicted_blocks_total",
+                                           "blocks",
+                                           {"tier"},
+                                           "Blocks that lost their last copy, by its tier."};
+inline constexpr CounterDef kPromotedBlocks{"thermocline_promoted_blocks_total",
+                                            "blocks",
+                                            {"tier"},
+                                            "Blocks raised into a tier from a lower one."};
+inline constexpr CounterDef kDemotedBlocks{"thermocline_demoted_blocks_total",
+                                           "blocks",
+                                           {"tier"},
+                                           "Blocks sunk out of a tier into a lower one."};
+inline constexpr CounterDef kCorruptBlocks{
+    "thermocline_corrupt_blocks_total",
+    "blocks",
+    {"tier"},
+    "Blocks whose checksum, name, parent or space did not fit; they were dropped."};
+inline constexpr CounterDef kTierErrors{"thermocline_tier_errors_total",
+                                        "errors",
+                                        {"tier"},
+                                        "Failed reads and writes of a tier's medium."};
+
+inline constexpr GaugeDef kTierCapacityBytes{
+    "thermocline_tier_capacity_bytes", "bytes", {"tier"}, "The hard limit of a tier."};
+inline constexpr GaugeDef kTierUsedBytes{
+    "thermocline_tier_used_bytes", "bytes", {"tier"}, "What counts against the limit of a tier."};
+inline constexpr GaugeDef kTierBlocks{
+    "thermocline_tier_blocks", "blocks", {"tier"}, "Blocks in a tier."};
+inline constexpr GaugeDef kTierDegraded{"thermocline_tier_degraded",
+                                        "0 or 1",
+                                        {"tier"},
+                                        "Whether a tier is out of use because its medium failed."};
+
+inline constexpr GaugeDef kSessions{"thermocline_sessions", "sessions", {}, "Connected clients."};
+inline constexpr GaugeDef kLeases{"thermocline_leases", "leases", {}, "Paths held for reading."};
+inline constexpr GaugeDef kReservations{
+    "thermocline_reservations", "slots", {}, "Slots granted to clients and not yet committed."};
+inline constexpr GaugeDef kSpaces{"thermocline_spaces", "spaces", {}, "Open spaces."};
+inline constexpr GaugeDef kPlaces{
+    "thermocline_places", "places", {}, "Prefixes in the tree, whatever tier their bytes are in."};
+inline constexpr GaugeDef kPins{"thermocline_pins", "pins", {}, "Unexpired pins."};
+inline constexpr CounterDef kExpiredLeases{"thermocline_expired_leases_total",
+                                           "leases",
+                                           {},
+                                           "Leases that ended because their client fell silent."};
+inline constexpr CounterDef kRefusedReservations{
+    "thermocline_refused_reservations_total",
+    "slots",
+    {},
+    "Slots asked for that could not be had in time; the engine went on in private memory."};
+
+inline constexpr HistogramDef kOperationSeconds{"thermocline_operation_seconds",
+                                                "seconds",
+                                                {"operation"},
+                                                "Time from the arrival of a request to its answer.",
+                                                kLatencyBuckets};
+inline constexpr CounterDef kOperationErrors{"thermocline_operation_errors_total",
+                                             "calls",
+                                             {"operation", "code"},
+                                             "Requests answered by an error, by its gRPC code."};
+
+inline constexpr const MetricDef* kMetricTable[] = {
+    &kBuildInfo,
+    &kStartTimeSeconds,
+    &kReady,
+    &kLookups,
+    &kLookupRequestedTokens,
+    &kLookupHitTokens,
+    &kHitBlocks,
+    &kMissBlocks,
+    &kCommittedBlocks,
+    &kWrittenBytes,
+    &kReadBytes,
+    &kEvictedBlocks,
+    &kPromotedBlocks,
+    &kDemotedBlocks,
+    &kCorruptBlocks,
+    &kTierErrors,
+    &kTierCapacityBytes,
+    &kTierUsedBytes,
+    &kTierBlocks,
+    &kTierDegraded,
+    &kSessions,
+    &kLeases,
+    &kReservations,
+    &kSpaces,
+    &kPlaces,
+    &kPins,
+    &kExpiredLeases,
+    &kRefusedReservations,
+    &kOperationSeconds,
+    &kOperationErrors,
+};
+
+}  // namespace thermocline
