@@ -66,12 +66,8 @@ inline constexpr CounterDef kDemotedBlocks{"thermocline_demoted_blocks_total",
 inline constexpr CounterDef kCorruptBlocks{
     "thermocline_corrupt_blocks_total",
     "blocks",
-    {"tier"},
+    {},
     "Blocks whose checksum, name, parent or space did not fit; they were dropped."};
-inline constexpr CounterDef kTierErrors{"thermocline_tier_errors_total",
-                                        "errors",
-                                        {"tier"},
-                                        "Failed reads and writes of a tier's medium."};
 
 inline constexpr GaugeDef kTierCapacityBytes{
     "thermocline_tier_capacity_bytes", "bytes", {"tier"}, "The hard limit of a tier."};
@@ -92,10 +88,21 @@ inline constexpr GaugeDef kSpaces{"thermocline_spaces", "spaces", {}, "Open spac
 inline constexpr GaugeDef kPlaces{
     "thermocline_places", "places", {}, "Prefixes in the tree, whatever tier their bytes are in."};
 inline constexpr GaugeDef kPins{"thermocline_pins", "pins", {}, "Unexpired pins."};
-inline constexpr CounterDef kExpiredLeases{"thermocline_expired_leases_total",
-                                           "leases",
-                                           {},
-                                           "Leases that ended because their client fell silent."};
+inline constexpr CounterDef kSilentSessions{
+    "thermocline_silent_sessions_total",
+    "sessions",
+    {},
+    "Times that a client's leases ended because it was silent for too long."};
+inline constexpr CounterDef kRefusedSessions{
+    "thermocline_refused_sessions_total",
+    "sessions",
+    {},
+    "Clients refused at the session socket, or cut off for what they sent."};
+inline constexpr GaugeDef kQuarantinedSlots{
+    "thermocline_quarantined_slots",
+    "slots",
+    {},
+    "Slots of ended sessions whose processes live and may still write into them."};
 inline constexpr CounterDef kRefusedReservations{
     "thermocline_refused_reservations_total",
     "slots",
@@ -128,7 +135,6 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kPromotedBlocks,
     &kDemotedBlocks,
     &kCorruptBlocks,
-    &kTierErrors,
     &kTierCapacityBytes,
     &kTierUsedBytes,
     &kTierBlocks,
@@ -139,7 +145,9 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kSpaces,
     &kPlaces,
     &kPins,
-    &kExpiredLeases,
+    &kSilentSessions,
+    &kRefusedSessions,
+    &kQuarantinedSlots,
     &kRefusedReservations,
     &kOperationSeconds,
     &kOperationErrors,
