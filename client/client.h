@@ -137,7 +137,8 @@ class Lease {
   /// Returns the depth that is readable, which is the lease's depth from now on: shorter than
   /// before when a block could not be had. No message when everything is warm.
   /// Thread: `on_ready` runs on the calling thread and must not use this lease except View.
-  /// Errors: DeadlineExceeded, Unavailable: depth() is as readable as it was.
+  /// A deadline that passes is no error: what is not there by then is a miss.
+  /// Errors: Unavailable, FailedPrecondition: the lease is of no more use.
   absl::StatusOr<uint32_t> Load(const std::function<void(uint32_t)>& on_ready = {},
                                 Timeout timeout = {});
 

@@ -1,0 +1,238 @@
+#include "client/connection.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "base/check.h"
+#include "base/units.h"
+#include "client/fork.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kHeartbeat{kHeartbeatMilliseconds};
+// Short beside a lease's life: the thread that waits for it also beats the heart.
+constexpr milliseconds kReturnTimeout{1000};
+constexpr milliseconds kGoodbyeTimeout{500};
+// What waits to be given back to a daemon that does not answer; more is left to it to expire.
+constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
+constexpr int kReturnBatch = 1024;
+
+std::atomic<uint64_t> next_serial{1};
+
+uint64_t BootNow() {
+  timespec now;
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionRequest& request,
+                                                             Deadline deadline) {
+  TC_ASSIGN_OR_RETURN(SessionGrant grant, OpenSession(request, deadline));
+  std::shared_ptr<Connection> connection(new Connection(request.socket_path), [](Connection* c) {
+    if (!c->Forked()) delete c;
+  });
+  TC_RETURN_IF_ERROR(connection->Map(std::move(grant)));
+  TC_RETURN_IF_ERROR(connection->StartThread());
+  return connection;
+}
+
+absl::Status Connection::Map(SessionGrant grant) {
+  serial_ = next_serial.fetch_add(1);
+  fork_generation_ = ForkGeneration();
+  epoch_ = grant.welcome.epoch();
+  socket_ = std::move(grant.socket);
+  arena_fd_ = std::move(grant.arena);
+  const uint64_t arena_bytes = grant.welcome.arena_bytes();
+  void* arena =
+      ::mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena_fd_.get(), 0);
+  if (arena == MAP_FAILED) {
+    return ErrnoStatus(errno, "map the daemon's arena of " + FormatBytes(arena_bytes),
+                       "raise this process's limit of address space (ulimit -v)");
+  }
+  arena_ = static_cast<std::byte*>(arena);
+  arena_bytes_ = arena_bytes;
+  void* control = ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                         grant.control.get(), 0);
+  if (control == MAP_FAILED) return ErrnoStatus(errno, "map the session's control area");
+  control_ = static_cast<ControlArea*>(control);
+  if (control_->magic.load() != kControlAreaMagic || control_->epoch.load() != epoch_) {
+    return absl::InternalError("the control area that the daemon handed over is not one of epoch " +
+                               std::to_string(epoch_));
+  }
+  calls_ = std::make_unique<GrpcCalls>(grant.welcome);
+  return absl::OkStatus();
+}
+
+absl::Status Connection::StartThread() {
+  wake_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) return ErrnoStatus(errno, "make an eventfd");
+  // The host's signal handlers run on the host's threads.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  absl::Status status;
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (const std::system_error& error) {
+    status = ErrnoStatus(error.code().value(), "start the heartbeat thread");
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return status;
+}
+
+Connection::~Connection() {
+  if (thread_.joinable()) {
+    stop_.store(true);
+    Wake();
+    thread_.join();
+    if (!lost_.load()) {
+      FlushReturns(steady_clock::now() + kGoodbyeTimeout);
+      SayGoodbye(socket_.get(), "the client is done");
+    }
+  }
+  calls_.reset();
+  if (control_ != nullptr) ::munmap(control_, kControlAreaBytes);
+  if (arena_ != nullptr) ::munmap(arena_, arena_bytes_);
+}
+
+bool Connection::Forked() const { return fork_generation_ != ForkGeneration(); }
+
+absl::Status Connection::Alive() {
+  if (Forked()) {
+    return absl::FailedPreconditionError(
+        "this process was forked after it connected, and the session is its parent's; call "
+        "Reconnect() for one of its own");
+  }
+  if (!lost_.load()) {
+    const absl::Status end = ReadSessionEnd(socket_.get());
+    if (end.ok()) return end;
+    Lose(std::string(end.message()));
+  }
+  MutexLock lock(mutex_);
+  return absl::UnavailableError("the daemon at " + socket_path_ + " is gone (" + lost_reason_ +
+                                "); start one with: thermoclined --socket " + socket_path_);
+}
+
+uint64_t Connection::LeaseGeneration() const {
+  return control_->lease_generation.load(std::memory_order_acquire);
+}
+
+bool Connection::LeaseHolds(uint64_t generation) const {
+  // The reads of the leased bytes come first, then what is read here.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (Forked() || superseded_.load(std::memory_order_acquire)) return false;
+  if (control_->lease_generation.load(std::memory_order_acquire) != generation) return false;
+  if (control_->epoch.load(std::memory_order_acquire) != epoch_) return false;
+  return BootNow() < control_->lease_until_ns.load(std::memory_order_acquire);
+}
+
+std::span<std::byte> Connection::Bytes(uint64_t offset, uint64_t bytes) const {
+  TC_CHECK(Contains(offset, bytes));
+  return {arena_ + offset, bytes};
+}
+
+absl::Status Connection::Explain(absl::Status status) {
+  if (absl::IsUnauthenticated(status)) {
+    Lose("it does not know this session any more");
+  } else if (!absl::IsUnavailable(status)) {
+    return status;
+  }
+  const absl::Status alive = Alive();
+  if (!alive.ok()) return alive;
+  return Annotate(status, "the daemon at " + socket_path_ + " does not answer");
+}
+
+void Connection::QueueRelease(uint64_t lease) {
+  if (Forked() || lost_.load()) return;
+  MutexLock lock(mutex_);
+  if (releases_.size() >= kMaxQueuedReturns) return;
+  releases_.push_back(lease);
+  if (releases_.size() + aborts_.size() == 1) Wake();
+}
+
+void Connection::QueueAbort(uint64_t offset) {
+  if (Forked() || lost_.load()) return;
+  MutexLock lock(mutex_);
+  if (aborts_.size() >= kMaxQueuedReturns) return;
+  aborts_.push_back(offset);
+  if (releases_.size() + aborts_.size() == 1) Wake();
+}
+
+void Connection::FlushReturns(Deadline deadline) {
+  std::vector<uint64_t> releases, aborts;
+  {
+    MutexLock lock(mutex_);
+    releases.swap(releases_);
+    aborts.swap(aborts_);
+  }
+  // An answer that does not come leaves the rest to the daemon, which expires what is not used.
+  for (size_t at = 0; at < aborts.size(); at += kReturnBatch) {
+    const size_t end = std::min(aborts.size(), at + kReturnBatch);
+    v1::AbortRequest request;
+    request.mutable_offsets()->Add(aborts.begin() + at, aborts.begin() + end);
+    if (absl::IsDeadlineExceeded(calls_->Abort(request, deadline).status())) return;
+  }
+  for (size_t at = 0; at < releases.size(); at += kReturnBatch) {
+    const size_t end = std::min(releases.size(), at + kReturnBatch);
+    v1::ReleaseRequest request;
+    request.mutable_leases()->Add(releases.begin() + at, releases.begin() + end);
+    if (absl::IsDeadlineExceeded(calls_->Release(request, deadline).status())) return;
+  }
+}
+
+void Connection::Run() {
+  steady_clock::time_point next_beat = steady_clock::now();
+  while (!stop_.load()) {
+    const steady_clock::time_point now = steady_clock::now();
+    if (now >= next_beat) {
+      control_->heartbeat.fetch_add(1, std::memory_order_release);
+      next_beat = now + kHeartbeat;
+    }
+    const auto wait = std::chrono::ceil<milliseconds>(next_beat - now).count();
+    pollfd entries[2] = {{.fd = wake_.get(), .events = POLLIN, .revents = 0},
+                         {.fd = socket_.get(), .events = POLLIN | POLLRDHUP, .revents = 0}};
+    if (::poll(entries, 2, static_cast<int>(wait)) <= 0) continue;
+    if (entries[1].revents != 0 && !Alive().ok()) return;
+    if (entries[0].revents != 0) {
+      uint64_t count = 0;
+      (void)!::read(wake_.get(), &count, sizeof count);
+      if (!stop_.load()) FlushReturns(steady_clock::now() + kReturnTimeout);
+    }
+  }
+}
+
+void Connection::Lose(const std::string& reason) {
+  MutexLock lock(mutex_);
+  if (lost_.load()) return;
+  lost_reason_ = reason;
+  releases_.clear();
+  aborts_.clear();
+  // In one step for every thread that looks into it: a page is the shared one or the private one.
+  (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, arena_fd_.get(), 0);
+  lost_.store(true);
+}
+
+void Connection::Wake() {
+  const uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof one);
+}
+
+}  // namespace client_v1
+}  // namespace thermocline

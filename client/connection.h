@@ -1,0 +1,102 @@
+// One session while it lives, and its mappings while anything still looks into them. A thread
+// beats the heart, watches the socket, and carries releases and aborts to the daemon in batches.
+//
+// When the session is lost the arena is remapped privately in place: views stay readable, and what
+// is still written into reserved slots reaches nobody, since a restarted daemon may lend those
+// slots to another. When a new session is about to be asked for, the leases of this one end at
+// once, because the daemon stops protecting them as soon as this process is back.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "client/grpc_calls.h"
+#include "client/session.h"
+#include "proto/shm_layout.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+/// Thread: any.
+/// Owner:  shared by the client, its leases and its reservations. In a forked child the last owner
+///         leaves everything as it is: gRPC's and the heartbeat's threads are not there.
+class Connection {
+ public:
+  /// Errors: as OpenSession; ResourceExhausted when memory cannot be mapped.
+  static absl::StatusOr<std::shared_ptr<Connection>> Open(const SessionRequest& request,
+                                                          Deadline deadline);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// Unlike that of any other connection of this process.
+  uint64_t serial() const { return serial_; }
+  uint64_t epoch() const { return epoch_; }
+  bool Forked() const;
+  /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
+  absl::Status Alive();
+  /// Leases of this session are good no more.
+  void Supersede() { superseded_.store(true); }
+
+  /// To be read before a lease is asked for, and handed to LeaseHolds.
+  uint64_t LeaseGeneration() const;
+  /// Whether everything read before this call through leases of `generation` was theirs.
+  bool LeaseHolds(uint64_t generation) const;
+
+  bool Contains(uint64_t offset, uint64_t bytes) const {
+    return bytes <= arena_bytes_ && offset <= arena_bytes_ - bytes;
+  }
+  /// REQUIRES: Contains(offset, bytes).
+  std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const;
+
+  /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
+  GrpcCalls& calls() { return *calls_; }
+  /// `status` of a call, in words that name the daemon.
+  absl::Status Explain(absl::Status status);
+
+  /// Given back soon, in a batch. Never blocks; nothing happens after a fork or a loss.
+  void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
+  void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
+  /// Gives back what is queued, now.
+  void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
+
+ private:
+  explicit Connection(std::string socket_path) : socket_path_(std::move(socket_path)) {}
+  absl::Status Map(SessionGrant grant);
+  absl::Status StartThread();
+  void Run();
+  void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
+  void Wake();
+
+  const std::string socket_path_;
+  uint64_t serial_ = 0;
+  uint64_t fork_generation_ = 0;
+  uint64_t epoch_ = 0;
+  UniqueFd socket_;
+  UniqueFd arena_fd_;
+  UniqueFd wake_;  // eventfd
+  std::byte* arena_ = nullptr;
+  uint64_t arena_bytes_ = 0;
+  ControlArea* control_ = nullptr;
+  std::unique_ptr<GrpcCalls> calls_;
+  std::thread thread_;
+
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> lost_{false};
+  std::atomic<bool> superseded_{false};
+  Mutex mutex_;
+  std::string lost_reason_ TC_GUARDED_BY(mutex_);
+  std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);
+  std::vector<uint64_t> aborts_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace client_v1
+}  // namespace thermocline

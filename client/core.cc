@@ -1,0 +1,115 @@
+#include "client/core.h"
+
+#include <algorithm>
+
+#include "client/fork.h"
+#include "client/wire.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kFirstBackoff{50};
+constexpr milliseconds kLastBackoff{2000};
+
+absl::Status Forked() {
+  return absl::FailedPreconditionError(
+      "this process was forked after its client connected, and the session is its parent's; call "
+      "Reconnect() for one of its own");
+}
+
+}  // namespace
+
+ClientCore::ClientCore(ClientOptions options, bool admin)
+    : options_(std::move(options)), admin_(admin), state_(new ProcessState(ForkGeneration())) {}
+
+ClientCore::~ClientCore() {
+  ProcessState* state = state_.load();
+  if (state->fork_generation == ForkGeneration()) delete state;
+}
+
+absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Get(Deadline deadline) {
+  ProcessState* state = state_.load();
+  if (state->fork_generation != ForkGeneration()) return Forked();
+  return Obtain(*state, deadline, false);
+}
+
+absl::Status ClientCore::Reconnect() {
+  ProcessState* state = state_.load();
+  if (state->fork_generation != ForkGeneration()) {
+    auto fresh = std::make_unique<ProcessState>(ForkGeneration());
+    if (state_.compare_exchange_strong(state, fresh.get())) state = fresh.release();
+  }
+  return Obtain(*state, DeadlineOf({}), true).status();
+}
+
+bool ClientCore::Connected() const {
+  ProcessState* state = state_.load();
+  if (state->fork_generation != ForkGeneration()) return false;
+  MutexLock lock(state->mutex);
+  return state->connection != nullptr && state->connection->Alive().ok();
+}
+
+absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& state,
+                                                               Deadline deadline, bool now) {
+  std::shared_ptr<Connection> old;
+  {
+    MutexLock lock(state.mutex);
+    if (state.connection != nullptr) {
+      const absl::Status alive = state.connection->Alive();
+      if (alive.ok()) return state.connection;
+      if (state.last_error.ok()) state.last_error = alive;
+      if (!options_.auto_reconnect && !now) return alive;
+    }
+    const bool wait = state.connecting || (!now && steady_clock::now() < state.next_attempt);
+    if (wait) {
+      return state.last_error.ok() ? absl::UnavailableError("connecting to the daemon")
+                                   : state.last_error;
+    }
+    state.connecting = true;
+    old = state.connection;
+  }
+  absl::StatusOr<std::shared_ptr<Connection>> fresh =
+      Connection::Open({.socket_path = options_.socket_path,
+                        .client_name = options_.client_name,
+                        .admin = admin_,
+                        .before_hello =
+                            [&old] {
+                              if (old != nullptr) old->Supersede();
+                            }},
+                       deadline);
+  MutexLock lock(state.mutex);
+  state.connecting = false;
+  if (fresh.ok()) {
+    state.connection = *fresh;
+    state.last_error = absl::OkStatus();
+    state.backoff = milliseconds(0);
+    state.next_attempt = {};
+  } else {
+    state.last_error = fresh.status();
+    state.backoff = std::clamp(state.backoff * 2, kFirstBackoff, kLastBackoff);
+    state.next_attempt = steady_clock::now() + state.backoff;
+  }
+  return fresh;
+}
+
+absl::StatusOr<uint32_t> SpaceState::NumberIn(Connection& connection, Deadline deadline) {
+  const uint64_t known = serial_and_number.load();
+  if (known >> 32 == connection.serial()) return static_cast<uint32_t>(known);
+  v1::OpenSpaceRequest request;
+  *request.mutable_spec() = ToWire(spec);
+  const absl::StatusOr<v1::OpenSpaceResponse> response =
+      connection.calls().OpenSpace(request, deadline);
+  if (!response.ok()) return connection.Explain(response.status());
+  if (known == 0) {  // the first time, before anyone shares this
+    TC_ASSIGN_OR_RETURN(fingerprint, FingerprintFromWire(response->fingerprint()));
+  }
+  serial_and_number.store(connection.serial() << 32 | response->space());
+  return response->space();
+}
+
+}  // namespace client_v1
+}  // namespace thermocline

@@ -1,0 +1,72 @@
+// What a Client and its Spaces share: the options and the session of the moment, replaced when the
+// daemon was away and came back.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "client/client.h"
+#include "client/connection.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+/// Thread: any.
+class ClientCore {
+ public:
+  ClientCore(ClientOptions options, bool admin);
+  ~ClientCore();
+  ClientCore(const ClientCore&) = delete;
+  ClientCore& operator=(const ClientCore&) = delete;
+
+  const ClientOptions& options() const { return options_; }
+  Deadline DeadlineOf(Timeout timeout) const {
+    return std::chrono::steady_clock::now() + timeout.value_or(options_.timeout);
+  }
+
+  /// The session to use. Where it is lost: a new one when the backoff allows, else Unavailable.
+  absl::StatusOr<std::shared_ptr<Connection>> Get(Deadline deadline);
+  /// A new session now, unless this process has a living one.
+  absl::Status Reconnect();
+  bool Connected() const;
+
+ private:
+  // Of one process: a forked child starts over with its own, and leaves its parent's mutex, which
+  // another thread may have held at the fork, alone.
+  struct ProcessState {
+    explicit ProcessState(uint64_t generation) : fork_generation(generation) {}
+    const uint64_t fork_generation;
+    Mutex mutex;
+    std::shared_ptr<Connection> connection TC_GUARDED_BY(mutex);
+    bool connecting TC_GUARDED_BY(mutex) = false;
+    absl::Status last_error TC_GUARDED_BY(mutex);
+    Deadline next_attempt TC_GUARDED_BY(mutex){};
+    std::chrono::milliseconds backoff TC_GUARDED_BY(mutex){0};
+  };
+  absl::StatusOr<std::shared_ptr<Connection>> Obtain(ProcessState& state, Deadline deadline,
+                                                     bool now);
+
+  const ClientOptions options_;
+  const bool admin_;
+  std::atomic<ProcessState*> state_;
+};
+
+/// A space and its number in the session that it was last used in.
+/// Thread: any.
+struct SpaceState {
+  std::shared_ptr<ClientCore> core;  // shared: a space outlives its client
+  SpaceSpec spec;
+  Fingerprint fingerprint;
+  // The connection's serial above, the number below: one word, so that neither is seen without the
+  // other.
+  std::atomic<uint64_t> serial_and_number{0};
+
+  /// Opens the space in a session that has not seen it.
+  absl::StatusOr<uint32_t> NumberIn(Connection& connection, Deadline deadline);
+};
+
+}  // namespace client_v1
+}  // namespace thermocline

@@ -1,0 +1,54 @@
+// The daemon's gRPC services as plain calls: one function a method, absl::Status out, the session's
+// token and a deadline on every call. gRPC itself stays in the .cc.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "client/session.h"
+#include "thermocline/v1/admin.pb.h"
+#include "thermocline/v1/control.pb.h"
+#include "thermocline/v1/data.pb.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+/// One channel to each socket that the welcome names.
+/// Thread: any.
+/// Errors: of every call: the daemon's own status; Unavailable when the channel is broken;
+///         DeadlineExceeded when no answer came (what was asked for may have happened).
+class GrpcCalls {
+ public:
+  explicit GrpcCalls(const v1::Welcome& welcome);
+  ~GrpcCalls();
+
+  absl::StatusOr<v1::OpenSpaceResponse> OpenSpace(const v1::OpenSpaceRequest&, Deadline);
+  absl::StatusOr<v1::ListSpacesResponse> ListSpaces(const v1::ListSpacesRequest&, Deadline);
+  absl::StatusOr<v1::PinResponse> Pin(const v1::PinRequest&, Deadline);
+  absl::StatusOr<v1::UnpinResponse> Unpin(const v1::UnpinRequest&, Deadline);
+  absl::StatusOr<v1::ListPinsResponse> ListPins(const v1::ListPinsRequest&, Deadline);
+  absl::StatusOr<v1::PrefetchResponse> Prefetch(const v1::PrefetchRequest&, Deadline);
+  absl::StatusOr<v1::StatsResponse> Stats(const v1::StatsRequest&, Deadline);
+
+  absl::StatusOr<v1::MatchResponse> Match(const v1::MatchRequest&, Deadline);
+  absl::StatusOr<v1::ReserveResponse> Reserve(const v1::ReserveRequest&, Deadline);
+  absl::StatusOr<v1::CommitResponse> Commit(const v1::CommitRequest&, Deadline);
+  absl::StatusOr<v1::AbortResponse> Abort(const v1::AbortRequest&, Deadline);
+  absl::StatusOr<v1::ReleaseResponse> Release(const v1::ReleaseRequest&, Deadline);
+  /// `on_blocks` is called on this thread for every message of the stream; an error of its ends
+  /// the call.
+  absl::Status Load(const v1::LoadRequest&, Deadline,
+                    const std::function<absl::Status(const v1::LoadResponse&)>& on_blocks);
+
+  absl::StatusOr<v1::DeleteResponse> Delete(const v1::DeleteRequest&, Deadline);
+  absl::StatusOr<v1::FlushResponse> Flush(const v1::FlushRequest&, Deadline);
+  absl::StatusOr<v1::DropArenaResponse> DropArena(const v1::DropArenaRequest&, Deadline);
+
+ private:
+  struct Stubs;
+  std::unique_ptr<Stubs> stubs_;
+};
+
+}  // namespace client_v1
+}  // namespace thermocline

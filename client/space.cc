@@ -1,0 +1,124 @@
+#include <algorithm>
+#include <utility>
+
+#include "client/client.h"
+#include "client/core.h"
+#include "client/lease_rep.h"
+#include "client/wire.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
+                         uint64_t bytes)
+    : connection_(std::move(connection)), part_(part), offset_(offset), bytes_(bytes) {}
+
+Reservation::Reservation(Reservation&&) noexcept = default;
+
+Reservation& Reservation::operator=(Reservation&& other) noexcept {
+  if (this != &other) {
+    if (connection_ != nullptr) connection_->QueueAbort(offset_);
+    connection_ = std::move(other.connection_);
+    part_ = other.part_;
+    offset_ = other.offset_;
+    bytes_ = other.bytes_;
+  }
+  return *this;
+}
+
+Reservation::~Reservation() {
+  if (connection_ != nullptr) connection_->QueueAbort(offset_);
+}
+
+std::span<std::byte> Reservation::bytes() const {
+  if (connection_ == nullptr || connection_->Forked()) return {};
+  return connection_->Bytes(offset_, bytes_);
+}
+
+const SpaceSpec& Space::spec() const { return state_->spec; }
+Fingerprint Space::fingerprint() const { return state_->fingerprint; }
+
+absl::StatusOr<Lease> Space::Match(NamesView names, Timeout timeout) const {
+  TC_RETURN_IF_ERROR(CheckNames(state_->spec, names));
+  const Deadline deadline = state_->core->DeadlineOf(timeout);
+  auto rep = std::make_unique<Lease::Rep>();
+  TC_ASSIGN_OR_RETURN(rep->connection, state_->core->Get(deadline));
+  rep->space = state_;
+  TC_RETURN_IF_ERROR(rep->Acquire(names, names.places(), deadline));
+  rep->AppendNames(names, rep->leased_depth);
+  return Lease(std::move(rep));
+}
+
+absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t part,
+                                                        std::chrono::milliseconds wait,
+                                                        Timeout timeout) const {
+  if (part >= state_->spec.parts.size()) {
+    return absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
+                                      std::to_string(state_->spec.parts.size()));
+  }
+  if (count == 0) return std::vector<Reservation>();
+  const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
+  TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
+  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
+  // What this client gave up a moment ago must not keep it from getting slots.
+  connection->FlushReturns(deadline);
+  v1::ReserveRequest request;
+  request.set_space(number);
+  request.set_part(part);
+  request.set_count(count);
+  request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
+  const auto response = connection->calls().Reserve(request, deadline);
+  if (!response.ok()) return connection->Explain(response.status());
+  const uint64_t bytes = state_->spec.parts[part].block_bytes;
+  std::vector<Reservation> slots;
+  for (const uint64_t offset : response->offsets()) {
+    if (!connection->Contains(offset, bytes)) {
+      return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
+                                 std::to_string(offset));
+    }
+    slots.push_back(Reservation(connection, part, offset, bytes));
+  }
+  if (slots.empty()) return absl::ResourceExhaustedError("the daemon granted no slot");
+  return slots;
+}
+
+absl::StatusOr<PinInfo> Space::Pin(NamesView names, std::chrono::milliseconds ttl, BlockTier tier,
+                                   Timeout timeout) const {
+  TC_RETURN_IF_ERROR(CheckNames(state_->spec, names));
+  if (ttl.count() <= 0) return absl::InvalidArgumentError("a pin's time to live must be positive");
+  const Deadline deadline = state_->core->DeadlineOf(timeout);
+  TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
+  v1::PinRequest request;
+  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
+  request.set_space(number);
+  *request.mutable_names() = ToWire(names, names.places());
+  request.set_ttl_ms(static_cast<uint64_t>(ttl.count()));
+  request.set_tier(ToWire(tier));
+  const int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                             std::chrono::system_clock::now().time_since_epoch())
+                             .count();
+  const auto response = connection->calls().Pin(request, deadline);
+  if (!response.ok()) return connection->Explain(response.status());
+  return PinInfo{.pin = response->pin(),
+                 .space = state_->fingerprint,
+                 .depth = response->depth(),
+                 .expires_unix_ms = now_ms + ttl.count(),
+                 .tier = tier};
+}
+
+absl::StatusOr<PrefetchInfo> Space::Prefetch(NamesView names, Timeout timeout) const {
+  TC_RETURN_IF_ERROR(CheckNames(state_->spec, names));
+  const Deadline deadline = state_->core->DeadlineOf(timeout);
+  TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
+  v1::PrefetchRequest request;
+  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
+  request.set_space(number);
+  *request.mutable_names() = ToWire(names, names.places());
+  const auto response = connection->calls().Prefetch(request, deadline);
+  if (!response.ok()) return connection->Explain(response.status());
+  return PrefetchInfo{.matched_depth = response->matched_depth(),
+                      .promoting_blocks = response->promoting_blocks()};
+}
+
+}  // namespace client_v1
+}  // namespace thermocline
