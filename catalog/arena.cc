@@ -1,0 +1,269 @@
+#include "catalog/arena.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "base/check.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace thermocline {
+namespace {
+
+absl::Status CheckOptions(const ArenaOptions& options) {
+  const std::string where = "arena " + options.path + ": ";
+  if (options.chunk_bytes == 0 || options.chunk_bytes % kPageBytes != 0 ||
+      options.chunk_bytes > kDefaultChunkBytes) {
+    return absl::InvalidArgumentError(where + "chunks of " + std::to_string(options.chunk_bytes) +
+                                      " bytes; must be whole pages and at most 64 MiB");
+  }
+  if (options.capacity_bytes < kPageBytes) {
+    return absl::InvalidArgumentError(where + "a capacity of " +
+                                      FormatBytes(options.capacity_bytes) +
+                                      " holds no block; raise " + options.capacity_option);
+  }
+  if (options.capacity_bytes > kMaxChunks * options.chunk_bytes - kArenaDataOffset) {
+    return absl::InvalidArgumentError(
+        where + "a capacity of " + FormatBytes(options.capacity_bytes) + " is more than " +
+        std::to_string(kMaxChunks) + " chunks; lower " + options.capacity_option);
+  }
+  return absl::OkStatus();
+}
+
+// A hole costs nothing until it is written, so room is asked for before, not found missing after.
+absl::Status CheckRoom(int fd, const ArenaOptions& options, uint64_t capacity_bytes) {
+  struct statfs system;
+  struct stat file;
+  if (fstatfs(fd, &system) != 0 || fstat(fd, &file) != 0) {
+    return ErrnoStatus(errno, "stat " + options.path);
+  }
+  const uint64_t available = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize) +
+                             static_cast<uint64_t>(file.st_blocks) * 512;
+  if (capacity_bytes + kPageBytes <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "arena " + options.path + ": its file system has room for " + FormatBytes(available) +
+      " where " + FormatBytes(capacity_bytes) + " are asked for; lower " + options.capacity_option +
+      ", or enlarge it (mount -o remount,size=...)");
+}
+
+absl::StatusOr<UniqueFd> OpenFile(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return ErrnoStatus(errno, "open " + path, "is its directory there and writable?");
+  struct stat file;
+  if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path);
+  if (!S_ISREG(file.st_mode) || file.st_uid != geteuid() || (file.st_mode & 077) != 0) {
+    return absl::FailedPreconditionError("arena " + path +
+                                         ": exists and is not a file of this user with mode 0600; "
+                                         "move it away or give another directory");
+  }
+  return fd;
+}
+
+absl::Status Lock(int fd, const std::string& path) {
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock " + path);
+  ArenaHeader header{};
+  const bool known = pread(fd, &header, sizeof header, 0) == sizeof header &&
+                     header.magic == kArenaMagic && header.owner_pid != 0;
+  return absl::AlreadyExistsError(
+      "arena " + path + ": in use by " +
+      (known ? "process " + std::to_string(header.owner_pid) : std::string("another process")) +
+      "; stop it, or give this daemon another directory");
+}
+
+uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
+
+}  // namespace
+
+absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
+  TC_RETURN_IF_ERROR(CheckOptions(options));
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(options.path));
+  TC_RETURN_IF_ERROR(Lock(fd.get(), options.path));
+  struct stat file;
+  if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + options.path);
+  Arena arena(options.path, std::move(fd));
+  TC_ASSIGN_OR_RETURN(const ArenaHeader last,
+                      arena.Adopt(options, static_cast<uint64_t>(file.st_size)));
+  TC_RETURN_IF_ERROR(arena.MapAndStamp(options, last));
+  return arena;
+}
+
+// What the file says of its last daemon, or, of a new file, a fresh uuid. The magic is written
+// last, so a file without it is one whose creator was killed on the way.
+absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t file_bytes) {
+  ArenaHeader header{};
+  const auto got = pread(fd_.get(), &header, sizeof header, 0);
+  if (got < 0) return ErrnoStatus(errno, "read " + path_);
+  const bool unfinished =
+      got == sizeof header && header.magic == 0 &&
+      (header.layout_version == 0 || header.layout_version == kArenaLayoutVersion);
+  if (file_bytes == 0 || unfinished) {
+    created_ = true;
+    header = ArenaHeader{};
+    if (getrandom(header.uuid.data(), header.uuid.size(), 0) !=
+        static_cast<ssize_t>(header.uuid.size())) {
+      return ErrnoStatus(errno, "getrandom");
+    }
+    return header;
+  }
+  const std::string where = "arena " + path_ + ": ";
+  const std::string advice = "; `thermoctl arena drop` discards it, its blocks are lost";
+  if (got != sizeof header || header.magic != kArenaMagic) {
+    return absl::FailedPreconditionError(where + "the file is no arena; move it away");
+  }
+  if (header.layout_version != kArenaLayoutVersion) {
+    return absl::FailedPreconditionError(
+        where + "has layout version " + std::to_string(header.layout_version) +
+        ", this program reads " + std::to_string(kArenaLayoutVersion) + advice);
+  }
+  if (header.chunk_bytes != options.chunk_bytes) {
+    return absl::FailedPreconditionError(where + "has chunks of " +
+                                         FormatBytes(header.chunk_bytes) + ", not " +
+                                         FormatBytes(options.chunk_bytes) + advice);
+  }
+  return header;
+}
+
+absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& last) {
+  const uint64_t capacity = options.capacity_bytes / kPageBytes * kPageBytes;
+  TC_RETURN_IF_ERROR(CheckRoom(fd_.get(), options, capacity));
+  struct stat file;
+  if (fstat(fd_.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path_);
+  const auto old_bytes = static_cast<uint64_t>(file.st_size);
+  mapped_bytes_ = std::max(kArenaDataOffset + capacity, old_bytes / kPageBytes * kPageBytes);
+  if (mapped_bytes_ > old_bytes && ftruncate(fd_.get(), static_cast<off_t>(mapped_bytes_)) != 0) {
+    return ErrnoStatus(errno, "resize " + path_);
+  }
+  if (fallocate(fd_.get(), 0, 0, kPageBytes) != 0) {
+    return ErrnoStatus(errno, "allocate the header of " + path_, "is its file system full?");
+  }
+  void* base = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
+  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
+  base_ = static_cast<std::byte*>(base);
+  auto& header = *reinterpret_cast<ArenaHeader*>(base_);
+  header.layout_version = kArenaLayoutVersion;
+  header.owner_pid = static_cast<uint32_t>(getpid());
+  header.epoch = std::max({last.epoch + 1, WallSeconds(), options.least_epoch});
+  header.capacity_bytes = capacity;
+  header.chunk_bytes = options.chunk_bytes;
+  header.uuid = last.uuid;
+  std::atomic_signal_fence(std::memory_order_release);
+  header.magic = kArenaMagic;
+  // The chunk that was the short last one may have been lent, and has grown.
+  const uint64_t grown = last.capacity_bytes / options.chunk_bytes;
+  if (last.capacity_bytes % options.chunk_bytes != 0 && last.capacity_bytes < capacity) {
+    return PopulateChunk(static_cast<uint32_t>(grown));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Arena::PunchBeyondCapacity() {
+  const uint64_t end = kArenaDataOffset + capacity_bytes();
+  if (mapped_bytes_ == end) return absl::OkStatus();
+  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end),
+                static_cast<off_t>(mapped_bytes_ - end)) != 0) {
+    return ErrnoStatus(errno, "punch the end of " + path_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Arena::Remove(const std::string& path) {
+  for (const std::string& file : {path, MetadataPath(path)}) {
+    if (unlink(file.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "remove " + file);
+  }
+  return absl::OkStatus();
+}
+
+Arena::Arena(Arena&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::move(other.fd_)),
+      base_(std::exchange(other.base_, nullptr)),
+      mapped_bytes_(other.mapped_bytes_),
+      created_(other.created_) {}
+
+Arena::~Arena() {
+  if (base_ != nullptr) munmap(base_, mapped_bytes_);
+}
+
+uint32_t Arena::chunk_count() const {
+  return static_cast<uint32_t>((capacity_bytes() + chunk_bytes() - 1) / chunk_bytes());
+}
+
+uint64_t Arena::BytesOfChunk(uint32_t chunk) const {
+  TC_CHECK(chunk < chunk_count());
+  return std::min(chunk_bytes(), capacity_bytes() - chunk * chunk_bytes());
+}
+
+absl::Status Arena::PopulateChunk(uint32_t chunk) {
+  const uint64_t bytes = BytesOfChunk(chunk);
+  if (fallocate(fd_.get(), 0, static_cast<off_t>(ChunkOffset(chunk)), static_cast<off_t>(bytes)) !=
+      0) {
+    return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,
+                       "the file system is full: free some of it, or lower the capacity");
+  }
+  if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
+    return absl::OkStatus();
+  }
+  const int error = errno;
+  if (error == EINVAL) return absl::OkStatus();  // before Linux 5.14; the pages are allocated
+  return absl::ResourceExhaustedError("touch chunk " + std::to_string(chunk) + " of " + path_ +
+                                      ": " + std::strerror(error) +
+                                      "; raise the memory limit of this process's cgroup, or lower "
+                                      "the capacity");
+}
+
+absl::Status Arena::PunchChunk(uint32_t chunk) {
+  const uint64_t bytes = BytesOfChunk(chunk);
+  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                static_cast<off_t>(ChunkOffset(chunk)), static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus(errno, "punch chunk " + std::to_string(chunk) + " of " + path_);
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+bool IsWritableTmpfs(const std::string& directory) {
+  struct statfs system;
+  return statfs(directory.c_str(), &system) == 0 && system.f_type == TMPFS_MAGIC &&
+         access(directory.c_str(), W_OK | X_OK) == 0;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ChooseArenaDirectory(const std::string& option,
+                                                 const std::string& run_directory,
+                                                 const std::string& shm_directory) {
+  if (!option.empty()) return option;
+  if (IsWritableTmpfs(run_directory)) return run_directory;
+  const std::string own = shm_directory + "-" + std::to_string(geteuid());
+  const std::string advice = "give another with the option arena.directory";
+  if (mkdir(own.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoStatus(errno, "create " + own, advice);
+  }
+  struct stat found;
+  if (lstat(own.c_str(), &found) != 0) return ErrnoStatus(errno, "stat " + own, advice);
+  if (!S_ISDIR(found.st_mode) || found.st_uid != geteuid() || (found.st_mode & 077) != 0) {
+    return absl::FailedPreconditionError("arena directory " + own +
+                                         ": exists and is not a directory of this user with mode "
+                                         "0700; remove it, or " +
+                                         advice);
+  }
+  return own;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,119 @@
+// The arena: the file, on a tmpfs, in which a tenant's warm blocks lie. The daemon and the tenant's
+// clients map it; it outlives the daemon, not the machine.
+//
+//   page 0       ArenaHeader
+//   from 2 MiB   chunks of chunk_bytes (the last one may be shorter), each lent as a whole to slots
+//                of one size (catalog/slabs.h)
+//
+// A chunk is allocated and touched before anything in it is granted: a page that the file system
+// cannot give is a refusal here and never a SIGBUS there. An exclusive lock keeps a second daemon
+// out.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "base/units.h"
+
+namespace thermocline {
+
+inline constexpr uint64_t kArenaMagic = 0x31414e5241434354;  // "TCCARNA1"
+inline constexpr uint32_t kArenaLayoutVersion = 1;
+inline constexpr uint64_t kArenaDataOffset = 2 * MiB;  // huge pages stay aligned
+inline constexpr uint64_t kDefaultChunkBytes = 64 * MiB;
+inline constexpr uint32_t kMaxChunks = 16384;
+
+struct ArenaHeader {
+  uint64_t magic;
+  uint32_t layout_version;
+  uint32_t owner_pid;  // of the daemon that holds the lock, or held it last
+  uint64_t epoch;      // of that daemon
+  uint64_t capacity_bytes;
+  uint64_t chunk_bytes;
+  std::array<uint8_t, 16> uuid;
+};
+static_assert(sizeof(ArenaHeader) == 56 && offsetof(ArenaHeader, epoch) == 16 &&
+              offsetof(ArenaHeader, uuid) == 40);
+
+struct ArenaOptions {
+  std::string path;
+  uint64_t capacity_bytes = 0;  // of blocks; rounded down to pages
+  uint64_t chunk_bytes = kDefaultChunkBytes;
+  uint64_t least_epoch = 0;     // the new epoch is at least this
+  std::string capacity_option;  // what the user can change, for error texts: "warm.capacity"
+};
+
+/// Thread: one; data() and Slot() any. Owner: unmaps, unlocks and closes in its destructor; the
+/// file stays.
+class Arena {
+ public:
+  /// Creates the file (0600) or opens what an earlier daemon left, under a new epoch: greater than
+  /// the file's last and not below the wall clock in seconds, so that an arena that was dropped and
+  /// created again does not repeat one. A greater capacity grows the file; a lesser one leaves it,
+  /// because clients of the earlier daemon may still be reading there: see PunchBeyondCapacity.
+  /// Errors: AlreadyExists when another process holds the lock (names it and the path),
+  ///         FailedPrecondition for a file that is no arena, is another's, or has another layout
+  ///         version or chunk size (Remove it to start empty), ResourceExhausted when the file
+  ///         system has not that much left, InvalidArgument.
+  static absl::StatusOr<Arena> Open(const ArenaOptions& options);
+
+  /// Deletes an arena and its metadata. Absent files are fine.
+  static absl::Status Remove(const std::string& path);
+
+  Arena(Arena&& other) noexcept;
+  Arena& operator=(Arena&&) = delete;
+  ~Arena();
+
+  /// Makes a chunk safe to touch.
+  /// Errors: ResourceExhausted when file system or memory limits refuse.
+  /// Cost:   zeroes what was not there: 64 MiB take 20 to 60 ms.
+  absl::Status PopulateChunk(uint32_t chunk);
+  /// Gives a chunk's memory back; its bytes are zeros from now on.
+  absl::Status PunchChunk(uint32_t chunk);
+
+  /// Gives back what lies beyond the capacity, where an earlier daemon had more. Only once no
+  /// client of that daemon is reading any more.
+  absl::Status PunchBeyondCapacity();
+
+  /// False when an earlier daemon's arena was opened.
+  bool created() const { return created_; }
+  const ArenaHeader& header() const { return *reinterpret_cast<const ArenaHeader*>(base_); }
+  uint64_t epoch() const { return header().epoch; }
+  const std::string& path() const { return path_; }
+  int fd() const { return fd_.get(); }
+  uint64_t capacity_bytes() const { return header().capacity_bytes; }
+  uint64_t chunk_bytes() const { return header().chunk_bytes; }
+  uint32_t chunk_count() const;
+  /// What a client may map.
+  uint64_t mapped_bytes() const { return mapped_bytes_; }
+
+  /// The bytes from page number `page` on (a warm slot's number in a Word).
+  std::byte* data(uint32_t page) const { return base_ + uint64_t{page} * kPageBytes; }
+
+ private:
+  Arena(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  absl::StatusOr<ArenaHeader> Adopt(const ArenaOptions& options, uint64_t file_bytes);
+  absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
+  uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
+  uint64_t BytesOfChunk(uint32_t chunk) const;
+
+  std::string path_;
+  UniqueFd fd_;
+  std::byte* base_ = nullptr;
+  uint64_t mapped_bytes_ = 0;
+  bool created_ = false;
+};
+
+/// Where arenas lie: `option` where it is given, else `run_directory` if that is a writable tmpfs,
+/// else `shm_directory`-UID, created 0700 and refused when it is a link or somebody else's.
+absl::StatusOr<std::string> ChooseArenaDirectory(
+    const std::string& option, const std::string& run_directory = "/run/thermocline",
+    const std::string& shm_directory = "/dev/shm/thermocline");
+
+/// The file that holds an arena's slot headers.
+inline std::string MetadataPath(const std::string& arena_path) { return arena_path + ".meta"; }
+
+}  // namespace thermocline

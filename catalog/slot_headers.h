@@ -1,0 +1,115 @@
+// The arena's metadata file, `<arena>.meta`: what every slot holds, so that a daemon that was
+// killed at any instant finds its warm blocks again. It lies on the same tmpfs; its truth is the
+// memory itself, so that program order is all the order it needs.
+//
+//   page 0        MetaHeader: magic, layout version, the arena's uuid, chunk bytes
+//   from 4 KiB    kMaxChunks ChunkRecords: the slot size of each lent chunk
+//   behind them   a region a chunk, one SlotRecord of 256 bytes for each slot, by slot number
+//
+// A slot goes free -> granted (to a process) -> committed -> free. `committed` is stored after the
+// block's header, `free` before anything else may happen to the slot: a kill leaves a whole
+// committed header or none. A header's own checksum guards against everything else.
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "catalog/arena.h"
+#include "hashing/block_header.h"
+
+namespace thermocline {
+
+inline constexpr uint64_t kMetaMagic = 0x314154454d4354;  // "TCMETA1"
+inline constexpr uint32_t kMetaLayoutVersion = 1;
+
+struct MetaHeader {
+  uint64_t magic;
+  uint32_t layout_version;
+  uint32_t reserved;
+  uint64_t chunk_bytes;
+  uint64_t capacity_bytes;  // of the arena, when the file was opened last
+  std::array<uint8_t, 16> arena_uuid;
+};
+static_assert(sizeof(MetaHeader) == 48 && offsetof(MetaHeader, arena_uuid) == 32);
+
+struct alignas(64) ChunkRecord {
+  std::atomic<uint64_t> slot_bytes;  // 0: not lent
+};
+
+enum class SlotState : uint32_t { kFree = 0, kGranted = 1, kCommitted = 2 };
+
+struct alignas(64) SlotRecord {
+  std::atomic<uint32_t> state;  // SlotState
+  uint32_t process_id;          // of a granted slot: to whom,
+  uint64_t process_start_time;  // and since when that process runs (clock ticks since boot)
+  uint64_t reserved[6];
+  BlockHeader block;  // of a committed slot
+};
+static_assert(sizeof(ChunkRecord) == 64 && sizeof(SlotRecord) == 256);
+static_assert(offsetof(SlotRecord, process_start_time) == 8 && offsetof(SlotRecord, block) == 64);
+
+/// Thread: one. Owner: unmaps and closes in its destructor; the file stays. The arena's lock guards
+/// the file.
+class SlotHeaders {
+ public:
+  /// Opens `<arena>.meta`, or makes it new (adopted() is false) when it is absent or belongs to an
+  /// arena with another uuid: then nothing in the arena is known, and its chunks should be punched.
+  /// Errors: FailedPrecondition for another layout version, ResourceExhausted, those of open().
+  static absl::StatusOr<SlotHeaders> Open(const Arena& arena);
+  SlotHeaders(SlotHeaders&& other) noexcept;
+  SlotHeaders& operator=(SlotHeaders&&) = delete;
+  ~SlotHeaders();
+
+  bool adopted() const { return adopted_; }
+
+  /// Allocates the records of a chunk, all free, and notes its slot size.
+  /// REQUIRES: no slot of the chunk is granted or committed under an earlier size.
+  /// Errors: ResourceExhausted when the file system is full.
+  absl::Status LendChunk(uint32_t chunk, uint64_t slot_bytes);
+  /// Forgets a chunk, before its memory is punched, and gives its records' memory back.
+  void ForgetChunk(uint32_t chunk);
+  uint64_t SlotBytesOfChunk(uint32_t chunk) const;  // 0: not lent
+
+  /// `page` begins a slot of a lent chunk.
+  void SetGranted(uint32_t page, uint32_t process_id, uint64_t process_start_time);
+  /// REQUIRES: `block` is sealed.
+  void SetCommitted(uint32_t page, const BlockHeader& block);
+  void SetFree(uint32_t page);
+
+  SlotState State(uint32_t page) const;
+  /// The header of a committed slot whose header verifies.
+  std::optional<BlockHeader> Committed(uint32_t page) const;
+  const SlotRecord& record(uint32_t page) const { return Record(page); }
+
+  /// After a restart: every lent chunk, and every slot in it that is not free. Chunks whose record
+  /// makes no sense, or that lie beyond the arena's capacity, are forgotten first.
+  void Visit(const std::function<void(uint32_t chunk, uint64_t slot_bytes)>& on_chunk,
+             const std::function<void(uint32_t page, const SlotRecord&)>& on_slot);
+
+ private:
+  SlotHeaders(std::string path, UniqueFd fd, const Arena& arena);
+  absl::Status Map(const std::array<uint8_t, 16>& arena_uuid);
+  absl::Status FitToCapacity(uint64_t last_capacity_bytes);
+  absl::Status AllocateRegion(uint32_t chunk, uint64_t slot_bytes);
+  uint64_t BytesOfChunk(uint32_t chunk) const;
+  ChunkRecord& Lent(uint32_t chunk) const;
+  SlotRecord& Record(uint32_t page) const;
+  SlotRecord* Region(uint32_t chunk) const;
+
+  std::string path_;
+  UniqueFd fd_;
+  uint64_t chunk_bytes_;
+  uint64_t capacity_bytes_;
+  uint32_t chunk_count_;
+  std::byte* base_ = nullptr;
+  uint64_t mapped_bytes_ = 0;
+  bool adopted_ = false;
+};
+
+}  // namespace thermocline
