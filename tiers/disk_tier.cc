@@ -1,0 +1,219 @@
+#include "tiers/disk_tier.h"
+
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "hashing/checksum.h"
+#include "tiers/disk_database.h"
+
+namespace thermocline {
+namespace {
+
+using DiskKey = std::array<char, 10>;
+
+DiskKey KeyOf(BlockRef ref) {
+  DiskKey key;
+  for (int i = 0; i < 8; ++i) key[i] = static_cast<char>(ref.id >> (56 - 8 * i));
+  key[8] = static_cast<char>(ref.part >> 8);
+  key[9] = static_cast<char>(ref.part);
+  return key;
+}
+
+rocksdb::Slice SliceOf(const DiskKey& key) { return {key.data(), key.size()}; }
+
+std::span<const std::byte> BytesOf(const rocksdb::Slice& slice) {
+  return std::as_bytes(std::span(slice.data(), slice.size()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
+  TC_ASSIGN_OR_RETURN(auto database, OpenDiskDatabase(options.directory));
+  std::unique_ptr<DiskTier> tier(new DiskTier(options.capacity_bytes, std::move(database)));
+  const absl::Status built = tier->BuildIndex();
+  if (built.ok()) return tier;
+  if (!absl::IsDataLoss(built)) return built;
+  tier.reset();  // its headers cannot be read: close it, then step around it
+  TC_RETURN_IF_ERROR(SetStoreAside(options.directory, std::string(built.message())).status());
+  TC_ASSIGN_OR_RETURN(database, OpenDiskDatabase(options.directory));
+  tier.reset(new DiskTier(options.capacity_bytes, std::move(database)));
+  TC_RETURN_IF_ERROR(tier->BuildIndex());
+  return tier;
+}
+
+DiskTier::DiskTier(uint64_t capacity_bytes, std::unique_ptr<DiskDatabase> database)
+    : capacity_bytes_(capacity_bytes), database_(std::move(database)) {}
+
+DiskTier::~DiskTier() = default;
+
+absl::Status DiskTier::BuildIndex() {
+  return ForEach([this](const BlockHeader& header) {
+    MutexLock lock(mutex_);
+    stored_bytes_[{header.id, header.part}] = StoredBytes(header);
+    used_bytes_ += StoredBytes(header);
+    return true;
+  });
+}
+
+absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte> payload) {
+  TC_RETURN_IF_ERROR(VerifyHeader(header));
+  if (payload.size() != header.payload_bytes || Checksum(payload) != header.payload_checksum) {
+    return absl::DataLossError("cold tier: payload and header of block " +
+                               std::to_string(header.id) + " disagree; the block is not stored");
+  }
+  const BlockRef ref{header.id, header.part};
+  const uint64_t bytes = StoredBytes(header);
+  uint64_t replaced = 0;
+  {
+    MutexLock lock(mutex_);
+    const auto old = stored_bytes_.find(ref);
+    if (old != stored_bytes_.end()) replaced = old->second;
+    if (used_bytes_ - replaced + bytes > capacity_bytes_) {
+      return absl::ResourceExhaustedError("cold tier: " + FormatBytes(bytes) + " do not fit, " +
+                                          FormatBytes(used_bytes_) + " of " +
+                                          FormatBytes(capacity_bytes_) + " are in use");
+    }
+    used_bytes_ += bytes;
+  }
+  const DiskKey key = KeyOf(ref);
+  const rocksdb::Slice key_slice = SliceOf(key);
+  const rocksdb::Slice header_slice(reinterpret_cast<const char*>(&header), sizeof header);
+  const rocksdb::Slice value[] = {header_slice,
+                                  {reinterpret_cast<const char*>(payload.data()), payload.size()}};
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = batch.Put(database_->blocks, rocksdb::SliceParts(&key_slice, 1),
+                                     rocksdb::SliceParts(value, 2));
+  if (status.ok()) status = batch.Put(database_->headers, key_slice, header_slice);
+  if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
+  MutexLock lock(mutex_);
+  if (!status.ok()) {
+    used_bytes_ -= bytes;
+    return DiskStatus(status, "write block " + std::to_string(ref.id));
+  }
+  used_bytes_ -= replaced;
+  stored_bytes_[ref] = bytes;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<BlockHeader>> DiskTier::Get(BlockRef ref,
+                                                         std::span<std::byte> payload) {
+  {
+    MutexLock lock(mutex_);
+    if (!stored_bytes_.contains(ref)) return std::nullopt;
+  }
+  const DiskKey key = KeyOf(ref);
+  rocksdb::PinnableSlice value;
+  rocksdb::ReadOptions read;
+  read.fill_cache = false;
+  const rocksdb::Status status = database_->db->Get(read, database_->blocks, SliceOf(key), &value);
+  if (status.IsNotFound() || status.IsCorruption()) {
+    DropDamaged(ref, status.ToString());
+    return std::nullopt;
+  }
+  TC_RETURN_IF_ERROR(DiskStatus(status, "read block " + std::to_string(ref.id)));
+  const auto bytes = BytesOf(value);
+  const auto header = ReadHeader(bytes.first(std::min(bytes.size(), sizeof(BlockHeader))));
+  if (!header.ok()) {
+    DropDamaged(ref, std::string(header.status().message()));
+    return std::nullopt;
+  }
+  if (header->id != ref.id || header->part != ref.part || StoredBytes(*header) != bytes.size()) {
+    DropDamaged(ref, "it is another block");
+    return std::nullopt;
+  }
+  if (header->payload_bytes > payload.size()) {
+    return absl::InvalidArgumentError("cold tier: block " + std::to_string(ref.id) + " has " +
+                                      std::to_string(header->payload_bytes) + " bytes, room for " +
+                                      std::to_string(payload.size()));
+  }
+  const auto stored = bytes.subspan(sizeof(BlockHeader));
+  if (CopyAndChecksum(payload.first(stored.size()), stored) != header->payload_checksum) {
+    DropDamaged(ref, "its payload does not fit its checksum");
+    return std::nullopt;
+  }
+  return *header;
+}
+
+void DiskTier::DropDamaged(BlockRef ref, const std::string& why) {
+  ++corrupt_count_;
+  LogEvent(LogLevel::kWarning, "cold_block_dropped",
+           {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
+  if (Erase(ref).ok()) return;
+  MutexLock lock(mutex_);  // it cannot be erased now, but it is not here any more
+  const auto found = stored_bytes_.find(ref);
+  if (found == stored_bytes_.end()) return;
+  used_bytes_ -= found->second;
+  stored_bytes_.erase(found);
+}
+
+absl::Status DiskTier::Erase(BlockRef ref) {
+  {
+    MutexLock lock(mutex_);
+    if (!stored_bytes_.contains(ref)) return absl::OkStatus();
+  }
+  const DiskKey key = KeyOf(ref);
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = batch.Delete(database_->blocks, SliceOf(key));
+  if (status.ok()) status = batch.Delete(database_->headers, SliceOf(key));
+  if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
+  TC_RETURN_IF_ERROR(DiskStatus(status, "erase block " + std::to_string(ref.id)));
+  MutexLock lock(mutex_);
+  const auto found = stored_bytes_.find(ref);
+  if (found == stored_bytes_.end()) return absl::OkStatus();
+  used_bytes_ -= found->second;
+  stored_bytes_.erase(found);
+  return absl::OkStatus();
+}
+
+absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& visit) {
+  std::vector<DiskKey> damaged;
+  rocksdb::ReadOptions read;
+  read.fill_cache = false;
+  const std::unique_ptr<rocksdb::Iterator> at(database_->db->NewIterator(read, database_->headers));
+  for (at->SeekToFirst(); at->Valid(); at->Next()) {
+    const auto header = ReadHeader(BytesOf(at->value()));
+    const bool fits = header.ok() && at->key() == SliceOf(KeyOf({header->id, header->part}));
+    if (!fits) {
+      ++corrupt_count_;
+      LogEvent(LogLevel::kWarning, "cold_header_dropped",
+               {{"reason",
+                 header.ok() ? "it is of another block" : std::string(header.status().message())}});
+      DiskKey key{};
+      if (at->key().size() == key.size()) {
+        std::copy_n(at->key().data(), key.size(), key.data());
+        damaged.push_back(key);
+      }
+      continue;
+    }
+    if (!visit(*header)) break;
+  }
+  TC_RETURN_IF_ERROR(DiskStatus(at->status(), "read the headers"));
+  rocksdb::WriteBatch batch;
+  for (const DiskKey& key : damaged) {
+    if (!batch.Delete(database_->headers, SliceOf(key)).ok()) continue;
+    (void)batch.Delete(database_->blocks, SliceOf(key));
+  }
+  if (damaged.empty()) return absl::OkStatus();
+  return DiskStatus(database_->db->Write(rocksdb::WriteOptions(), &batch), "drop damaged headers");
+}
+
+absl::Status DiskTier::Sync() { return DiskStatus(database_->db->SyncWAL(), "sync"); }
+
+TierUsage DiskTier::Usage() const {
+  MutexLock lock(mutex_);
+  return {capacity_bytes_, used_bytes_, stored_bytes_.size(), corrupt_count_};
+}
+
+std::string DiskTier::State() const {
+  const std::string state = database_->health->State();
+  if (state != "ok" || database_->set_aside.empty()) return state;
+  return "began empty: an unusable store was set aside as " + database_->set_aside;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,62 @@
+// A tier with faults: a decorator for tests that lets seeded errors, delays, flipped bits, short
+// reads and lost writes happen to whatever tier lies below. What it hands out may be wrong without
+// a word, as from a medium behind a broken cable: whoever is above must verify.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "base/mutex.h"
+#include "tiers/tier.h"
+
+namespace thermocline {
+
+/// Probabilities a call, from 0 to 1.
+struct FaultRates {
+  double error = 0;     // Put, Get, Erase, Sync fail with UNAVAILABLE and do nothing
+  double flip = 0;      // Get: one bit of the payload is wrong
+  double truncate = 0;  // Get: the end of the payload is not written
+  double lose = 0;      // Put: says OK and stores nothing
+  double delay = 0;     // any call takes `delay_time` longer
+  std::chrono::microseconds delay_time{0};
+};
+
+/// Thread: as Tier.
+class FaultTier : public Tier {
+ public:
+  FaultTier(std::unique_ptr<Tier> below, FaultRates rates, uint64_t seed)
+      : below_(std::move(below)), rates_(rates), random_(seed) {}
+
+  void SetRates(FaultRates rates);
+  uint64_t fault_count() const;
+
+  absl::Status Put(const BlockHeader& header, std::span<const std::byte> payload) override;
+  absl::StatusOr<std::optional<BlockHeader>> Get(BlockRef ref,
+                                                 std::span<std::byte> payload) override;
+  absl::Status Erase(BlockRef ref) override;
+  absl::Status ForEach(const std::function<bool(const BlockHeader&)>& visit) override {
+    return below_->ForEach(visit);
+  }
+  absl::Status Sync() override;
+  TierUsage Usage() const override { return below_->Usage(); }
+  std::string State() const override { return below_->State(); }
+
+ private:
+  struct Draw {
+    bool error = false;
+    bool flip = false;
+    bool truncate = false;
+    bool lose = false;
+    uint64_t where = 0;  // for flip and truncate
+  };
+  Draw DrawFaults();
+
+  const std::unique_ptr<Tier> below_;
+  mutable Mutex mutex_;
+  FaultRates rates_ TC_GUARDED_BY(mutex_);
+  std::mt19937_64 random_ TC_GUARDED_BY(mutex_);
+  uint64_t fault_count_ TC_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace thermocline

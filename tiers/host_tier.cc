@@ -1,0 +1,250 @@
+#include "tiers/host_tier.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "hashing/checksum.h"
+
+namespace thermocline {
+namespace {
+
+uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
+
+bool IsAlive(ProcessRef process) {
+  const auto start_time = ProcessStartTime(process.pid);
+  return start_time.ok() && *start_time == process.start_time;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options) {
+  TC_ASSIGN_OR_RETURN(Arena arena, Arena::Open({.path = options.arena_path,
+                                                .capacity_bytes = options.capacity_bytes,
+                                                .chunk_bytes = options.chunk_bytes,
+                                                .least_epoch = options.least_epoch,
+                                                .capacity_option = options.capacity_option}));
+  TC_ASSIGN_OR_RETURN(SlotHeaders headers, SlotHeaders::Open(arena));
+  std::unique_ptr<HostTier> tier(new HostTier(std::move(arena), std::move(headers)));
+  TC_RETURN_IF_ERROR(tier->Adopt());
+  return tier;
+}
+
+HostTier::HostTier(Arena arena, SlotHeaders headers)
+    : arena_(std::move(arena)),
+      headers_(std::move(headers)),
+      slabs_({.capacity_bytes = arena_.capacity_bytes(),
+              .chunk_bytes = arena_.chunk_bytes(),
+              .first_page = kArenaDataOffset / kPageBytes,
+              .lend = [this](uint32_t chunk, uint64_t slot_bytes)
+                          TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); }}) {}
+
+absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
+  TC_RETURN_IF_ERROR(arena_.PopulateChunk(chunk));
+  return headers_.LendChunk(chunk, slot_bytes);
+}
+
+absl::Status HostTier::Adopt() {
+  MutexLock lock(mutex_);
+  if (!headers_.adopted()) {
+    for (uint32_t chunk = 0; chunk < arena_.chunk_count(); ++chunk) {
+      TC_RETURN_IF_ERROR(arena_.PunchChunk(chunk));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status status;
+  headers_.Visit(
+      [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
+        if (status.ok()) status = slabs_.RestoreChunk(chunk, slot_bytes);
+        // A chunk that was never wholly touched, or lost pages, must not raise SIGBUS later.
+        if (status.ok()) status = arena_.PopulateChunk(chunk);
+      },
+      [&](uint32_t page, const SlotRecord& record) TC_NO_THREAD_SAFETY_ANALYSIS {
+        if (status.ok()) AdoptSlot(page, record);
+      });
+  return status;
+}
+
+void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
+  if (headers_.State(page) == SlotState::kGranted) {
+    const ProcessRef owner{static_cast<int>(record.process_id), record.process_start_time};
+    if (!IsAlive(owner) || owner.pid == ::getpid()) {
+      headers_.SetFree(page);
+    } else if (slabs_.RestoreSlot(page).ok()) {
+      left_granted_.push_back({OffsetOf(page), owner});
+    }
+    return;
+  }
+  const auto header = headers_.Committed(page);
+  if (!header || header->payload_bytes > slabs_.SlotBytesOf(page)) {
+    ++corrupt_count_;
+    headers_.SetFree(page);
+    return;
+  }
+  if (!slabs_.RestoreSlot(page).ok()) return;
+  const auto [other, fresh] = pages_.try_emplace({header->id, header->part}, page);
+  if (fresh) return;
+  const auto earlier = headers_.Committed(other->second);
+  if (earlier && earlier->sequence >= header->sequence) {
+    headers_.SetFree(page);
+    slabs_.Free(page);
+  } else {
+    headers_.SetFree(other->second);
+    slabs_.Free(other->second);
+    other->second = page;
+  }
+}
+
+uint32_t HostTier::PageOf(uint64_t offset) {
+  TC_CHECK(offset % kPageBytes == 0);
+  return static_cast<uint32_t>(offset / kPageBytes);
+}
+
+absl::StatusOr<std::optional<uint64_t>> HostTier::Reserve(uint64_t bytes, ProcessRef owner) {
+  MutexLock lock(mutex_);
+  TC_ASSIGN_OR_RETURN(auto slot, slabs_.Reserve(SlabAllocator::SlotBytes(bytes)));
+  if (!slot) return std::optional<uint64_t>();
+  const uint32_t page = std::move(*slot).Commit();
+  headers_.SetGranted(page, static_cast<uint32_t>(owner.pid), owner.start_time);
+  return std::optional<uint64_t>(OffsetOf(page));
+}
+
+std::span<std::byte> HostTier::Payload(uint64_t offset, uint64_t bytes) const {
+  TC_CHECK(offset >= kArenaDataOffset);
+  TC_CHECK(offset + bytes <= arena_.mapped_bytes());
+  return {arena_.data(PageOf(offset)), bytes};
+}
+
+void HostTier::Commit(uint64_t offset, const BlockHeader& header) {
+  const uint32_t page = PageOf(offset);
+  MutexLock lock(mutex_);
+  TC_CHECK(header.payload_bytes <= slabs_.SlotBytesOf(page));
+  const bool fresh = pages_.try_emplace({header.id, header.part}, page).second;
+  TC_CHECK(fresh);
+  headers_.SetCommitted(page, header);
+}
+
+void HostTier::Free(uint64_t offset) {
+  MutexLock lock(mutex_);
+  FreeLocked(PageOf(offset));
+}
+
+void HostTier::FreeLocked(uint32_t page) {
+  if (headers_.State(page) == SlotState::kCommitted) {
+    const BlockHeader& header = headers_.record(page).block;
+    const auto found = pages_.find({header.id, header.part});
+    if (found != pages_.end() && found->second == page) pages_.erase(found);
+  }
+  headers_.SetFree(page);
+  slabs_.Free(page);
+}
+
+BlockHeader HostTier::HeaderAt(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return headers_.record(PageOf(offset)).block;
+}
+
+uint64_t HostTier::FreeSlots(uint64_t bytes) const {
+  MutexLock lock(mutex_);
+  return slabs_.FreeSlots(SlabAllocator::SlotBytes(bytes));
+}
+
+std::vector<uint64_t> HostTier::OffsetsToClearFor(uint64_t bytes) const {
+  MutexLock lock(mutex_);
+  std::vector<uint64_t> offsets;
+  const auto chunk = slabs_.EmptiestOtherChunk(SlabAllocator::SlotBytes(bytes));
+  if (!chunk) return offsets;
+  for (uint32_t page : slabs_.UsedPages(*chunk)) offsets.push_back(OffsetOf(page));
+  return offsets;
+}
+
+absl::Status HostTier::PunchEmptyChunks() {
+  MutexLock lock(mutex_);
+  while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
+    headers_.ForgetChunk(*chunk);
+    TC_RETURN_IF_ERROR(arena_.PunchChunk(*chunk));
+  }
+  return absl::OkStatus();
+}
+
+void HostTier::ForEachSlot(
+    const std::function<void(uint64_t offset, const BlockHeader&)>& visit) const {
+  MutexLock lock(mutex_);
+  for (const auto& [ref, page] : pages_) visit(OffsetOf(page), headers_.record(page).block);
+}
+
+absl::Status HostTier::Put(const BlockHeader& header, std::span<const std::byte> payload) {
+  TC_RETURN_IF_ERROR(VerifyHeader(header));
+  const auto mismatch = [&] {
+    return absl::DataLossError("warm tier: payload and header of block " +
+                               std::to_string(header.id) + " disagree; the block is not stored");
+  };
+  if (payload.size() != header.payload_bytes) return mismatch();
+  const auto start_time = ProcessStartTime(::getpid());
+  TC_RETURN_IF_ERROR(start_time.status());
+  TC_ASSIGN_OR_RETURN(const auto offset, Reserve(payload.size(), {::getpid(), *start_time}));
+  if (!offset) {
+    return absl::ResourceExhaustedError("warm tier: no slot is free for " +
+                                        FormatBytes(payload.size()));
+  }
+  if (CopyAndChecksum(Payload(*offset, payload.size()), payload) != header.payload_checksum) {
+    Free(*offset);
+    return mismatch();
+  }
+  TC_RETURN_IF_ERROR(Erase({header.id, header.part}));
+  Commit(*offset, header);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<BlockHeader>> HostTier::Get(BlockRef ref,
+                                                         std::span<std::byte> payload) {
+  BlockHeader header;
+  uint64_t offset = 0;
+  {
+    MutexLock lock(mutex_);
+    const auto found = pages_.find(ref);
+    if (found == pages_.end()) return std::nullopt;
+    header = headers_.record(found->second).block;
+    offset = OffsetOf(found->second);
+  }
+  if (header.payload_bytes > payload.size()) {
+    return absl::InvalidArgumentError("warm tier: block " + std::to_string(ref.id) + " has " +
+                                      std::to_string(header.payload_bytes) + " bytes, room for " +
+                                      std::to_string(payload.size()));
+  }
+  const auto stored = Payload(offset, header.payload_bytes);
+  if (VerifyHeader(header).ok() &&
+      CopyAndChecksum(payload.first(stored.size()), stored) == header.payload_checksum) {
+    return header;
+  }
+  LogEvent(LogLevel::kWarning, "warm_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  MutexLock lock(mutex_);
+  ++corrupt_count_;
+  FreeLocked(PageOf(offset));
+  return std::nullopt;
+}
+
+absl::Status HostTier::Erase(BlockRef ref) {
+  MutexLock lock(mutex_);
+  const auto found = pages_.find(ref);
+  if (found != pages_.end()) FreeLocked(found->second);
+  return absl::OkStatus();
+}
+
+absl::Status HostTier::ForEach(const std::function<bool(const BlockHeader&)>& visit) {
+  MutexLock lock(mutex_);
+  for (const auto& [ref, page] : pages_) {
+    if (!visit(headers_.record(page).block)) break;
+  }
+  return absl::OkStatus();
+}
+
+TierUsage HostTier::Usage() const {
+  MutexLock lock(mutex_);
+  return {arena_.capacity_bytes(), slabs_.used_bytes(), pages_.size(), corrupt_count_};
+}
+
+}  // namespace thermocline

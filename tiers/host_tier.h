@@ -1,0 +1,101 @@
+// The warm tier: slots of the tenant's arena (catalog/arena.h), lent by slabs, each with a header
+// in the arena's metadata file. Beside the contract of a tier it has the way in which blocks really
+// come here, without a copy: a slot is reserved for a process, filled in place, and committed with
+// its header. A header says what its payload is; it is written only after the payload is complete
+// and taken away before the slot is used again, so that a daemon that starts after a kill finds
+// whole blocks or none. Their payloads are not summed then: who reads them first does that.
+#pragma once
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/mutex.h"
+#include "catalog/arena.h"
+#include "catalog/slabs.h"
+#include "catalog/slot_headers.h"
+#include "tiers/tier.h"
+
+namespace thermocline {
+
+/// A process, told apart from a later one with its number; see base/process.h.
+struct ProcessRef {
+  int pid = 0;
+  uint64_t start_time = 0;
+  bool operator==(const ProcessRef&) const = default;
+};
+
+/// Offsets are in bytes from the start of the arena, multiples of a page, below 1 TiB.
+class HostTier : public Tier {
+ public:
+  struct Options {
+    std::string arena_path;
+    uint64_t capacity_bytes = 0;
+    uint64_t chunk_bytes = kDefaultChunkBytes;
+    uint64_t least_epoch = 0;     // see ArenaOptions
+    std::string capacity_option;  // its name, for error texts
+  };
+  /// Errors: those of Arena::Open and SlotHeaders::Open.
+  static absl::StatusOr<std::unique_ptr<HostTier>> Open(const Options& options);
+
+  absl::Status Put(const BlockHeader& header, std::span<const std::byte> payload) override;
+  absl::StatusOr<std::optional<BlockHeader>> Get(BlockRef ref,
+                                                 std::span<std::byte> payload) override;
+  absl::Status Erase(BlockRef ref) override;
+  absl::Status ForEach(const std::function<bool(const BlockHeader&)>& visit) override;
+  absl::Status Sync() override { return absl::OkStatus(); }  // survives the process, no more
+  TierUsage Usage() const override;
+
+  // ---- in place
+  /// A slot for `bytes` of payload, granted to a process. nullopt: none is free, evict first.
+  /// Errors: InvalidArgument when no slot of this arena can ever hold it, ResourceExhausted when
+  ///         the file system has no memory for another chunk.
+  absl::StatusOr<std::optional<uint64_t>> Reserve(uint64_t bytes, ProcessRef owner);
+  /// Thread: any, while the slot is reserved or its block is there.
+  std::span<std::byte> Payload(uint64_t offset, uint64_t bytes) const;
+  /// The reserved slot now holds this block. Its payload is in place; `header` is sealed.
+  /// REQUIRES: the block is not in another slot.
+  void Commit(uint64_t offset, const BlockHeader& header);
+  /// Of a reserved slot or a committed one.
+  void Free(uint64_t offset);
+  /// The header of a committed slot, as it was committed.
+  BlockHeader HeaderAt(uint64_t offset) const;
+
+  /// How many slots for `bytes` are free, in this size's chunks and in empty ones.
+  uint64_t FreeSlots(uint64_t bytes) const;
+  /// The used slots of the chunk of another slot size that is easiest to empty for a slot of
+  /// `bytes`: when all have left, there is room. Empty when no such chunk is lent.
+  std::vector<uint64_t> OffsetsToClearFor(uint64_t bytes) const;
+  /// Gives the memory of chunks without used slots back to the system.
+  absl::Status PunchEmptyChunks();
+
+  // ---- what an earlier daemon left
+  struct Granted {
+    uint64_t offset = 0;
+    ProcessRef owner;
+  };
+  /// Slots that processes of the last epoch were filling and that live still: they may go on to
+  /// write there. The caller frees each when that is over.
+  const std::vector<Granted>& left_granted() const { return left_granted_; }
+  /// Calls with every committed block and its slot.
+  void ForEachSlot(const std::function<void(uint64_t offset, const BlockHeader&)>& visit) const;
+
+  const Arena& arena() const { return arena_; }
+
+ private:
+  HostTier(Arena arena, SlotHeaders headers);
+  absl::Status Adopt();
+  absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
+  void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);
+  void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
+  static uint32_t PageOf(uint64_t offset);
+
+  Arena arena_;
+  mutable Mutex mutex_;  // never held while payload is copied
+  SlotHeaders headers_ TC_GUARDED_BY(mutex_);
+  SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
+  std::unordered_map<BlockRef, uint32_t, BlockRefHash> pages_ TC_GUARDED_BY(mutex_);
+  uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
+  std::vector<Granted> left_granted_;
+};
+
+}  // namespace thermocline

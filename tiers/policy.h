@@ -1,0 +1,46 @@
+// Who goes first: the contract of an eviction policy over the blocks of one tier. It knows places
+// by id and who stands behind whom; what may not go at the moment (leased, pinned, on the move) it
+// learns from the answers of the one who asks. One conformance suite runs over every policy
+// (tests/tiers/policy_conformance.h).
+//
+// A member is a place that has bytes in the tier. Members form a forest: the parent of a member may
+// be no member itself (its bytes are elsewhere), and is then remembered by its id only.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+
+namespace thermocline {
+
+/// Thread: one.
+class Policy {
+ public:
+  virtual ~Policy() = default;
+
+  /// A new member, just used. `parent` 0: it stands at a root.
+  /// REQUIRES: `id` is no member.
+  virtual void Insert(uint64_t id, uint64_t parent) = 0;
+  /// Absent is fine; what stands behind it stays.
+  virtual void Remove(uint64_t id) = 0;
+  virtual bool Contains(uint64_t id) const = 0;
+  /// The path from a root to where a use ended, root first. Ids that are no members are skipped.
+  virtual void Touch(std::span<const uint64_t> path) = 0;
+
+  enum class Answer { kTake, kSkip, kStop };
+  /// Names members in the order in which they should go, each at most once, and none before all
+  /// members that stand right behind it were named and taken. kTake: it goes (the caller removes it
+  /// when it is gone); kSkip: it may not go now, so nobody above it is named either.
+  /// REQUIRES: `visit` calls none of the others.
+  virtual void Victims(const std::function<Answer(uint64_t id)>& visit) = 0;
+
+  virtual size_t size() const = 0;
+};
+
+/// Errors: InvalidArgument for a name that is not "lru".
+absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(const std::string& name);
+
+}  // namespace thermocline
