@@ -93,7 +93,8 @@ absl::Status SlotHeaders::FitToCapacity(uint64_t last_capacity_bytes) {
   }
   const auto grown = static_cast<uint32_t>(last_capacity_bytes / chunk_bytes_);
   const uint64_t slot_bytes = SlotBytesOfChunk(grown);
-  return slot_bytes == 0 ? absl::OkStatus() : AllocateRegion(grown, slot_bytes);
+  if (slot_bytes == 0 || slot_bytes > BytesOfChunk(grown)) return absl::OkStatus();
+  return AllocateRegion(grown, slot_bytes);
 }
 
 absl::Status SlotHeaders::AllocateRegion(uint32_t chunk, uint64_t slot_bytes) {

@@ -1,0 +1,382 @@
+// Readers check that what they pinned is, and stays, what they asked for, while the writer drops
+// tails, moves bytes and reuses nodes and slots as hard as it can. The bytes of a slot are a
+// function of its part and of the whole path down to its place, so that a wrong ancestor shows,
+// too; a slot that was taken away is poisoned at once.
+//
+//   stress [--seconds N] [--seed N] [--readers N] [--run N] [--places N] [--depth N]
+//          [--moves PERCENT] [--threads] [--must-notice]
+//
+// Few places and a small depth make a duel over the same ones: there a missing fence shows within
+// seconds. With --must-notice the run succeeds exactly when a violation was seen (the broken
+// builds).
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "tests/catalog/catalog_testing.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint32_t kParts = 2;
+constexpr uint64_t kAlphabet = 3;
+constexpr uint64_t kPoison = ~uint64_t{0};
+constexpr uint32_t kWindowPlaces = 2;
+
+struct Plan {
+  int seconds = 10;
+  uint64_t seed = 1;
+  uint32_t readers = 2;
+  uint32_t run = 4;
+  uint32_t places = 1500;
+  uint32_t depth = 24;
+  uint32_t moves_percent = 50;
+  bool threads = false;
+  bool must_notice = false;
+};
+
+struct Payload {
+  std::atomic<uint64_t> word[8];
+};
+
+struct Tally {
+  std::atomic<bool> stop;
+  std::atomic<uint64_t> pins, places_read, violations, retries, rechecks, extended;
+  std::atomic<uint64_t> dropped, drops_refused, moved, moves_refused;
+};
+
+struct Prompt {
+  std::vector<Name> names;
+  std::vector<uint64_t> paths;  // by place: stands for the path down to it
+};
+
+uint64_t Mix(uint64_t path, uint64_t symbol) {
+  return ((path ^ (symbol + 1)) * 0x9E3779B97F4A7C15) ^ (path >> 29);
+}
+uint64_t ContentOf(uint64_t path, uint32_t part) { return path * 2 + part; }
+
+// Long common prefixes, forks everywhere: the next name is the usual one more often than not.
+void MakePrompt(const Plan& plan, std::mt19937_64& random, Prompt& prompt) {
+  prompt.names.clear();
+  prompt.paths.clear();
+  uint64_t path = 7;
+  for (uint64_t left = 1 + random() % plan.depth; left > 0; --left) {
+    const uint64_t symbol = random() % 8 ? 0 : random() % kAlphabet;
+    path = Mix(path, symbol);
+    prompt.names.push_back(NameOf(symbol));
+    prompt.paths.push_back(path);
+  }
+}
+
+// ---- reader ------------------------------------------------------------------------------------
+
+bool PlacesAreRight(const Reader& reader, const Payload* slots, const Prompt& prompt, uint32_t part,
+                    size_t from, size_t to) {
+  bool right = true;
+  for (size_t i = to; i-- > from;) {
+    const Payload& payload = slots[reader.word(part, i).warm_slot()];
+    for (const auto& word : payload.word) {
+      right &= word.load(std::memory_order_relaxed) == ContentOf(prompt.paths[i], part);
+    }
+  }
+  return right;
+}
+
+void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Payload* slots,
+                   Tally& tally, uint32_t area, uint64_t seed) {
+  Reader reader(catalog, area);
+  std::mt19937_64 random(seed);
+  Prompt prompt;
+  while (!tally.stop.load(std::memory_order_relaxed)) {
+    MakePrompt(plan, random, prompt);
+    const auto pin = static_cast<uint32_t>(1 + random() % (catalog.geometry().pins_per_area - 1));
+    const bool windowed = random() % 4 == 0;
+    const PartRule rules[kParts] = {{}, {.window_places = windowed ? kWindowPlaces : 0}};
+    const std::span<const Name> names(prompt.names);
+    const bool extends = random() % 4 == 0;
+    const size_t first = extends ? (names.size() + 1) / 2 : names.size();
+    Reader::Match match = reader.MatchAndPin(root, names.first(first), pin, rules);
+    if (match.depth == 0) continue;
+    if (extends && match.depth == first) {
+      const size_t held = match.depth;
+      match = reader.Extend(root, names, held, pin, rules);
+      if (match.depth > held) tally.extended.fetch_add(1, std::memory_order_relaxed);
+    }
+    const size_t window_from =
+        windowed && match.usable > kWindowPlaces ? match.usable - kWindowPlaces : 0;
+    bool right = true;
+    for (int looks = random() % 64 == 0 ? 50 : 1; looks > 0; --looks) {
+      right &= PlacesAreRight(reader, slots, prompt, 0, 0, match.usable);
+      right &= PlacesAreRight(reader, slots, prompt, 1, window_from, match.usable);
+    }
+    reader.Unpin(pin);
+    if (!right) {
+      tally.violations.fetch_add(1);
+      if (plan.must_notice) tally.stop.store(true);
+    }
+    tally.pins.fetch_add(1, std::memory_order_relaxed);
+    tally.places_read.fetch_add(match.usable, std::memory_order_relaxed);
+  }
+  tally.retries += reader.retries();
+  tally.rechecks += reader.rechecks();
+}
+
+// ---- writer ------------------------------------------------------------------------------------
+
+class StressWriter {
+ public:
+  StressWriter(const Plan& plan, Writer& writer, Root root, Payload* slots, Tally& tally)
+      : plan_(plan),
+        writer_(writer),
+        root_(root),
+        slots_(slots),
+        tally_(tally),
+        random_(plan.seed) {
+    // Slots for all places and all moves on the way.
+    slot_count_ = (plan.places + plan.depth) * kParts;
+    for (uint32_t slot = slot_count_; slot > 0; --slot) free_.push_back(slot);
+    paths_.resize(slot_count_ + 1);
+  }
+  static uint32_t SlotCount(const Plan& plan) { return (plan.places + plan.depth) * kParts + 1; }
+
+  void Turn() {
+    MakePrompt(plan_, random_, prompt_);
+    const Place end = Grow();
+    if (random_() % 100 < plan_.moves_percent) Move(end);
+    if (writer_.place_count() + plan_.depth >= plan_.places || random_() % 2 == 0) Drop(end);
+    TC_CHECK(used_ + free_.size() == slot_count_);
+  }
+
+ private:
+  uint32_t Fill(uint64_t path, uint32_t part) {
+    const uint32_t slot = free_.back();
+    free_.pop_back();
+    ++used_;
+    for (auto& word : slots_[slot].word) {
+      word.store(ContentOf(path, part), std::memory_order_relaxed);
+    }
+    paths_[slot] = path;
+    return slot;
+  }
+  void Poison(uint32_t slot) {
+    for (auto& word : slots_[slot].word) word.store(kPoison, std::memory_order_relaxed);
+    free_.push_back(slot);
+    --used_;
+  }
+
+  // Adds what is missing of the prompt and fills the holes that moves left on its way.
+  Place Grow() {
+    auto [place, depth] = writer_.Find(root_, prompt_.names);
+    const size_t found = depth;
+    Place at = place;
+    for (size_t i = found; i > 0; --i, at = writer_.Parent(at)) FillHoles(at, prompt_.paths[i - 1]);
+    for (; depth < prompt_.names.size() && writer_.place_count() < plan_.places; ++depth) {
+      auto next = writer_.Append(place, prompt_.names[depth], ++last_id_);
+      if (!next.ok()) break;
+      place = *next;
+      FillHoles(place, prompt_.paths[depth]);
+    }
+    return place;
+  }
+  void FillHoles(Place place, uint64_t path) {
+    for (uint32_t part = 0; part < kParts; ++part) {
+      if (!writer_.word(place, part).empty() || free_.size() < plan_.depth) continue;
+      writer_.SetWord(place, part, Word().WithWarmSlot(Fill(path, part)));
+    }
+  }
+
+  // Some of the way that we just came, which readers walk the most.
+  void Move(Place end) {
+    batch_.clear();
+    for (Place place = end; !writer_.IsRoot(place); place = writer_.Parent(place)) {
+      if (random_() % 2) batch_.push_back({place, static_cast<uint32_t>(random_() % kParts)});
+      if (batch_.size() == 8) break;
+    }
+    const size_t granted = writer_.BeginMove(batch_);
+    for (const Movement& move : batch_) {
+      if (!move.granted) continue;
+      const uint32_t old = move.before.warm_slot();
+      const uint64_t path = paths_[old];
+      Poison(old);
+      const bool leaves_a_hole = random_() % 8 == 0 || free_.empty();
+      writer_.FinishMove(
+          move.place, move.part,
+          leaves_a_hole ? Word().WithColdCopy(true) : Word().WithWarmSlot(Fill(path, move.part)));
+      if (leaves_a_hole) writer_.SetWord(move.place, move.part, Word());
+    }
+    tally_.moved.fetch_add(granted, std::memory_order_relaxed);
+    tally_.moves_refused.fetch_add(batch_.size() - granted, std::memory_order_relaxed);
+  }
+
+  // The tail we just came to, often whole; and, when it is crowded, whatever else has an id.
+  void Drop(Place end) {
+    firsts_.clear();
+    if (!writer_.IsRoot(end) && writer_.IsLeaf(end) && random_() % 2) firsts_.push_back(end);
+    const size_t crowd = writer_.place_count() + plan_.depth;
+    const size_t wanted = crowd > plan_.places ? std::min<size_t>(crowd - plan_.places, 16) : 0;
+    for (size_t tries = 0; tries < 4 * wanted && firsts_.size() < wanted; ++tries) {
+      const auto place = writer_.PlaceOf(1 + random_() % last_id_);
+      // Ids grow without bound, most are gone: walk a random way instead.
+      firsts_.push_back(place ? *place : RandomLeaf());
+      if (writer_.IsRoot(firsts_.back())) firsts_.pop_back();
+    }
+    const size_t asked = firsts_.size();
+    const DropResult result = writer_.Drop(firsts_);
+    for (const Dropped& dropped : result.dropped) {
+      for (Word word : dropped.words) {
+        if (word.warm_slot() != 0) Poison(word.warm_slot());
+      }
+    }
+    tally_.dropped.fetch_add(result.dropped.size(), std::memory_order_relaxed);
+    if (asked > 0 && result.dropped.empty()) {
+      tally_.drops_refused.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+  Place RandomLeaf() {
+    Prompt prompt;
+    MakePrompt(plan_, random_, prompt);
+    Place place = writer_.Find(root_, prompt.names).place;
+    while (true) {
+      std::optional<Place> next;
+      writer_.VisitChildren(place, [&](Place child) {
+        if (!next || random_() % 2) next = child;
+      });
+      if (!next) return place;
+      place = *next;
+    }
+  }
+
+  const Plan& plan_;
+  Writer& writer_;
+  Root root_;
+  Payload* slots_;
+  Tally& tally_;
+  std::mt19937_64 random_;
+  Prompt prompt_;
+  uint32_t slot_count_;
+  std::vector<uint32_t> free_;
+  size_t used_ = 0;
+  std::vector<uint64_t> paths_;  // by slot
+  uint64_t last_id_ = 0;
+  std::vector<Movement> batch_;
+  std::vector<Place> firsts_;
+};
+
+// ---- both --------------------------------------------------------------------------------------
+
+template <class T>
+T* SharedArray(size_t count) {
+  void* base =
+      mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  TC_CHECK(base != MAP_FAILED);
+  return static_cast<T*>(base);
+}
+
+int Report(const Plan& plan, const Tally& t) {
+  std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64
+              " extended, %.2fM dropped, %" PRIu64 " drops refused, %.2fM moved, %" PRIu64
+              " moves refused, %" PRIu64 " rechecks, %" PRIu64 " retries: %" PRIu64 " violations\n",
+              plan.seed, t.pins / 1e6, t.places_read / 1e6, t.extended.load(), t.dropped / 1e6,
+              t.drops_refused.load(), t.moved / 1e6, t.moves_refused.load(), t.rechecks.load(),
+              t.retries.load(), t.violations.load());
+  if (plan.must_notice) return t.violations > 0 ? 0 : 1;
+  if (t.violations > 0) return 1;
+  const bool busy = t.places_read > 1000 && t.dropped > 1000 &&
+                    (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0));
+  if (!busy) std::printf("too little happened to show anything\n");
+  return busy ? 0 : 1;
+}
+
+int Run(const Plan& plan) {
+  const Geometry geometry{.node_count = plan.places + 100,
+                          .run_places = plan.run,
+                          .area_count = plan.readers,
+                          .pins_per_area = 8};
+  const auto memory = CatalogMemory::Create(geometry, 1).value();
+  const Catalog& catalog = memory.catalog();
+  auto* slots = SharedArray<Payload>(StressWriter::SlotCount(plan));
+  Tally& tally = *SharedArray<Tally>(1);
+  Writer writer(catalog);
+  const Root root = writer.AddRoot(1).value();
+  std::vector<std::thread> crew;
+  std::vector<pid_t> children;
+  for (uint32_t r = 0; r < plan.readers; ++r) {
+    const uint32_t area = writer.LendArea(r + 1).value();
+    const auto work = [&, area, r] {
+      ReadUntilStop(plan, catalog, root, slots, tally, area, plan.seed * 100 + r);
+    };
+    if (plan.threads) {
+      crew.emplace_back(work);
+    } else if (const pid_t pid = fork(); pid == 0) {
+      work();
+      _exit(0);
+    } else {
+      children.push_back(pid);
+    }
+  }
+  StressWriter stress(plan, writer, root, slots, tally);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(plan.seconds);
+  for (uint64_t turn = 0; !tally.stop.load(std::memory_order_relaxed); ++turn) {
+    stress.Turn();
+    if (turn % 64 == 0 && std::chrono::steady_clock::now() > end) tally.stop.store(true);
+  }
+  for (std::thread& thread : crew) thread.join();
+  bool all_well = true;
+  for (pid_t pid : children) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    all_well &= WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  }
+  const int result = Report(plan, tally);
+  if (!all_well) std::printf("a reader died\n");
+  return all_well ? result : 1;
+}
+
+Plan ParsePlan(int argc, char** argv) {
+  Plan plan;
+  if (const char* seed = std::getenv("TC_SEED")) plan.seed = std::strtoull(seed, nullptr, 10);
+  for (int i = 1; i < argc; ++i) {
+    const auto flag = [&](const char* name) { return std::strcmp(argv[i], name) == 0; };
+    const auto value = [&] {
+      TC_CHECK(i + 1 < argc);
+      return static_cast<uint32_t>(std::strtoul(argv[++i], nullptr, 10));
+    };
+    if (flag("--seconds"))
+      plan.seconds = static_cast<int>(value());
+    else if (flag("--seed"))
+      plan.seed = value();
+    else if (flag("--readers"))
+      plan.readers = value();
+    else if (flag("--run"))
+      plan.run = value();
+    else if (flag("--places"))
+      plan.places = value();
+    else if (flag("--depth"))
+      plan.depth = value();
+    else if (flag("--moves"))
+      plan.moves_percent = value();
+    else if (flag("--threads"))
+      plan.threads = true;
+    else if (flag("--must-notice"))
+      plan.must_notice = true;
+    else
+      TC_CHECK(!"known option");
+  }
+  return plan;
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) { return thermocline::Run(thermocline::ParsePlan(argc, argv)); }
