@@ -23,7 +23,6 @@ enum class Epilogue : uint8_t {
 ///        strides in floats. Output columns at or beyond output_columns are not written (kStore).
 struct MatmulArgs {
   const Panel* panels = nullptr;
-  int panel_count = 0;
   int block_count = 0;
   const float* x = nullptr;
   size_t x_stride = 0;
@@ -61,10 +60,6 @@ inline constexpr int kSpanTokens = 256;
 
 struct CpuKernels {
   const char* name;
-  /// Panels that one call of matmul_tile should get, and that matmul_fused takes at once.
-  int tile_panels;
-  int fused_panels;
-
   /// Dequantises one panel to out[32 block_count][16].
   void (*unpack)(const Panel& panel, int block_count, float* out);
   /// Prefill: dequantises panels [first, first + count), count <= 2, then multiplies all rows.

@@ -14,8 +14,6 @@ namespace thermocline::TC_CPU_FORM {
 extern const CpuKernels kKernels;
 const CpuKernels kKernels = {
     .name = TC_CPU_NAME,
-    .tile_panels = 2,
-    .fused_panels = kFusedPanels,
     .unpack = Unpack,
     .matmul_tile = MatmulTile,
     .matmul_fused = MatmulFused,

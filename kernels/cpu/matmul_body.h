@@ -266,15 +266,18 @@ void MatmulFused(const MatmulArgs& args, int first, int count) {
         const Panel* panels = args.panels + first + j;
         int same = 1;
         while (j + same < taken && same < kFusedPanels && panels[same].type == panels->type) ++same;
-        const bool full = same == kFusedPanels;
+        const int at_once = same == kFusedPanels ? kFusedPanels : same >= 2 ? 2 : 1;
+        float* out = fresh + 16 * j;
         WithDecoder(panels->type, [&](auto decoder) {
-          if (full) {
-            FusedDot<kFusedPanels>(decoder, panels, args.block_count, x, fresh + 16 * j);
+          if (at_once == kFusedPanels) {
+            FusedDot<kFusedPanels>(decoder, panels, args.block_count, x, out);
+          } else if (at_once == 2) {
+            FusedDot<2>(decoder, panels, args.block_count, x, out);
           } else {
-            FusedDot<1>(decoder, panels, args.block_count, x, fresh + 16 * j);
+            FusedDot<1>(decoder, panels, args.block_count, x, out);
           }
         });
-        j += full ? kFusedPanels : 1;
+        j += at_once;
       }
       Finish(args, row, first, taken, fresh);
     }
