@@ -18,8 +18,9 @@ constexpr uint32_t kHeapLimitKib = 64 * 1024;
 
 // White space as Unicode and llama.cpp have it. PCRE2's own \s is ASCII without PCRE2_UCP and has
 // U+180E too with it.
-#define TC_SPACE \
-  R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
+#define TC_SPACE                                              \
+  R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a})" \
+  R"(\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
 
 // Language Models are Unsupervised Multitask Learners (2019), section 2.2; its last branch (runs of
 // space) is left to the cutting itself where nothing follows a run.
