@@ -15,11 +15,16 @@ FILES_PER_RUN = 40
 
 
 def files_of(root):
-    for directory, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith(".") and not (directory == root and f == "build")]
-        for name in sorted(files):
-            if name.endswith(FORMATTED + SCRIPTS):
-                yield os.path.relpath(os.path.join(directory, name), root)
+    """What git tracks, or without git (a source archive) all there is."""
+    tracked = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True, text=True)
+    if tracked.returncode == 0:
+        paths = [path for path in tracked.stdout.split("\0") if os.path.exists(os.path.join(root, path))]
+    else:
+        paths = []
+        for directory, folders, files in os.walk(root):
+            folders[:] = [f for f in folders if not f.startswith(".") and not (directory == root and f == "build")]
+            paths += [os.path.relpath(os.path.join(directory, name), root) for name in files]
+    return sorted(path for path in paths if path.endswith(FORMATTED + SCRIPTS))
 
 
 def check_lines(root, path):
