@@ -3,7 +3,8 @@
 // joined, again and again, ties going to the left. What remains without a token falls back to its
 // bytes, <0xHH>. Pairs wait in a heap, so that n characters cost O(n log n).
 // Source: SentencePiece, EMNLP'18 (demonstrations), section 3.1; llama.cpp's llm_tokenizer_spm for
-// ties and for input that is not UTF-8, whose bytes are grouped by their lead byte alone.
+// ties and for input that is not UTF-8, whose bytes are grouped by their lead byte alone
+// (so that a space behind a lead byte without its character comes back as U+2581).
 #pragma once
 #include <array>
 #include <memory>
