@@ -34,6 +34,8 @@ class LogValue {
   LogValue(std::string_view text) : value_(text) {}
   LogValue(const std::string& text) : value_(std::string_view(text)) {}
   LogValue(const char* text) : value_(std::string_view(text)) {}
+  LogValue(const absl::Status& status)  // its message
+      : value_(std::string_view(status.message().data(), status.message().size())) {}
   LogValue(bool value) : value_(value) {}
   LogValue(double value) : value_(value) {}
   template <std::signed_integral T>

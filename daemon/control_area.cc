@@ -1,0 +1,64 @@
+#include "daemon/control_area.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+
+namespace thermocline {
+
+uint64_t BootNanoseconds() {
+  timespec now;
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+absl::StatusOr<SessionControlArea> SessionControlArea::Create(uint64_t epoch,
+                                                              uint64_t first_lease_until_ns) {
+  UniqueFd fd(::memfd_create("thermocline-control", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return ErrnoStatus(errno, "memfd_create of a control area");
+  if (::ftruncate(fd.get(), kControlAreaBytes) != 0) {
+    return ErrnoStatus(errno, "ftruncate of a control area");
+  }
+  // Without the seals a client could shrink the file and kill the daemon by SIGBUS.
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return ErrnoStatus(errno, "sealing a control area");
+  }
+  void* memory =
+      ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (memory == MAP_FAILED) return ErrnoStatus(errno, "mmap of a control area");
+  auto* area = new (memory) ControlArea{};
+  area->epoch.store(epoch, std::memory_order_relaxed);
+  area->magic.store(kControlAreaMagic, std::memory_order_release);
+  SessionControlArea created(std::move(fd), area);
+  created.SetLeaseUntil(first_lease_until_ns);
+  return created;
+}
+
+SessionControlArea::SessionControlArea(SessionControlArea&& other) noexcept
+    : fd_(std::move(other.fd_)),
+      area_(std::exchange(other.area_, nullptr)),
+      lease_until_ns_(other.lease_until_ns_),
+      lease_generation_(other.lease_generation_) {}
+
+SessionControlArea::~SessionControlArea() {
+  if (area_ != nullptr) ::munmap(area_, kControlAreaBytes);
+}
+
+uint64_t SessionControlArea::Heartbeat() const {
+  return area_->heartbeat.load(std::memory_order_acquire);
+}
+
+void SessionControlArea::SetLeaseUntil(uint64_t boot_ns) {
+  lease_until_ns_ = boot_ns;
+  area_->lease_until_ns.store(boot_ns, std::memory_order_release);
+}
+
+void SessionControlArea::EndLeases() {
+  area_->lease_generation.store(++lease_generation_, std::memory_order_seq_cst);
+}
+
+}  // namespace thermocline

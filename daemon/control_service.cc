@@ -1,0 +1,179 @@
+#include "daemon/control_service.h"
+
+#include "base/log.h"
+#include "base/version.h"
+
+namespace thermocline {
+namespace {
+
+/// A pin for longer than this is a mistake in units.
+constexpr uint64_t kMaxPinMilliseconds = uint64_t{366} * 24 * 3600 * 1000;
+
+void SetFingerprint(const Fingerprint& fingerprint, std::string& out) {
+  out.assign(reinterpret_cast<const char*>(fingerprint.bytes.data()), fingerprint.bytes.size());
+}
+
+void ToWire(const TierStats& tier, v1::TierStats& out) {
+  out.set_tier(ToWire(tier.tier));
+  out.set_capacity_bytes(tier.capacity_bytes);
+  out.set_used_bytes(tier.used_bytes);
+  out.set_blocks(tier.block_count);
+  out.set_hits(tier.hits);
+  out.set_evictions(tier.evictions);
+  out.set_promotions(tier.promotions);
+  out.set_demotions(tier.demotions);
+  out.set_state(tier.state);
+}
+
+void ToWire(const StackStats& stats, v1::StatsResponse& out) {
+  out.set_epoch(stats.epoch);
+  out.set_leases(stats.leases);
+  out.set_reservations(stats.reserved_slots);
+  out.set_spaces(stats.spaces);
+  out.set_places(stats.places);
+  out.set_pins(stats.pins);
+  out.set_lookups(stats.lookups);
+  out.set_misses(stats.misses);
+  for (size_t i = 0; i < kMissReasonCount; ++i) {
+    (*out.mutable_misses_by_reason())[MissReasonName(static_cast<MissReason>(i))] =
+        stats.misses_by_reason[i];
+  }
+  out.set_corrupt_blocks(stats.corrupt_blocks);
+  for (const TierStats& tier : stats.tiers) ToWire(tier, *out.add_tiers());
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext* context,
+                                                    const v1::OpenSpaceRequest* request,
+                                                    v1::OpenSpaceResponse* response) {
+  absl::StatusOr<SpaceSpec> spec = SpaceSpecOf(request->spec(), services_.tenant.name());
+  if (!spec.ok()) return Refuse(services_, context, Operation::kOther, spec.status());
+  return AnswerOnStrand(
+      services_, context, Operation::kOther, false,
+      [spec = *std::move(spec), response](TenantView& tenant, ClientNumber) -> absl::Status {
+        TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
+        const Fingerprint fingerprint = FingerprintOf(spec);
+        const bool is_new =
+            tenant.spaces
+                .insert_or_assign(space, TenantView::OpenSpace{.key_bytes = spec.key_bytes,
+                                                               .block_tokens = spec.block_tokens})
+                .second;
+        response->set_space(space);
+        SetFingerprint(fingerprint, *response->mutable_fingerprint());
+        if (is_new) {
+          LogEvent(LogLevel::kInfo, "space_opened",
+                   {{"space", space},
+                    {"fingerprint", fingerprint.Hex()},
+                    {"model", spec.model},
+                    {"parts", spec.parts.size()}});
+        }
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* ControlService::ListSpaces(grpc::CallbackServerContext* context,
+                                                     const v1::ListSpacesRequest*,
+                                                     v1::ListSpacesResponse* response) {
+  return AnswerOnStrand(services_, context, Operation::kOther, false,
+                        [response](TenantView& tenant, ClientNumber) {
+                          for (const SpaceView& view : tenant.stack->Spaces()) {
+                            v1::SpaceInfo* info = response->add_spaces();
+                            info->set_space(view.space);
+                            SetFingerprint(view.fingerprint, *info->mutable_fingerprint());
+                            ToWire(view.spec, *info->mutable_spec());
+                            info->set_places(view.places);
+                            info->set_warm_bytes(view.warm_bytes);
+                            info->set_cold_bytes(view.cold_bytes);
+                          }
+                          return absl::OkStatus();
+                        });
+}
+
+grpc::ServerUnaryReactor* ControlService::Pin(grpc::CallbackServerContext* context,
+                                              const v1::PinRequest* request,
+                                              v1::PinResponse* response) {
+  absl::StatusOr<WireNames> names = NamesOf(request->names());
+  if (!names.ok()) return Refuse(services_, context, Operation::kPin, names.status());
+  const absl::StatusOr<TierKind> tier = TierOf(request->tier());
+  if (!tier.ok()) return Refuse(services_, context, Operation::kPin, tier.status());
+  if (request->ttl_ms() == 0 || request->ttl_ms() > kMaxPinMilliseconds) {
+    return Refuse(services_, context, Operation::kPin,
+                  absl::InvalidArgumentError("ttl_ms is " + std::to_string(request->ttl_ms()) +
+                                             "; it must be from 1 to " +
+                                             std::to_string(kMaxPinMilliseconds) + " (366 days)"));
+  }
+  return AnswerOnStrand(
+      services_, context, Operation::kPin, false,
+      [request, response, tier = *tier, names = *std::move(names)](TenantView& tenant,
+                                                                   ClientNumber) -> absl::Status {
+        TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
+        TC_ASSIGN_OR_RETURN(const TierStack::PinView pin,
+                            tenant.stack->Pin(request->space(), names.names,
+                                              std::chrono::milliseconds(request->ttl_ms()), tier));
+        response->set_pin(pin.pin);
+        response->set_depth(pin.depth);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* ControlService::Unpin(grpc::CallbackServerContext* context,
+                                                const v1::UnpinRequest* request,
+                                                v1::UnpinResponse*) {
+  return AnswerOnStrand(
+      services_, context, Operation::kPin, false,
+      [request](TenantView& tenant, ClientNumber) { return tenant.stack->Unpin(request->pin()); });
+}
+
+grpc::ServerUnaryReactor* ControlService::ListPins(grpc::CallbackServerContext* context,
+                                                   const v1::ListPinsRequest*,
+                                                   v1::ListPinsResponse* response) {
+  return AnswerOnStrand(services_, context, Operation::kOther, false,
+                        [response](TenantView& tenant, ClientNumber) {
+                          for (const TierStack::PinView& pin : tenant.stack->Pins()) {
+                            v1::PinInfo* info = response->add_pins();
+                            info->set_pin(pin.pin);
+                            SetFingerprint(pin.space, *info->mutable_fingerprint());
+                            info->set_depth(pin.depth);
+                            info->set_expires_unix_ms(static_cast<uint64_t>(pin.expires_unix_ms));
+                            info->set_tier(ToWire(pin.tier));
+                          }
+                          return absl::OkStatus();
+                        });
+}
+
+grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* context,
+                                                   const v1::PrefetchRequest* request,
+                                                   v1::PrefetchResponse* response) {
+  absl::StatusOr<WireNames> names = NamesOf(request->names());
+  if (!names.ok()) return Refuse(services_, context, Operation::kPrefetch, names.status());
+  return AnswerOnStrand(services_, context, Operation::kPrefetch, false,
+                        [request, response, names = *std::move(names)](
+                            TenantView& tenant, ClientNumber) -> absl::Status {
+                          TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
+                          TC_ASSIGN_OR_RETURN(
+                              const TierStack::PrefetchView prefetch,
+                              tenant.stack->Prefetch(request->space(), names.names));
+                          response->set_matched_depth(prefetch.matched_depth);
+                          response->set_promoting_blocks(prefetch.promoting_blocks);
+                          return absl::OkStatus();
+                        });
+}
+
+grpc::ServerUnaryReactor* ControlService::Stats(grpc::CallbackServerContext* context,
+                                                const v1::StatsRequest*,
+                                                v1::StatsResponse* response) {
+  return AnswerOnStrand(services_, context, Operation::kOther, false,
+                        [this, response](TenantView& tenant, ClientNumber) {
+                          ToWire(tenant.stack->Stats(), *response);
+                          response->set_version(std::string(Version()));
+                          response->set_sessions(services_.registry.size());
+                          response->set_uptime_ms(static_cast<uint64_t>(
+                              std::chrono::duration_cast<std::chrono::milliseconds>(
+                                  Clock::Real().Now() - services_.started)
+                                  .count()));
+                          return absl::OkStatus();
+                        });
+}
+
+}  // namespace thermocline

@@ -1,0 +1,78 @@
+#include "daemon/data_commit.h"
+
+#include <span>
+#include <vector>
+
+#include "hashing/checksum.h"
+
+namespace thermocline {
+namespace {
+
+struct CommitJob {
+  UnaryCall call;
+  uint64_t session;
+  const v1::CommitRequest& request;
+  v1::CommitResponse& response;
+  WireNames names;
+  std::vector<CommitItem> items;
+  std::vector<std::span<const std::byte>> payloads;
+};
+
+/// On the strand: the slots must be the caller's before their bytes are looked at.
+absl::Status FindPayloads(TenantView& tenant, ClientNumber client, CommitJob& job) {
+  for (const v1::CommitItem& item : job.request.items()) {
+    TC_ASSIGN_OR_RETURN(const uint64_t bytes, tenant.stack->ReservedBytes(client, item.offset()));
+    job.payloads.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
+    job.items.push_back({.offset = item.offset(),
+                         .part = static_cast<uint16_t>(item.part()),
+                         .depth = item.depth()});
+  }
+  return absl::OkStatus();
+}
+
+/// On a worker. The slots may change hands meanwhile; then the commit is refused on the strand.
+absl::Status SumPayloads(CommitJob& job) {
+  for (size_t i = 0; i < job.items.size(); ++i) {
+    job.items[i].checksum = Checksum(job.payloads[i]);
+    const uint64_t claimed = job.request.items(static_cast<int>(i)).checksum();
+    if (claimed == 0 || claimed == job.items[i].checksum) continue;
+    return absl::DataLossError("the slot at offset " + std::to_string(job.items[i].offset) +
+                               " does not hold what its checksum claims; it was written after it "
+                               "was summed, or by somebody else");
+  }
+  return absl::OkStatus();
+}
+
+/// On the strand again.
+absl::Status Publish(TenantView& tenant, CommitJob& job) {
+  TC_ASSIGN_OR_RETURN(const ClientNumber client, tenant.ClientOf(job.session));
+  TC_ASSIGN_OR_RETURN(const LeaseView lease, tenant.stack->Commit(client, job.request.lease(),
+                                                                  job.names.names, job.items));
+  job.response.set_depth(lease.depth);
+  for (const BlockView& block : lease.blocks) ToWire(block, *job.response.add_blocks());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRequest& request,
+                 WireNames names, v1::CommitResponse& response) {
+  // Shared by the tasks of its three steps, of which one runs at a time.
+  auto job = std::make_shared<CommitJob>(CommitJob{
+      std::move(strand.call), strand.session, request, response, std::move(names), {}, {}});
+  if (const absl::Status found = FindPayloads(strand.tenant, strand.client, *job); !found.ok()) {
+    return job->call.Finish(found);
+  }
+  const bool posted = services.workers.Post([job, &tenant = services.tenant] {
+    if (const absl::Status summed = SumPayloads(*job); !summed.ok()) {
+      return job->call.Finish(summed);
+    }
+    tenant.PostCompletion([job](TenantView& view) { job->call.Finish(Publish(view, *job)); });
+  });
+  if (!posted) {
+    job->call.Finish(absl::ResourceExhaustedError(
+        "too many commits wait to be summed, or the daemon stops; go on uncached"));
+  }
+}
+
+}  // namespace thermocline

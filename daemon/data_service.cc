@@ -1,0 +1,143 @@
+#include "daemon/data_service.h"
+
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "daemon/data_commit.h"
+#include "daemon/data_load.h"
+#include "hashing/name.h"
+
+namespace thermocline {
+namespace {
+
+constexpr std::chrono::seconds kMaxReserveWait{60};
+
+/// Tokens of the leased places by the tier that holds them: a place is where its slowest block is.
+std::array<uint64_t, kTierKindCount> HitTokens(const LeaseView& lease, uint64_t place_tokens) {
+  std::array<uint64_t, kTierKindCount> tokens{};
+  for (size_t i = 0; i < lease.blocks.size();) {
+    const uint32_t depth = lease.blocks[i].depth;
+    TierKind slowest = TierKind::kNone;
+    for (; i < lease.blocks.size() && lease.blocks[i].depth == depth; ++i) {
+      slowest = std::max(slowest, lease.blocks[i].tier);
+    }
+    tokens[static_cast<size_t>(slowest)] += place_tokens;
+  }
+  return tokens;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* context,
+                                             const v1::MatchRequest* request,
+                                             v1::MatchResponse* response) {
+  absl::StatusOr<WireNames> names = NamesOf(request->names());
+  if (!names.ok()) return Refuse(services_, context, Operation::kMatch, names.status());
+  return AnswerOnStrand(
+      services_, context, Operation::kMatch, false,
+      [this, request, response, names = *std::move(names)](TenantView& tenant,
+                                                           ClientNumber client) -> absl::Status {
+        TC_ASSIGN_OR_RETURN(const TenantView::OpenSpace space,
+                            tenant.SpaceOf(request->space(), names));
+        TC_ASSIGN_OR_RETURN(const LeaseView lease,
+                            tenant.stack->Match(client, request->space(), names.names));
+        response->set_lease(lease.lease);
+        response->set_depth(lease.depth);
+        for (const BlockView& block : lease.blocks) ToWire(block, *response->add_blocks());
+        const uint64_t place_tokens = space.key_bytes > 0 ? space.block_tokens : kPlaceTokens;
+        services_.metrics.Matched(names.names.size() * place_tokens,
+                                  HitTokens(lease, place_tokens));
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerWriteReactor<v1::LoadResponse>* DataService::Load(grpc::CallbackServerContext* context,
+                                                              const v1::LoadRequest* request) {
+  return StartLoad(services_, *context, request->lease());
+}
+
+grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* context,
+                                               const v1::ReserveRequest* request,
+                                               v1::ReserveResponse* response) {
+  const absl::Status counted = CheckCount("slots", request->count());
+  if (!counted.ok()) return Refuse(services_, context, Operation::kReserve, counted);
+  if (request->count() == 0 || request->part() >= kMaxParts) {
+    return Refuse(
+        services_, context, Operation::kReserve,
+        absl::InvalidArgumentError("reserve takes a count of at least 1 and a part below " +
+                                   std::to_string(kMaxParts)));
+  }
+  return RunOnStrand(
+      services_, context, Operation::kReserve, false,
+      [context, request, response](StrandCall strand) {
+        TenantView& tenant = strand.tenant;
+        // Nine tenths: an answer after the deadline would grant slots to nobody.
+        const auto patience = TimeLeft(*context, kMaxReserveWait) * 9 / 10;
+        const auto wait = std::min(std::chrono::milliseconds(request->wait_ms()), patience);
+        auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        tenant.stack->Reserve(
+            strand.client, request->space(), static_cast<uint16_t>(request->part()),
+            request->count(), wait,
+            [call, response, &tenant,
+             client = strand.client](absl::StatusOr<std::vector<uint64_t>> offsets) {
+              if (!offsets.ok()) return call->Finish(offsets.status());
+              if (call->Cancelled()) {
+                tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
+                return call->Finish(absl::CancelledError("the caller has gone"));
+              }
+              response->mutable_offsets()->Add(offsets->begin(), offsets->end());
+              call->Finish(absl::OkStatus());
+            });
+      });
+}
+
+grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* context,
+                                              const v1::CommitRequest* request,
+                                              v1::CommitResponse* response) {
+  const absl::Status counted = CheckCount("items", static_cast<size_t>(request->items_size()));
+  if (!counted.ok()) return Refuse(services_, context, Operation::kCommit, counted);
+  absl::StatusOr<WireNames> names = NamesOf(request->names());
+  if (!names.ok()) return Refuse(services_, context, Operation::kCommit, names.status());
+  for (const v1::CommitItem& item : request->items()) {
+    if (item.part() < kMaxParts) continue;
+    return Refuse(services_, context, Operation::kCommit,
+                  absl::InvalidArgumentError("a part is below " + std::to_string(kMaxParts)));
+  }
+  return RunOnStrand(
+      services_, context, Operation::kCommit, false,
+      [this, request, response, names = *std::move(names)](StrandCall strand) mutable {
+        StartCommit(services_, std::move(strand), *request, std::move(names), *response);
+      });
+}
+
+grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* context,
+                                             const v1::AbortRequest* request, v1::AbortResponse*) {
+  const absl::Status counted = CheckCount("offsets", static_cast<size_t>(request->offsets_size()));
+  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
+  return AnswerOnStrand(services_, context, Operation::kRelease, false,
+                        [request](TenantView& tenant, ClientNumber client) {
+                          return tenant.stack->Abort(
+                              client, std::span(request->offsets().data(),
+                                                static_cast<size_t>(request->offsets_size())));
+                        });
+}
+
+grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* context,
+                                               const v1::ReleaseRequest* request,
+                                               v1::ReleaseResponse*) {
+  const absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
+  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
+  return AnswerOnStrand(services_, context, Operation::kRelease, false,
+                        [request](TenantView& tenant, ClientNumber client) {
+                          for (const uint64_t lease : request->leases()) {
+                            // One that has ended already (its client was silent) is as released as
+                            // can be.
+                            const absl::Status released = tenant.stack->Release(client, lease);
+                            if (!released.ok() && !absl::IsNotFound(released)) return released;
+                          }
+                          return absl::OkStatus();
+                        });
+}
+
+}  // namespace thermocline

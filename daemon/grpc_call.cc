@@ -1,0 +1,101 @@
+#include "daemon/grpc_call.h"
+
+#include <algorithm>
+#include <string>
+
+namespace thermocline {
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+absl::StatusOr<SessionIdentity> Authenticate(const grpc::CallbackServerContext& context,
+                                             const SessionRegistry& registry, bool admin) {
+  const auto& metadata = context.client_metadata();
+  const auto token = metadata.find(kSessionMetadataKey);
+  if (token == metadata.end()) {
+    return absl::UnauthenticatedError(
+        std::string("the call carries no session: send the token of Welcome, in hexadecimal, as "
+                    "metadata \"") +
+        kSessionMetadataKey + "\"");
+  }
+  const auto identity = registry.Find(std::string_view(token->second.data(), token->second.size()));
+  if (!identity) {
+    return absl::UnauthenticatedError(
+        "the session token is of no open session; say hello on the session socket again");
+  }
+  if (admin && !identity->admin) {
+    return absl::PermissionDeniedError(
+        "session " + std::to_string(identity->session) +
+        " is no admin session; say hello with admin = true as the daemon's own user");
+  }
+  return *identity;
+}
+
+std::chrono::milliseconds TimeLeft(const grpc::CallbackServerContext& context,
+                                   std::chrono::milliseconds limit) {
+  const auto now = std::chrono::system_clock::now();
+  const auto deadline = context.deadline();
+  if (deadline <= now) return std::chrono::milliseconds(0);
+  // Compared before it is narrowed: a call without a deadline has one at the end of time.
+  if (deadline - now >= limit) return limit;
+  return std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now);
+}
+
+void UnaryCall::Finish(const absl::Status& status) {
+  metrics_->Answered(operation_, status.code(), Clock::Real().Now() - arrived_);
+  std::exchange(reactor_, nullptr)->Finish(ToGrpc(status));
+}
+
+grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
+                                      grpc::CallbackServerContext* context, Operation operation,
+                                      bool admin, absl::AnyInvocable<void(StrandCall)> task) {
+  // Shared, so that the call is still here to be refused when the strand does not take the task.
+  auto call = std::make_shared<UnaryCall>(*context, services.metrics, operation);
+  // Kept aside: once the call is answered, by whichever thread, it has none.
+  grpc::ServerUnaryReactor* const reactor = call->reactor();
+  const auto identity = Authenticate(*context, services.registry, admin);
+  if (!identity.ok()) {
+    call->Finish(identity.status());
+    return reactor;
+  }
+  const bool posted = services.tenant.Post(
+      [call, session = identity->session, task = std::move(task)](TenantView& tenant) mutable {
+        if (call->Cancelled()) return call->Finish(absl::CancelledError("the caller has gone"));
+        const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
+        if (!client.ok()) return call->Finish(client.status());
+        task({tenant, session, *client, std::move(*call)});
+      });
+  if (!posted) {
+    call->Finish(absl::ResourceExhaustedError(
+        "the daemon has too many requests waiting, or stops; try again"));
+  }
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AnswerOnStrand(
+    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task) {
+  return RunOnStrand(services, context, operation, admin,
+                     [task = std::move(task)](StrandCall strand) mutable {
+                       const absl::Status answer = task(strand.tenant, strand.client);
+                       strand.call.Finish(answer);
+                     });
+}
+
+grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
+                                 Operation operation, const absl::Status& why) {
+  UnaryCall call(*context, services.metrics, operation);
+  grpc::ServerUnaryReactor* const reactor = call.reactor();
+  call.Finish(why);
+  return reactor;
+}
+
+absl::Status CheckCount(const char* what, size_t count) {
+  if (count <= kMaxRequestItems) return absl::OkStatus();
+  return absl::InvalidArgumentError("the request has " + std::to_string(count) + " " + what +
+                                    "; the limit is " + std::to_string(kMaxRequestItems));
+}
+
+}  // namespace thermocline

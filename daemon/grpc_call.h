@@ -1,0 +1,107 @@
+// What every gRPC call has in common: the session behind its token, the way to the tenant's strand
+// and back, and how its answer is counted. gRPC's threads translate and post, nothing more.
+#pragma once
+#include <absl/functional/any_invocable.h>
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/status.h"
+#include "daemon/metrics.h"
+#include "daemon/session_registry.h"
+#include "daemon/tenant.h"
+#include "daemon/wire.h"
+
+namespace thermocline {
+
+/// What services need. Borrowed; outlives the gRPC servers.
+struct ServiceContext {
+  SessionRegistry& registry;
+  Tenant& tenant;
+  Executor& workers;
+  DaemonMetrics& metrics;
+  std::chrono::steady_clock::time_point started;
+};
+
+inline constexpr char kSessionMetadataKey[] = "thermocline-session";
+
+grpc::Status ToGrpc(const absl::Status& status);
+
+/// Whose call this is. Errors: Unauthenticated without the token of an open session;
+/// PermissionDenied when `admin` is asked for and the session is none.
+absl::StatusOr<SessionIdentity> Authenticate(const grpc::CallbackServerContext& context,
+                                             const SessionRegistry& registry, bool admin);
+
+/// How long the caller still waits, at most `limit`.
+std::chrono::milliseconds TimeLeft(const grpc::CallbackServerContext& context,
+                                   std::chrono::milliseconds limit);
+
+/// A unary call that is answered once, from any thread.
+/// Thread: one at a time.
+class UnaryCall {
+ public:
+  UnaryCall(grpc::CallbackServerContext& context, DaemonMetrics& metrics, Operation operation)
+      : context_(&context),
+        reactor_(context.DefaultReactor()),
+        metrics_(&metrics),
+        operation_(operation),
+        arrived_(Clock::Real().Now()) {}
+  UnaryCall(UnaryCall&& other) noexcept
+      : context_(other.context_),
+        reactor_(std::exchange(other.reactor_, nullptr)),
+        metrics_(other.metrics_),
+        operation_(other.operation_),
+        arrived_(other.arrived_) {}
+  UnaryCall& operator=(UnaryCall&&) = delete;
+  /// A call that nobody answered: its task was dropped because the daemon stops.
+  ~UnaryCall() {
+    if (reactor_ != nullptr) Finish(absl::UnavailableError("the daemon stops; connect again"));
+  }
+
+  /// What the handler returns to gRPC.
+  grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+  /// Context, request and response may not be touched any more.
+  void Finish(const absl::Status& status);
+  /// The caller has gone or its deadline has passed: work for it is wasted.
+  bool Cancelled() const { return context_->IsCancelled(); }
+
+ private:
+  grpc::CallbackServerContext* context_;
+  grpc::ServerUnaryReactor* reactor_;
+  DaemonMetrics* metrics_;
+  Operation operation_;
+  SteadyTime arrived_;
+};
+
+/// Of a call on the strand.
+struct StrandCall {
+  TenantView& tenant;  // as long as the stack may call back
+  uint64_t session;
+  ClientNumber client;
+  UnaryCall call;
+};
+
+/// Authenticates, and runs `task` on the strand with the session's client; answers by itself when
+/// that cannot be. `task` answers the call.
+grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
+                                      grpc::CallbackServerContext* context, Operation operation,
+                                      bool admin, absl::AnyInvocable<void(StrandCall)> task);
+
+/// As RunOnStrand, for a task that knows its answer at once.
+grpc::ServerUnaryReactor* AnswerOnStrand(
+    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task);
+
+/// Answers at once: what came is wrong.
+grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
+                                 Operation operation, const absl::Status& why);
+
+/// Errors: InvalidArgument when a request has more than kMaxRequestItems of `what`.
+absl::Status CheckCount(const char* what, size_t count);
+
+}  // namespace thermocline

@@ -1,0 +1,39 @@
+// A small HTTP server for probes and scrapes: GET only, a bounded number of connections, each with
+// a deadline on everything. What is answered is the daemon's business.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace thermocline {
+
+struct HttpAnswer {
+  int status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+};
+/// `path`: of the request, without its query. Thread: the server's; may take a second, no more.
+using HttpHandler = std::function<HttpAnswer(std::string_view path)>;
+
+/// Thread: any; its own thread does the work.
+class HttpServer {
+ public:
+  /// Port 0 takes any free one.
+  /// Errors: Unavailable when the address cannot be listened at.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, uint16_t port,
+                                                           HttpHandler handler);
+  uint16_t port() const;
+  /// Ends every connection and joins the thread.
+  ~HttpServer();
+
+ private:
+  class Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,93 @@
+// thermoclined: options, signals, exit codes. 0 is a clean end, 1 a failure, 2 wrong usage.
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/log.h"
+#include "daemon/options.h"
+#include "daemon/server.h"
+#include "tiers/tier_stack.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+int Complain(const absl::Status& status, int exit_code) {
+  std::fprintf(stderr, "thermoclined: %s\n", std::string(status.message()).c_str());
+  return exit_code;
+}
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+/// From now on a stop signal ends the process at once: whoever sends a second one is in a hurry.
+void ExitOnNextSignal(const sigset_t& signals) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { ::_exit(kFailed); };
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+int Serve(const DaemonOptions& options, const sigset_t& signals) {
+  auto server = Server::Start(options, TierStack::Open);
+  if (!server.ok()) {
+    LogEvent(LogLevel::kError, "start_failed", {{"reason", server.status()}});
+    return Complain(server.status(), kFailed);
+  }
+  int signal = 0;
+  ::sigwait(&signals, &signal);
+  LogEvent(LogLevel::kInfo, "signal", {{"number", signal}});
+  ExitOnNextSignal(signals);
+  const absl::Status status = (*server)->Shutdown();
+  if (absl::IsDeadlineExceeded(status)) {
+    LogEvent(LogLevel::kError, "shutdown_timeout", {{"reason", status}});
+    ::_exit(kFailed);  // threads still hold what destructors would take away
+  }
+  return status.ok() ? 0 : kFailed;
+}
+
+int Run(int argc, char** argv) {
+  const OptionSources sources = SourcesOf(argc, argv);
+  const auto loaded = LoadOptions(DaemonOptionTable(), sources);
+  if (!loaded.ok()) return Complain(loaded.status(), kUsage);
+  const auto& arguments = sources.arguments;
+  const bool checks =
+      std::find(arguments.begin(), arguments.end(), "--check-config") != arguments.end();
+  if (loaded->exit && !checks) {
+    std::fputs(loaded->output.c_str(), stdout);
+    return 0;
+  }
+  const auto options = ResolveDaemonOptions(loaded->options);
+  if (!options.ok()) return Complain(options.status(), kUsage);
+  if (loaded->exit) {
+    std::fputs(loaded->output.c_str(), stdout);
+    return 0;
+  }
+  if (const absl::Status log = SetUpLog(options->log); !log.ok()) return Complain(log, kFailed);
+  for (const std::string& warning : loaded->warnings) {
+    LogEvent(LogLevel::kWarning, "option_ignored", {{"reason", warning}});
+  }
+  // Before the first thread: all of them inherit it, and the main thread waits for the signals.
+  const sigset_t signals = StopSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::umask(0077);
+  return Serve(*options, signals);
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) { return thermocline::Run(argc, argv); }

@@ -1,0 +1,63 @@
+// What thermoclined tells Prometheus: time series of base/metric_table.h, filled at every scrape
+// from the stack's statistics and kept up to date by the services.
+#pragma once
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/metric_table.h"
+#include "base/metrics.h"
+#include "base/status.h"
+#include "daemon/session_server.h"
+#include "tiers/stack_stats.h"
+
+namespace thermocline {
+
+enum class Operation : uint8_t {
+  kMatch,
+  kLoad,
+  kReserve,
+  kCommit,
+  kRelease,
+  kPin,
+  kPrefetch,
+  kDelete,
+  kFlush,
+  kOther,  // not measured
+};
+
+/// Thread: any, except Update: one at a time.
+class DaemonMetrics {
+ public:
+  explicit DaemonMetrics(std::string_view version);
+
+  MetricRegistry& registry() { return registry_; }
+
+  /// A call was answered. The latency is from its arrival to its answer.
+  void Answered(Operation operation, absl::StatusCode code, std::chrono::nanoseconds latency);
+  /// A match of `requested_tokens` found tokens in these tiers.
+  void Matched(uint64_t requested_tokens, const std::array<uint64_t, kTierKindCount>& hit_tokens);
+  void ShowReady(bool ready);
+
+  /// Brings the series that mirror other counts up to date.
+  void Update(const StackStats& stats, const SessionServer::Counters& sessions);
+
+ private:
+  struct TierSeries {
+    Gauge capacity, used, blocks, degraded;
+    Counter hits, evicted, promoted, demoted, written, read;
+  };
+
+  MetricRegistry registry_;
+  std::array<Histogram, static_cast<size_t>(Operation::kOther)> latency_;
+  std::array<Counter, kTierKindCount> hit_tokens_;
+  std::array<TierSeries, kTierKindCount> tiers_;
+  std::array<Counter, kMissReasonCount> misses_;
+  Counter requested_tokens_, lookups_, committed_, corrupt_, silent_, refused_sessions_,
+      refused_reservations_;
+  Gauge ready_, sessions_, leases_, reservations_, quarantined_, spaces_, places_, pins_;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,213 @@
+#include "daemon/options.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+
+#include "base/socket_path.h"
+#include "base/units.h"
+
+namespace thermocline {
+namespace {
+
+constexpr OptionDef kOptions[] = {
+    {.key = "socket",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Path of the session socket. gRPC listens beside it, at PATH.grpc and PATH.admin. "
+             "Empty: /run/thermocline/thermocline.sock where that can be created, else "
+             "$XDG_RUNTIME_DIR/thermocline/thermocline.sock, else "
+             "/tmp/thermocline-UID/thermocline.sock."},
+    {.key = "data_dir",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Directory of the cold tier and of pins: what survives a reboot. Empty: "
+             "/var/lib/thermocline for root, else $XDG_STATE_HOME/thermocline, else "
+             "~/.local/state/thermocline."},
+    {.key = "arena_dir",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Directory of the arena, on a tmpfs. Empty: /run/thermocline if that is a tmpfs, "
+             "else /dev/shm/thermocline-UID."},
+    {.key = "warm_capacity",
+     .type = OptionType::kBytes,
+     .default_value = "1GiB",
+     .help = "Memory for warm blocks: a hard limit. It must hold at least one block of every "
+             "space.",
+     .least = 1 << 20,
+     .most = int64_t{1} << 40},  // 28 bits of 4 KiB pages
+    {.key = "cold_capacity",
+     .type = OptionType::kBytes,
+     .default_value = "8GiB",
+     .help = "Disk space for cold blocks: a hard limit on their payloads and headers. 0 turns the "
+             "cold tier off; then what leaves memory is dropped.",
+     .least = 0},
+    {.key = "policy",
+     .type = OptionType::kEnum,
+     .default_value = "lru",
+     .help = "Who leaves first when a tier is full.",
+     .choices = "lru"},
+    {.key = "http",
+     .type = OptionType::kString,
+     .default_value = "127.0.0.1:9469",
+     .help =
+         "Address of /metrics, /livez and /readyz, or \"off\". Port 0 takes any free one, which "
+         "is logged and written to SOCKET.http."},
+    {.key = "grpc_listen",
+     .type = OptionType::kString,
+     .default_value = "off",
+     .help = "TCP address of the Control and Data services for other machines, or \"off\". It has "
+             "no encryption yet, so it is refused without insecure = true."},
+    {.key = "insecure",
+     .type = OptionType::kBool,
+     .default_value = "false",
+     .help = "Allows grpc_listen without encryption: whoever can read the wire can read session "
+             "tokens and prompts."},
+    {.key = "shutdown",
+     .type = OptionType::kEnum,
+     .default_value = "keep",
+     .help = "What SIGTERM does with the arena: \"keep\" leaves it in memory for the next daemon, "
+             "\"drain\" writes it to the cold tier and frees the memory.",
+     .choices = "keep|drain"},
+    {.key = "shutdown_timeout",
+     .type = OptionType::kDuration,
+     .default_value = "60s",
+     .help = "How long a shutdown may take before the daemon exits anyway, with code 1.",
+     .least = 1'000'000},
+    {.key = "max_sessions",
+     .type = OptionType::kInt,
+     .default_value = "64",
+     .help = "Clients connected at once; more are refused.",
+     .least = 1,
+     .most = 1024},
+    {.key = "max_places",
+     .type = OptionType::kInt,
+     .default_value = "1048576",
+     .help = "Prefixes known at once, in all tiers together (16 tokens each).",
+     .least = 1024,
+     .most = 1 << 26},
+    {.key = "worker_threads",
+     .type = OptionType::kInt,
+     .default_value = "2",
+     .help = "Threads that check what clients commit.",
+     .least = 1,
+     .most = 64},
+    {.key = "disk_threads",
+     .type = OptionType::kInt,
+     .default_value = "4",
+     .help = "Threads that read and write the cold tier.",
+     .least = 1,
+     .most = 64},
+    {.key = "log.level",
+     .type = OptionType::kEnum,
+     .default_value = "info",
+     .help = "The least important events that are logged.",
+     .choices = "debug|info|warning|error|off"},
+    {.key = "log.format",
+     .type = OptionType::kEnum,
+     .default_value = "text",
+     .help = "One line an event, as text for people or JSON for machines.",
+     .choices = "text|json"},
+    {.key = "log.file",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "File that events are appended to. Empty: standard error."},
+};
+
+std::string DefaultDataDirectory() {
+  if (::geteuid() == 0) return "/var/lib/thermocline";
+  const char* state = std::getenv("XDG_STATE_HOME");
+  if (state != nullptr && state[0] == '/') return std::string(state) + "/thermocline";
+  const char* home = std::getenv("HOME");
+  if (home != nullptr && home[0] == '/') return std::string(home) + "/.local/state/thermocline";
+  return "/tmp/thermocline-" + std::to_string(::geteuid()) + "/data";
+}
+
+LogLevel LevelOf(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  return LogLevel::kInfo;
+}
+
+absl::Status CheckListen(const Options& options, std::string_view key) {
+  const std::string& text = options.String(key);
+  if (text == "off") return absl::OkStatus();
+  return Annotate(ParseListenAddress(text).status(), options.Origin(key) + ": " + std::string(key));
+}
+
+}  // namespace
+
+const OptionTable& DaemonOptionTable() {
+  static constexpr OptionTable kTable{
+      .program = "thermoclined",
+      .summary = "Keeps the KV cache of language models in memory and on disk.",
+      .default_file = "/etc/thermocline/thermocline.toml",
+      .options = kOptions};
+  return kTable;
+}
+
+absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
+  const auto wrong = [text] {
+    return absl::InvalidArgumentError("'" + std::string(text) +
+                                      "' is no address to listen at; write for example "
+                                      "\"127.0.0.1:9469\", \"[::1]:9469\" or \"off\"");
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return wrong();
+  std::string_view host = text.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return wrong();
+  }
+  const std::string_view digits = text.substr(colon + 1);
+  ListenAddress address;
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
+  if (host.empty() || digits.empty() || error != std::errc() ||
+      end != digits.data() + digits.size()) {
+    return wrong();
+  }
+  address.host = host == "localhost" ? "127.0.0.1" : std::string(host);
+  return address;
+}
+
+absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
+  const auto milliseconds = [&](std::string_view key) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(options.Duration(key));
+  };
+  DaemonOptions resolved;
+  resolved.socket = options.String("socket");
+  if (resolved.socket.empty()) resolved.socket = DefaultSocketPath();
+  resolved.data_dir = options.String("data_dir");
+  if (resolved.data_dir.empty()) resolved.data_dir = DefaultDataDirectory();
+  resolved.arena_dir = options.String("arena_dir");
+  resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
+  resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
+  resolved.policy = options.String("policy");
+  TC_RETURN_IF_ERROR(CheckListen(options, "http"));
+  TC_RETURN_IF_ERROR(CheckListen(options, "grpc_listen"));
+  resolved.http = options.String("http");
+  resolved.grpc_listen = options.String("grpc_listen");
+  if (resolved.grpc_listen != "off" && !options.Bool("insecure")) {
+    return absl::InvalidArgumentError(
+        options.Origin("grpc_listen") + ": grpc_listen = \"" + resolved.grpc_listen +
+        "\" would send session tokens and prompts unencrypted; set it \"off\", or accept that "
+        "with --insecure");
+  }
+  resolved.drain = options.String("shutdown") == "drain";
+  resolved.shutdown_timeout = milliseconds("shutdown_timeout");
+  resolved.max_sessions = static_cast<uint32_t>(options.Int("max_sessions"));
+  resolved.max_places = static_cast<uint32_t>(options.Int("max_places"));
+  resolved.worker_threads = static_cast<int>(options.Int("worker_threads"));
+  resolved.disk_threads = static_cast<int>(options.Int("disk_threads"));
+  resolved.log.level = LevelOf(options.String("log.level"));
+  resolved.log.json = options.String("log.format") == "json";
+  resolved.log.file = options.String("log.file");
+  return resolved;
+}
+
+}  // namespace thermocline

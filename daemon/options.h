@@ -1,0 +1,45 @@
+// The options of thermoclined: one table, from which flags, environment, file, --help,
+// docs/config.md and deploy/thermocline.toml follow; and the same options with their types, their
+// defaults resolved and checked against each other.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "base/log.h"
+#include "base/options.h"
+#include "base/status.h"
+
+namespace thermocline {
+
+const OptionTable& DaemonOptionTable();
+
+struct DaemonOptions {
+  std::string socket;
+  std::string data_dir;
+  std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
+  uint64_t warm_capacity_bytes = 0;
+  uint64_t cold_capacity_bytes = 0;  // 0: no cold tier
+  std::string policy;
+  std::string http;         // "off" or HOST:PORT
+  std::string grpc_listen;  // "off" or HOST:PORT
+  bool drain = false;       // shutdown = drain
+  std::chrono::milliseconds shutdown_timeout{0};
+  uint32_t max_sessions = 0;
+  uint32_t max_places = 0;
+  int worker_threads = 0;
+  int disk_threads = 0;
+  LogOptions log;
+};
+
+/// Errors: InvalidArgument where options do not go together.
+absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options);
+
+/// "HOST:PORT" or "[HOST]:PORT", HOST an IP address or "localhost".
+struct ListenAddress {
+  std::string host;
+  uint16_t port = 0;
+};
+absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
+
+}  // namespace thermocline

@@ -1,0 +1,105 @@
+#include "daemon/session_processes.h"
+
+#include <sstream>
+
+#include "base/file_util.h"
+#include "base/process.h"
+
+namespace thermocline {
+namespace asio = boost::asio;
+namespace {
+
+constexpr uint64_t kMaxSessionsFileBytes = 1 << 20;
+
+}  // namespace
+
+absl::StatusOr<std::vector<RememberedProcess>> ParseSessionsFile(std::string_view text) {
+  std::vector<RememberedProcess> processes;
+  std::istringstream lines{std::string(text)};
+  std::string line;
+  while (std::getline(lines, line)) {
+    std::istringstream fields(line);
+    RememberedProcess process;
+    std::string rest;
+    if (!(fields >> process.pid >> process.start_time >> process.sessions) || fields >> rest ||
+        process.pid <= 0) {
+      return absl::DataLossError("a line of the sessions file is not 'pid start_time sessions'");
+    }
+    processes.push_back(process);
+    if (processes.size() > SessionProcesses::kMaxProcesses) {
+      return absl::DataLossError("the sessions file lists too many processes");
+    }
+  }
+  return processes;
+}
+
+SessionProcesses::SessionProcesses(asio::io_context& io, std::string sessions_file, OnGone on_gone)
+    : io_(io), sessions_file_(std::move(sessions_file)), on_gone_(std::move(on_gone)) {}
+
+absl::Status SessionProcesses::ExpectRemembered() {
+  if (sessions_file_.empty()) return absl::OkStatus();
+  const absl::StatusOr<std::string> text = ReadFile(sessions_file_, kMaxSessionsFileBytes);
+  if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  TC_RETURN_IF_ERROR(text.status());
+  TC_ASSIGN_OR_RETURN(const auto remembered, ParseSessionsFile(*text));
+  for (const RememberedProcess& process : remembered) {
+    absl::StatusOr<UniqueFd> pidfd = OpenPidFd(process.pid, process.start_time);
+    if (!pidfd.ok() || HasExited(*pidfd)) continue;
+    Watch({process.pid, process.start_time}, *std::move(pidfd)).expected = process.sessions;
+  }
+  return absl::OkStatus();
+}
+
+uint32_t SessionProcesses::expected_sessions() const {
+  uint32_t sum = 0;
+  for (const auto& [key, process] : processes_) sum += process->expected;
+  return sum;
+}
+
+absl::Status SessionProcesses::Attach(uint64_t session, PeerProcess peer) {
+  const Key key(peer.pid, peer.start_time);
+  const auto known = processes_.find(key);
+  if (known == processes_.end() && processes_.size() >= kMaxProcesses) {
+    return absl::ResourceExhaustedError("too many client processes are known (" +
+                                        std::to_string(kMaxProcesses) + "); end some");
+  }
+  Process& process = known != processes_.end() ? *known->second : Watch(key, std::move(peer.pidfd));
+  process.sessions.insert(session);
+  if (process.expected > 0) --process.expected;
+  return absl::OkStatus();
+}
+
+void SessionProcesses::Detach(pid_t pid, uint64_t start_time, uint64_t session) {
+  const auto known = processes_.find(Key(pid, start_time));
+  if (known != processes_.end()) known->second->sessions.erase(session);
+}
+
+SessionProcesses::Process& SessionProcesses::Watch(Key key, UniqueFd pidfd) {
+  auto process = std::make_unique<Process>(asio::posix::stream_descriptor(io_, pidfd.Release()));
+  Process& watched = *process;
+  processes_.insert_or_assign(key, std::move(process));
+  watched.pidfd.async_wait(asio::posix::stream_descriptor::wait_read,
+                           [this, key](boost::system::error_code error) {
+                             if (error) return;  // the watch was ended
+                             const auto known = processes_.find(key);
+                             if (known == processes_.end()) return;
+                             const std::set<uint64_t> sessions = std::move(known->second->sessions);
+                             processes_.erase(known);
+                             on_gone_(key.first, key.second, sessions);
+                           });
+  return watched;
+}
+
+absl::Status SessionProcesses::Remember() const {
+  if (sessions_file_.empty()) return absl::OkStatus();
+  std::string text;
+  for (const auto& [key, process] : processes_) {
+    // Those without a session too: what they were granted stays theirs until they end.
+    const size_t sessions = process->sessions.size() + process->expected;
+    text += std::to_string(key.first) + " " + std::to_string(key.second) + " " +
+            std::to_string(sessions) + "\n";
+  }
+  return WriteFileAtomically(sessions_file_, text);
+}
+
+}  // namespace thermocline

@@ -1,0 +1,69 @@
+// The processes behind the sessions, watched through their pidfds: a process is known until it
+// ends, even when its sessions have closed, because what it was granted may be written until then.
+// The list is kept in a small file, so that a restarted daemon knows whom to wait for.
+#pragma once
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "daemon/session_socket.h"
+
+namespace thermocline {
+
+struct RememberedProcess {
+  pid_t pid = 0;
+  uint64_t start_time = 0;
+  uint32_t sessions = 0;
+};
+/// One "pid start_time sessions" a line. Errors: DataLoss for anything else.
+absl::StatusOr<std::vector<RememberedProcess>> ParseSessionsFile(std::string_view text);
+
+/// Thread: that of the io_context.
+class SessionProcesses {
+ public:
+  /// A process ended; `sessions` are those it still had.
+  using OnGone =
+      std::function<void(pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions)>;
+  SessionProcesses(boost::asio::io_context& io, std::string sessions_file, OnGone on_gone);
+
+  /// Watches the processes of the last epoch that still live.
+  /// Errors: DataLoss when the file says nothing that can be understood; then nobody is expected.
+  absl::Status ExpectRemembered();
+  /// Sessions of the last epoch that have neither come back nor gone with their processes.
+  uint32_t expected_sessions() const;
+
+  /// Errors: ResourceExhausted beyond kMaxProcesses.
+  absl::Status Attach(uint64_t session, PeerProcess peer);
+  void Detach(pid_t pid, uint64_t start_time, uint64_t session);
+  /// Writes the file. Call before a session is told that it is welcome, and when one has ended.
+  absl::Status Remember() const;
+  void StopWatching() { processes_.clear(); }
+
+  static constexpr size_t kMaxProcesses = 4096;
+
+ private:
+  using Key = std::pair<pid_t, uint64_t>;
+  struct Process {
+    explicit Process(boost::asio::posix::stream_descriptor watched) : pidfd(std::move(watched)) {}
+    boost::asio::posix::stream_descriptor pidfd;
+    std::set<uint64_t> sessions;
+    uint32_t expected = 0;
+  };
+  Process& Watch(Key key, UniqueFd pidfd);
+
+  boost::asio::io_context& io_;
+  const std::string sessions_file_;
+  const OnGone on_gone_;
+  std::map<Key, std::unique_ptr<Process>> processes_;
+};
+
+}  // namespace thermocline

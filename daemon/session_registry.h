@@ -1,0 +1,48 @@
+// Who may call: the sessions that are open now, found by their tokens. Tokens are 256 random bits,
+// kept only as SHA-256 hashes and compared in constant time, so that neither a core file nor a
+// timing tells one.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "hashing/sha256.h"
+
+namespace thermocline {
+
+inline constexpr size_t kSessionTokenBytes = 32;
+using SessionToken = std::array<uint8_t, kSessionTokenBytes>;
+
+/// Errors: Internal when the system has no randomness.
+absl::StatusOr<SessionToken> NewSessionToken();
+
+struct SessionIdentity {
+  uint64_t session = 0;
+  bool admin = false;
+};
+
+/// Thread: any.
+class SessionRegistry {
+ public:
+  void Add(const SessionToken& token, SessionIdentity identity) TC_EXCLUDES(mutex_);
+  void Remove(uint64_t session) TC_EXCLUDES(mutex_);
+  /// `token_hex`: 64 hexadecimal digits; anything else, and a token of no open session, is nobody.
+  std::optional<SessionIdentity> Find(std::string_view token_hex) const TC_EXCLUDES(mutex_);
+  size_t size() const TC_EXCLUDES(mutex_);
+
+ private:
+  struct Entry {
+    Sha256 token_hash;
+    SessionIdentity identity;
+  };
+  mutable Mutex mutex_;
+  // By the first bytes of the token's hash: which bucket is looked at tells nothing about a token.
+  std::unordered_multimap<uint64_t, Entry> entries_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace thermocline

@@ -1,0 +1,402 @@
+#include "daemon/session_server.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "daemon/control_area.h"
+#include "daemon/session_connection.h"
+#include "daemon/session_processes.h"
+
+namespace thermocline {
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+namespace {
+
+/// Connections that have not been welcomed yet, beyond the sessions.
+constexpr size_t kMaxPendingConnections = 64;
+/// After a failed accept (no descriptors left), so that it does not spin.
+constexpr std::chrono::milliseconds kAcceptPause{100};
+
+uint64_t Nanoseconds(std::chrono::milliseconds time) {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(time).count());
+}
+
+}  // namespace
+
+class SessionServer::Impl final : public SessionConnection::Events {
+ public:
+  Impl(SessionServerOptions options, SocketClaim claim, SessionHost& host,
+       SessionRegistry& registry)
+      : options_(std::move(options)),
+        claim_(std::move(claim)),
+        host_(host),
+        registry_(registry),
+        acceptor_(io_),
+        accept_pause_(io_),
+        tick_(io_),
+        grace_(io_),
+        processes_(io_, options_.sessions_file,
+                   [this](pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions) {
+                     OnProcessGone(pid, start_time, sessions);
+                   }) {}
+
+  absl::Status Start(std::shared_ptr<Impl> self);
+  void Stop(const std::string& reason, bool revoke_leases);
+  Counters counters() const;
+
+ private:
+  struct Session {
+    std::shared_ptr<SessionConnection> connection;
+    pid_t pid = 0;
+    uint64_t start_time = 0;
+    std::string name;
+    bool admin = false;
+    std::optional<SessionControlArea> area;  // once it is welcome
+    uint64_t heartbeat = 0;
+    bool silent = false;  // its leases were ended
+    bool closed = false;  // its socket has ended, its leases not yet
+  };
+
+  void OnHello(uint64_t number, const v1::Hello& hello) override;
+  void OnGoodbye(uint64_t number) override;
+  void OnEnd(uint64_t number, absl::Status why) override;
+
+  void Accept();
+  void OnAccepted(asio::local::stream_protocol::socket socket);
+  absl::Status Admit(uint64_t number, SessionConnection& connection, const v1::Hello& hello);
+  void OnJoined(uint64_t number, const absl::Status& joined);
+  absl::Status Welcome(uint64_t number, Session& session);
+  void OnProcessGone(pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions);
+  void EndSession(uint64_t number, bool process_gone, const char* how);
+  void Tick();
+  void TickSession(uint64_t number, Session& session, uint64_t now);
+  void CheckGrace();
+  void EndGrace(const char* why);
+  void Remember();
+  void CountRefusal(uint64_t number, pid_t pid, const absl::Status& why);
+
+  const SessionServerOptions options_;
+  SocketClaim claim_;
+  SessionHost& host_;
+  SessionRegistry& registry_;
+
+  asio::io_context io_{1};
+  asio::local::stream_protocol::acceptor acceptor_;
+  asio::steady_timer accept_pause_;
+  asio::steady_timer tick_;
+  asio::steady_timer grace_;
+  SessionProcesses processes_;
+  std::map<uint64_t, std::shared_ptr<SessionConnection>> pending_;  // before Hello
+  std::map<uint64_t, Session> sessions_;
+  std::weak_ptr<Impl> self_;
+  uint64_t next_number_ = 1;
+  bool grace_over_ = false;
+  std::atomic<uint64_t> open_{0}, opened_{0}, refused_{0}, expired_{0};
+  std::thread thread_;
+};
+
+absl::Status SessionServer::Impl::Start(std::shared_ptr<Impl> self) {
+  self_ = self;
+  if (const absl::Status remembered = processes_.ExpectRemembered(); !remembered.ok()) {
+    LogEvent(LogLevel::kWarning, "sessions_file_unreadable",
+             {{"file", options_.sessions_file}, {"reason", remembered}});
+  }
+  TC_ASSIGN_OR_RETURN(UniqueFd listener, ListenAt(claim_));
+  acceptor_.assign(asio::local::stream_protocol(), listener.Release());
+  Accept();
+  Tick();
+  CheckGrace();
+  if (!grace_over_) {
+    LogEvent(LogLevel::kInfo, "grace_started",
+             {{"sessions", processes_.expected_sessions()}, {"ms", options_.grace.count()}});
+    grace_.expires_after(options_.grace);
+    grace_.async_wait([this](error_code error) {
+      if (!error) EndGrace("time");
+    });
+  }
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "tc-sessions");
+    io_.run();
+  });
+  return absl::OkStatus();
+}
+
+void SessionServer::Impl::Stop(const std::string& reason, bool revoke_leases) {
+  if (!thread_.joinable()) return;
+  asio::post(io_, [this, reason, revoke_leases] {
+    error_code ignored;
+    acceptor_.close(ignored);
+    ::unlink(claim_.path.c_str());
+    v1::Goodbye goodbye;
+    goodbye.set_reason(reason);
+    for (auto& [number, session] : sessions_) {
+      registry_.Remove(number);
+      if (revoke_leases && session.area) {
+        session.area->EndLeases();
+        session.area->SetLeaseUntil(0);
+      }
+      if (session.closed) continue;
+      session.connection->Send(FrameKind::kGoodbye, goodbye).IgnoreError();
+      session.connection->Close();
+    }
+    for (auto& [number, connection] : pending_) {
+      connection->Refuse(absl::UnavailableError(reason));
+    }
+    // The processes stay remembered in the file: a next daemon must wait for them.
+    processes_.StopWatching();
+    io_.stop();
+  });
+  thread_.join();
+  open_ = 0;
+}
+
+SessionServer::Counters SessionServer::Impl::counters() const {
+  return {.sessions = open_, .opened = opened_, .refused = refused_, .expired = expired_};
+}
+
+// ---- who comes
+
+void SessionServer::Impl::Accept() {
+  acceptor_.async_accept([this](error_code error, asio::local::stream_protocol::socket socket) {
+    if (error == asio::error::operation_aborted || !acceptor_.is_open()) return;
+    if (!error) {
+      OnAccepted(std::move(socket));
+      return Accept();
+    }
+    LogEvent(LogLevel::kError, "accept_failed", {{"reason", error.message()}});
+    accept_pause_.expires_after(kAcceptPause);
+    accept_pause_.async_wait([this](error_code aborted) {
+      if (!aborted) Accept();
+    });
+  });
+}
+
+void SessionServer::Impl::OnAccepted(asio::local::stream_protocol::socket socket) {
+  const uint64_t number = next_number_++;
+  auto connection = std::make_shared<SessionConnection>(std::move(socket), number, *this);
+  if (pending_.size() >= kMaxPendingConnections) {
+    const absl::Status full =
+        absl::ResourceExhaustedError("too many connections that have not said hello (" +
+                                     std::to_string(kMaxPendingConnections) + "); try again");
+    CountRefusal(number, 0, full);
+    return connection->Refuse(full);
+  }
+  pending_.emplace(number, connection);
+  connection->Start(options_.hello_deadline);
+}
+
+void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
+  const auto pending = pending_.find(number);
+  TC_CHECK(pending != pending_.end());
+  const std::shared_ptr<SessionConnection> connection = pending->second;
+  pending_.erase(pending);
+  if (const absl::Status admitted = Admit(number, *connection, hello); !admitted.ok()) {
+    return connection->Refuse(admitted);
+  }
+  Session& session = sessions_.at(number);
+  session.connection = connection;
+  host_.Join(number, session.pid, session.start_time, [weak = self_, number](absl::Status joined) {
+    if (const auto self = weak.lock()) {
+      asio::post(self->io_, [raw = self.get(), number, joined] { raw->OnJoined(number, joined); });
+    }
+  });
+}
+
+absl::Status SessionServer::Impl::Admit(uint64_t number, SessionConnection& connection,
+                                        const v1::Hello& hello) {
+  pid_t pid = 0;
+  const absl::Status status = [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(PeerProcess peer, IdentifyPeer(connection.fd()));
+    pid = peer.pid;
+    TC_RETURN_IF_ERROR(AdmitPeer(hello, peer.uid, ::geteuid()));
+    if (sessions_.size() >= options_.max_sessions) {
+      return absl::ResourceExhaustedError("this daemon serves " +
+                                          std::to_string(options_.max_sessions) +
+                                          " sessions at most, and all are taken; end some or "
+                                          "raise max_sessions");
+    }
+    Session session;
+    session.pid = peer.pid;
+    session.start_time = peer.start_time;
+    session.name = CleanName(hello.client_name());
+    session.admin = hello.admin();
+    TC_RETURN_IF_ERROR(processes_.Attach(number, std::move(peer)));
+    sessions_.emplace(number, std::move(session));
+    return absl::OkStatus();
+  }();
+  if (!status.ok()) CountRefusal(number, pid, status);
+  return status;
+}
+
+void SessionServer::Impl::OnJoined(uint64_t number, const absl::Status& joined) {
+  const auto found = sessions_.find(number);
+  if (found == sessions_.end()) return;  // it has gone meanwhile
+  Session& session = found->second;
+  const absl::Status status = joined.ok() ? Welcome(number, session) : joined;
+  if (!status.ok()) {
+    CountRefusal(number, session.pid, status);
+    session.connection->Refuse(status);
+    return EndSession(number, false, "refused");
+  }
+  session.connection->EndHelloDeadline();
+  ++opened_;
+  open_ = sessions_.size();
+  LogEvent(LogLevel::kInfo, "session_opened",
+           {{"session", number},
+            {"pid", session.pid},
+            {"client", session.name},
+            {"admin", session.admin}});
+  CheckGrace();
+}
+
+absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
+  TC_ASSIGN_OR_RETURN(
+      SessionControlArea area,
+      SessionControlArea::Create(options_.epoch, BootNanoseconds() + Nanoseconds(options_.lease)));
+  session.area.emplace(std::move(area));
+  TC_ASSIGN_OR_RETURN(const SessionToken token, NewSessionToken());
+  Remember();
+  registry_.Add(token, {.session = number, .admin = session.admin});
+  v1::Welcome welcome;
+  welcome.set_session_token(token.data(), token.size());
+  welcome.set_epoch(options_.epoch);
+  welcome.set_session(number);
+  welcome.set_grpc_socket(options_.grpc_socket);
+  if (session.admin) welcome.set_admin_socket(options_.admin_socket);
+  welcome.set_arena_bytes(options_.arena_bytes);
+  welcome.set_daemon_version(options_.daemon_version);
+  const std::array<int, 2> fds = {options_.arena_fd, session.area->fd()};
+  return session.connection->Send(FrameKind::kWelcome, welcome, fds);
+}
+
+// ---- who goes
+
+void SessionServer::Impl::OnGoodbye(uint64_t number) { EndSession(number, false, "goodbye"); }
+
+void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
+  if (pending_.erase(number) > 0) {
+    if (!why.ok()) CountRefusal(number, 0, why);
+    return;
+  }
+  const auto found = sessions_.find(number);
+  if (found == sessions_.end()) return;
+  Session& session = found->second;
+  if (!why.ok()) CountRefusal(number, session.pid, why);
+  if (!session.area) return EndSession(number, false, "left before it was welcome");
+  // The process may be alive and reading: its leases stay until lease_until.
+  session.closed = true;
+  registry_.Remove(number);
+  LogEvent(LogLevel::kInfo, "session_closed", {{"session", number}, {"pid", session.pid}});
+}
+
+void SessionServer::Impl::OnProcessGone(pid_t pid, uint64_t start_time,
+                                        const std::set<uint64_t>& sessions) {
+  for (const uint64_t number : sessions) EndSession(number, true, "process ended");
+  host_.ProcessGone(pid, start_time);
+  CheckGrace();
+}
+
+void SessionServer::Impl::EndSession(uint64_t number, bool process_gone, const char* how) {
+  const auto found = sessions_.find(number);
+  if (found == sessions_.end()) return;
+  Session& session = found->second;
+  registry_.Remove(number);
+  session.connection->Close();
+  host_.Leave(number, process_gone);
+  processes_.Detach(session.pid, session.start_time, number);
+  LogEvent(LogLevel::kInfo, "session_ended",
+           {{"session", number}, {"pid", session.pid}, {"how", how}});
+  sessions_.erase(found);
+  open_ = sessions_.size();
+  Remember();
+}
+
+// ---- leases in time
+
+void SessionServer::Impl::Tick() {
+  const uint64_t now = BootNanoseconds();
+  for (auto next = sessions_.begin(); next != sessions_.end();) {
+    const auto current = next++;  // TickSession may erase it
+    if (current->second.area) TickSession(current->first, current->second, now);
+  }
+  tick_.expires_after(options_.tick);
+  tick_.async_wait([this](error_code error) {
+    if (!error) Tick();
+  });
+}
+
+void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_t now) {
+  SessionControlArea& area = *session.area;
+  const uint64_t heartbeat = area.Heartbeat();
+  if (!session.closed && heartbeat != session.heartbeat) {
+    session.heartbeat = heartbeat;
+    session.silent = false;
+    area.SetLeaseUntil(now + Nanoseconds(options_.lease));
+    return;
+  }
+  if (now <= area.LeaseUntil()) return;
+  if (session.closed) return EndSession(number, false, "closed");
+  if (session.silent) return;
+  session.silent = true;
+  ++expired_;
+  area.EndLeases();
+  host_.ExpireLeases(number);
+  LogEvent(LogLevel::kWarning, "session_silent", {{"session", number}, {"pid", session.pid}});
+}
+
+void SessionServer::Impl::CheckGrace() {
+  if (!grace_over_ && processes_.expected_sessions() == 0) EndGrace("nobody is missing");
+}
+
+void SessionServer::Impl::EndGrace(const char* why) {
+  if (grace_over_) return;
+  grace_over_ = true;
+  grace_.cancel();
+  LogEvent(LogLevel::kInfo, "grace_ended", {{"why", why}});
+  host_.EndGrace();
+}
+
+void SessionServer::Impl::Remember() {
+  if (const absl::Status written = processes_.Remember(); !written.ok()) {
+    LogEvent(LogLevel::kError, "sessions_file_unwritable", {{"reason", written}});
+  }
+}
+
+void SessionServer::Impl::CountRefusal(uint64_t number, pid_t pid, const absl::Status& why) {
+  ++refused_;
+  LogEvent(LogLevel::kWarning, "session_refused",
+           {{"session", number}, {"pid", pid}, {"reason", why}});
+}
+
+// ---- the handle
+
+SessionServer::SessionServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SessionServer::~SessionServer() { Stop("the daemon stops", false); }
+
+absl::StatusOr<std::unique_ptr<SessionServer>> SessionServer::Start(SessionServerOptions options,
+                                                                    SocketClaim claim,
+                                                                    SessionHost& host,
+                                                                    SessionRegistry& registry) {
+  auto impl = std::make_shared<Impl>(std::move(options), std::move(claim), host, registry);
+  TC_RETURN_IF_ERROR(impl->Start(impl));
+  return std::unique_ptr<SessionServer>(new SessionServer(std::move(impl)));
+}
+
+void SessionServer::Stop(const std::string& reason, bool revoke_leases) {
+  impl_->Stop(reason, revoke_leases);
+}
+
+SessionServer::Counters SessionServer::counters() const { return impl_->counters(); }
+
+}  // namespace thermocline

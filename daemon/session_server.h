@@ -1,0 +1,87 @@
+// The session socket: who connects, says hello and is welcomed with a token and two descriptors;
+// whose heart beats; who has gone. A session's life is its socket's, but what it held outlives the
+// socket as long as somebody may still use it:
+//
+//   goodbye       -> its leases end at once; reservations wait for the process's end
+//   end of stream -> its leases end once lease_until has passed (the process may be reading in
+//   place) silence       -> its leases end once lease_until has passed; it stays, and may lease
+//   again process exit  -> everything returns at once; a forked child that still holds the socket
+//   is
+//                    no reason to wait (its copy of the client is dead)
+//
+// A client that misbehaves is refused with a reason, and nobody else notices. After a restart the
+// server knows from the file of sessions which processes of the last epoch still live, and says
+// when all of them are back or gone (the end of the grace).
+#pragma once
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "daemon/session_registry.h"
+#include "daemon/session_socket.h"
+#include "proto/shm_layout.h"
+
+namespace thermocline {
+
+/// What sessions need of the rest of the daemon.
+/// Thread: called on the server's thread; must not block.
+class SessionHost {
+ public:
+  virtual ~SessionHost() = default;
+  /// A new session. `done` is called once, on any thread; an error refuses the client.
+  virtual void Join(uint64_t session, pid_t pid, uint64_t start_time,
+                    std::function<void(absl::Status)> done) = 0;
+  virtual void Leave(uint64_t session, bool process_gone) = 0;
+  virtual void ProcessGone(pid_t pid, uint64_t start_time) = 0;
+  virtual void ExpireLeases(uint64_t session) = 0;
+  virtual void EndGrace() = 0;
+};
+
+struct SessionServerOptions {
+  uint64_t epoch = 0;
+  int arena_fd = -1;  // borrowed
+  uint64_t arena_bytes = 0;
+  std::string grpc_socket;
+  std::string admin_socket;
+  std::string daemon_version;
+  std::string sessions_file;  // "": sessions are not remembered, and there is no grace
+  size_t max_sessions = 64;
+  std::chrono::milliseconds lease{kLeaseMilliseconds};
+  std::chrono::milliseconds tick{1000};
+  std::chrono::milliseconds hello_deadline{5000};
+  std::chrono::milliseconds grace{kLeaseMilliseconds};
+};
+
+/// Thread: any; its own thread does the work.
+class SessionServer {
+ public:
+  /// Listens at the claimed path. Borrows `host` and `registry`, which outlive the server.
+  static absl::StatusOr<std::unique_ptr<SessionServer>> Start(SessionServerOptions options,
+                                                              SocketClaim claim, SessionHost& host,
+                                                              SessionRegistry& registry);
+  /// Says goodbye with a reason to everybody, removes the socket and joins the thread. Idempotent.
+  /// `revoke_leases`: what clients read from now on is a miss to them, because the bytes go away;
+  /// otherwise they may read on until lease_until.
+  void Stop(const std::string& reason, bool revoke_leases);
+  ~SessionServer();
+
+  struct Counters {
+    uint64_t sessions = 0;  // open now
+    uint64_t opened = 0;
+    uint64_t refused = 0;
+    uint64_t expired = 0;  // times that a silent client's leases ended
+  };
+  Counters counters() const;
+
+ private:
+  class Impl;
+  explicit SessionServer(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;  // shared with its pending operations
+};
+
+}  // namespace thermocline

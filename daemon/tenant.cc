@@ -1,0 +1,173 @@
+#include "daemon/tenant.h"
+
+#include <future>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace thermocline {
+namespace {
+
+constexpr std::chrono::seconds kTick{1};
+
+void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
+  options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
+  options.disk = [&disk](Task task) { disk.PostCompletion(std::move(task)); };
+  options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
+    // Refused only when the daemon stops: there are fewer waiters than timers.
+    if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kDebug, "timer_dropped");
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<ClientNumber> TenantView::ClientOf(uint64_t session) const {
+  const auto found = clients.find(session);
+  if (found != clients.end()) return found->second;
+  return absl::UnauthenticatedError("session " + std::to_string(session) +
+                                    " has ended; connect again");
+}
+
+absl::StatusOr<TenantView::OpenSpace> TenantView::SpaceOf(uint32_t space,
+                                                          const WireNames& names) const {
+  const auto found = spaces.find(space);
+  if (found == spaces.end()) {
+    return absl::NotFoundError("space " + std::to_string(space) +
+                               " was not opened since the daemon started; call OpenSpace first");
+  }
+  if (!names.names.empty() && found->second.key_bytes != names.key_bytes) {
+    const auto form = [](uint32_t bytes) {
+      return bytes == 0 ? std::string("token ids") : "keys of " + std::to_string(bytes) + " bytes";
+    };
+    return absl::InvalidArgumentError("space " + std::to_string(space) + " is named by " +
+                                      form(found->second.key_bytes) + ", the request by " +
+                                      form(names.key_bytes));
+  }
+  return found->second;
+}
+
+Tenant::Tenant(std::string name, Strand strand)
+    : name_(std::move(name)),
+      strand_(std::move(strand)),
+      view_(std::make_shared<TenantView>()),
+      ticking_(std::make_shared<bool>(true)) {}
+
+Tenant::~Tenant() = default;
+
+absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, Executor& strands,
+                                                     Executor& disk, const Opener& open) {
+  std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), strands.MakeStrand()));
+  FillRunners(options.stack, tenant->strand_, disk);
+  std::promise<absl::Status> opened;
+  const bool posted = tenant->Post([&](TenantView& view) {
+    absl::StatusOr<std::unique_ptr<TierStack>> stack = open(std::move(options.stack));
+    if (stack.ok()) view.stack = *std::move(stack);
+    opened.set_value(stack.status());
+  });
+  TC_CHECK(posted);
+  TC_RETURN_IF_ERROR(opened.get_future().get());
+  tenant->arena_fd_ = tenant->view_->stack->arena_fd();
+  tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
+  tenant->epoch_ = tenant->view_->stack->epoch();
+  tenant->ScheduleTick();
+  return tenant;
+}
+
+bool Tenant::Post(absl::AnyInvocable<void(TenantView&)> task) {
+  return strand_.Post([view = view_, task = std::move(task)]() mutable { task(*view); });
+}
+
+void Tenant::PostCompletion(absl::AnyInvocable<void(TenantView&)> task) {
+  strand_.PostCompletion([view = view_, task = std::move(task)]() mutable { task(*view); });
+}
+
+void Tenant::ScheduleTick() {
+  struct Ticker {
+    static void Next(Strand strand, std::shared_ptr<TenantView> view, std::shared_ptr<bool> on) {
+      Strand poster = strand;
+      const bool posted = poster.PostAfter(kTick, [strand, view, on] {
+        if (!*on) return;
+        view->stack->Tick();
+        Next(strand, view, on);
+      });
+      if (!posted) LogEvent(LogLevel::kDebug, "tick_stopped");
+    }
+  };
+  Ticker::Next(strand_, view_, ticking_);
+}
+
+std::optional<StackStats> Tenant::Stats(std::chrono::milliseconds patience) {
+  auto answer = std::make_shared<std::promise<std::optional<StackStats>>>();
+  std::future<std::optional<StackStats>> stats = answer->get_future();
+  const bool posted = Post([answer](TenantView& view) {
+    answer->set_value(view.stack ? std::optional(view.stack->Stats()) : std::nullopt);
+  });
+  if (!posted || stats.wait_for(patience) != std::future_status::ready) return std::nullopt;
+  try {
+    return stats.get();
+  } catch (const std::future_error&) {
+    return std::nullopt;  // the strand stopped and dropped the question
+  }
+}
+
+void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
+  PostCompletion([drain, done = std::move(done), on = ticking_](TenantView& view) mutable {
+    *on = false;
+    // What is drained must not be held; what is kept stays as its clients left it.
+    for (const auto& [session, client] : view.clients) {
+      if (drain) view.stack->RemoveClient(client, false);
+    }
+    view.clients.clear();
+    view.stack->Shutdown(drain, std::move(done));
+  });
+}
+
+bool Tenant::Close(std::chrono::milliseconds patience) {
+  auto closed = std::make_shared<std::promise<void>>();
+  std::future<void> done = closed->get_future();
+  PostCompletion([closed](TenantView& view) {
+    view.stack.reset();
+    closed->set_value();
+  });
+  return done.wait_for(patience) == std::future_status::ready;
+}
+
+void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time,
+                  std::function<void(absl::Status)> done) {
+  PostCompletion([=, done = std::move(done)](TenantView& view) {
+    if (!view.stack) return done(absl::UnavailableError("the daemon stops"));
+    const absl::StatusOr<ClientNumber> client = view.stack->AddClient(pid, start_time);
+    if (client.ok()) view.clients.emplace(session, *client);
+    done(client.status());
+  });
+}
+
+void Tenant::Leave(uint64_t session, bool process_gone) {
+  PostCompletion([=](TenantView& view) {
+    const auto found = view.clients.find(session);
+    if (found == view.clients.end()) return;
+    view.stack->RemoveClient(found->second, process_gone);
+    view.clients.erase(found);
+  });
+}
+
+void Tenant::ProcessGone(pid_t pid, uint64_t start_time) {
+  PostCompletion([=](TenantView& view) {
+    if (view.stack) view.stack->ProcessGone(pid, start_time);
+  });
+}
+
+void Tenant::ExpireLeases(uint64_t session) {
+  PostCompletion([=](TenantView& view) {
+    const auto found = view.clients.find(session);
+    if (found != view.clients.end()) view.stack->ExpireLeases(found->second);
+  });
+}
+
+void Tenant::EndGrace() {
+  PostCompletion([](TenantView& view) {
+    if (view.stack) view.stack->EndGrace();
+  });
+}
+
+}  // namespace thermocline

@@ -1,0 +1,93 @@
+// One tenant: its tier stack, the strand that owns it, and which sessions are its clients. Whoever
+// wants something of the stack posts to the strand; gRPC and session threads never touch it.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "base/executor.h"
+#include "base/status.h"
+#include "daemon/session_server.h"
+#include "daemon/wire.h"
+#include "tiers/tier_stack.h"
+
+namespace thermocline {
+
+/// What a tenant looks like on the strand: all of it may be used there only.
+struct TenantView {
+  struct OpenSpace {
+    uint32_t key_bytes = 0;     // of an opaque space
+    uint32_t block_tokens = 0;  // for counting tokens
+  };
+  std::unique_ptr<TierStack> stack;                    // none once the tenant is closed
+  std::unordered_map<uint64_t, ClientNumber> clients;  // by session
+  std::unordered_map<uint32_t, OpenSpace> spaces;      // by number
+
+  /// Errors: Unauthenticated when the session has ended meanwhile.
+  absl::StatusOr<ClientNumber> ClientOf(uint64_t session) const;
+  /// Errors: InvalidArgument when names of this form do not fit the space, NotFound for a number
+  ///         that was not opened in this epoch.
+  absl::StatusOr<OpenSpace> SpaceOf(uint32_t space, const WireNames& names) const;
+};
+
+/// Thread: any.
+class Tenant final : public SessionHost {
+ public:
+  struct Options {
+    std::string name;
+    StackOptions stack;  // its runners are filled in here
+  };
+  using Opener = std::function<absl::StatusOr<std::unique_ptr<TierStack>>(StackOptions)>;
+
+  /// Opens the stack on a strand of `strands`, with `disk` for its slow work; waits for it.
+  /// Borrows both, which outlive the tenant.
+  static absl::StatusOr<std::unique_ptr<Tenant>> Open(Options options, Executor& strands,
+                                                      Executor& disk, const Opener& open);
+  /// REQUIRES: `strands` and `disk` have stopped, or nothing is posted any more.
+  ~Tenant() override;
+
+  /// Runs `task` on the strand. False when too much waits there already; then it was not taken.
+  [[nodiscard]] bool Post(absl::AnyInvocable<void(TenantView&)> task);
+  /// Runs `task` on the strand for work that was admitted before.
+  void PostCompletion(absl::AnyInvocable<void(TenantView&)> task);
+
+  const std::string& name() const { return name_; }
+  int arena_fd() const { return arena_fd_; }
+  uint64_t arena_bytes() const { return arena_bytes_; }
+  uint64_t epoch() const { return epoch_; }
+
+  /// Nothing when the strand does not answer in time.
+  std::optional<StackStats> Stats(std::chrono::milliseconds patience);
+  /// Stops ticking, lets no session at the stack any more and shuts it down. `done` on the strand.
+  void Shutdown(bool drain, TierStack::DoneCallback done);
+  /// Destroys the stack, and with it the callbacks that it still holds. False when the strand does
+  /// not come to it in time.
+  [[nodiscard]] bool Close(std::chrono::milliseconds patience);
+
+  // SessionHost
+  void Join(uint64_t session, pid_t pid, uint64_t start_time,
+            std::function<void(absl::Status)> done) override;
+  void Leave(uint64_t session, bool process_gone) override;
+  void ProcessGone(pid_t pid, uint64_t start_time) override;
+  void ExpireLeases(uint64_t session) override;
+  void EndGrace() override;
+
+ private:
+  Tenant(std::string name, Strand strand);
+  void ScheduleTick();
+
+  const std::string name_;
+  Strand strand_;
+  // Shared with tasks that still wait on the strand when the tenant goes.
+  std::shared_ptr<TenantView> view_;
+  std::shared_ptr<bool> ticking_;  // touched on the strand only
+  int arena_fd_ = -1;
+  uint64_t arena_bytes_ = 0;
+  uint64_t epoch_ = 0;
+};
+
+}  // namespace thermocline
