@@ -17,12 +17,12 @@
 #include <cstdint>
 
 #include "hashing/name.h"
+#include "hashing/space.h"  // kMaxParts
 
 namespace thermocline {
 
 inline constexpr uint64_t kCatalogMagic = 0x31474c5441434354;  // "TCCATLG1"
 inline constexpr uint32_t kCatalogLayoutVersion = 1;
-inline constexpr uint32_t kMaxParts = 8;
 inline constexpr uint32_t kMaxRunPlaces = 32;
 
 using NodeId = uint32_t;  // 0 is no node
