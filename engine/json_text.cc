@@ -1,12 +1,13 @@
 #include "engine/json_text.h"
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "engine/printable.h"
 
 namespace thermocline {
 
@@ -30,8 +31,7 @@ absl::StatusOr<json> ParseJson(std::string_view text, std::string_view what) {
         break;
       case json::parse_event_t::key:
         if (!keys.back().insert(parsed.get<std::string>()).second) {
-          refusal = absl::StrCat("the key '", absl::CHexEscape(parsed.get<std::string>()),
-                                 "' occurs twice");
+          refusal = absl::StrCat("the key ", Printable(parsed.get<std::string>()), " occurs twice");
         }
         break;
       default:

@@ -1,6 +1,5 @@
 #include "engine/safetensors.h"
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "engine/json_text.h"
+#include "engine/printable.h"
 
 namespace thermocline {
 namespace {
@@ -43,13 +43,6 @@ constexpr std::array<StoredType, 15> kStoredTypes{{{"F32", 4, TensorType::kF32},
                                                    {"U16", 2, TensorType::kOther},
                                                    {"U8", 1, TensorType::kOther},
                                                    {"BOOL", 1, TensorType::kOther}}};
-
-std::string Printable(std::string_view name) {
-  constexpr size_t kShown = 80;
-  const std::string_view shown = name.substr(0, kShown);
-  return absl::StrCat("'", absl::CHexEscape(absl::string_view(shown.data(), shown.size())),
-                      name.size() > kShown ? "...'" : "'");
-}
 
 bool EndsWith(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;

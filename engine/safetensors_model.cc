@@ -1,7 +1,6 @@
 // A directory of Hugging Face's as a model: config.json, and the weights in one file or in shards
 // under an index. Features of the configuration that the engine does not compute are refused, never
 // ignored.
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 
 #include <cmath>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "engine/json_text.h"
+#include "engine/printable.h"
 #include "engine/safetensors.h"
 
 namespace thermocline {
@@ -163,7 +163,7 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& path) {
     // A plain name: the index must not lead out of its directory.
     if (text.empty() || text[0] == '.' || text.find('/') != std::string::npos ||
         text.find('\0') != std::string::npos) {
-      return damaged(absl::StrCat("'", absl::CHexEscape(text), "' is not a plain file name"));
+      return damaged(absl::StrCat(Printable(text), " is not a plain file name"));
     }
     names.insert(text);
     files.file_of[tensor] = text;
@@ -244,7 +244,7 @@ class SafetensorsModel : public ModelFile {
 
   absl::Status Inconsistent(const std::string& file, const std::string& tensor) const {
     return absl::InvalidArgumentError(
-        absl::StrCat(file, ": tensor '", absl::CHexEscape(tensor), "' is not where ", kIndex,
+        absl::StrCat(file, ": tensor ", Printable(tensor), " is not where ", kIndex,
                      " has it; the parts are of different models, fetch them anew"));
   }
 

@@ -1,6 +1,5 @@
 #include "engine/weights.h"
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
@@ -14,6 +13,7 @@
 #include "base/check.h"
 #include "engine/content_digest.h"
 #include "engine/gguf.h"
+#include "engine/printable.h"
 #include "engine/safetensors.h"
 
 namespace thermocline {
@@ -139,7 +139,7 @@ absl::StatusOr<const Tensor*> ModelFile::Require(std::string_view name,
                                             tensors_.size(),
                                             " others); give a complete model file"));
   }
-  const std::string what = absl::StrCat(path_, ": tensor ", absl::CHexEscape(tensor->source_name));
+  const std::string what = absl::StrCat(path_, ": tensor ", Printable(tensor->source_name));
   if (tensor->type == TensorType::kOther) {
     return absl::UnimplementedError(
         absl::StrCat(what, " is of type ", tensor->type_name, ", which the engine cannot compute ",
@@ -157,8 +157,7 @@ absl::StatusOr<Sha256Digest> ModelFile::content_sha256() const { return DigestOf
 
 absl::Status ModelFile::UnsupportedArchitecture(std::string_view architecture) const {
   return absl::UnimplementedError(
-      absl::StrCat(path_, ": the architecture is ",
-                   absl::CHexEscape(absl::string_view(architecture.data(), architecture.size())),
+      absl::StrCat(path_, ": the architecture is ", Printable(architecture),
                    ", the engine runs llama; give a model of that architecture"));
 }
 
@@ -211,10 +210,9 @@ absl::Status ModelFile::FinishConfig(ModelConfig& config) const {
   }
   for (const Tensor& tensor : tensors_) {
     if (IsLlamaTensor(tensor.name, config.layers)) continue;
-    return absl::UnimplementedError(
-        absl::StrCat(path_, ": tensor ", absl::CHexEscape(tensor.source_name),
-                     " is no part of a llama model of ", config.layers,
-                     " layers; the engine does not run this variant, give a plain llama model"));
+    return absl::UnimplementedError(absl::StrCat(
+        path_, ": tensor ", Printable(tensor.source_name), " is no part of a llama model of ",
+        config.layers, " layers; the engine does not run this variant, give a plain llama model"));
   }
   return absl::OkStatus();
 }
@@ -224,7 +222,7 @@ absl::Status ModelFile::AdoptTensors(std::vector<Tensor> tensors) {
   for (size_t i = 0; i < tensors_.size(); ++i) {
     if (!index_.emplace(tensors_[i].name, i).second) {
       return absl::InvalidArgumentError(absl::StrCat(path_, ": two tensors bear the name ",
-                                                     absl::CHexEscape(tensors_[i].source_name),
+                                                     Printable(tensors_[i].source_name),
                                                      "; the file is damaged, fetch it anew"));
     }
   }

@@ -87,7 +87,7 @@ TEST_F(GgufModelTest, RequireNamesWhatIsWrong) {
 
 TEST_F(GgufModelTest, DuplicateTensorNamesAreRefused) {
   const auto model = Open(GgufWriter().AddF32("t", {4}).AddF32("t", {4}));
-  EXPECT_THAT(model.status().ToString(), HasSubstr("two tensors bear the name t"));
+  EXPECT_THAT(model.status().ToString(), HasSubstr("two tensors bear the name 't'"));
 }
 
 TEST_F(GgufModelTest, OtherArchitecturesOpenButAreNotRun) {
