@@ -45,8 +45,8 @@ using Verb = std::function<absl::StatusOr<Json>()>;
 
 /// A value that `parse` does not take is wrong usage.
 template <class Parse>
-std::function<std::string(std::string&)> Checked(Parse parse) {
-  return [parse](std::string& text) { return std::string(parse(text).status().message()); };
+std::function<std::string(const std::string&)> Checked(Parse parse) {
+  return [parse](const std::string& text) { return std::string(parse(text).status().message()); };
 }
 
 CLI::Option* AddDuration(CLI::App& app, const char* flag, std::string& value, const char* help) {
