@@ -6,12 +6,9 @@ namespace thermocline {
 
 SpecialTokens::SpecialTokens(const Vocabulary& vocabulary) {
   for (int32_t id = 0; id < vocabulary.size(); ++id) {
-    const TokenizerData::Type type = vocabulary.type(id);
-    const bool user_defined = type == TokenizerData::kUserDefined;
-    const bool named = type == TokenizerData::kControl || type == TokenizerData::kUnknown;
     const std::string_view text = vocabulary.text(id);
-    if (text.empty() || !(user_defined || named)) continue;
-    names_.push_back({text, id, user_defined});
+    if (text.empty() || !vocabulary.IsSpecial(id)) continue;
+    names_.push_back({text, id, vocabulary.type(id) == TokenizerData::kUserDefined});
     leads_[static_cast<uint8_t>(text[0])] = true;
   }
   std::stable_sort(names_.begin(), names_.end(),

@@ -86,9 +86,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool text_start)
 std::string StreamDecoder::Push(int32_t id) {
   const Vocabulary& vocabulary = *tokenizer_.vocabulary_;
   if (!vocabulary.Has(id)) return {};
-  const TokenizerData::Type type = vocabulary.type(id);
-  const bool special = type == TokenizerData::kControl || type == TokenizerData::kUnknown ||
-                       type == TokenizerData::kUserDefined;
+  const bool special = vocabulary.IsSpecial(id);
   if (special) {
     held_.append(vocabulary.text(id));
   } else {

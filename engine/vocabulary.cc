@@ -45,6 +45,9 @@ constexpr std::array<std::string_view, 28> kEndOfGenerationNames = {
     "<|file_sep|>",
 };
 
+// Bounds what a hostile vocabulary can make the search for special tokens cost.
+constexpr size_t kMaxSpecialTokenBytes = 512;
+
 absl::Status Invalid(std::string_view what) {
   return absl::InvalidArgumentError(
       absl::StrCat("tokenizer: ", absl::string_view(what.data(), what.size()),
@@ -56,6 +59,8 @@ absl::Status Invalid(std::string_view what) {
 absl::StatusOr<std::unique_ptr<const Vocabulary>> Vocabulary::Create(TokenizerData data) {
   std::unique_ptr<Vocabulary> vocabulary(new Vocabulary(std::move(data)));
   TC_RETURN_IF_ERROR(vocabulary->Check());
+  std::vector<int32_t>& types = vocabulary->data_.types;
+  if (types.empty()) types.assign(vocabulary->data_.tokens.size(), TokenizerData::kNormal);
   TC_RETURN_IF_ERROR(vocabulary->IndexTokens());
   vocabulary->MarkEndOfGeneration();
   return std::unique_ptr<const Vocabulary>(std::move(vocabulary));
@@ -90,6 +95,10 @@ absl::Status Vocabulary::IndexTokens() {
   for (int32_t id = 0; id < size(); ++id) {
     const std::string& token = data_.tokens[Index(id)];
     if (token.empty()) continue;  // has an id, but no text leads to it
+    if (IsSpecial(id) && token.size() > kMaxSpecialTokenBytes) {
+      return Invalid(absl::StrCat("special token ", id, " has ", token.size(), " bytes, at most ",
+                                  kMaxSpecialTokenBytes, " are sensible"));
+    }
     const auto [at, fresh] = ids_.emplace(token, id);
     if (!fresh) {
       return Invalid(absl::StrCat("tokens ", at->second, " and ", id, " are both \"",
@@ -100,7 +109,6 @@ absl::Status Vocabulary::IndexTokens() {
 }
 
 void Vocabulary::MarkEndOfGeneration() {
-  if (data_.types.empty()) data_.types.assign(data_.tokens.size(), TokenizerData::kNormal);
   for (const std::string_view name : kEndOfGenerationNames) {
     const int32_t id = Find(name);
     if (id == kNone) continue;
@@ -125,6 +133,12 @@ TokenizerData::Type Vocabulary::type(int32_t id) const {
 
 float Vocabulary::score(int32_t id) const {
   return data_.scores.empty() ? 0.0f : data_.scores[Index(id)];
+}
+
+bool Vocabulary::IsSpecial(int32_t id) const {
+  const TokenizerData::Type kind = type(id);
+  return kind == TokenizerData::kControl || kind == TokenizerData::kUnknown ||
+         kind == TokenizerData::kUserDefined;
 }
 
 bool Vocabulary::IsPlain(int32_t id) const {

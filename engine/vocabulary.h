@@ -35,7 +35,11 @@ class Vocabulary {
   [[nodiscard]] TokenizerData::Type type(int32_t id) const;
   /// 0 where the file has no scores. Requires: Has(id).
   [[nodiscard]] float score(int32_t id) const;
+  /// Whether text is searched for the token by its name, before the subword model sees it.
+  /// Requires: Has(id).
+  [[nodiscard]] bool IsSpecial(int32_t id) const;
   /// Whether plain text may come out as this token; the others are reached by their names alone.
+  /// Requires: Has(id).
   [[nodiscard]] bool IsPlain(int32_t id) const;
   /// Ascending.
   [[nodiscard]] const std::vector<int32_t>& end_of_generation() const { return end_ids_; }

@@ -393,6 +393,9 @@ TEST(TokenizerCreateTest, RefusesVocabulariesThatContradictThemselves) {
   data.tokens[5] = data.tokens[6];
   expect(data, "tokens 5 and 6 are both \"<0x03>\"");
   data = TinySpm();
+  data.tokens[2] = std::string(600, 's');
+  expect(data, "special token 2 has 600 bytes");
+  data = TinySpm();
   data.tokens[3] = "x";
   data.unk = -1;
   expect(data, "<0x00>");
