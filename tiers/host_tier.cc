@@ -161,6 +161,11 @@ std::vector<uint64_t> HostTier::OffsetsToClearFor(uint64_t bytes) const {
   return offsets;
 }
 
+uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return slabs_.SlotBytesOf(PageOf(offset));
+}
+
 absl::Status HostTier::PunchEmptyChunks() {
   MutexLock lock(mutex_);
   while (const auto chunk = slabs_.ReclaimEmptyChunk()) {

@@ -65,6 +65,9 @@ class HostTier : public Tier {
   /// The used slots of the chunk of another slot size that is easiest to empty for a slot of
   /// `bytes`: when all have left, there is room. Empty when no such chunk is lent.
   std::vector<uint64_t> OffsetsToClearFor(uint64_t bytes) const;
+  uint64_t SlotBytesAt(uint64_t offset) const;
+  /// Gives back what an earlier, larger capacity took, once nobody reads there any more.
+  absl::Status PunchBeyondCapacity() { return arena_.PunchBeyondCapacity(); }
   /// Gives the memory of chunks without used slots back to the system.
   absl::Status PunchEmptyChunks();
 

@@ -1,0 +1,229 @@
+// Delete, flush, drop, shutdown, and what is done every second.
+#include <algorithm>
+
+#include "base/log.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+void StackCore::Tick() {
+  for (const auto& [number, lease] : leases_) TouchPath(lease.path);  // a lease is a use
+  ExpirePins();
+  ReleaseQuarantine();
+  ExpireIncomplete();
+  DropDoomed();
+  SchedulePump();
+}
+
+void StackCore::ReleaseQuarantine() {
+  const SteadyTime now = options_.clock->Now();
+  for (auto at = quarantine_.begin(); at != quarantine_.end();) {
+    const ProcessRef process = at->second.process;
+    const auto start_time = ProcessStartTime(process.pid);
+    const bool gone = absl::IsNotFound(start_time.status()) ||
+                      (start_time.ok() && *start_time != process.start_time);
+    if (gone || (at->second.release_at && now >= *at->second.release_at)) {
+      host_->Free(at->first);
+      at = quarantine_.erase(at);
+    } else {
+      ++at;
+    }
+  }
+}
+
+void StackCore::ExpireIncomplete() {
+  const SteadyTime now = options_.clock->Now();
+  std::vector<uint64_t> expired;
+  for (const auto& [id, since] : incomplete_) {
+    if (now - since >= options_.incomplete_ttl) expired.push_back(id);
+  }
+  // A child has a greater id than its parent, so that tails go before what they stand on.
+  for (auto id = expired.rbegin(); id != expired.rend(); ++id) {
+    const auto place = writer_.PlaceOf(*id);
+    if (!place) continue;
+    const PlaceState& state = places_.at(*id);
+    if (IsComplete(spaces_.at(state.space), state, *place)) {
+      incomplete_.erase(*id);
+    } else if (MayLeaveWarm(state)) {
+      DropLeaf(*place);
+    }
+  }
+}
+
+absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
+                                           std::span<const Name> names) {
+  const auto number = space_numbers_.find(fingerprint);
+  if (number == space_numbers_.end()) {
+    return absl::NotFoundError("space " + fingerprint.Hex() + " is not here");
+  }
+  const Space& space = spaces_.at(number->second);
+  const Writer::Found found = writer_.Find(space.root, names);
+  if (found.depth < names.size()) return 0;
+  std::vector<Place> doomed;
+  if (!writer_.IsRoot(found.place)) doomed.push_back(found.place);
+  writer_.VisitSubtree(found.place, [&](Place place) { doomed.push_back(place); });
+  for (Place place : doomed) {
+    const uint64_t id = writer_.IdOf(place);
+    places_.at(id).doomed = true;
+    doomed_.insert(id);
+  }
+  std::erase_if(pins_, [&](const auto& entry) {
+    if (!doomed_.contains(entry.second.id)) return false;
+    HoldPin(entry.second, -1);
+    state_saved_ = false;
+    return true;
+  });
+  DropDoomed();
+  SchedulePump();
+  return doomed.size();
+}
+
+// Behind a dropped place its parent may be the next leaf: deepest first.
+void StackCore::DropDoomed() {
+  std::vector<std::pair<uint32_t, uint64_t>> by_depth;
+  for (uint64_t id : doomed_) by_depth.emplace_back(writer_.Depth(*writer_.PlaceOf(id)), id);
+  std::sort(by_depth.rbegin(), by_depth.rend());
+  for (const auto& [depth, id] : by_depth) {
+    const auto place = writer_.PlaceOf(id);
+    if (place && MayLeaveWarm(places_.at(id))) DropLeaf(*place);
+  }
+}
+
+void StackCore::Flush(TierKind tier, FlushCallback done) {
+  if (tier != TierKind::kWarm && tier != TierKind::kCold) {
+    PostStrand([done = std::move(done)](StackCore&) {
+      done(absl::InvalidArgumentError("there is the warm and the cold tier to flush"), 0, 0);
+    });
+    return;
+  }
+  flushes_.push_back({.tier = tier, .drop = false, .blocks = 0, .done = std::move(done)});
+  SchedulePump();
+}
+
+void StackCore::DropArena(FlushCallback done) {
+  flushes_.push_back({.tier = TierKind::kWarm, .drop = true, .blocks = 0, .done = std::move(done)});
+  SchedulePump();
+}
+
+// One after the other.
+void StackCore::AdvanceFlushes() {
+  while (!flushes_.empty() && AdvanceFlush(flushes_.front())) {
+    const FlushState flush = std::move(flushes_.front());
+    flushes_.pop_front();
+    flush.done(absl::OkStatus(), flush.blocks, KeptBlocks(flush.tier));
+  }
+}
+
+// Does what can be done now; true when nothing is left to do or to wait for.
+bool StackCore::AdvanceFlush(FlushState& flush) {
+  if (flush.tier == TierKind::kCold) {
+    if (cold_ == nullptr) return true;
+    flush.blocks += EvictCold(UINT64_MAX);
+    return (erasures_.empty() || !cold_writable()) && !job_running_ && planned_writes_.empty();
+  }
+  if (flush.drop) {
+    if (job_running_ || !planned_writes_.empty()) return false;
+    flush.blocks += DropWarm();
+    const absl::Status punched = host_->PunchEmptyChunks();
+    if (!punched.ok()) {
+      LogEvent(LogLevel::kWarning, "arena_not_punched",
+               {{"cause", std::string(punched.message())}});
+    }
+    return true;
+  }
+  flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr});
+  if (cold_writable() && !cold_full_) PlanWrites({0, UINT64_MAX, false});
+  return planned_writes_.empty() && !job_running_;
+}
+
+uint64_t StackCore::DropWarm() {
+  std::vector<uint64_t> ids;
+  warm_policy_->Victims([&](uint64_t id) {
+    ids.push_back(id);
+    return Policy::Answer::kTake;
+  });
+  uint64_t blocks = 0;
+  for (uint64_t id : ids) {
+    const auto place = writer_.PlaceOf(id);
+    if (!place || places_.at(id).busy()) continue;
+    std::vector<Movement> moves;
+    for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+      if (writer_.word(*place, part).warm_slot() == 0) continue;
+      moves.push_back({.place = *place, .part = part});
+    }
+    writer_.BeginMove(moves);
+    for (const Movement& move : moves) {
+      if (!move.granted) continue;
+      host_->Free(uint64_t{move.before.warm_slot()} * kPageBytes);
+      ChangeWord(id, *place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
+      ++blocks;
+      if (!move.before.cold_copy()) ++warm_counters_.evictions;
+    }
+    if (!IsComplete(spaces_.at(places_.at(id).space), places_.at(id), *place)) NoteIncomplete(id);
+    if (!HasBytes(*place)) DropLeaf(*place);
+  }
+  return blocks;
+}
+
+uint64_t StackCore::KeptBlocks(TierKind tier) const {
+  if (tier == TierKind::kWarm) return host_->Usage().block_count;
+  return cold_ == nullptr ? 0 : cold_->Usage().block_count;
+}
+
+void StackCore::Shutdown(bool drain, DoneCallback done) {
+  closing_ = true;
+  const auto finish = [this, done = std::move(done)] {
+    const absl::Status saved = SaveState();
+    if (cold_ == nullptr) {
+      PostStrand([done, saved](StackCore&) { done(saved); });
+      return;
+    }
+    options_.disk([cold = cold_, strand = options_.strand, done, saved] {
+      absl::Status status = cold->Sync();
+      if (status.ok()) status = saved;
+      strand([done, status] { done(status); });
+    });
+  };
+  if (!drain) {
+    SchedulePump();
+    finish();
+    return;
+  }
+  Flush(TierKind::kWarm, [this, finish](absl::Status, uint64_t blocks, uint64_t kept) {
+    LogEvent(LogLevel::kInfo, "warm_tier_drained", {{"blocks", blocks}, {"kept", kept}});
+    DropArena([finish](absl::Status, uint64_t, uint64_t) { finish(); });
+  });
+}
+
+StackStats StackCore::Stats() const {
+  StackStats stats = stats_;
+  stats.epoch = epoch();
+  stats.clients = clients_.size();
+  stats.leases = leases_.size();
+  stats.reserved_slots = reservations_.size();
+  stats.quarantined_slots = quarantine_.size();
+  stats.spaces = spaces_.size();
+  stats.places = places_.size();
+  stats.pins = pins_.size();
+  stats.misses = 0;
+  for (uint64_t count : stats.misses_by_reason) stats.misses += count;
+  const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters) {
+    const TierUsage usage = tier.Usage();
+    stats.tiers.push_back({.tier = kind,
+                           .capacity_bytes = usage.capacity_bytes,
+                           .used_bytes = usage.used_bytes,
+                           .block_count = usage.block_count,
+                           .hits = counters.hits,
+                           .evictions = counters.evictions,
+                           .promotions = counters.promotions,
+                           .demotions = counters.demotions,
+                           .bytes_in = counters.bytes_in,
+                           .bytes_out = counters.bytes_out,
+                           .state = tier.State()});
+  };
+  add(TierKind::kWarm, *host_, warm_counters_);
+  if (cold_ != nullptr) add(TierKind::kCold, *cold_, cold_counters_);
+  return stats;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,118 @@
+// The books of a stack, checked against each other: the online fsck, and the judge of its tests.
+#include <string>
+#include <unordered_set>
+
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+const char* MissReasonName(MissReason reason) {
+  switch (reason) {
+    case MissReason::kAbsent:
+      return "absent";
+    case MissReason::kIncomplete:
+      return "incomplete";
+    case MissReason::kMoving:
+      return "moving";
+    case MissReason::kCorrupt:
+      return "corrupt";
+    case MissReason::kIoError:
+      return "io_error";
+    case MissReason::kNoSlot:
+      return "no_slot";
+  }
+  return "unknown";
+}
+
+const char* TierKindName(TierKind tier) {
+  switch (tier) {
+    case TierKind::kNone:
+      return "none";
+    case TierKind::kHot:
+      return "hot";
+    case TierKind::kWarm:
+      return "warm";
+    case TierKind::kCold:
+      return "cold";
+    case TierKind::kRemote:
+      return "remote";
+  }
+  return "unknown";
+}
+
+absl::Status StackCore::Audit() const {
+  uint64_t warm_blocks = 0;
+  uint64_t slot_bytes = 0;
+  TC_RETURN_IF_ERROR(AuditWords(&warm_blocks, &slot_bytes));
+  for (const auto& [offset, slot] : reservations_) {
+    slot_bytes += SlabAllocator::SlotBytes(slot.bytes);
+  }
+  for (const auto& [ref, offset] : promotion_slots_) {
+    const PlaceState& state = places_.at(ref.id);
+    slot_bytes +=
+        SlabAllocator::SlotBytes(spaces_.at(state.space).spec.parts[ref.part].block_bytes);
+  }
+  for (const auto& [offset, slot] : quarantine_) slot_bytes += host_->SlotBytesAt(offset);
+  const TierUsage warm = host_->Usage();
+  if (warm.block_count != warm_blocks) {
+    return absl::InternalError("audit: " + std::to_string(warm_blocks) + " warm words, " +
+                               std::to_string(warm.block_count) + " committed slots");
+  }
+  if (warm.used_bytes != slot_bytes) {
+    return absl::InternalError("audit: " + std::to_string(slot_bytes) +
+                               " bytes of slots have an owner, " + std::to_string(warm.used_bytes) +
+                               " are in use");
+  }
+  if (warm.used_bytes > warm.capacity_bytes) return absl::InternalError("audit: warm over budget");
+  if (cold_ == nullptr) return absl::OkStatus();
+  const TierUsage cold = cold_->Usage();
+  if (cold.used_bytes > cold.capacity_bytes) return absl::InternalError("audit: cold over budget");
+  return absl::OkStatus();
+}
+
+absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const {
+  std::map<uint32_t, std::array<uint64_t, 3>> sums;  // by space: places, warm bytes, cold bytes
+  std::unordered_set<uint32_t> slots;
+  for (const auto& [id, state] : places_) {
+    const std::string where = "audit: place " + std::to_string(id) + ": ";
+    const auto place = writer_.PlaceOf(id);
+    if (!place) return absl::InternalError(where + "is not in the catalog");
+    const Space& space = spaces_.at(state.space);
+    auto& sum = sums[state.space];
+    ++sum[0];
+    bool warm = false;
+    bool cold = false;
+    for (uint32_t part = 0; part < space.part_count(); ++part) {
+      const Word word = writer_.word(*place, part);
+      const uint64_t bytes = space.spec.parts[part].block_bytes;
+      if (word.moving()) return absl::InternalError(where + "was left moving");
+      cold = cold || word.cold_copy();
+      if (word.cold_copy()) sum[2] += bytes;
+      if (word.warm_slot() == 0) continue;
+      warm = true;
+      sum[1] += bytes;
+      ++*warm_blocks;
+      *slot_bytes += SlabAllocator::SlotBytes(bytes);
+      if (!slots.insert(word.warm_slot()).second)
+        return absl::InternalError(where + "shares a slot");
+      const BlockHeader header = host_->HeaderAt(uint64_t{word.warm_slot()} * kPageBytes);
+      if (header.id != id || header.part != part) {
+        return absl::InternalError(where + "its slot holds another block");
+      }
+    }
+    if (warm != warm_policy_->Contains(id) || cold != cold_policy_->Contains(id)) {
+      return absl::InternalError(where + "a policy is mistaken about it");
+    }
+  }
+  if (writer_.place_count() != places_.size()) return absl::InternalError("audit: stray places");
+  for (const auto& [number, space] : spaces_) {
+    const auto& sum = sums[number];
+    if (space.places != sum[0] || space.warm_bytes != sum[1] || space.cold_bytes != sum[2]) {
+      return absl::InternalError("audit: the counts of space " + std::to_string(number) +
+                                 " are wrong");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

@@ -1,0 +1,300 @@
+// Clients, spaces, and the leases that a match gives.
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+bool StackCore::PlaceState::busy() const {
+  return std::any_of(parts.begin(), parts.end(), [](const PartState& part) { return part.busy(); });
+}
+
+absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time) {
+  if (closing_) return absl::UnavailableError("the daemon is shutting down");
+  TC_ASSIGN_OR_RETURN(const uint32_t area, writer_.LendArea(++last_session_));
+  Client client{{pid, start_time}, area, Reader(writer_.catalog(), area), {}, {}};
+  for (uint32_t pin = options_.max_leases_per_client; pin > 0; --pin) {
+    client.free_pins.push_back(pin);  // pin 0 is the reader's own
+  }
+  clients_.emplace(area, std::move(client));
+  // Whoever has come back does not fill what it was granted before; a copy that was in the midst
+  // of it is over by the time that a lease lasts.
+  for (auto& [offset, slot] : quarantine_) {
+    if (slot.process == ProcessRef{pid, start_time} && !slot.release_at) {
+      slot.release_at = options_.clock->Now() + options_.lease_time;
+    }
+  }
+  return ClientNumber{area};
+}
+
+void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
+  const auto found = clients_.find(number.value);
+  if (found == clients_.end()) return;
+  ExpireLeases(number);
+  for (Waiter& waiter : waiters_) {
+    if (!waiter.done || waiter.client != number.value) continue;
+    PostStrand([done = std::move(waiter.done)](StackCore&) {
+      done(absl::CancelledError("the session has ended"));
+    });
+    waiter.count = 0;
+  }
+  std::erase_if(waiters_, [](const Waiter& waiter) { return waiter.count == 0; });
+  ReturnReservations(number.value, process_gone);
+  writer_.ForgetReader(found->second.area);
+  clients_.erase(found);
+  SchedulePump();
+}
+
+void StackCore::ProcessGone(int pid, uint64_t start_time) {
+  const ProcessRef process{pid, start_time};
+  for (auto at = quarantine_.begin(); at != quarantine_.end();) {
+    if (at->second.process == process) {
+      host_->Free(at->first);
+      at = quarantine_.erase(at);
+    } else {
+      ++at;
+    }
+  }
+  SchedulePump();
+}
+
+void StackCore::ExpireLeases(ClientNumber number) {
+  const auto found = clients_.find(number.value);
+  if (found == clients_.end()) return;
+  const std::set<uint64_t> leases = found->second.leases;
+  for (uint64_t lease : leases) EndLease(lease);
+}
+
+void StackCore::EndGrace() {
+  grace_ = false;
+  const absl::Status punched = host_->PunchBeyondCapacity();
+  if (!punched.ok()) {
+    LogEvent(LogLevel::kWarning, "arena_not_cut", {{"cause", std::string(punched.message())}});
+  }
+  SchedulePump();
+}
+
+absl::StatusOr<StackCore::Client*> StackCore::ClientOf(ClientNumber client) {
+  const auto found = clients_.find(client.value);
+  if (found != clients_.end()) return &found->second;
+  return absl::FailedPreconditionError("the session has ended; connect again");
+}
+
+absl::StatusOr<StackCore::Lease*> StackCore::LeaseOf(ClientNumber client, uint64_t lease) {
+  const auto found = leases_.find(lease);
+  if (found != leases_.end() && found->second.client == client.value) return &found->second;
+  return absl::FailedPreconditionError("lease " + std::to_string(lease) +
+                                       " has ended or is another session's; match again");
+}
+
+absl::StatusOr<StackCore::Space*> StackCore::SpaceOf(uint32_t space) {
+  const auto found = spaces_.find(space);
+  if (found != spaces_.end()) return &found->second;
+  return absl::NotFoundError("space " + std::to_string(space) +
+                             " is not open; open it in this epoch of the daemon");
+}
+
+absl::Status StackCore::CheckFits(const SpaceSpec& spec) const {
+  const uint64_t capacity = options_.warm_capacity_bytes;
+  std::set<uint64_t> sizes;
+  for (const PartSpec& part : spec.parts) {
+    const uint64_t slot = SlabAllocator::SlotBytes(part.block_bytes);
+    sizes.insert(slot);
+    if (slot > capacity || slot > options_.chunk_bytes) {
+      return absl::InvalidArgumentError(
+          "a block of part '" + part.name + "' takes " + FormatBytes(slot) + ", and " +
+          (slot > capacity ? "warm_capacity is " + FormatBytes(capacity) + "; raise it"
+                           : "a chunk of the arena is " + FormatBytes(options_.chunk_bytes)));
+    }
+    const uint64_t stored = part.block_bytes + sizeof(BlockHeader);
+    if (cold_ != nullptr && stored > cold_->Usage().capacity_bytes) {
+      return absl::InvalidArgumentError("a block of part '" + part.name + "' takes " +
+                                        FormatBytes(stored) + " on disk, and cold_capacity is " +
+                                        FormatBytes(cold_->Usage().capacity_bytes) +
+                                        "; raise it, or turn the cold tier off with 0");
+    }
+  }
+  const uint64_t chunks = host_->arena().chunk_count();
+  if (sizes.size() <= chunks) return absl::OkStatus();
+  return absl::InvalidArgumentError("blocks of " + std::to_string(sizes.size()) +
+                                    " sizes need as many chunks of " +
+                                    FormatBytes(options_.chunk_bytes) + ", and warm_capacity has " +
+                                    std::to_string(chunks) + "; raise it");
+}
+
+absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
+  TC_RETURN_IF_ERROR(spec.Validate());
+  const auto found = space_numbers_.find(FingerprintOf(spec));
+  if (found != space_numbers_.end()) return found->second;
+  TC_RETURN_IF_ERROR(CheckFits(spec));
+  TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
+  const uint32_t number = AddSpace(spec, root).number;
+  const absl::Status saved = SaveState();
+  if (!saved.ok()) {  // its blocks serve this epoch; Tick tries again
+    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(saved.message())}});
+  }
+  return number;
+}
+
+StackCore::Space& StackCore::AddSpace(const SpaceSpec& spec, Root root) {
+  const uint32_t number = ++last_space_;
+  Space& space = spaces_[number];
+  space.number = number;
+  space.fingerprint = FingerprintOf(spec);
+  space.spec = spec;
+  space.root = root;
+  space.block_places = spec.block_tokens / kPlaceTokens;
+  for (const PartSpec& part : spec.parts) {
+    space.window_blocks.push_back((part.window_tokens + spec.block_tokens - 1) / spec.block_tokens);
+  }
+  space_numbers_[space.fingerprint] = number;
+  return space;
+}
+
+std::vector<SpaceView> StackCore::Spaces() const {
+  std::vector<SpaceView> views;
+  for (const auto& [number, space] : spaces_) {
+    views.push_back(
+        {number, space.fingerprint, space.spec, space.places, space.warm_bytes, space.cold_bytes});
+  }
+  return views;
+}
+
+absl::StatusOr<LeaseView> StackCore::Match(ClientNumber number, uint32_t space_number,
+                                           std::span<const Name> names) {
+  TC_ASSIGN_OR_RETURN(Client * client, ClientOf(number));
+  TC_ASSIGN_OR_RETURN(Space * space, SpaceOf(space_number));
+  if (names.size() > kMaxNamesPerCall) {
+    return absl::InvalidArgumentError("a match of " + std::to_string(names.size()) +
+                                      " names; the limit is " + std::to_string(kMaxNamesPerCall));
+  }
+  if (client->free_pins.empty()) {
+    return absl::ResourceExhaustedError("the session holds all of its " +
+                                        std::to_string(options_.max_leases_per_client) +
+                                        " leases; release some");
+  }
+  const uint32_t pin = client->free_pins.back();
+  const Reader::Match match = client->reader.MatchAndPin(space->root, names, pin, {});
+  std::vector<Place> path;
+  if (match.depth > 0) path = PathTo(client->reader.PlaceAt(match.depth));
+  const uint32_t blocks = UsableBlocks(*space, path);
+  path.resize(size_t{blocks} * space->block_places);
+  ++stats_.lookups;
+  CountMisses(*space, names.size(), match.depth, path.size());
+
+  client->free_pins.pop_back();
+  Lease& lease = leases_[++last_lease_];
+  lease.number = last_lease_;
+  lease.client = number.value;
+  lease.space = space_number;
+  lease.pin = pin;
+  lease.path = IdsOf(path);
+  SetLeasePlace(lease, path.empty() ? Writer::RootPlace(space->root) : path.back());
+  client->leases.insert(lease.number);
+  TouchPath(lease.path);
+
+  LeaseView view{lease.number, static_cast<uint32_t>(path.size()), {}};
+  for (uint32_t block = 0; block < blocks; ++block) {
+    const Place place = path[size_t{block + 1} * space->block_places - 1];
+    for (uint16_t part = 0; part < space->part_count(); ++part) {
+      if (!space->Needs(part, block, blocks)) continue;
+      view.blocks.push_back(ViewOf(place, part));
+      ++(view.blocks.back().tier == TierKind::kWarm ? warm_counters_ : cold_counters_).hits;
+    }
+  }
+  return view;
+}
+
+void StackCore::CountMisses(const Space& space, size_t asked, size_t found, size_t usable) {
+  const auto blocks = [&](size_t places) { return places / space.block_places; };
+  const uint64_t absent = (blocks(asked) - blocks(found)) * space.part_count();
+  const uint64_t incomplete = (blocks(found) - blocks(usable)) * space.part_count();
+  stats_.misses_by_reason[static_cast<size_t>(MissReason::kAbsent)] += absent;
+  stats_.misses_by_reason[static_cast<size_t>(MissReason::kIncomplete)] += incomplete;
+}
+
+// The deepest number of blocks of which everything that is needed is in some tier.
+uint32_t StackCore::UsableBlocks(const Space& space, const std::vector<Place>& path) const {
+  std::array<uint32_t, kMaxParts> in_a_row{};
+  uint32_t best = 0;
+  for (uint32_t block = 0; size_t{block + 1} * space.block_places <= path.size(); ++block) {
+    const Place place = path[size_t{block + 1} * space.block_places - 1];
+    if (places_.at(writer_.IdOf(place)).doomed) return best;
+    bool usable = true;
+    for (uint32_t part = 0; part < space.part_count(); ++part) {
+      const Word word = writer_.word(place, part);
+      const bool readable = !word.moving() && (word.warm_slot() != 0 || word.cold_copy());
+      in_a_row[part] = readable ? in_a_row[part] + 1 : 0;
+      const uint32_t window = space.window_blocks[part];
+      if (window == 0 && !readable) return best;
+      if (window != 0 && in_a_row[part] < std::min(window, block + 1)) usable = false;
+    }
+    if (usable) best = block + 1;
+  }
+  return best;
+}
+
+std::vector<Place> StackCore::PathTo(Place place) const {
+  std::vector<Place> path(writer_.Depth(place));
+  for (size_t left = path.size(); left > 0; place = writer_.Parent(place)) path[--left] = place;
+  return path;
+}
+
+std::vector<uint64_t> StackCore::IdsOf(const std::vector<Place>& path) const {
+  std::vector<uint64_t> ids;
+  ids.reserve(path.size());
+  for (Place place : path) ids.push_back(writer_.IdOf(place));
+  return ids;
+}
+
+BlockView StackCore::ViewOf(Place place, uint16_t part) const {
+  const uint64_t id = writer_.IdOf(place);
+  const PlaceState& state = places_.at(id);
+  const Word word = writer_.word(place, part);
+  BlockView view;
+  view.depth = writer_.Depth(place) - 1;
+  view.part = part;
+  view.id = id;
+  view.bytes = spaces_.at(state.space).spec.parts[part].block_bytes;
+  view.checksum = state.parts[part].checksum;
+  if (word.warm_slot() != 0) {
+    view.tier = TierKind::kWarm;
+    view.offset = uint64_t{word.warm_slot()} * kPageBytes;
+    view.checked = word.checked();
+  } else if (word.cold_copy()) {
+    view.tier = TierKind::kCold;
+  }
+  return view;
+}
+
+void StackCore::TouchPath(std::span<const uint64_t> path) {
+  warm_policy_->Touch(path);
+  cold_policy_->Touch(path);
+}
+
+void StackCore::SetLeasePlace(Lease& lease, Place place) {
+  lease.place = place;
+  const bool at_root = writer_.IsRoot(place);
+  writer_.SetPin(clients_.at(lease.client).area, lease.pin, at_root ? Place{} : place);
+}
+
+absl::Status StackCore::Release(ClientNumber client, uint64_t lease) {
+  TC_RETURN_IF_ERROR(LeaseOf(client, lease).status());
+  EndLease(lease);
+  return absl::OkStatus();
+}
+
+void StackCore::EndLease(uint64_t number) {
+  const auto found = leases_.find(number);
+  if (found == leases_.end()) return;
+  Client& client = clients_.at(found->second.client);
+  writer_.SetPin(client.area, found->second.pin, Place{});
+  client.free_pins.push_back(found->second.pin);
+  client.leases.erase(number);
+  leases_.erase(found);
+  SchedulePump();
+}
+
+}  // namespace thermocline

@@ -1,0 +1,202 @@
+// What goes to the cold tier and leaves it. One job of erasures and writes is under way at most, so
+// that the room which its erasures make is there for its writes, whatever else happens, and calls
+// about one block keep their order.
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/log.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int kColdRounds = 4;
+constexpr std::chrono::seconds kColdBackoff{5};
+
+}  // namespace
+
+bool StackCore::cold_writable() const {
+  return cold_ != nullptr &&
+         (!cold_refused_until_ || options_.clock->Now() >= *cold_refused_until_);
+}
+
+void StackCore::QueueErasure(uint64_t id, uint32_t part) {
+  PlaceState& state = places_.at(id);
+  state.parts[part].erasing = true;
+  const uint64_t bytes = spaces_.at(state.space).spec.parts[part].block_bytes;
+  erasures_.push_back({{id, static_cast<uint16_t>(part)}, bytes + sizeof(BlockHeader)});
+}
+
+// Leaf first: what is warm too loses its copy only; what is nowhere else leaves with its name, if
+// nothing stands behind it. Answers whether there is room for `bytes` now.
+bool StackCore::MakeColdRoom(uint64_t bytes) {
+  for (int round = 0; round < kColdRounds; ++round) {
+    const TierUsage usage = cold_->Usage();
+    uint64_t queued = 0;
+    for (const Erasure& erasure : erasures_) queued += erasure.bytes;
+    if (usage.used_bytes + bytes <= usage.capacity_bytes + queued) return true;
+    if (EvictCold(usage.used_bytes + bytes - usage.capacity_bytes - queued) == 0) return false;
+  }
+  return false;
+}
+
+uint64_t StackCore::EvictCold(uint64_t bytes) {
+  std::vector<uint64_t> victims;
+  std::unordered_set<uint64_t> taken;
+  uint64_t found = 0;
+  cold_policy_->Victims([&](uint64_t id) {
+    if (found >= bytes) return Policy::Answer::kStop;
+    const PlaceState& state = places_.at(id);
+    const Place place = *writer_.PlaceOf(id);
+    if (!MayLeaveCold(state, place, taken)) return Policy::Answer::kSkip;
+    for (uint32_t part = 0; part < state.parts.size(); ++part) {
+      if (!writer_.word(place, part).cold_copy()) continue;
+      found += spaces_.at(state.space).spec.parts[part].block_bytes + sizeof(BlockHeader);
+    }
+    if (!IsWarm(place)) taken.insert(id);
+    victims.push_back(id);
+    return Policy::Answer::kTake;
+  });
+  uint64_t blocks = 0;
+  for (uint64_t id : victims) blocks += LoseColdCopies(id);
+  return blocks;
+}
+
+// Whether all of its cold parts are in warm, too.
+bool StackCore::IsWarm(Place place) const {
+  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
+  for (uint32_t part = 0; part < parts; ++part) {
+    const Word word = writer_.word(place, part);
+    if (word.cold_copy() && word.warm_slot() == 0) return false;
+  }
+  return true;
+}
+
+bool StackCore::MayLeaveCold(const PlaceState& state, Place place,
+                             const std::unordered_set<uint64_t>& taken) {
+  if (state.busy()) return false;
+  if (IsWarm(place)) return true;
+  if (state.pins > 0 || !StandsOnly(place, taken)) return false;
+  return MayLeaveWarm(state) && !IsLeased(place);
+}
+
+// Answers how many blocks left the cold tier.
+uint64_t StackCore::LoseColdCopies(uint64_t id) {
+  const auto place = writer_.PlaceOf(id);
+  if (!place) return 0;
+  PlaceState& state = places_.at(id);
+  const bool copies_only = IsWarm(*place);
+  uint64_t blocks = 0;
+  for (uint32_t part = 0; part < state.parts.size(); ++part) {
+    const Word word = writer_.word(*place, part);
+    if (!word.cold_copy()) continue;
+    ++blocks;
+    if (!copies_only) continue;
+    ChangeWord(id, *place, part, word.WithColdCopy(false));
+    QueueErasure(id, part);
+  }
+  if (!copies_only && !DropLeaf(*place)) return 0;
+  if (!copies_only) cold_counters_.evictions += blocks;
+  return blocks;
+}
+
+// Gathers a job, making room for its writes, and sends it off.
+void StackCore::RunColdJob() {
+  if (cold_ == nullptr || job_running_) return;
+  cold_full_ = false;
+  ColdJob job;
+  std::vector<ColdWrite> later;
+  uint64_t bytes = 0;
+  for (ColdWrite& write : planned_writes_) {
+    const uint64_t stored = StoredBytes(write.header);
+    const bool full = !job.writes.empty() &&
+                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
+    if (full) {
+      later.push_back(std::move(write));
+    } else if (MakeColdRoom(bytes + stored)) {
+      bytes += stored;
+      job.writes.push_back(std::move(write));
+    } else {
+      places_.at(write.ref.id).parts[write.ref.part].writing = false;
+      cold_full_ = true;
+    }
+  }
+  planned_writes_ = std::move(later);
+  job.erasures = std::move(erasures_);
+  erasures_.clear();
+  if (cold_full_) SchedulePump();  // who needs a slot now must see what can be dropped
+  if (job.writes.empty() && job.erasures.empty()) return;
+  if (!cold_writable() && job.writes.empty()) {
+    erasures_ = std::move(job.erasures);  // nothing to do with it until it recovers; see Tick
+    return;
+  }
+  job_running_ = true;
+  options_.disk([cold = cold_, host = host_, strand = options_.strand,
+                 weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
+    for (const Erasure& erasure : job.erasures) {
+      const absl::Status status = cold->Erase(erasure.ref);
+      if (!status.ok()) job.failed_erasures.push_back(erasure);
+    }
+    for (ColdWrite& write : job.writes) {
+      write.status =
+          cold->Put(write.header, host->Payload(write.offset, write.header.payload_bytes));
+    }
+    strand([weak, job = std::move(job)]() mutable {
+      if (const auto self = weak.lock()) (*self)->FinishColdJob(std::move(job));
+    });
+  });
+}
+
+void StackCore::FinishColdJob(ColdJob job) {
+  job_running_ = false;
+  bool refused = !job.failed_erasures.empty();
+  for (const Erasure& erasure : job.erasures) {
+    const auto state = places_.find(erasure.ref.id);
+    if (state != places_.end()) state->second.parts[erasure.ref.part].erasing = false;
+  }
+  for (const Erasure& erasure : job.failed_erasures) {
+    const auto state = places_.find(erasure.ref.id);
+    if (state != places_.end()) state->second.parts[erasure.ref.part].erasing = true;
+    erasures_.push_back(erasure);
+  }
+  absl::Status cause;
+  for (const ColdWrite& write : job.writes) {
+    const auto place = writer_.PlaceOf(write.ref.id);
+    TC_CHECK(place.has_value());  // busy places are not dropped
+    PartState& part = places_.at(write.ref.id).parts[write.ref.part];
+    part.writing = false;
+    const Word word = writer_.word(*place, write.ref.part);
+    if (write.status.ok()) {
+      ChangeWord(write.ref.id, *place, write.ref.part, word.WithColdCopy(true));
+      cold_counters_.bytes_in += write.header.payload_bytes;
+      warm_counters_.bytes_out += write.header.payload_bytes;
+    } else if (absl::IsDataLoss(write.status)) {
+      DropSpoiled(write.ref, *place);
+    } else {
+      refused = true;
+      cause = write.status;
+    }
+  }
+  if (refused) {
+    if (cold_writable()) {
+      LogEvent(LogLevel::kWarning, "cold_tier_refused",
+               {{"cause", std::string(cause.message())}, {"retry_s", kColdBackoff.count()}});
+    }
+    cold_refused_until_ = options_.clock->Now() + kColdBackoff;
+  }
+  SchedulePump();
+}
+
+// A warm block whose payload does not fit its header: a client spoiled it, or memory failed.
+void StackCore::DropSpoiled(BlockRef ref, Place place) {
+  ++stats_.corrupt_blocks;
+  LogEvent(LogLevel::kWarning, "warm_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  Movement move{.place = place, .part = ref.part};
+  if (writer_.BeginMove({&move, 1}) == 0) return;  // leased; it is met again
+  host_->Free(uint64_t{move.before.warm_slot()} * kPageBytes);
+  ChangeWord(ref.id, place, ref.part, Word());
+  NoteIncomplete(ref.id);
+  if (!HasBytes(place)) DropLeaf(place);
+}
+
+}  // namespace thermocline

@@ -1,0 +1,223 @@
+// Slots on their way in: reserve, commit, abort.
+#include <algorithm>
+
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t part, uint32_t count,
+                        std::chrono::milliseconds wait, ReserveCallback done) {
+  const auto refuse = [&](absl::Status status) {
+    PostStrand([done = std::move(done), status](StackCore&) { done(status); });
+  };
+  if (closing_) return refuse(absl::UnavailableError("the daemon is shutting down"));
+  const auto client = ClientOf(number);
+  if (!client.ok()) return refuse(client.status());
+  const auto space = SpaceOf(space_number);
+  if (!space.ok()) return refuse(space.status());
+  if (part >= (*space)->part_count()) {
+    return refuse(absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
+                                             std::to_string((*space)->part_count())));
+  }
+  if (count == 0 || count > kMaxSlotsPerReserve) {
+    return refuse(absl::InvalidArgumentError("asked for " + std::to_string(count) +
+                                             " slots; from 1 to " +
+                                             std::to_string(kMaxSlotsPerReserve) + " can be had"));
+  }
+  if (waiters_.size() >= kMaxWaiters) {
+    return refuse(absl::ResourceExhaustedError("too many wait for slots already"));
+  }
+  wait = std::max(wait, std::chrono::milliseconds(0));
+  AddWaiter({.client = number.value,
+             .space = space_number,
+             .part = part,
+             .bytes = (*space)->spec.parts[part].block_bytes,
+             .count = count,
+             .deadline = options_.clock->Now() + wait,
+             .done = std::move(done)});
+}
+
+absl::StatusOr<uint64_t> StackCore::ReservedBytes(ClientNumber client, uint64_t offset) {
+  const auto found = reservations_.find(offset);
+  if (found != reservations_.end() && found->second.client == client.value) {
+    return found->second.bytes;
+  }
+  return absl::FailedPreconditionError("offset " + std::to_string(offset) +
+                                       " is no slot reserved by this session; reserve anew");
+}
+
+absl::Status StackCore::Abort(ClientNumber client, std::span<const uint64_t> offsets) {
+  for (uint64_t offset : offsets) TC_RETURN_IF_ERROR(ReservedBytes(client, offset).status());
+  for (uint64_t offset : offsets) {
+    if (reservations_.erase(offset) > 0) host_->Free(offset);
+  }
+  SchedulePump();
+  return absl::OkStatus();
+}
+
+void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
+  const ProcessRef process = clients_.at(client).process;
+  for (auto at = reservations_.begin(); at != reservations_.end();) {
+    if (at->second.client != client) {
+      ++at;
+      continue;
+    }
+    if (process_gone) {
+      host_->Free(at->first);
+    } else {
+      quarantine_[at->first] = {process, {}};
+    }
+    at = reservations_.erase(at);
+  }
+}
+
+absl::Status StackCore::CheckCommit(const Client& client, const Lease& lease,
+                                    std::span<const Name> names,
+                                    std::span<const CommitItem> items) const {
+  const Space& space = spaces_.at(lease.space);
+  if (items.empty() || names.empty() || names.size() > kMaxNamesPerCall) {
+    return absl::InvalidArgumentError("a commit of " + std::to_string(items.size()) +
+                                      " blocks at " + std::to_string(names.size()) + " names");
+  }
+  std::set<uint64_t> offsets;
+  std::set<std::pair<uint32_t, uint16_t>> blocks;
+  for (const CommitItem& item : items) {
+    const std::string where = "commit of depth " + std::to_string(item.depth) + ", part " +
+                              std::to_string(item.part) + ": ";
+    const auto reserved = reservations_.find(item.offset);
+    if (reserved == reservations_.end() || reserved->second.client != client.area) {
+      return absl::FailedPreconditionError(where + "its slot is not reserved by this session");
+    }
+    if (reserved->second.space != lease.space || reserved->second.part != item.part) {
+      return absl::InvalidArgumentError(where + "its slot was reserved for another part");
+    }
+    const size_t depth = lease.path.size();
+    if (item.depth < depth || item.depth - depth >= names.size()) {
+      return absl::InvalidArgumentError(where + "the lease ends at " + std::to_string(depth) +
+                                        " and " + std::to_string(names.size()) +
+                                        " names were given; match again");
+    }
+    if ((item.depth + 1) % space.block_places != 0) {
+      return absl::InvalidArgumentError(where + "no block of this space ends there");
+    }
+    if (!offsets.insert(item.offset).second || !blocks.insert({item.depth, item.part}).second) {
+      return absl::InvalidArgumentError(where + "it is there twice");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_number,
+                                            std::span<const Name> names,
+                                            std::span<const CommitItem> items) {
+  TC_ASSIGN_OR_RETURN(const Client* client, ClientOf(number));
+  TC_ASSIGN_OR_RETURN(Lease * lease, LeaseOf(number, lease_number));
+  TC_RETURN_IF_ERROR(CheckCommit(*client, *lease, names, items));
+  Space& space = spaces_.at(lease->space);
+  std::vector<const CommitItem*> sorted;
+  for (const CommitItem& item : items) sorted.push_back(&item);
+  std::sort(sorted.begin(), sorted.end(), [](const CommitItem* a, const CommitItem* b) {
+    return a->depth != b->depth ? a->depth < b->depth : a->part < b->part;
+  });
+  const auto first_depth = static_cast<uint32_t>(lease->path.size());
+  std::vector<Place> committed;
+  size_t next = 0;
+  for (uint32_t depth = first_depth; depth <= sorted.back()->depth; ++depth) {
+    TC_ASSIGN_OR_RETURN(const Place place,
+                        FindOrAppend(space, lease->place, names[depth - first_depth]));
+    SetLeasePlace(*lease, place);  // held from here on
+    lease->path.push_back(writer_.IdOf(place));
+    committed.push_back(place);
+    for (; next < sorted.size() && sorted[next]->depth == depth; ++next) {
+      Publish(space, place, *sorted[next]);
+    }
+    PlaceState& state = places_.at(lease->path.back());
+    if (IsComplete(space, state, place)) {
+      incomplete_.erase(lease->path.back());
+    } else {
+      NoteIncomplete(lease->path.back());
+    }
+  }
+  TouchPath(lease->path);
+  LeaseView view{lease_number, static_cast<uint32_t>(lease->path.size()), {}};
+  for (const CommitItem& item : items) {
+    view.blocks.push_back(ViewOf(committed[item.depth - first_depth], item.part));
+  }
+  SchedulePump();
+  return view;
+}
+
+absl::StatusOr<Place> StackCore::FindOrAppend(const Space& space, Place at, const Name& name) {
+  if (const auto there = writer_.FindNext(at, name)) {
+    const uint64_t id = writer_.IdOf(*there);
+    places_.at(id).doomed = false;  // somebody has it again
+    doomed_.erase(id);
+    return *there;
+  }
+  if (places_.size() >= options_.max_places) DropOldest();
+  if (places_.size() >= options_.max_places) {
+    return absl::ResourceExhaustedError("the catalog is full with " +
+                                        std::to_string(places_.size()) + " places, all in use");
+  }
+  const uint64_t id = ++last_id_;
+  auto place = writer_.Append(at, name, id);
+  if (absl::IsResourceExhausted(place.status())) {
+    DropOldest();
+    place = writer_.Append(at, name, id);
+  }
+  TC_RETURN_IF_ERROR(place.status());
+  PlaceState& state = places_[id];
+  state.space = space.number;
+  state.parts.resize(space.part_count());
+  ++spaces_.at(space.number).places;
+  return *place;
+}
+
+// The block takes the offered slot, unless one is warm already. One that nobody has summed since a
+// restart gives way to the new one, which was, unless somebody reads it.
+void StackCore::Publish(const Space& space, Place place, const CommitItem& item) {
+  const uint64_t id = writer_.IdOf(place);
+  PartState& part = places_.at(id).parts[item.part];
+  const uint64_t bytes = reservations_.at(item.offset).bytes;
+  reservations_.erase(item.offset);
+  Word word = writer_.word(place, item.part);
+  if (word.warm_slot() != 0 && !word.checked() && !part.busy() && !(grace_ && part.adopted)) {
+    Movement move{.place = place, .part = item.part};
+    if (writer_.BeginMove({&move, 1}) == 1) {
+      ChangeWord(id, place, item.part, word.WithWarmSlot(0));
+      host_->Free(uint64_t{word.warm_slot()} * kPageBytes);
+      word = word.WithWarmSlot(0);
+    }
+  }
+  if (word.warm_slot() != 0) {
+    host_->Free(item.offset);
+    ++stats_.duplicate_blocks;
+    return;
+  }
+  if (word.cold_copy() && part.checksum != item.checksum) {
+    ChangeWord(id, place, item.part, Word());  // other bytes under this name: the copy is stale
+    QueueErasure(id, item.part);
+    word = Word();
+  }
+  BlockHeader header;
+  header.part = item.part;
+  header.id = id;
+  header.parent_id = writer_.IdOf(writer_.Parent(place));
+  header.payload_bytes = bytes;
+  header.payload_checksum = item.checksum;
+  header.sequence = ++last_sequence_;
+  header.depth = item.depth;
+  header.name = writer_.NameOf(place);
+  header.space = space.fingerprint;
+  header.Seal();
+  host_->Commit(item.offset, header);
+  part.checksum = item.checksum;
+  part.sequence = header.sequence;
+  part.adopted = false;
+  const auto page = static_cast<uint32_t>(item.offset / kPageBytes);
+  ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));
+  ++stats_.committed_blocks;
+  stats_.committed_bytes += bytes;
+}
+
+}  // namespace thermocline

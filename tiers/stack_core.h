@@ -1,0 +1,397 @@
+// The tier stack's one implementation. What it is made of:
+//
+//   catalog    names, words, pins: what is where, and who reads it (catalog/)
+//   warm, cold the tiers; warm is used in place, cold through jobs on the disk executor
+//   policies   two, over the places with warm bytes and over those with cold ones
+//   places_    what else is known of a place, by id
+//
+// All that happens later is done by one function, Pump, which is posted to the strand whenever
+// something has changed: it grants slots to those who wait, frees slots, writes copies to cold,
+// starts promotions and hands out what has arrived. It looks at the state and not at who changed
+// it, so that whatever is under way already is joined and never done twice, and it never waits: a
+// step that cannot be done now is done by the pump that follows the next change, or given up when
+// its deadline has passed.
+//
+//   stack_open.cc      opening, recovery from headers
+//   stack_clients.cc   clients, spaces, match, leases
+//   stack_commit.cc    reserve, commit, abort
+//   stack_movement.cc  slots, eviction from warm, dropping
+//   stack_cold.cc      write-back, eviction from cold
+//   stack_load.cc      promotion, Load, Prefetch
+//   stack_pins.cc      TTL pins and the state file
+//   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
+//   stack_audit.cc     the books checked against each other
+#pragma once
+#include <array>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/process.h"
+#include "base/units.h"
+#include "catalog/writer.h"
+#include "tiers/host_tier.h"
+#include "tiers/policy.h"
+#include "tiers/stack_state.h"
+#include "tiers/tier_stack.h"
+
+namespace thermocline {
+
+inline constexpr uint32_t kMaxReads = 16;            // promotions under way, in all
+inline constexpr uint32_t kMaxReadsPerLoad = 4;      // of one Load
+inline constexpr uint32_t kMaxBatchBlocks = 32;      // of one write job; one is under way at most
+inline constexpr uint64_t kMaxBatchBytes = 8 * MiB;  // but one block at least
+inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
+inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
+inline constexpr uint32_t kMaxWaiters = 4096;
+inline constexpr size_t kMaxPrefetches = 1u << 16;
+inline constexpr size_t kMaxPins = 1u << 16;
+
+/// Thread: one strand, see TierStack.
+class StackCore final : public TierStack {
+ public:
+  /// As TierStack::Open, over a cold tier of the caller's; nullptr: none.
+  static absl::StatusOr<std::unique_ptr<StackCore>> OpenWith(StackOptions options,
+                                                             std::unique_ptr<Tier> cold);
+  ~StackCore() override;
+
+  absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time) override;
+  void RemoveClient(ClientNumber client, bool process_gone) override;
+  void ProcessGone(int pid, uint64_t start_time) override;
+  void ExpireLeases(ClientNumber client) override;
+  void EndGrace() override;
+  absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) override;
+  std::vector<SpaceView> Spaces() const override;
+  absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
+                                  std::span<const Name> names) override;
+  void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;
+  void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
+               std::chrono::milliseconds wait, ReserveCallback done) override;
+  absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
+  absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
+                                   std::span<const CommitItem> items) override;
+  absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) override;
+  absl::Status Release(ClientNumber client, uint64_t lease) override;
+  absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
+                              std::chrono::milliseconds ttl, TierKind tier) override;
+  absl::Status Unpin(uint64_t pin) override;
+  std::vector<PinView> Pins() const override;
+  absl::StatusOr<PrefetchView> Prefetch(uint32_t space, std::span<const Name> names) override;
+  absl::StatusOr<uint64_t> Delete(const Fingerprint& space, std::span<const Name> names) override;
+  void Flush(TierKind tier, FlushCallback done) override;
+  void DropArena(FlushCallback done) override;
+  void Tick() override;
+  void Shutdown(bool drain, DoneCallback done) override;
+  StackStats Stats() const override;
+  int arena_fd() const override { return host_->arena().fd(); }
+  uint64_t arena_bytes() const override { return host_->arena().mapped_bytes(); }
+  uint64_t epoch() const override { return host_->arena().epoch(); }
+  std::span<const std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const override {
+    return host_->Payload(offset, bytes);
+  }
+
+  /// Whether the books agree: every used slot is a block's, a reservation's, a promotion's or in
+  /// quarantine, words and tiers tell the same, counters are what counting gives. Visits
+  /// everything.
+  absl::Status Audit() const;
+
+ private:
+  struct Space {
+    uint32_t number = 0;
+    Fingerprint fingerprint;
+    SpaceSpec spec;
+    Root root;
+    uint32_t block_places = 1;            // places a block
+    std::vector<uint32_t> window_blocks;  // by part; 0: full attention
+    uint64_t places = 0;
+    uint64_t warm_bytes = 0;
+    uint64_t cold_bytes = 0;
+    uint32_t part_count() const { return static_cast<uint32_t>(spec.parts.size()); }
+    /// Whether a match of `blocks` blocks needs this part of its block number `block`.
+    bool Needs(uint32_t part, uint32_t block, uint32_t blocks) const {
+      return window_blocks[part] == 0 || block + window_blocks[part] >= blocks;
+    }
+  };
+  struct PartState {
+    uint64_t checksum = 0;  // of the payload, in whichever tiers it is
+    uint64_t sequence = 0;
+    bool adopted = false;  // its slot was there before this epoch
+    bool reading = false;  // a promotion is under way
+    bool writing = false;  // a copy is being written to cold
+    bool erasing = false;  // the cold copy is queued for erasure, or being erased
+    bool busy() const { return reading || writing; }
+  };
+  struct PlaceState {
+    uint32_t space = 0;
+    uint32_t pins = 0;       // TTL pins of any tier
+    uint32_t warm_pins = 0;  // of these, those of the warm tier
+    bool doomed = false;     // deleted; goes as soon as nobody holds it
+    std::vector<PartState> parts;
+    bool busy() const;
+  };
+  struct Client {
+    ProcessRef process;
+    uint32_t area = 0;
+    Reader reader;
+    std::vector<uint32_t> free_pins;
+    std::set<uint64_t> leases;
+  };
+  struct Lease {
+    uint64_t number = 0;
+    uint32_t client = 0;
+    uint32_t space = 0;
+    uint32_t pin = 0;
+    Place place;
+    std::vector<uint64_t> path;  // ids from the root on; its size is the depth
+  };
+  struct Reservation {
+    uint32_t client = 0;
+    uint32_t space = 0;
+    uint16_t part = 0;
+    uint64_t bytes = 0;
+  };
+  struct Quarantined {
+    ProcessRef process;
+    std::optional<SteadyTime> release_at;  // once the process has come back
+  };
+  /// One who waits for slots: a Reserve, or a promotion when `done` is empty.
+  struct Waiter {
+    uint32_t client = 0;
+    uint32_t space = 0;
+    uint16_t part = 0;
+    uint64_t bytes = 0;
+    uint32_t count = 0;
+    SteadyTime deadline;
+    ReserveCallback done;
+    BlockRef promotion;
+  };
+  struct LoadState {
+    uint64_t lease = 0;
+    std::vector<std::pair<uint32_t, uint16_t>> items;  // (depth, part) in prefix order
+    size_t next_deliver = 0;
+    size_t next_start = 0;
+    ReadyCallback ready;
+    DoneCallback done;
+  };
+  struct Erasure {
+    BlockRef ref;
+    uint64_t bytes = 0;
+  };
+  struct ColdWrite {
+    BlockRef ref;
+    uint64_t offset = 0;
+    BlockHeader header;
+    absl::Status status;
+  };
+  struct ColdJob {
+    std::vector<Erasure> erasures;
+    std::vector<ColdWrite> writes;
+    std::vector<Erasure> failed_erasures;
+  };
+  struct FlushState {
+    TierKind tier = TierKind::kWarm;
+    bool drop = false;  // of warm: without writing
+    uint64_t blocks = 0;
+    FlushCallback done;
+  };
+  struct Counters {
+    uint64_t hits = 0, evictions = 0, promotions = 0, demotions = 0, bytes_in = 0, bytes_out = 0;
+  };
+  StackCore(StackOptions options, std::shared_ptr<HostTier> host, std::shared_ptr<Tier> cold,
+            CatalogMemory memory, std::unique_ptr<Policy> warm_policy,
+            std::unique_ptr<Policy> cold_policy);
+
+  // ---- stack_open.cc
+  struct Found {  // a place as the headers tell it
+    BlockHeader header;
+    std::array<uint64_t, kMaxParts> warm_offset{};
+    std::array<BlockHeader, kMaxParts> warm{};
+    std::array<BlockHeader, kMaxParts> cold{};  // id 0: none
+  };
+  absl::Status Recover(const StackState& state);
+  absl::Status CollectHeaders(std::unordered_map<uint64_t, Found>& found);
+  bool RestorePlace(const Found& found);
+  void ForgetFound(const Found& found);
+  void RestorePins(const StackState& state);
+
+  // ---- stack_clients.cc
+  absl::StatusOr<Client*> ClientOf(ClientNumber client);
+  absl::StatusOr<Lease*> LeaseOf(ClientNumber client, uint64_t lease);
+  absl::StatusOr<Space*> SpaceOf(uint32_t space);
+  Space& AddSpace(const SpaceSpec& spec, Root root);
+  absl::Status CheckFits(const SpaceSpec& spec) const;
+  void EndLease(uint64_t lease);
+  void SetLeasePlace(Lease& lease, Place place);
+  uint32_t UsableBlocks(const Space& space, const std::vector<Place>& path) const;
+  std::vector<Place> PathTo(Place place) const;
+  std::vector<uint64_t> IdsOf(const std::vector<Place>& path) const;
+  BlockView ViewOf(Place place, uint16_t part) const;
+  void TouchPath(std::span<const uint64_t> path);
+  void CountMisses(const Space& space, size_t asked, size_t found, size_t usable);
+
+  // ---- stack_commit.cc
+  absl::Status CheckCommit(const Client& client, const Lease& lease, std::span<const Name> names,
+                           std::span<const CommitItem> items) const;
+  absl::StatusOr<Place> FindOrAppend(const Space& space, Place at, const Name& name);
+  void Publish(const Space& space, Place place, const CommitItem& item);
+  void ReturnReservations(uint32_t client, bool process_gone);
+
+  // ---- stack_movement.cc
+  /// What a walk over the warm policy is after.
+  struct FreeGoal {
+    uint64_t slot_bytes = 0;  // slots of this size; 0: of any
+    uint64_t count = 0;
+    bool drop_dirty = false;  // what has no cold copy may be dropped
+  };
+  /// A place about to leave warm, its words moving.
+  struct Victim {
+    uint64_t id = 0;
+    Place place;
+    bool drop = false;   // with its name, for lack of a cold copy
+    uint64_t slots = 0;  // of the size wanted
+    std::vector<Movement> moves;
+  };
+  void SchedulePump();
+  void Pump();
+  void AddWaiter(Waiter waiter);
+  void ServeWaiters(bool may_come);
+  bool Serve(Waiter& waiter, bool may_come);
+  uint64_t ReserveTarget(uint64_t slot_bytes) const;
+  uint64_t SlotsWanted(uint64_t slot_bytes) const;
+  void KeepReserve();
+  bool MayLeaveWarm(const PlaceState& state) const;
+  uint64_t FreeClean(const FreeGoal& goal);
+  std::optional<Victim> TakeVictim(uint64_t id, const FreeGoal& goal,
+                                   const std::unordered_set<uint64_t>& taken);
+  bool StandsOnly(Place place, const std::unordered_set<uint64_t>& taken) const;
+  void LetGo(Victim& victim);
+  void PlanWrites(const FreeGoal& goal);
+  void PlanWrite(uint64_t id, Place place);
+  void ClearChunkFor(uint64_t bytes);
+  void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
+  bool IsLeased(Place place);
+  bool HasBytes(Place place) const;
+  bool IsComplete(const Space& space, const PlaceState& state, Place place) const;
+  void NoteIncomplete(uint64_t id);
+  bool DropLeaf(Place place);
+  void Forget(const Dropped& dropped);
+  void DropOldest();
+
+  // ---- stack_cold.cc
+  bool cold_writable() const;
+  void QueueErasure(uint64_t id, uint32_t part);
+  bool MakeColdRoom(uint64_t bytes);
+  uint64_t EvictCold(uint64_t bytes);
+  bool IsWarm(Place place) const;
+  bool MayLeaveCold(const PlaceState& state, Place place,
+                    const std::unordered_set<uint64_t>& taken);
+  uint64_t LoseColdCopies(uint64_t id);
+  void RunColdJob();
+  void FinishColdJob(ColdJob job);
+  void DropSpoiled(BlockRef ref, Place place);
+
+  // ---- stack_load.cc
+  void StartPromotion(uint64_t id, uint16_t part);
+  void ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes);
+  void FinishPromotion(BlockRef ref, uint64_t offset,
+                       absl::StatusOr<std::optional<BlockHeader>> result);
+  bool Fits(const BlockHeader& header, BlockRef ref, Place place, const Space& space) const;
+  void EndPromotion(BlockRef ref);
+  void AdvanceLoads();
+  bool AdvanceLoad(LoadState& load);
+  void DeliverLoad(LoadState& load, const Lease& lease);
+  bool StartReads(LoadState& load, const Lease& lease);
+  uint32_t QueuePrefetch(const Space& space, const std::vector<Place>& path, uint32_t blocks);
+  void AdvancePrefetches();
+
+  // ---- stack_pins.cc
+  struct TtlPin {
+    PinView view;
+    uint64_t id = 0;  // of the place
+  };
+  void HoldPin(const TtlPin& pin, int by);
+  absl::Status SaveState();
+  int64_t UnixMs() const;
+  void ExpirePins();
+
+  // ---- stack_admin.cc
+  void DropDoomed();
+  void ExpireIncomplete();
+  void ReleaseQuarantine();
+  void AdvanceFlushes();
+  bool AdvanceFlush(FlushState& flush);
+  uint64_t DropWarm();
+  uint64_t KeptBlocks(TierKind tier) const;
+  absl::Status AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const;
+
+  template <class Function>
+  void PostStrand(Function function);
+
+  const StackOptions options_;
+  const std::shared_ptr<HostTier> host_;  // shared with disk jobs that outlive the stack
+  const std::shared_ptr<Tier> cold_;      // nullptr: off
+  CatalogMemory memory_;
+  Writer writer_;
+  const std::unique_ptr<Policy> warm_policy_;
+  const std::unique_ptr<Policy> cold_policy_;
+  const ProcessRef self_process_;
+  std::shared_ptr<StackCore*> self_;  // what posted tasks hold weakly
+
+  std::map<uint32_t, Space> spaces_;
+  std::map<Fingerprint, uint32_t> space_numbers_;
+  uint32_t last_space_ = 0;
+  std::unordered_map<uint64_t, PlaceState> places_;
+  uint64_t last_id_ = 0;  // epoch << 32 | counter
+  uint64_t last_sequence_ = 0;
+
+  std::map<uint32_t, Client> clients_;
+  uint64_t last_session_ = 0;
+  std::unordered_map<uint64_t, Lease> leases_;
+  uint64_t last_lease_ = 0;
+  std::map<uint64_t, Reservation> reservations_;  // by offset
+  std::map<uint64_t, Quarantined> quarantine_;    // by offset
+  std::map<uint64_t, TtlPin> pins_;
+  uint64_t last_pin_ = 0;
+
+  bool pump_scheduled_ = false;
+  bool progressing_ = false;  // the last pump freed slots, or a job that may do so is under way
+  bool grace_ = false;
+  bool closing_ = false;
+  bool state_saved_ = false;
+  std::deque<Waiter> waiters_;
+  std::set<uint64_t> sizes_;  // slot sizes that were asked for
+  std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
+  uint32_t reads_ = 0;  // promotions begun and not ended
+  std::deque<LoadState> loads_;
+  std::deque<BlockRef> prefetches_;
+  std::vector<ColdWrite> planned_writes_;
+  std::vector<Erasure> erasures_;  // queued for the next job
+  bool job_running_ = false;
+  bool cold_full_ = false;  // the last job found no room
+  std::optional<SteadyTime> cold_refused_until_;
+  std::deque<FlushState> flushes_;
+  std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
+  std::set<uint64_t> doomed_;
+
+  StackStats stats_;
+  Counters warm_counters_;
+  Counters cold_counters_;
+};
+
+template <class Function>
+void StackCore::PostStrand(Function function) {
+  options_.strand(
+      [weak = std::weak_ptr<StackCore*>(self_), function = std::move(function)]() mutable {
+        if (const auto self = weak.lock()) function(**self);
+      });
+}
+
+}  // namespace thermocline

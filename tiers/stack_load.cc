@@ -1,0 +1,218 @@
+// Blocks on their way up: promotion from cold into reserved slots, for a Load or a prefetch. Who
+// waits for a block looks at its state, so that a promotion under way is joined by all.
+#include <algorithm>
+
+#include "base/log.h"
+#include "hashing/checksum.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+void StackCore::StartPromotion(uint64_t id, uint16_t part) {
+  PlaceState& state = places_.at(id);
+  state.parts[part].reading = true;
+  ++reads_;
+  AddWaiter({.bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
+             .count = 1,
+             .deadline = options_.clock->Now() + options_.load_wait,
+             .done = {},
+             .promotion = {id, part}});
+}
+
+// Lands in the reserved slot itself. The payload is summed here once more, whatever tier it is.
+void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
+  promotion_slots_[ref] = offset;
+  options_.disk([cold = cold_, host = host_, strand = options_.strand,
+                 weak = std::weak_ptr<StackCore*>(self_), ref, offset, bytes] {
+    const auto payload = host->Payload(offset, bytes);
+    auto result = cold->Get(ref, payload);
+    if (result.ok() && result->has_value()) {
+      const BlockHeader& header = **result;
+      const bool whole = VerifyHeader(header).ok() && header.payload_bytes == bytes &&
+                         Checksum(payload) == header.payload_checksum;
+      if (!whole) result->reset();
+    }
+    strand([weak, ref, offset, result = std::move(result)]() mutable {
+      if (const auto self = weak.lock()) {
+        (*self)->FinishPromotion(ref, offset, std::move(result));
+      }
+    });
+  });
+}
+
+void StackCore::EndPromotion(BlockRef ref) {
+  places_.at(ref.id).parts[ref.part].reading = false;
+  --reads_;
+  SchedulePump();
+}
+
+bool StackCore::Fits(const BlockHeader& header, BlockRef ref, Place place,
+                     const Space& space) const {
+  return header.id == ref.id && header.part == ref.part &&
+         header.parent_id == writer_.IdOf(writer_.Parent(place)) &&
+         header.depth + 1 == writer_.Depth(place) && header.name == writer_.NameOf(place) &&
+         header.space == space.fingerprint &&
+         header.payload_checksum == places_.at(ref.id).parts[ref.part].checksum;
+}
+
+void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
+                                absl::StatusOr<std::optional<BlockHeader>> result) {
+  promotion_slots_.erase(ref);
+  const auto place = writer_.PlaceOf(ref.id);
+  TC_CHECK(place.has_value());  // busy places are not dropped
+  PlaceState& state = places_.at(ref.id);
+  const Word word = writer_.word(*place, ref.part);
+  const bool fits =
+      result.ok() && result->has_value() && Fits(**result, ref, *place, spaces_.at(state.space));
+  if (fits && word.warm_slot() == 0 && word.cold_copy()) {
+    host_->Commit(offset, **result);
+    ChangeWord(ref.id, *place, ref.part,
+               word.WithWarmSlot(static_cast<uint32_t>(offset / kPageBytes)).WithChecked(true));
+    ++warm_counters_.promotions;
+    warm_counters_.bytes_in += (*result)->payload_bytes;
+    cold_counters_.bytes_out += (*result)->payload_bytes;
+  } else {
+    host_->Free(offset);
+  }
+  EndPromotion(ref);
+  if (fits || word.warm_slot() != 0) return;  // a commit may have been faster
+  if (!result.ok()) {
+    ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kIoError)];
+    LogEvent(LogLevel::kWarning, "cold_read_failed",
+             {{"id", ref.id}, {"cause", std::string(result.status().message())}});
+    return;
+  }
+  ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kCorrupt)];
+  ++stats_.corrupt_blocks;
+  LogEvent(LogLevel::kWarning, "cold_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  if (word.cold_copy()) {
+    ChangeWord(ref.id, *place, ref.part, word.WithColdCopy(false));
+    QueueErasure(ref.id, ref.part);
+  }
+  NoteIncomplete(ref.id);
+  if (!HasBytes(*place)) DropLeaf(*place);
+}
+
+void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback ready,
+                     DoneCallback done) {
+  const auto lease = LeaseOf(client, lease_number);
+  if (!lease.ok() || closing_) {
+    const absl::Status status =
+        closing_ ? absl::UnavailableError("the daemon is shutting down") : lease.status();
+    PostStrand([done = std::move(done), status](StackCore&) { done(status); });
+    return;
+  }
+  LoadState load{.lease = lease_number, .ready = std::move(ready), .done = std::move(done)};
+  const Space& space = spaces_.at((*lease)->space);
+  const auto blocks = static_cast<uint32_t>((*lease)->path.size() / space.block_places);
+  for (uint32_t block = 0; block < blocks; ++block) {
+    for (uint16_t part = 0; part < space.part_count(); ++part) {
+      if (!space.Needs(part, block, blocks)) continue;
+      load.items.emplace_back((block + 1) * space.block_places - 1, part);
+    }
+  }
+  loads_.push_back(std::move(load));
+  SchedulePump();
+}
+
+void StackCore::AdvanceLoads() {
+  std::deque<LoadState> loads = std::move(loads_);
+  loads_.clear();
+  for (LoadState& load : loads) {
+    if (!AdvanceLoad(load)) loads_.push_back(std::move(load));
+  }
+}
+
+// True when it is over.
+bool StackCore::AdvanceLoad(LoadState& load) {
+  if (const auto lease = leases_.find(load.lease); lease != leases_.end()) {
+    DeliverLoad(load, lease->second);
+  }
+  const auto lease = leases_.find(load.lease);  // the callback may have released it
+  if (lease == leases_.end()) {
+    load.done(absl::CancelledError("the lease has ended"));
+    return true;
+  }
+  const bool ended = StartReads(load, lease->second);
+  if (!ended && load.next_deliver < load.items.size()) return false;
+  load.done(absl::OkStatus());
+  return true;
+}
+
+void StackCore::DeliverLoad(LoadState& load, const Lease& lease) {
+  std::vector<BlockView> ready;
+  for (; load.next_deliver < load.items.size(); ++load.next_deliver) {
+    const auto [depth, part] = load.items[load.next_deliver];
+    const Place place = *writer_.PlaceOf(lease.path[depth]);
+    if (!writer_.word(place, part).readable_warm()) break;
+    ready.push_back(ViewOf(place, part));
+  }
+  load.next_start = std::max(load.next_start, load.next_deliver);
+  if (!ready.empty()) load.ready(std::move(ready));
+}
+
+// Keeps a few reads ahead of what was delivered. True when the next block cannot be had: it is
+// nowhere, or was read in vain.
+bool StackCore::StartReads(LoadState& load, const Lease& lease) {
+  uint32_t under_way = 0;
+  for (size_t i = load.next_deliver; i < load.items.size(); ++i) {
+    const auto [depth, part] = load.items[i];
+    const uint64_t id = lease.path[depth];
+    const Word word = writer_.word(*writer_.PlaceOf(id), part);
+    const bool reading = places_.at(id).parts[part].reading;
+    if (reading) ++under_way;
+    if (reading || word.readable_warm()) {
+      load.next_start = std::max(load.next_start, i + 1);
+      continue;
+    }
+    const bool in_vain = i < load.next_start;
+    if (in_vain || !word.cold_copy()) return i == load.next_deliver;
+    if (under_way >= kMaxReadsPerLoad || reads_ >= kMaxReads) return false;
+    StartPromotion(id, part);
+    load.next_start = i + 1;
+    ++under_way;
+  }
+  return false;
+}
+
+uint32_t StackCore::QueuePrefetch(const Space& space, const std::vector<Place>& path,
+                                  uint32_t blocks) {
+  uint32_t queued = 0;
+  for (uint32_t block = 0; block < blocks; ++block) {
+    const Place place = path[size_t{block + 1} * space.block_places - 1];
+    for (uint16_t part = 0; part < space.part_count(); ++part) {
+      const Word word = writer_.word(place, part);
+      if (!space.Needs(part, block, blocks) || word.warm_slot() != 0 || !word.cold_copy()) continue;
+      if (prefetches_.size() >= kMaxPrefetches) return queued;
+      prefetches_.push_back({writer_.IdOf(place), part});
+      ++queued;
+    }
+  }
+  if (queued > 0) SchedulePump();
+  return queued;
+}
+
+// With the reads that the loads leave over.
+void StackCore::AdvancePrefetches() {
+  while (!prefetches_.empty() && reads_ < kMaxReadsPerLoad && !closing_) {
+    const BlockRef ref = prefetches_.front();
+    prefetches_.pop_front();
+    const auto place = writer_.PlaceOf(ref.id);
+    if (!place) continue;
+    const Word word = writer_.word(*place, ref.part);
+    if (word.warm_slot() != 0 || !word.cold_copy()) continue;
+    if (!places_.at(ref.id).parts[ref.part].reading) StartPromotion(ref.id, ref.part);
+  }
+}
+
+absl::StatusOr<StackCore::PrefetchView> StackCore::Prefetch(uint32_t space_number,
+                                                            std::span<const Name> names) {
+  TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(space_number));
+  const Writer::Found found = writer_.Find(space->root, names);
+  const std::vector<Place> path = PathTo(found.place);
+  const uint32_t blocks = UsableBlocks(*space, path);
+  TouchPath(IdsOf(path));
+  return PrefetchView{blocks * space->block_places, QueuePrefetch(*space, path, blocks)};
+}
+
+}  // namespace thermocline

@@ -1,0 +1,425 @@
+// How slots come free and blocks go down: granting slots, leaf-first eviction from warm, write-back
+// to cold ahead of need, eviction from cold, dropping names.
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/log.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kReserveDivisor = 20;     // 5% of a size's slots are kept free,
+constexpr uint64_t kLeastReserve = 2;        // but two at least,
+constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
+constexpr size_t kPlacesToDrop = 64;
+
+uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
+
+}  // namespace
+
+void StackCore::SchedulePump() {
+  if (pump_scheduled_) return;
+  pump_scheduled_ = true;
+  PostStrand([](StackCore& core) {
+    core.pump_scheduled_ = false;
+    core.Pump();
+  });
+}
+
+void StackCore::Pump() {
+  AdvanceLoads();
+  AdvancePrefetches();
+  ServeWaiters(true);
+  KeepReserve();
+  if (cold_ != nullptr && erasures_.empty() && !job_running_) {
+    const TierUsage usage = cold_->Usage();
+    if (usage.used_bytes > usage.capacity_bytes) MakeColdRoom(0);  // the capacity was lowered
+  }
+  ServeWaiters(progressing_);
+  AdvanceFlushes();
+  RunColdJob();
+}
+
+// ---- who waits for slots
+
+void StackCore::AddWaiter(Waiter waiter) {
+  sizes_.insert(SlabAllocator::SlotBytes(waiter.bytes));
+  const auto delay = waiter.deadline - options_.clock->Now();
+  waiters_.push_back(std::move(waiter));
+  if (delay > delay.zero()) {
+    options_.strand_at(delay, [weak = std::weak_ptr<StackCore*>(self_)] {
+      if (const auto self = weak.lock()) (*self)->SchedulePump();
+    });
+  }
+  SchedulePump();
+}
+
+// In the order in which they came, by size; whoever cannot be served holds up the others of its
+// size. What cannot come any more is not waited for: a promotion gives up, a Reserve takes what
+// there is.
+void StackCore::ServeWaiters(bool may_come) {
+  std::set<uint64_t> held_up;
+  std::deque<Waiter> still;
+  std::deque<Waiter> waiting = std::move(waiters_);
+  waiters_.clear();
+  for (Waiter& waiter : waiting) {
+    const uint64_t slot_bytes = SlabAllocator::SlotBytes(waiter.bytes);
+    if (!closing_ && held_up.contains(slot_bytes) && options_.clock->Now() < waiter.deadline) {
+      still.push_back(std::move(waiter));
+    } else if (!Serve(waiter, may_come)) {
+      held_up.insert(slot_bytes);
+      still.push_back(std::move(waiter));
+    }
+  }
+  for (Waiter& waiter : waiters_) still.push_back(std::move(waiter));
+  waiters_ = std::move(still);
+}
+
+bool StackCore::Serve(Waiter& waiter, bool may_come) {
+  const bool late = closing_ || options_.clock->Now() >= waiter.deadline;
+  const uint64_t free = host_->FreeSlots(waiter.bytes);
+  const bool is_promotion = !waiter.done;
+  if (free < waiter.count && !late && (may_come || (free == 0 && !is_promotion))) return false;
+  const auto owner = is_promotion ? self_process_ : clients_.at(waiter.client).process;
+  std::vector<uint64_t> offsets;
+  absl::Status status = absl::ResourceExhaustedError(
+      "no slot for " + std::to_string(waiter.bytes) +
+      " bytes came free in time: the arena is full of blocks in use; go on uncached");
+  if (closing_) status = absl::UnavailableError("the daemon is shutting down");
+  while (!closing_ && offsets.size() < waiter.count) {
+    const auto offset = host_->Reserve(waiter.bytes, owner);
+    if (!offset.ok()) status = offset.status();
+    if (!offset.ok() || !offset->has_value()) break;
+    offsets.push_back(**offset);
+  }
+  if (is_promotion) {
+    if (offsets.empty()) {
+      ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kNoSlot)];
+      EndPromotion(waiter.promotion);
+    } else {
+      ReadBlock(waiter.promotion, offsets[0], waiter.bytes);
+    }
+    return true;
+  }
+  for (uint64_t offset : offsets) {
+    reservations_[offset] = {waiter.client, waiter.space, waiter.part, waiter.bytes};
+  }
+  if (offsets.empty()) {
+    ++stats_.refused_reserves;
+    waiter.done(status);
+  } else {
+    waiter.done(std::move(offsets));
+  }
+  return true;
+}
+
+uint64_t StackCore::ReserveTarget(uint64_t slot_bytes) const {
+  const uint64_t slots = options_.warm_capacity_bytes / slot_bytes;
+  return std::min(std::max(kLeastReserve, slots / kReserveDivisor), slots / kMostReserveDivisor);
+}
+
+uint64_t StackCore::SlotsWanted(uint64_t slot_bytes) const {
+  uint64_t wanted = 0;
+  for (const Waiter& waiter : waiters_) {
+    if (SlabAllocator::SlotBytes(waiter.bytes) == slot_bytes) wanted += waiter.count;
+  }
+  return wanted;
+}
+
+// ---- warm
+
+// Clean victims leave at once; dirty ones are written first and leave with a later pump.
+void StackCore::KeepReserve() {
+  progressing_ = false;
+  for (const uint64_t slot_bytes : sizes_) {
+    const uint64_t wanted = SlotsWanted(slot_bytes);
+    const uint64_t target = wanted + ReserveTarget(slot_bytes);
+    const uint64_t free = host_->FreeSlots(slot_bytes);
+    if (free >= target) continue;
+    const bool drop = cold_ == nullptr || !cold_writable() || cold_full_;
+    const uint64_t freed = FreeClean({slot_bytes, target - free, drop});
+    if (freed > 0) progressing_ = true;
+    if (free + freed >= target) continue;
+    if (!drop) PlanWrites({slot_bytes, target - free - freed, false});
+    if (free + freed < wanted && planned_writes_.empty() && !job_running_ && freed == 0) {
+      ClearChunkFor(slot_bytes);
+    }
+  }
+  if (progressing_ && !waiters_.empty()) SchedulePump();  // to see whether that was all
+  if (!planned_writes_.empty() || job_running_) progressing_ = true;
+}
+
+bool StackCore::MayLeaveWarm(const PlaceState& state) const {
+  if (state.busy() || state.warm_pins > 0) return false;
+  return !grace_ || std::none_of(state.parts.begin(), state.parts.end(),
+                                 [](const PartState& part) { return part.adopted; });
+}
+
+// Walks leaf first and lets go of places of which all warm parts have a cold copy; with drop_dirty
+// also of those that would be lost, if nothing stands behind them. Answers how many slots of the
+// wanted size came free.
+uint64_t StackCore::FreeClean(const FreeGoal& goal) {
+  std::vector<Victim> victims;
+  std::unordered_set<uint64_t> taken;
+  uint64_t slots = 0;
+  warm_policy_->Victims([&](uint64_t id) {
+    if (slots >= goal.count) return Policy::Answer::kStop;
+    auto victim = TakeVictim(id, goal, taken);
+    if (!victim) return Policy::Answer::kSkip;
+    taken.insert(id);
+    slots += victim->slots;
+    victims.push_back(std::move(*victim));
+    return Policy::Answer::kTake;
+  });
+  for (Victim& victim : victims) LetGo(victim);
+  return slots;
+}
+
+std::optional<StackCore::Victim> StackCore::TakeVictim(uint64_t id, const FreeGoal& goal,
+                                                       const std::unordered_set<uint64_t>& taken) {
+  const PlaceState& state = places_.at(id);
+  if (!MayLeaveWarm(state)) return std::nullopt;
+  Victim victim{.id = id, .place = *writer_.PlaceOf(id)};
+  const Space& space = spaces_.at(state.space);
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
+    const Word word = writer_.word(victim.place, part);
+    if (word.warm_slot() == 0) continue;
+    if (!word.cold_copy()) victim.drop = true;
+    const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+    if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
+    victim.moves.push_back({.place = victim.place, .part = part});
+  }
+  if (victim.slots == 0) return std::nullopt;
+  if (victim.drop && (!goal.drop_dirty || state.pins > 0)) return std::nullopt;
+  if (victim.drop && !StandsOnly(victim.place, taken)) return std::nullopt;
+  const size_t granted = writer_.BeginMove(victim.moves);
+  if (granted == victim.moves.size()) return victim;
+  for (const Movement& move : victim.moves) {
+    if (move.granted) writer_.FinishMove(move.place, move.part, move.before);
+  }
+  return std::nullopt;
+}
+
+// Whether nothing stands behind the place but what is about to go.
+bool StackCore::StandsOnly(Place place, const std::unordered_set<uint64_t>& taken) const {
+  bool only = true;
+  writer_.VisitChildren(place,
+                        [&](Place child) { only = only && taken.contains(writer_.IdOf(child)); });
+  return only;
+}
+
+void StackCore::LetGo(Victim& victim) {
+  if (victim.drop) {
+    for (const Movement& move : victim.moves) {
+      writer_.FinishMove(move.place, move.part, move.before);
+    }
+    if (DropLeaf(victim.place)) warm_counters_.evictions += victim.moves.size();
+    return;
+  }
+  for (const Movement& move : victim.moves) {
+    host_->Free(OffsetOf(move.before));
+    ChangeWord(victim.id, move.place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
+    places_.at(victim.id).parts[move.part].adopted = false;
+    ++warm_counters_.demotions;
+  }
+}
+
+// Copies that will be needed: of the victims to come, in their order.
+void StackCore::PlanWrites(const FreeGoal& goal) {
+  uint64_t slots = 0;
+  warm_policy_->Victims([&](uint64_t id) {
+    if (slots >= goal.count || planned_writes_.size() >= kMaxBatchBlocks) {
+      return Policy::Answer::kStop;
+    }
+    const PlaceState& state = places_.at(id);
+    const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
+                                     [](const PartState& part) { return part.reading; });
+    if (reading || state.warm_pins > 0 || state.doomed) return Policy::Answer::kSkip;
+    if (!state.busy() && (!MayLeaveWarm(state) || IsLeased(*writer_.PlaceOf(id)))) {
+      return Policy::Answer::kSkip;
+    }
+    const Space& space = spaces_.at(state.space);
+    const Place place = *writer_.PlaceOf(id);
+    for (uint32_t part = 0; part < space.part_count(); ++part) {
+      const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+      if (writer_.word(place, part).warm_slot() == 0) continue;
+      if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++slots;
+    }
+    PlanWrite(id, place);
+    return Policy::Answer::kTake;
+  });
+}
+
+void StackCore::PlanWrite(uint64_t id, Place place) {
+  PlaceState& state = places_.at(id);
+  for (uint32_t part = 0; part < state.parts.size(); ++part) {
+    const Word word = writer_.word(place, part);
+    if (word.warm_slot() == 0 || word.cold_copy()) continue;
+    if (state.parts[part].busy() || state.parts[part].erasing) continue;
+    state.parts[part].writing = true;
+    planned_writes_.push_back({.ref = {id, static_cast<uint16_t>(part)},
+                               .offset = OffsetOf(word),
+                               .header = host_->HeaderAt(OffsetOf(word)),
+                               .status = {}});
+  }
+}
+
+// Another slot size has all the chunks: the one that is easiest to empty is emptied, whoever is in
+// it. What has a cold copy leaves, what has none is written; without a cold tier the oldest blocks
+// of any size go until a chunk comes free.
+void StackCore::ClearChunkFor(uint64_t bytes) {
+  const std::vector<uint64_t> offsets = host_->OffsetsToClearFor(bytes);
+  if (offsets.empty()) return;
+  if (cold_ == nullptr || !cold_writable()) {
+    if (FreeClean({0, offsets.size(), true}) > 0) progressing_ = true;
+    return;
+  }
+  for (uint64_t offset : offsets) {
+    if (planned_writes_.size() >= kMaxBatchBlocks) break;
+    const BlockHeader header = host_->HeaderAt(offset);
+    const auto place = writer_.PlaceOf(header.id);
+    if (!place) continue;
+    const Word word = writer_.word(*place, header.part);
+    PlaceState& state = places_.at(header.id);
+    if (word.warm_slot() == 0 || OffsetOf(word) != offset || !MayLeaveWarm(state)) continue;
+    if (!word.cold_copy()) {
+      if (!IsLeased(*place)) PlanWrite(header.id, *place);
+      continue;
+    }
+    Victim victim{.id = header.id, .place = *place};
+    victim.moves.push_back({.place = *place, .part = header.part});
+    if (writer_.BeginMove(victim.moves) == 0) continue;
+    LetGo(victim);
+    progressing_ = true;
+  }
+}
+
+// ---- words and names
+
+void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
+  const Word old = writer_.word(place, part);
+  if (old.moving()) {
+    writer_.FinishMove(place, part, word);
+  } else {
+    writer_.SetWord(place, part, word);
+  }
+  Space& space = spaces_.at(places_.at(id).space);
+  const uint64_t bytes = space.spec.parts[part].block_bytes;
+  if (old.warm_slot() != 0) space.warm_bytes -= bytes;
+  if (word.warm_slot() != 0) space.warm_bytes += bytes;
+  if (old.cold_copy()) space.cold_bytes -= bytes;
+  if (word.cold_copy()) space.cold_bytes += bytes;
+  bool warm = false;
+  bool cold = false;
+  for (uint32_t other = 0; other < space.part_count(); ++other) {
+    const Word now = writer_.word(place, other);
+    warm = warm || now.warm_slot() != 0;
+    cold = cold || now.cold_copy();
+  }
+  const uint64_t parent = writer_.IdOf(writer_.Parent(place));
+  if (warm != warm_policy_->Contains(id)) {
+    warm ? warm_policy_->Insert(id, parent) : warm_policy_->Remove(id);
+  }
+  if (cold != cold_policy_->Contains(id)) {
+    cold ? cold_policy_->Insert(id, parent) : cold_policy_->Remove(id);
+  }
+}
+
+// By asking for a move that is called off at once; a place without bytes holds nothing up.
+bool StackCore::IsLeased(Place place) {
+  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
+  for (uint32_t part = 0; part < parts; ++part) {
+    if (writer_.word(place, part).empty()) continue;
+    Movement move{.place = place, .part = part};
+    if (writer_.BeginMove({&move, 1}) == 0) return true;
+    writer_.FinishMove(place, part, move.before);
+    return false;
+  }
+  return false;
+}
+
+bool StackCore::HasBytes(Place place) const {
+  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
+  for (uint32_t part = 0; part < parts; ++part) {
+    if (!writer_.word(place, part).empty()) return true;
+  }
+  return false;
+}
+
+bool StackCore::IsComplete(const Space& space, const PlaceState& state, Place place) const {
+  if (writer_.Depth(place) % space.block_places != 0)
+    return HasBytes(place) || !writer_.IsLeaf(place);
+  for (uint32_t part = 0; part < state.parts.size(); ++part) {
+    if (space.window_blocks[part] == 0 && writer_.word(place, part).empty()) return false;
+  }
+  return HasBytes(place);
+}
+
+void StackCore::NoteIncomplete(uint64_t id) { incomplete_.try_emplace(id, options_.clock->Now()); }
+
+// Drops a place that nothing stands behind, and then what it leaves without bytes above it. False
+// when it may not go: leased, busy, pinned, or no leaf.
+bool StackCore::DropLeaf(Place place) {
+  bool dropped_first = false;
+  while (!writer_.IsRoot(place) && writer_.IsLeaf(place)) {
+    const uint64_t id = writer_.IdOf(place);
+    const PlaceState& state = places_.at(id);
+    if (state.busy() || state.pins > 0 || (dropped_first && HasBytes(place))) break;
+    const Place parent = writer_.Parent(place);
+    const DropResult result = writer_.Drop({&place, 1});
+    if (result.dropped.empty()) {
+      if (!HasBytes(place)) NoteIncomplete(id);
+      break;
+    }
+    for (const Dropped& dropped : result.dropped) Forget(dropped);
+    dropped_first = true;
+    place = parent;
+  }
+  return dropped_first;
+}
+
+void StackCore::Forget(const Dropped& dropped) {
+  Space& space = spaces_.at(places_.at(dropped.id).space);
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
+    const Word word = dropped.words[part];
+    const uint64_t bytes = space.spec.parts[part].block_bytes;
+    if (word.warm_slot() != 0) {
+      host_->Free(OffsetOf(word));
+      space.warm_bytes -= bytes;
+    }
+    if (word.cold_copy()) {
+      erasures_.push_back({{dropped.id, static_cast<uint16_t>(part)}, bytes + sizeof(BlockHeader)});
+      space.cold_bytes -= bytes;
+    }
+  }
+  --space.places;
+  warm_policy_->Remove(dropped.id);
+  cold_policy_->Remove(dropped.id);
+  places_.erase(dropped.id);
+  incomplete_.erase(dropped.id);
+  doomed_.erase(dropped.id);
+}
+
+// Room for names: the oldest that can go, cold ones first.
+void StackCore::DropOldest() {
+  size_t dropped = 0;
+  for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
+    std::vector<uint64_t> oldest;
+    policy->Victims([&](uint64_t id) {
+      if (oldest.size() == kPlacesToDrop) return Policy::Answer::kStop;
+      const PlaceState& state = places_.at(id);
+      const bool may_go = MayLeaveWarm(state) && state.pins == 0;
+      if (!may_go) return Policy::Answer::kSkip;
+      oldest.push_back(id);
+      return Policy::Answer::kTake;
+    });
+    for (uint64_t id : oldest) {
+      const auto place = writer_.PlaceOf(id);
+      if (place && DropLeaf(*place)) ++dropped;
+    }
+    if (dropped > 0) return;
+  }
+}
+
+}  // namespace thermocline

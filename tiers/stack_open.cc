@@ -1,0 +1,227 @@
+// Opening a stack: state file, tiers, and the tree rebuilt from the headers in both tiers by ids
+// and names alone. Headers are sorted by depth; a block whose parent is missing, whose space nobody
+// knows, or whose name another place has taken, is dropped.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/log.h"
+#include "base/process.h"
+#include "tiers/disk_tier.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint32_t kPlacesPerNode = 8;  // as few as in bad trees; nodes cost nothing until used
+constexpr int kEpochShift = 32;
+
+std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
+
+absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch) {
+  return CatalogMemory::Create({.node_count = options.max_places / kPlacesPerNode + 1024,
+                                .area_count = options.max_clients,
+                                .pins_per_area = options.max_leases_per_client + 1},
+                               epoch);
+}
+
+// Ids hold the epoch that gave them; a new epoch is above all of them.
+absl::StatusOr<uint64_t> LeastEpoch(const StackState& state, Tier* cold) {
+  uint64_t epoch = state.epoch + 1;
+  if (cold == nullptr) return epoch;
+  TC_RETURN_IF_ERROR(cold->ForEach([&](const BlockHeader& header) {
+    epoch = std::max(epoch, (header.id >> kEpochShift) + 1);
+    return true;
+  }));
+  return epoch;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
+  std::unique_ptr<Tier> cold;
+  if (options.cold_capacity_bytes > 0) {
+    TC_ASSIGN_OR_RETURN(cold, DiskTier::Open({.directory = options.data_dir,
+                                              .capacity_bytes = options.cold_capacity_bytes}));
+  }
+  return StackCore::OpenWith(std::move(options), std::move(cold));
+}
+
+absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions options,
+                                                               std::unique_ptr<Tier> cold) {
+  TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
+  if (options.chunk_bytes == 0) options.chunk_bytes = kDefaultChunkBytes;
+  TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(StatePath(options)));
+  TC_ASSIGN_OR_RETURN(const uint64_t least_epoch, LeastEpoch(state, cold.get()));
+  TC_ASSIGN_OR_RETURN(auto host, HostTier::Open({.arena_path = options.arena_path,
+                                                 .capacity_bytes = options.warm_capacity_bytes,
+                                                 .chunk_bytes = options.chunk_bytes,
+                                                 .least_epoch = least_epoch,
+                                                 .capacity_option = "warm_capacity"}));
+  TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch()));
+  TC_ASSIGN_OR_RETURN(auto warm_policy, MakePolicy(options.policy));
+  TC_ASSIGN_OR_RETURN(auto cold_policy, MakePolicy(options.policy));
+  std::unique_ptr<StackCore> core(new StackCore(std::move(options), std::move(host),
+                                                std::move(cold), std::move(memory),
+                                                std::move(warm_policy), std::move(cold_policy)));
+  TC_RETURN_IF_ERROR(core->Recover(state));
+  TC_RETURN_IF_ERROR(Annotate(core->SaveState(), "data directory"));
+  core->SchedulePump();
+  return core;
+}
+
+StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
+                     std::shared_ptr<Tier> cold, CatalogMemory memory,
+                     std::unique_ptr<Policy> warm_policy, std::unique_ptr<Policy> cold_policy)
+    : options_(std::move(options)),
+      host_(std::move(host)),
+      cold_(std::move(cold)),
+      memory_(std::move(memory)),
+      writer_(memory_.catalog()),
+      warm_policy_(std::move(warm_policy)),
+      cold_policy_(std::move(cold_policy)),
+      self_process_{::getpid(), ProcessStartTime(::getpid()).value_or(0)},
+      self_(std::make_shared<StackCore*>(this)) {}
+
+StackCore::~StackCore() = default;
+
+absl::Status StackCore::Recover(const StackState& state) {
+  last_id_ = epoch() << kEpochShift;
+  std::unordered_map<uint64_t, Found> found;
+  TC_RETURN_IF_ERROR(CollectHeaders(found));
+  for (const SpaceSpec& spec : state.spaces) {
+    const Fingerprint fingerprint = FingerprintOf(spec);
+    const bool used = std::any_of(found.begin(), found.end(), [&](const auto& entry) {
+      return entry.second.header.space == fingerprint;
+    });
+    if (!used || space_numbers_.contains(fingerprint)) continue;
+    TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
+    AddSpace(spec, root);
+  }
+  std::vector<const Found*> sorted;
+  for (const auto& [id, entry] : found) sorted.push_back(&entry);
+  std::sort(sorted.begin(), sorted.end(), [](const Found* a, const Found* b) {
+    if (a->header.depth != b->header.depth) return a->header.depth < b->header.depth;
+    return a->header.id > b->header.id;  // of two with one name the later
+  });
+  uint64_t dropped = 0;
+  for (const Found* entry : sorted) {
+    if (RestorePlace(*entry)) continue;
+    ForgetFound(*entry);
+    ++dropped;
+  }
+  for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
+  grace_ = warm_policy_->size() > 0 || !quarantine_.empty();
+  RestorePins(state);
+  LogEvent(LogLevel::kInfo, "stack_opened",
+           {{"epoch", epoch()},
+            {"places", places_.size()},
+            {"warm_blocks", host_->Usage().block_count},
+            {"cold_blocks", cold_ ? cold_->Usage().block_count : 0},
+            {"dropped_places", dropped},
+            {"quarantined_slots", quarantine_.size()}});
+  return absl::OkStatus();
+}
+
+absl::Status StackCore::CollectHeaders(std::unordered_map<uint64_t, Found>& found) {
+  const auto collect = [&](const BlockHeader& header) -> Found* {
+    last_sequence_ = std::max(last_sequence_, header.sequence);
+    const auto [at, fresh] = found.try_emplace(header.id);
+    Found& entry = at->second;
+    if (fresh) entry.header = header;
+    const BlockHeader& first = entry.header;
+    const bool same = first.parent_id == header.parent_id && first.depth == header.depth &&
+                      first.name == header.name && first.space == header.space;
+    return same ? &entry : nullptr;
+  };
+  std::vector<uint64_t> misfits;
+  host_->ForEachSlot([&](uint64_t offset, const BlockHeader& header) {
+    Found* entry = collect(header);
+    if (entry == nullptr) {
+      misfits.push_back(offset);
+      return;
+    }
+    entry->warm[header.part] = header;
+    entry->warm_offset[header.part] = offset;
+  });
+  for (uint64_t offset : misfits) host_->Free(offset);
+  if (cold_ == nullptr) return absl::OkStatus();
+  return cold_->ForEach([&](const BlockHeader& header) {
+    Found* entry = collect(header);
+    if (entry == nullptr) {
+      erasures_.push_back({{header.id, header.part}, StoredBytes(header)});
+    } else {
+      entry->cold[header.part] = header;
+    }
+    return true;
+  });
+}
+
+// All of a place or nothing: a part that its space does not have makes the place suspect.
+bool StackCore::RestorePlace(const Found& found) {
+  const BlockHeader& header = found.header;
+  const auto number = space_numbers_.find(header.space);
+  if (number == space_numbers_.end()) return false;
+  Space& space = spaces_.at(number->second);
+  if ((header.depth + 1) % space.block_places != 0) return false;
+  for (uint32_t part = 0; part < kMaxParts; ++part) {
+    for (const BlockHeader* block : {&found.warm[part], &found.cold[part]}) {
+      if (block->id == 0) continue;
+      if (part >= space.part_count()) return false;
+      if (block->payload_bytes != space.spec.parts[part].block_bytes) return false;
+    }
+  }
+  Place parent = Writer::RootPlace(space.root);
+  if (header.parent_id != 0) {
+    const auto place = writer_.PlaceOf(header.parent_id);
+    if (!place || writer_.RootOf(*place) != space.root) return false;
+    parent = *place;
+  }
+  if (writer_.Depth(parent) != header.depth) return false;
+  const auto place = writer_.Append(parent, header.name, header.id);
+  if (!place.ok()) return false;
+  ++space.places;
+  PlaceState& state = places_[header.id];
+  state.space = space.number;
+  state.parts.resize(space.part_count());
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
+    const BlockHeader& warm = found.warm[part];
+    const BlockHeader& cold = found.cold[part];
+    const bool is_warm = warm.id != 0;
+    const bool stale = is_warm && cold.id != 0 && cold.payload_checksum != warm.payload_checksum;
+    const bool is_cold = cold.id != 0 && !stale;
+    if (!is_warm && !is_cold) continue;
+    state.parts[part].checksum = (is_warm ? warm : cold).payload_checksum;
+    state.parts[part].sequence = (is_warm ? warm : cold).sequence;
+    state.parts[part].adopted = is_warm;
+    const auto page = static_cast<uint32_t>(found.warm_offset[part] / kPageBytes);
+    ChangeWord(header.id, *place, part, Word().WithWarmSlot(page).WithColdCopy(is_cold));
+    if (stale) QueueErasure(header.id, part);
+  }
+  if (!IsComplete(space, state, *place)) NoteIncomplete(header.id);
+  return true;
+}
+
+void StackCore::ForgetFound(const Found& found) {
+  for (uint32_t part = 0; part < kMaxParts; ++part) {
+    if (found.warm[part].id != 0) host_->Free(found.warm_offset[part]);
+    if (found.cold[part].id != 0) {
+      erasures_.push_back(
+          {{found.header.id, static_cast<uint16_t>(part)}, StoredBytes(found.cold[part])});
+    }
+  }
+}
+
+void StackCore::RestorePins(const StackState& state) {
+  const int64_t now = UnixMs();
+  for (const StackState::Pin& pin : state.pins) {
+    last_pin_ = std::max(last_pin_, pin.pin);
+    if (pin.expires_unix_ms <= now || !places_.contains(pin.place_id)) continue;
+    TtlPin restored{{pin.pin, pin.space, pin.depth, pin.expires_unix_ms, pin.tier}, pin.place_id};
+    HoldPin(restored, +1);
+    pins_.emplace(pin.pin, restored);
+  }
+}
+
+}  // namespace thermocline

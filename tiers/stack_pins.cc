@@ -1,0 +1,105 @@
+// Pins with a time to live, and the state file that they and the spaces are kept in.
+#include <algorithm>
+
+#include "base/file_util.h"
+#include "base/log.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+int64_t StackCore::UnixMs() const {
+  const auto since = options_.clock->WallNow().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+}
+
+absl::Status StackCore::SaveState() {
+  StackState state;
+  state.epoch = epoch();
+  for (const auto& [number, space] : spaces_) state.spaces.push_back(space.spec);
+  for (const auto& [number, pin] : pins_) {
+    state.pins.push_back(
+        {number, pin.id, pin.view.space, pin.view.depth, pin.view.expires_unix_ms, pin.view.tier});
+  }
+  const absl::Status saved =
+      WriteFileAtomically(options_.data_dir + "/state.json", FormatState(state));
+  state_saved_ = saved.ok();
+  return saved;
+}
+
+void StackCore::HoldPin(const TtlPin& pin, int by) {
+  const auto found = places_.find(pin.id);
+  if (found == places_.end()) return;
+  found->second.pins += by;
+  if (pin.view.tier == TierKind::kWarm) found->second.warm_pins += by;
+}
+
+absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
+                                                  std::span<const Name> names,
+                                                  std::chrono::milliseconds ttl, TierKind tier) {
+  TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(space_number));
+  if (ttl.count() <= 0) {
+    return absl::InvalidArgumentError("a pin needs a time to live above 0");
+  }
+  if (tier != TierKind::kNone && tier != TierKind::kWarm) {
+    return absl::InvalidArgumentError("a pin is of any tier or of the warm one");
+  }
+  if (pins_.size() >= kMaxPins) {
+    return absl::ResourceExhaustedError("there are " + std::to_string(pins_.size()) +
+                                        " pins already; remove some");
+  }
+  std::vector<Place> path = PathTo(writer_.Find(space->root, names).place);
+  const uint32_t blocks = UsableBlocks(*space, path);
+  path.resize(size_t{blocks} * space->block_places);
+  if (path.empty()) return absl::NotFoundError("nothing of this path is here; there is no pin");
+  const std::vector<uint64_t> ids = IdsOf(path);
+  TtlPin pin{{++last_pin_, space->fingerprint, static_cast<uint32_t>(path.size()),
+              UnixMs() + ttl.count(), tier},
+             ids.back()};
+  HoldPin(pin, +1);
+  pins_.emplace(pin.view.pin, pin);
+  const absl::Status saved = SaveState();
+  if (!saved.ok()) {
+    HoldPin(pin, -1);
+    pins_.erase(pin.view.pin);
+    return Annotate(saved, "the pin was not stored");
+  }
+  TouchPath(ids);
+  if (tier == TierKind::kWarm) QueuePrefetch(*space, path, blocks);
+  return pin.view;
+}
+
+absl::Status StackCore::Unpin(uint64_t number) {
+  const auto found = pins_.find(number);
+  if (found == pins_.end()) {
+    return absl::NotFoundError("pin " + std::to_string(number) + " is not there or has expired");
+  }
+  HoldPin(found->second, -1);
+  pins_.erase(found);
+  SchedulePump();
+  return Annotate(SaveState(), "the pin is gone, but may be back after a restart");
+}
+
+std::vector<StackCore::PinView> StackCore::Pins() const {
+  std::vector<PinView> views;
+  for (const auto& [number, pin] : pins_) views.push_back(pin.view);
+  return views;
+}
+
+void StackCore::ExpirePins() {
+  const int64_t now = UnixMs();
+  const size_t expired = std::erase_if(pins_, [&](const auto& entry) {
+    const TtlPin& pin = entry.second;
+    if (pin.view.expires_unix_ms > now) return false;
+    LogEvent(LogLevel::kInfo, "pin_expired",
+             {{"pin", entry.first}, {"space", pin.view.space.Hex()}, {"depth", pin.view.depth}});
+    HoldPin(pin, -1);
+    return true;
+  });
+  if (expired == 0 && state_saved_) return;
+  const absl::Status saved = SaveState();
+  if (!saved.ok()) {
+    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(saved.message())}});
+  }
+}
+
+}  // namespace thermocline
