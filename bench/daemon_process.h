@@ -1,0 +1,41 @@
+// A daemon of the benchmark's own: the thermoclined beside this program, on directories of its own,
+// stopped by pid.
+#pragma once
+#include <sys/types.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+
+namespace thermocline::bench {
+
+/// Owner: stops the daemon and removes its directories in the destructor.
+class DaemonProcess {
+ public:
+  struct Options {
+    std::string warm_capacity = "1GiB";
+    std::string cold_capacity = "2GiB";
+  };
+
+  /// Returns once the daemon answers. Errors: what it printed when it does not.
+  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const Options& options);
+  ~DaemonProcess();
+  DaemonProcess(const DaemonProcess&) = delete;
+  DaemonProcess& operator=(const DaemonProcess&) = delete;
+
+  std::string socket_path() const { return (directory_ / "thermocline.sock").string(); }
+  /// On the file system of the cold tier.
+  const std::filesystem::path& directory() const { return directory_; }
+  pid_t pid() const { return pid_; }
+
+ private:
+  DaemonProcess() = default;
+
+  std::filesystem::path directory_;
+  std::filesystem::path arena_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace thermocline::bench

@@ -1,0 +1,59 @@
+#include "bench/report.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace thermocline::bench {
+
+void Report::Add(Row row) {
+  std::printf("%-34s %-12s %12.2f %-9s", row.name.c_str(), row.metric.c_str(), row.value,
+              row.unit.c_str());
+  if (!row.against.empty()) std::printf(" %6.2f of %s", row.ratio, row.against.c_str());
+  std::printf("\n");
+  std::fflush(stdout);
+  rows_.push_back(std::move(row));
+}
+
+absl::Status Report::WriteJson(const std::string& path) const {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Row& row : rows_) {
+    rows.push_back({{"case", row.name},
+                    {"metric", row.metric},
+                    {"value", row.value},
+                    {"unit", row.unit},
+                    {"against", row.against},
+                    {"ratio", row.ratio}});
+  }
+  std::ofstream file(path);
+  file << rows.dump(1) << "\n";
+  file.close();
+  if (!file) return absl::UnavailableError("cannot write " + path);
+  return absl::OkStatus();
+}
+
+double Median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<ptrdiff_t>((values.size() - 1) / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Arguments ParseArguments(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--quick") {
+      arguments.quick = true;
+    } else if (word == "--json" && i + 1 < argc) {
+      arguments.json = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: %s [--quick] [--json FILE]\n", argv[0]);
+      std::exit(2);
+    }
+  }
+  return arguments;
+}
+
+}  // namespace thermocline::bench

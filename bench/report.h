@@ -1,0 +1,57 @@
+// What every benchmark prints: rows of a figure, the limit or peer that was measured beside it in
+// the same run, and their ratio. Machines differ and are shared, so a ratio is what travels.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace thermocline::bench {
+
+struct Row {
+  std::string name;    // "warm/tokens:1024"; `case` in JSON
+  std::string metric;  // "ttft", "throughput"
+  double value = 0;
+  std::string unit;     // "ms", "tokens/s", "MiB/s"
+  std::string against;  // what it is compared with; empty: nothing
+  double ratio = 0;     // ours / theirs
+};
+
+class Report {
+ public:
+  /// Prints the row at once, so that a long run shows its progress.
+  void Add(Row row);
+  /// Writes all rows as JSON, as DESIGN's bench/run.sh reads them: [{"case", "metric", "value",
+  /// "unit", "against", "ratio"}].
+  absl::Status WriteJson(const std::string& path) const;
+
+ private:
+  std::vector<Row> rows_;
+};
+
+/// The middle of `values`, which are not empty; the lower one of two.
+double Median(std::vector<double> values);
+
+/// Milliseconds that `body` takes.
+template <class Body>
+double Milliseconds(Body&& body);
+
+/// The command line that every benchmark has: --json FILE, --quick.
+struct Arguments {
+  std::string json;
+  bool quick = false;  // tiny sizes, to show in a test that it runs
+};
+/// Exits with 2 and a message on anything else.
+Arguments ParseArguments(int argc, char** argv);
+
+}  // namespace thermocline::bench
+
+#include <chrono>
+
+template <class Body>
+double thermocline::bench::Milliseconds(Body&& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}

@@ -1,0 +1,300 @@
+// Warm blocks through the public client API: put (reserve, fill, commit) and get (match, copy out,
+// release), one block a call and sixteen, from 64 KiB to 4 MiB. Measured beside them in the same
+// run: memcpy of the same bytes by one thread between buffers larger than the caches, which is the
+// limit of a copied read, and a real Redis over its unix socket.
+#include <hiredis/hiredis.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "base/units.h"
+#include "bench/daemon_process.h"
+#include "bench/report.h"
+#include "client/client.h"
+#include "kernels/aligned_buffer.h"
+
+extern char** environ;
+
+namespace thermocline::bench {
+namespace {
+
+constexpr size_t kBatch = 16;
+constexpr size_t kKeyBytes = 16;
+
+/// Larger than the last cache several times over, walked in a ring, so that every copy meets cold
+/// memory.
+class Ring {
+ public:
+  static absl::StatusOr<Ring> Make(size_t bytes) {
+    TC_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Make(bytes));
+    std::memset(buffer.data(), 0x5a, bytes);  // touched now, not when it is timed
+    Ring ring;
+    ring.buffer_ = std::move(buffer);
+    return ring;
+  }
+  std::byte* Next(size_t bytes) {
+    if (at_ + bytes > buffer_.size_bytes()) at_ = 0;
+    std::byte* result = buffer_.data() + at_;
+    at_ += bytes;
+    return result;
+  }
+
+ private:
+  AlignedBuffer buffer_;
+  size_t at_ = 0;
+};
+
+/// A redis-server on a unix socket alone, without persistence. Not there: no process, and the rows
+/// are left out, visibly.
+class Redis {
+ public:
+  explicit Redis(const std::filesystem::path& directory) {
+    const std::string socket = (directory / "redis.sock").string();
+    const std::vector<std::string> words = {
+        "redis-server", "--port", "0",     "--unixsocket",     socket,      "--save",   "",
+        "--appendonly", "no",     "--dir", directory.string(), "--logfile", "/dev/null"};
+    std::vector<char*> argv;
+    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    if (posix_spawnp(&pid_, argv[0], nullptr, nullptr, argv.data(), environ) != 0) return;
+    for (int i = 0; i < 500 && context_ == nullptr; ++i) {
+      context_ = redisConnectUnix(socket.c_str());
+      if (context_ != nullptr && context_->err != 0) {
+        redisFree(context_);
+        context_ = nullptr;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    }
+  }
+  ~Redis() {
+    if (context_ != nullptr) redisFree(context_);
+    if (pid_ > 0) {
+      kill(pid_, SIGTERM);
+      waitpid(pid_, nullptr, 0);
+    }
+  }
+  Redis(const Redis&) = delete;
+  Redis& operator=(const Redis&) = delete;
+
+  bool there() const { return context_ != nullptr; }
+  void AppendSet(const std::string& key, const std::byte* value, size_t bytes) {
+    redisAppendCommand(context_, "SET %b %b", key.data(), key.size(), value, bytes);
+  }
+  void AppendGet(const std::string& key) {
+    redisAppendCommand(context_, "GET %b", key.data(), key.size());
+  }
+  /// The next reply's bytes, copied to `into` as an engine would; false when it is not that many.
+  bool TakeValue(std::byte* into, size_t bytes) {
+    redisReply* reply = Take();
+    const bool right = reply != nullptr && reply->type == REDIS_REPLY_STRING && reply->len == bytes;
+    if (right) std::memcpy(into, reply->str, bytes);
+    freeReplyObject(reply);
+    return right;
+  }
+  bool TakeOk() {
+    redisReply* reply = Take();
+    const bool right = reply != nullptr && reply->type == REDIS_REPLY_STATUS;
+    freeReplyObject(reply);
+    return right;
+  }
+  void FlushAll() { freeReplyObject(redisCommand(context_, "FLUSHALL")); }
+
+ private:
+  redisReply* Take() {
+    void* reply = nullptr;
+    return redisGetReply(context_, &reply) == REDIS_OK ? static_cast<redisReply*>(reply) : nullptr;
+  }
+  pid_t pid_ = -1;
+  redisContext* context_ = nullptr;
+};
+
+std::string KeyOf(size_t number) {
+  std::string key = std::to_string(number);
+  key.resize(kKeyBytes, '.');
+  return key;
+}
+
+class WarmBench {
+ public:
+  WarmBench(Space space, Redis& redis, Ring& source, Ring& target, size_t bytes, size_t blocks,
+            Report& report)
+      : space_(std::move(space)),
+        redis_(redis),
+        source_(source),
+        target_(target),
+        bytes_(bytes),
+        blocks_(blocks),
+        report_(report) {}
+
+  absl::Status Run() {
+    memcpy_ms_ = Milliseconds([&] {
+      for (size_t i = 0; i < blocks_; ++i) {
+        std::memcpy(target_.Next(bytes_), source_.Next(bytes_), bytes_);
+      }
+    });
+    Add("memcpy", 1, memcpy_ms_, 0);
+    for (const size_t batch : {size_t{1}, kBatch}) {
+      absl::Status status;
+      const double redis_put = redis_.there() ? RedisPut(batch) : 0;
+      const double redis_get = redis_.there() ? RedisGet(batch) : 0;
+      if (redis_put < 0 || redis_get < 0) return absl::InternalError("redis answered wrongly");
+      const double put = Milliseconds([&] { status = Put(batch); });
+      TC_RETURN_IF_ERROR(status);
+      const double get = Milliseconds([&] { status = Get(batch, true); });
+      TC_RETURN_IF_ERROR(status);
+      const double in_place = Milliseconds([&] { status = Get(batch, false); });
+      TC_RETURN_IF_ERROR(status);
+      Add("put", batch, put, redis_put);
+      Add("get_copied", batch, get, redis_get);
+      Add("get_in_place", batch, in_place, redis_get);
+      if (redis_.there()) redis_.FlushAll();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  void Add(const std::string& what, size_t batch, double ms, double redis_ms) {
+    const double mib_per_s = static_cast<double>(blocks_ * bytes_) / MiB / (ms / 1e3);
+    const std::string name =
+        what + "/" + std::to_string(bytes_ / KiB) + "KiB/batch:" + std::to_string(batch);
+    report_.Add({name, "throughput", mib_per_s, "MiB/s", "memcpy", memcpy_ms_ / ms});
+    if (redis_ms > 0) {
+      report_.Add({name, "throughput", mib_per_s, "MiB/s", "redis", redis_ms / ms});
+    }
+  }
+
+  /// Paths of `batch` places each, named apart for each batch size.
+  std::vector<std::string> Names(size_t first, size_t batch) const {
+    std::vector<std::string> names;
+    for (size_t i = 0; i < batch; ++i) names.push_back(KeyOf(batch * 1'000'000 + first + i));
+    return names;
+  }
+
+  absl::Status Put(size_t batch) {
+    for (size_t i = 0; i < blocks_; i += batch) {
+      TC_ASSIGN_OR_RETURN(Lease lease, space_.Match(std::vector<std::string>()));
+      std::vector<Reservation> slots;
+      while (slots.size() < batch) {
+        TC_ASSIGN_OR_RETURN(auto granted,
+                            space_.Reserve(static_cast<uint32_t>(batch - slots.size()), 0,
+                                           std::chrono::milliseconds(1000)));
+        for (Reservation& slot : granted) slots.push_back(std::move(slot));
+      }
+      for (Reservation& slot : slots) {
+        std::memcpy(slot.bytes().data(), source_.Next(bytes_), bytes_);
+      }
+      TC_RETURN_IF_ERROR(lease.Commit(Names(i, batch), std::move(slots)));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Get(size_t batch, bool copy) {
+    for (size_t i = 0; i < blocks_; i += batch) {
+      TC_ASSIGN_OR_RETURN(Lease lease, space_.Match(Names(i, batch)));
+      if (lease.depth() != batch) return absl::InternalError("a block that was put is not there");
+      for (size_t k = 0; k < batch; ++k) {
+        const std::span<const std::byte> view = lease.View(static_cast<uint32_t>(k));
+        if (view.size() != bytes_) return absl::InternalError("a block is not readable");
+        if (copy) {
+          std::memcpy(target_.Next(bytes_), view.data(), bytes_);
+        } else {
+          Read(view);
+        }
+      }
+      if (!lease.StillValid()) return absl::InternalError("a lease ended early");
+    }
+    return absl::OkStatus();
+  }
+
+  static void Read(std::span<const std::byte> view) {
+    const auto* words = reinterpret_cast<const uint64_t*>(view.data());
+    uint64_t sum = 0;
+    for (size_t i = 0; i < view.size() / sizeof(uint64_t); ++i) sum += words[i];
+    volatile uint64_t keep = sum;
+    (void)keep;
+  }
+
+  double RedisPut(size_t batch) {
+    bool right = true;
+    const double ms = Milliseconds([&] {
+      for (size_t i = 0; i < blocks_; i += batch) {
+        for (size_t k = 0; k < batch; ++k) {
+          redis_.AppendSet(KeyOf(i + k), source_.Next(bytes_), bytes_);
+        }
+        for (size_t k = 0; k < batch; ++k) right = redis_.TakeOk() && right;
+      }
+    });
+    return right ? ms : -1;
+  }
+
+  double RedisGet(size_t batch) {
+    bool right = true;
+    const double ms = Milliseconds([&] {
+      for (size_t i = 0; i < blocks_; i += batch) {
+        for (size_t k = 0; k < batch; ++k) redis_.AppendGet(KeyOf(i + k));
+        for (size_t k = 0; k < batch; ++k) {
+          right = redis_.TakeValue(target_.Next(bytes_), bytes_) && right;
+        }
+      }
+    });
+    return right ? ms : -1;
+  }
+
+  Space space_;
+  Redis& redis_;
+  Ring& source_;
+  Ring& target_;
+  const size_t bytes_;
+  const size_t blocks_;
+  Report& report_;
+  double memcpy_ms_ = 0;
+};
+
+SpaceSpec SpecOf(size_t bytes) {
+  SpaceSpec spec;
+  spec.model = "bench";
+  spec.kv_dtype = "bytes";
+  spec.layers = spec.kv_heads = spec.head_dim = 1;
+  spec.parts = {{.name = "all", .block_bytes = bytes}};
+  spec.layout = "opaque.v1";
+  spec.opaque_names = true;
+  spec.key_bytes = kKeyBytes;
+  return spec;
+}
+
+absl::Status Run(const Arguments& arguments) {
+  TC_ASSIGN_OR_RETURN(const auto daemon,
+                      DaemonProcess::Start({.warm_capacity = "4GiB", .cold_capacity = "0"}));
+  TC_ASSIGN_OR_RETURN(const auto client, Client::Connect({.socket_path = daemon->socket_path(),
+                                                          .client_name = "bench_warm"}));
+  Redis redis(daemon->directory());
+  if (!redis.there()) std::printf("SKIPPED: redis (no redis-server on PATH)\n");
+  const size_t ring_bytes = arguments.quick ? 8 * MiB : 256 * MiB;
+  TC_ASSIGN_OR_RETURN(Ring source, Ring::Make(ring_bytes));
+  TC_ASSIGN_OR_RETURN(Ring target, Ring::Make(ring_bytes));
+  Report report;
+  for (size_t bytes : {64 * KiB, 256 * KiB, 1 * MiB, 4 * MiB}) {
+    TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SpecOf(bytes)));
+    const size_t blocks =
+        std::max(kBatch, (arguments.quick ? 4 * MiB : 256 * MiB) / bytes / kBatch * kBatch);
+    WarmBench bench(space, redis, source, target, bytes, blocks, report);
+    TC_RETURN_IF_ERROR(bench.Run());
+  }
+  return arguments.json.empty() ? absl::OkStatus() : report.WriteJson(arguments.json);
+}
+
+}  // namespace
+}  // namespace thermocline::bench
+
+int main(int argc, char** argv) {
+  const absl::Status status =
+      thermocline::bench::Run(thermocline::bench::ParseArguments(argc, argv));
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "bench_warm: %s\n", std::string(status.message()).c_str());
+  return 1;
+}

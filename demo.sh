@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets everything up, builds, and shows the main job on this machine: a real language model answers questions about a long
+# document, and skips reading the document again because a daemon kept its KV cache.
+#   ./demo.sh [--json FILE]
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+"$top/deploy/setup.sh"
+[ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null
+cmake --build "$top/build/release" --target thermoclined thermoctl thermocline-engine
+exec python3 "$top/deploy/demo/demo.py" "$top" "$@"

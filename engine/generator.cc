@@ -1,0 +1,135 @@
+#include "engine/generator.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace thermocline {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+double SecondsSince(SteadyClock::time_point start) {
+  return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
+
+/// The ids so far, how many of them have their KV in place, and the logits after the last.
+class Generation {
+ public:
+  Generation(Transformer& transformer, KvDtype dtype, KvSequence& kv,
+             const GenerateRequest& request)
+      : transformer_(transformer),
+        dtype_(dtype),
+        kv_(kv),
+        request_(request),
+        ids_(request.prompt_ids),
+        logits_(transformer.config().vocab) {}
+
+  absl::Status CheckRoom() const {
+    if (ids_.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
+    const size_t context = transformer_.config().context_length;
+    if (ids_.size() <= context && request_.max_tokens <= context - ids_.size()) {
+      return absl::OkStatus();
+    }
+    return absl::OutOfRangeError(
+        "the prompt's " + std::to_string(ids_.size()) + " tokens and " +
+        std::to_string(request_.max_tokens) + " new ones are more than the context of " +
+        std::to_string(context) + "; shorten the prompt, ask for fewer, or give --context");
+  }
+
+  void Begin() { held_ = request_.recompute_everything ? 0 : kv_.Begin(ids_); }
+
+  /// Computes every id that is not held yet, and again what the cache lost meanwhile.
+  absl::Status ComputeRest() {
+    if (request_.recompute_everything) held_ = 0;
+    while (true) {
+      TC_RETURN_IF_ERROR(kv_.Extend(ids_.size()));
+      const size_t total = ids_.size() - held_;
+      std::function<void(size_t)> progress;
+      if (request_.on_prefill && total > 1) {
+        progress = [&](size_t done) { request_.on_prefill(done, total); };
+      }
+      TC_RETURN_IF_ERROR(
+          transformer_.Forward({.tokens = std::span<const int32_t>(ids_).subspan(held_),
+                                .position = static_cast<int>(held_),
+                                .blocks = kv_.blocks(),
+                                .kv_dtype = dtype_,
+                                .logits = logits_,
+                                .progress = progress}));
+      if (kv_.Intact()) break;
+      // The logits need one id computed at least, even where every row could be kept.
+      held_ = std::min(kv_.Recover(), ids_.size() - 1);
+      ++recoveries_;
+    }
+    held_ = ids_.size();
+    return absl::OkStatus();
+  }
+
+  /// Publishes what is computed. The loss of the cache shows at the next ComputeRest.
+  void Publish() {
+    if (request_.recompute_everything) return;
+    kv_.Commit(std::span<const int32_t>(ids_).first(held_));
+    if (kv_.Intact()) return;
+    held_ = std::min(kv_.Recover(), ids_.size() - 1);
+    ++recoveries_;
+  }
+
+  void Append(int32_t id) { ids_.push_back(id); }
+  std::span<const float> logits() const { return logits_; }
+  size_t held() const { return held_; }
+  size_t recoveries() const { return recoveries_; }
+
+ private:
+  Transformer& transformer_;
+  const KvDtype dtype_;
+  KvSequence& kv_;
+  const GenerateRequest& request_;
+  std::vector<int32_t> ids_;
+  std::vector<float> logits_;
+  size_t held_ = 0;  // tokens whose KV is in place
+  size_t recoveries_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype, KvSequence& kv,
+                                        const GenerateRequest& request) {
+  TC_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Make(request.sampling));
+  Generation generation(transformer, dtype, kv, request);
+  TC_RETURN_IF_ERROR(generation.CheckRoom());
+
+  GenerateResult result;
+  const auto start = SteadyClock::now();
+  generation.Begin();
+  result.cached_tokens = generation.held();
+  result.cached_by_tier = kv.cached_by_tier();
+  const auto prefill_start = SteadyClock::now();
+  SteadyClock::time_point decode_start;
+  while (result.output_ids.size() < request.max_tokens) {
+    TC_RETURN_IF_ERROR(generation.ComputeRest());
+    const int32_t id = sampler.Sample(generation.logits());
+    if (result.ttft_ms == 0) {
+      decode_start = SteadyClock::now();
+      result.ttft_ms = SecondsSince(start) * 1e3;
+      result.prefill_tokens_per_s =
+          static_cast<double>(request.prompt_ids.size() - result.cached_tokens) /
+          SecondsSince(prefill_start);
+    }
+    bool ended = std::count(request.end_ids.begin(), request.end_ids.end(), id) != 0;
+    if (!ended) {
+      result.output_ids.push_back(id);
+      ended = request.on_token && !request.on_token(id);
+      generation.Append(id);
+    }
+    generation.Publish();  // behind the token, so that nobody waits for it
+    if (ended) break;
+  }
+  if (result.output_ids.size() > 1) {
+    result.decode_tokens_per_s =
+        static_cast<double>(result.output_ids.size() - 1) / SecondsSince(decode_start);
+  }
+  result.uncached_blocks = kv.uncached_blocks();
+  result.recoveries = generation.recoveries();
+  return result;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,162 @@
+#include "engine/kv_sequence.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace thermocline {
+namespace {
+
+// Slots asked for at once: enough that a long prompt costs few messages, few enough that one prompt
+// does not empty the daemon's reserve of free slots.
+constexpr size_t kReserveAtOnce = 64;
+// A prefill may wait for the daemon to demote something; it costs less than computing the same
+// blocks again next time.
+constexpr std::chrono::milliseconds kReserveWait{20};
+
+}  // namespace
+
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry,
+                  const Sha256Digest& weights, std::string model_name) {
+  SpaceSpec spec;
+  spec.model = std::move(model_name);
+  std::copy(weights.begin(), weights.end(), spec.weights_sha256.begin());
+  spec.kv_dtype = KvDtypeName(geometry.dtype);
+  spec.layers = config.layers;
+  spec.kv_heads = config.kv_heads;
+  spec.head_dim = config.head_dim;
+  spec.block_tokens = geometry.block_tokens;
+  spec.parts = {{.name = "layers 0-" + std::to_string(config.layers - 1),
+                 .block_bytes = geometry.block_bytes()}};
+  spec.layout = "lkht.v1";  // kernels/kv_geometry.h
+  spec.rope = std::string(config.rope_layout == RopeLayout::kHalves ? "halves" : "adjacent") +
+              " base=" + std::to_string(config.rope_base);
+  return spec;
+}
+
+size_t KvSequence::Begin(std::span<const int32_t> ids) {
+  Clear();
+  cached_by_tier_.clear();
+  if (!space_ || ids.empty()) return 0;
+  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1));
+  if (!lease.ok()) return 0;
+  lease_.emplace(*std::move(lease));
+  if (!lease_->Load().ok()) {
+    lease_.reset();
+    return 0;
+  }
+  for (size_t i = 0; i < leased(); ++i) {
+    const std::span<const std::byte> bytes = lease_->View(i);
+    if (bytes.empty()) break;  // damaged, and depth() says so now
+    pointers_.push_back(const_cast<std::byte*>(bytes.data()));
+    cached_by_tier_[BlockTierName(lease_->Find(i)->matched_tier)] += kBlockTokens;
+  }
+  TC_CHECK(pointers_.size() == leased());
+  return pointers_.size() * kBlockTokens;
+}
+
+absl::Status KvSequence::Extend(size_t tokens) {
+  const size_t needed = BlocksOf(tokens);
+  while (pointers_.size() < needed && lease_ && private_count_ == 0) {
+    const auto count = static_cast<uint32_t>(std::min(needed - pointers_.size(), kReserveAtOnce));
+    auto slots = space_->Reserve(count, 0, kReserveWait);
+    if (!slots.ok() || slots->empty()) break;  // full, or gone: private pages from here on
+    for (Reservation& slot : *slots) {
+      pointers_.push_back(slot.bytes().data());
+      reserved_.push_back(std::move(slot));
+    }
+  }
+  while (pointers_.size() < needed) {
+    TC_ASSIGN_OR_RETURN(std::byte * page, pages_.Allocate());
+    pointers_.push_back(page);
+    ++private_count_;
+    if (space_) ++uncached_blocks_;
+  }
+  return absl::OkStatus();
+}
+
+void KvSequence::Commit(std::span<const int32_t> computed) {
+  if (!lease_ || lost_) return;
+  const size_t begin = leased();
+  const size_t end = std::min(computed.size() / kBlockTokens, pointers_.size() - private_count_);
+  if (end <= begin) return;
+  const auto cut = reserved_.begin() + static_cast<ptrdiff_t>(end - begin);
+  std::vector<Reservation> slots(std::make_move_iterator(reserved_.begin()),
+                                 std::make_move_iterator(cut));
+  reserved_.erase(reserved_.begin(), cut);
+  const auto names = computed.subspan(begin * kBlockTokens, (end - begin) * kBlockTokens);
+  if (!lease_->Commit(names, std::move(slots)).ok()) {
+    lost_ = true;
+    return;
+  }
+  for (size_t i = begin; i < end;
+       ++i) {  // where another client was first, the block is another one, of the same bytes
+    const std::span<const std::byte> bytes = lease_->View(i);
+    if (bytes.empty()) {
+      lost_ = true;
+      return;
+    }
+    pointers_[i] = const_cast<std::byte*>(bytes.data());
+  }
+}
+
+bool KvSequence::Intact() {
+  if (!lease_) return true;
+  if (lost_ || !lease_->StillValid()) return false;
+  // While the lease still lasts, a lost daemon costs a copy and no computing.
+  return client_->Connected() || Detach();
+}
+
+size_t KvSequence::Recover() {
+  if (lease_ &&
+      lost_) {  // a commit failed: its slots are gone, what was leased before may still be right
+    pointers_.resize(leased());
+    private_count_ = 0;
+    lost_ = false;
+    reserved_.clear();
+  }
+  if (Detach()) return pointers_.size() * kBlockTokens;
+  Clear();
+  LeaveCache();
+  return 0;
+}
+
+bool KvSequence::Detach() {
+  if (!lease_) return true;
+  std::vector<std::byte*> copies;
+  const size_t shared = pointers_.size() - private_count_;
+  for (size_t i = 0; i < shared; ++i) {
+    absl::StatusOr<std::byte*> page = pages_.Allocate();
+    if (!page.ok()) break;
+    std::memcpy(*page, pointers_[i], pages_.geometry().block_bytes());
+    copies.push_back(*page);
+  }
+  if (copies.size() < shared || !lease_->StillValid()) {
+    for (std::byte* page : copies) pages_.Free(page);
+    return false;
+  }
+  std::copy(copies.begin(), copies.end(), pointers_.begin());
+  private_count_ = pointers_.size();
+  LeaveCache();
+  return true;
+}
+
+void KvSequence::LeaveCache() {
+  lease_.reset();
+  reserved_.clear();
+  space_.reset();
+}
+
+void KvSequence::Clear() {
+  for (size_t i = pointers_.size() - private_count_; i < pointers_.size(); ++i) {
+    pages_.Free(pointers_[i]);
+  }
+  pointers_.clear();
+  private_count_ = 0;
+  reserved_.clear();
+  lease_.reset();
+  lost_ = false;
+}
+
+}  // namespace thermocline

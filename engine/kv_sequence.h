@@ -1,0 +1,88 @@
+// The KV blocks of one sequence, wherever they lie. With a daemon they are its own: a cached prefix
+// is leased and attended to in place, new tokens are computed straight into reserved slots of the
+// arena, and every full block is committed, the generated tokens' too, so that the next turn finds
+// it. Without one, or once the arena has no slot to give, they are private pages, and nothing else
+// changes.
+//
+//   leased ... leased | reserved ... reserved | private ... private
+//
+// The cache may vanish at any time: a daemon dies, a lease ends because this process was stopped
+// for a minute. So whoever computes with these blocks asks Intact() afterwards; if not, the result
+// is void, Recover() says how many tokens are still held, and the rest is computed again.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "client/client.h"
+#include "engine/paged_kv.h"
+#include "engine/weights.h"
+
+namespace thermocline {
+
+/// The space of a model's KV as this engine computes it.
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry,
+                  const Sha256Digest& weights, std::string model_name);
+
+/// Thread: one at a time.
+/// Owner:  borrows `pages` and `client`, which outlive it.
+class KvSequence {
+ public:
+  /// Without a daemon: private pages alone.
+  explicit KvSequence(PrivateBlocks& pages) : pages_(pages) {}
+  KvSequence(PrivateBlocks& pages, Client& client, Space space)
+      : pages_(pages), client_(&client), space_(std::move(space)) {}
+  ~KvSequence() { Clear(); }
+  KvSequence(const KvSequence&) = delete;
+  KvSequence& operator=(const KvSequence&) = delete;
+
+  /// Starts anew with the longest cached prefix of `ids` that leaves at least one id to compute.
+  /// Returns its tokens. A cache that cannot be asked is a miss.
+  size_t Begin(std::span<const int32_t> ids);
+
+  /// Makes blocks for the positions [0, tokens).
+  /// Errors: ResourceExhausted when not even private pages can be had.
+  absl::Status Extend(size_t tokens);
+
+  /// Block i holds the positions 16 i ...: those before the first position not yet computed are
+  /// read only.
+  std::span<std::byte* const> blocks() const { return pointers_; }
+
+  /// Publishes the blocks that `computed`, all ids whose KV is in place, fills.
+  void Commit(std::span<const int32_t> computed);
+
+  /// Whether everything read from and written to the blocks so far was read from and written to
+  /// this sequence's own.
+  bool Intact();
+  /// After !Intact(): keeps in private pages what can be kept, goes on without the cache, returns
+  /// the tokens held.
+  size_t Recover();
+
+  /// Tokens that Begin found, by the tier they lay in: "warm", "cold".
+  const std::map<std::string, size_t>& cached_by_tier() const { return cached_by_tier_; }
+  /// Blocks that went into private pages although there is a daemon.
+  size_t uncached_blocks() const { return uncached_blocks_; }
+
+ private:
+  size_t leased() const { return lease_ ? lease_->depth() : 0; }
+  void LeaveCache();
+  bool Detach();
+  void Clear();
+
+  PrivateBlocks& pages_;
+  Client* client_ = nullptr;
+  std::optional<Space> space_;  // none: no cache from here on
+  std::optional<Lease> lease_;
+  std::vector<Reservation> reserved_;  // of the blocks right behind the leased ones
+  std::vector<std::byte*> pointers_;   // leased, reserved, private
+  size_t private_count_ = 0;
+  bool lost_ = false;
+  std::map<std::string, size_t> cached_by_tier_;
+  size_t uncached_blocks_ = 0;
+};
+
+}  // namespace thermocline

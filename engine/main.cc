@@ -1,0 +1,239 @@
+// thermocline-engine: the bundled decode engine's command line. One verb a run; what scripts may
+// rely on is in docs/cli.md. Exit codes: 0 done, 1 refused or failed, 2 usage. A missing daemon is
+// no failure: the engine says so and goes on.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "engine/chat_template.h"
+#include "engine/generator.h"
+#include "engine/options.h"
+#include "engine/tokenizer.h"
+
+namespace thermocline {
+namespace {
+
+constexpr size_t kMaxInputBytes = Tokenizer::kMaxTextBytes;
+constexpr size_t kProgressFromTokens = 512;  // shorter prefills are over before a bar can be read
+constexpr int kProgressWidth = 40;
+
+absl::StatusOr<std::string> ReadAll(std::istream& input, const std::string& name) {
+  std::string text(kMaxInputBytes + 1, '\0');
+  input.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (input.bad()) return absl::UnavailableError("cannot read " + name);
+  if (input.gcount() > static_cast<std::streamsize>(kMaxInputBytes)) {
+    return absl::InvalidArgumentError(name + " is longer than " + std::to_string(kMaxInputBytes) +
+                                      " bytes; cut it into pieces");
+  }
+  text.resize(static_cast<size_t>(input.gcount()));
+  return text;
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  if (path == "-") return ReadAll(std::cin, "standard input");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError("cannot open " + path + "; is the path right?");
+  return ReadAll(file, path);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelFile& file) {
+  TC_ASSIGN_OR_RETURN(TokenizerData data, file.tokenizer());
+  return Tokenizer::Create(std::move(data));
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptIds(const EngineOptions& options,
+                                               const Tokenizer* tokenizer) {
+  if (!options.tokens.empty()) return options.tokens;
+  if (options.chat) {
+    TC_ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::Create(tokenizer->chat_template()));
+    std::vector<ChatMessage> messages;
+    if (options.system) messages.push_back({"system", *options.system});
+    messages.push_back({"user", *options.chat});
+    return chat.Encode(*tokenizer, messages);
+  }
+  std::string text = options.prompt.value_or("");
+  if (options.prompt_file) {
+    TC_ASSIGN_OR_RETURN(text, ReadFile(*options.prompt_file));
+  }
+  return tokenizer->EncodePrompt(text, true);
+}
+
+void ShowProgress(size_t done, size_t total) {
+  const int filled = static_cast<int>(done * kProgressWidth / total);
+  std::fprintf(stderr, "\rprefill [%-*s] %zu/%zu tokens", kProgressWidth,
+               std::string(static_cast<size_t>(filled), '#').c_str(), done, total);
+  if (done == total) std::fprintf(stderr, "\r\033[K");
+  std::fflush(stderr);
+}
+
+/// The daemon's cache for this model; nothing (told once, on standard error) when it cannot be had.
+struct Cache {
+  std::unique_ptr<Client> client;
+  std::optional<Space> space;
+};
+Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const ModelConfig& config,
+                   const KvGeometry& geometry) {
+  Cache cache;
+  if (options.cache != EngineOptions::Cache::kDaemon) return cache;
+  const absl::Status status = [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const Sha256Digest digest, file.content_sha256());
+    TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
+                                                       .client_name = "thermocline-engine"}));
+    const std::string name = std::filesystem::path(file.path()).filename();
+    TC_ASSIGN_OR_RETURN(cache.space,
+                        cache.client->OpenSpace(SpaceOf(config, geometry, digest, name)));
+    return absl::OkStatus();
+  }();
+  if (!status.ok()) {
+    std::cerr << "thermocline-engine: going on without a cache: " << status.message() << "\n";
+    cache = {};
+  }
+  return cache;
+}
+
+nlohmann::json ToJson(const GenerateRequest& request, const GenerateResult& result,
+                      const std::string& text) {
+  return {{"prompt_ids", request.prompt_ids},
+          {"output_ids", result.output_ids},
+          {"text", text},
+          {"cached_tokens", result.cached_tokens},
+          {"cached_by_tier", result.cached_by_tier},
+          {"uncached_blocks", result.uncached_blocks},
+          {"recoveries", result.recoveries},
+          {"ttft_ms", result.ttft_ms},
+          {"prefill_tokens_per_s", result.prefill_tokens_per_s},
+          {"decode_tokens_per_s", result.decode_tokens_per_s}};
+}
+
+absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  // Ids in, ids out works without a tokenizer: safetensors files have none.
+  if (absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = LoadTokenizer(file); loaded.ok()) {
+    tokenizer = *std::move(loaded);
+  } else if (options.tokens.empty()) {
+    return Annotate(loaded.status(), "no tokenizer (--tokens needs none)");
+  }
+  GenerateRequest request;
+  TC_ASSIGN_OR_RETURN(request.prompt_ids, PromptIds(options, tokenizer.get()));
+  request.max_tokens = options.max_tokens;
+  request.sampling = options.sampling;
+  request.recompute_everything = options.cache == EngineOptions::Cache::kNone;
+  if (tokenizer) request.end_ids = tokenizer->end_of_generation();
+
+  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
+  const ModelConfig& config = transformer->config();
+  const KvGeometry geometry = transformer->kv_geometry(options.kv_dtype);
+  PrivateBlocks pages(geometry, BlocksOf(config.context_length));
+  Cache cache = ConnectCache(options, file, config, geometry);
+  auto kv = cache.space ? std::make_unique<KvSequence>(pages, *cache.client, *cache.space)
+                        : std::make_unique<KvSequence>(pages);
+
+  std::string text;
+  std::optional<StreamDecoder> decoder;
+  if (tokenizer) decoder.emplace(*tokenizer, false);
+  const auto emit = [&](const std::string& piece) {
+    text += piece;
+    if (!options.json) std::cout << piece << std::flush;
+  };
+  request.on_token = [&](int32_t id) {
+    emit(decoder ? decoder->Push(id) : std::to_string(id) + " ");
+    return true;
+  };
+  if (isatty(STDERR_FILENO)) {
+    request.on_prefill = [](size_t done, size_t total) {
+      if (total >= kProgressFromTokens) ShowProgress(done, total);
+    };
+  }
+  TC_ASSIGN_OR_RETURN(const GenerateResult result,
+                      Generate(*transformer, options.kv_dtype, *kv, request));
+  if (decoder) emit(decoder->Finish());
+  if (options.json) {
+    std::cout << ToJson(request, result, text)
+                     .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+              << "\n";
+    return absl::OkStatus();
+  }
+  std::cout << "\n";
+  std::fprintf(
+      stderr, "%zu prompt tokens, %zu of them cached; first token after %.1f ms; %.0f tokens/s\n",
+      request.prompt_ids.size(), result.cached_tokens, result.ttft_ms, result.decode_tokens_per_s);
+  return absl::OkStatus();
+}
+
+absl::Status RunLogits(const EngineOptions& options, const ModelFile& file) {
+  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
+  const size_t count = options.tokens.size();
+  PrivateBlocks pages(transformer->kv_geometry(options.kv_dtype), BlocksOf(count));
+  KvSequence kv(pages);
+  TC_RETURN_IF_ERROR(kv.Extend(count));
+  std::vector<float> logits(count * transformer->config().vocab);
+  TC_RETURN_IF_ERROR(transformer->Forward({.tokens = options.tokens,
+                                           .blocks = kv.blocks(),
+                                           .kv_dtype = options.kv_dtype,
+                                           .logits = logits}));
+  std::ofstream out(options.out, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(logits.data()),
+            static_cast<std::streamsize>(logits.size() * sizeof(float)));
+  out.close();
+  if (!out) return absl::UnavailableError("cannot write " + options.out + "; is there room?");
+  return absl::OkStatus();
+}
+
+absl::Status RunTokenize(const EngineOptions& options, const ModelFile& file) {
+  TC_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(file));
+  TC_ASSIGN_OR_RETURN(const std::string text, ReadAll(std::cin, "standard input"));
+  TC_ASSIGN_OR_RETURN(const auto ids, tokenizer->Encode(text, options.special));
+  std::cout << nlohmann::json(ids).dump() << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status RunDetokenize(const ModelFile& file) {
+  TC_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizer(file));
+  TC_ASSIGN_OR_RETURN(const std::string text, ReadAll(std::cin, "standard input"));
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  const auto is_id = [](const nlohmann::json& id) {
+    return id.is_number_integer() && id >= INT32_MIN && id <= INT32_MAX;
+  };
+  if (!json.is_array() || !std::all_of(json.begin(), json.end(), is_id)) {
+    return absl::InvalidArgumentError("standard input is no JSON array of ids, like [1, 2, 3]");
+  }
+  TC_ASSIGN_OR_RETURN(const std::string decoded,
+                      tokenizer->Decode(json.get<std::vector<int32_t>>()));
+  std::cout << decoded;
+  return absl::OkStatus();
+}
+
+absl::Status Run(const EngineOptions& options) {
+  TC_ASSIGN_OR_RETURN(const auto file,
+                      ModelFile::Open(options.model, {.context_length = options.context}));
+  switch (options.verb) {
+    case EngineOptions::Verb::kGenerate:
+      return RunGenerate(options, *file);
+    case EngineOptions::Verb::kLogits:
+      return RunLogits(options, *file);
+    case EngineOptions::Verb::kTokenize:
+      return RunTokenize(options, *file);
+    case EngineOptions::Verb::kDetokenize:
+      return RunDetokenize(*file);
+  }
+  return absl::InternalError("no such verb");
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) {
+  int exit_code = 0;
+  const auto options = thermocline::ParseEngineOptions(argc, argv, exit_code);
+  if (!options) return exit_code;
+  const absl::Status status = thermocline::Run(*options);
+  if (status.ok()) return 0;
+  std::cerr << "thermocline-engine: " << status.message() << "\n";
+  return 1;
+}

@@ -1,0 +1,94 @@
+#include "engine/options.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+
+namespace thermocline {
+namespace {
+
+constexpr int kUsageError = 2;
+
+void AddModel(CLI::App* verb, EngineOptions& options) {
+  verb->add_option("--model", options.model, "GGUF v3 file, or safetensors file or directory")
+      ->required();
+}
+
+void AddForward(CLI::App* verb, EngineOptions& options) {
+  static const std::map<std::string, KvDtype> kDtypes = {{"f32", KvDtype::kF32},
+                                                         {"f16", KvDtype::kF16}};
+  verb->add_option("--kv", options.kv_dtype, "how keys and values are kept: f32 or f16")
+      ->transform(CLI::CheckedTransformer(kDtypes))
+      ->type_name("f32|f16")
+      ->default_str("f32");
+  verb->add_option("--context", options.context, "tokens of context, if not what the file says");
+  verb->add_option("--threads", options.threads, "threads, 0 = all cores")
+      ->check(CLI::Range(0, 1024));
+}
+
+CLI::Option* AddTokens(CLI::App* verb, EngineOptions& options) {
+  return verb->add_option("--tokens", options.tokens, "the prompt as ids, 1,2,3; no BOS is added")
+      ->delimiter(',');
+}
+
+void AddGenerate(CLI::App& app, EngineOptions& options) {
+  CLI::App* verb = app.add_subcommand("generate", "continue a prompt or answer a message");
+  AddModel(verb, options);
+  AddForward(verb, options);
+  CLI::Option_group* prompt = verb->add_option_group("prompt");
+  prompt->add_option("--prompt", options.prompt, "text; names of special tokens are special");
+  prompt->add_option("--prompt-file", options.prompt_file, "a file with the text, - = input");
+  CLI::Option* chat =
+      prompt->add_option("--chat", options.chat, "a user's message, by the model's template");
+  AddTokens(verb, options);
+  prompt->add_option(verb->get_option("--tokens"));
+  prompt->require_option(1);
+  verb->add_option("--system", options.system, "system message")->needs(chat);
+  verb->add_option("--max-tokens", options.max_tokens, "most tokens to generate")->required();
+  verb->add_option("--temperature", options.sampling.temperature, "0 = greedy");
+  verb->add_option("--top-p", options.sampling.top_p, "nucleus of the sampling");
+  verb->add_option("--seed", options.sampling.seed, "of the sampling");
+  CLI::Option_group* cache = verb->add_option_group("cache");
+  cache->add_option("--socket", options.socket, "the daemon's socket");
+  cache->add_flag_callback(
+      "--no-cache", [&] { options.cache = EngineOptions::Cache::kPrivate; }, "without a daemon");
+  cache->add_flag_callback(
+      "--no-kv-cache", [&] { options.cache = EngineOptions::Cache::kNone; },
+      "compute everything again for every token");
+  cache->require_option(0, 1);
+  verb->add_flag("--json", options.json, "one JSON object instead of text");
+}
+
+}  // namespace
+
+std::optional<EngineOptions> ParseEngineOptions(int argc, char** argv, int& exit_code) {
+  EngineOptions options;
+  CLI::App app("Runs a language model on the CPU, its KV cache kept by thermoclined.");
+  app.require_subcommand(1);
+  AddGenerate(app, options);
+
+  CLI::App* logits = app.add_subcommand("logits", "write the logits after every token");
+  AddModel(logits, options);
+  AddForward(logits, options);
+  AddTokens(logits, options)->required();
+  logits->add_option("--out", options.out, "float32 little-endian [tokens][vocabulary]")
+      ->required();
+
+  CLI::App* tokenize = app.add_subcommand("tokenize", "standard input to a JSON array of ids");
+  AddModel(tokenize, options);
+  tokenize->add_flag("--special", options.special, "names of special tokens are special");
+  CLI::App* detokenize = app.add_subcommand("detokenize", "a JSON array of ids to text");
+  AddModel(detokenize, options);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit_code = app.exit(error) == 0 ? 0 : kUsageError;
+    return std::nullopt;
+  }
+  if (logits->parsed()) options.verb = EngineOptions::Verb::kLogits;
+  if (tokenize->parsed()) options.verb = EngineOptions::Verb::kTokenize;
+  if (detokenize->parsed()) options.verb = EngineOptions::Verb::kDetokenize;
+  return options;
+}
+
+}  // namespace thermocline
