@@ -57,8 +57,8 @@ int32_t Sampler::Sample(std::span<const float> logits) {
   }
   double kept = total;
   if (options_.top_p < 1) {
-    // The n - 1 others of a nucleus share at least 1 - top_p only if each has (1 - top_p) / (n - 1)
-    // or less on average: what lies below that can never be needed to reach top_p.
+    // In falling order, what comes at or after a weight below this sums to less than 1 - top_p:
+    // everything before it has reached top_p, and the nucleus is complete without it.
     const double cutoff = (1.0 - options_.top_p) * total / static_cast<double>(candidates_.size());
     std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < cutoff; });
     std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
