@@ -68,9 +68,11 @@ absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
   const std::string data_advice = "choose a --data-dir that this user can write and that has room";
   const absl::Status made = MakeDirectories(options.data_dir, 0700);
   if (!made.ok()) return Annotate(made, "data_dir (" + data_advice + ")");
-  TC_ASSIGN_OR_RETURN(data_lock, TakeLock(options.data_dir + "/LOCK",
-                                          "data directory " + options.data_dir, data_advice));
+  TC_ASSIGN_OR_RETURN(data_lock,
+                      TakeLock(options.data_dir + "/LOCK", "data directory " + options.data_dir,
+                               "stop that daemon or choose another --data-dir"));
   TC_ASSIGN_OR_RETURN(const std::string arena_dir, ChooseArenaDirectory(options.arena_dir));
+  TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
   arena_path = arena_dir + "/" + kTenantName + ".arena";
   Tenant::Options tenant_options{.name = kTenantName};
   tenant_options.stack.arena_path = arena_path;
