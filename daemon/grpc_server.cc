@@ -1,5 +1,6 @@
 #include "daemon/grpc_server.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "daemon/admin_service.h"
 #include "daemon/control_service.h"
 #include "daemon/data_service.h"
@@ -61,6 +63,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
                                                               Tenant& tenant, Executor& workers,
                                                               DaemonMetrics& metrics) {
   static const bool configured = [] {
+    gpr_set_log_function([](gpr_log_func_args* line) {
+      LogEvent(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug,
+               "grpc", {{"message", line->message}});
+    });
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     return true;

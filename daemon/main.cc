@@ -1,4 +1,5 @@
 // thermoclined: options, signals, exit codes. 0 is a clean end, 1 a failure, 2 wrong usage.
+#include <google/protobuf/stubs/logging.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -79,6 +80,11 @@ int Run(int argc, char** argv) {
   for (const std::string& warning : loaded->warnings) {
     LogEvent(LogLevel::kWarning, "option_ignored", {{"reason", warning}});
   }
+  // What it says of a client's garbage belongs into our log, and says less than our refusal does.
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+        LogEvent(LogLevel::kDebug, "protobuf", {{"message", message}});
+      });
   // Before the first thread: all of them inherit it, and the main thread waits for the signals.
   const sigset_t signals = StopSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);

@@ -1,0 +1,439 @@
+// The session socket against a host that only takes notes: who is welcomed, who is refused and why,
+// and when a client's leases, reservations and process are over. Times are shortened.
+#include "daemon/session_server.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <thread>
+
+#include "base/file_util.h"
+#include "base/mutex.h"
+#include "base/process.h"
+#include "daemon/control_area.h"
+#include "tests/daemon/raw_session.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ConnectUnix;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::HelloWords;
+using testing::RawSession;
+using testing::ReceiveFrame;
+using testing::SayHello;
+using testing::SendBytes;
+
+/// Notes "join 1", "leave 1 alive", "leave 1 gone", "gone", "expire 1", "grace".
+class NotingHost final : public SessionHost {
+ public:
+  void Join(uint64_t session, pid_t, uint64_t, std::function<void(absl::Status)> done) override {
+    Note("join " + std::to_string(session));
+    done(join_answer);
+  }
+  void Leave(uint64_t session, bool process_gone) override {
+    Note("leave " + std::to_string(session) + (process_gone ? " gone" : " alive"));
+  }
+  void ProcessGone(pid_t, uint64_t) override { Note("gone"); }
+  void ExpireLeases(uint64_t session) override { Note("expire " + std::to_string(session)); }
+  void EndGrace() override { Note("grace"); }
+
+  bool Noted(const std::string& what) {
+    MutexLock lock(mutex_);
+    return std::find(notes_.begin(), notes_.end(), what) != notes_.end();
+  }
+  std::vector<std::string> notes() {
+    MutexLock lock(mutex_);
+    return notes_;
+  }
+  absl::Status join_answer;
+
+ private:
+  void Note(std::string what) {
+    MutexLock lock(mutex_);
+    notes_.push_back(std::move(what));
+  }
+  Mutex mutex_;
+  std::vector<std::string> notes_ TC_GUARDED_BY(mutex_);
+};
+
+bool Eventually(const std::function<bool()>& condition,
+                milliseconds patience = milliseconds(5000)) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
+class SessionServerTest : public ::testing::Test {
+ protected:
+  SessionServerTest() {
+    char name[] = "/tmp/tc-session-XXXXXX";
+    directory_ = ::mkdtemp(name);
+    path_ = directory_ + "/s/t.sock";
+    arena_.Reset(::memfd_create("arena", MFD_CLOEXEC));
+    options_.epoch = 77;
+    options_.arena_fd = arena_.get();
+    options_.arena_bytes = 8192;
+    options_.grpc_socket = "G";
+    options_.admin_socket = "A";
+    options_.daemon_version = "1.2.3";
+    options_.max_sessions = 4;
+    options_.lease = milliseconds(400);
+    options_.tick = milliseconds(20);
+    options_.hello_deadline = milliseconds(200);
+    options_.grace = milliseconds(600);
+  }
+  ~SessionServerTest() override {
+    server_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void Start() {
+    auto claim = ClaimSocketPath(path_);
+    ASSERT_TRUE(claim.ok()) << claim.status();
+    auto server = SessionServer::Start(options_, *std::move(claim), host_, registry_);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+  /// What the server says to these bytes.
+  v1::Refused RefusalOf(const std::string& bytes) {
+    UniqueFd socket = ConnectUnix(path_);
+    SendBytes(socket.get(), bytes);
+    v1::Refused refused;
+    const auto frame = ReceiveFrame(socket.get());
+    EXPECT_TRUE(frame && frame->kind == FrameKind::kRefused);
+    if (frame) refused.ParseFromString(frame->payload);
+    char byte;
+    EXPECT_LE(::recv(socket.get(), &byte, 1, 0), 0) << "the connection must end";
+    return refused;
+  }
+  /// A process that says hello, and tells once it was welcomed; it ends when killed.
+  pid_t ChildWithSession(const std::function<void(RawSession&)>& then) {
+    int pipe_fds[2];
+    TC_CHECK(::pipe(pipe_fds) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      RawSession session = SayHello(path_);
+      const char word = session.welcomed() ? 'y' : 'n';
+      if (::write(pipe_fds[1], &word, 1) != 1) ::_exit(1);
+      then(session);
+      for (;;) ::pause();
+    }
+    char word = 0;
+    EXPECT_EQ(::read(pipe_fds[0], &word, 1), 1);
+    EXPECT_EQ(word, 'y');
+    ::close(pipe_fds[0]);
+    ::close(pipe_fds[1]);
+    return child;
+  }
+
+  std::string directory_, path_;
+  UniqueFd arena_;
+  SessionServerOptions options_;
+  NotingHost host_;
+  SessionRegistry registry_;
+  std::unique_ptr<SessionServer> server_;
+};
+
+TEST_F(SessionServerTest, HelloIsWelcomedWithTokenAndDescriptors) {
+  Start();
+  const RawSession session = SayHello(path_);
+  ASSERT_TRUE(session.welcomed()) << session.refused.message();
+  EXPECT_EQ(session.welcome.session_token().size(), 32u);
+  EXPECT_EQ(session.welcome.epoch(), 77u);
+  EXPECT_EQ(session.welcome.arena_bytes(), 8192u);
+  EXPECT_EQ(session.welcome.grpc_socket(), "G");
+  EXPECT_EQ(session.welcome.admin_socket(), "") << "it did not ask for it";
+  EXPECT_EQ(session.welcome.daemon_version(), "1.2.3");
+  EXPECT_EQ(session.control->magic.load(), kControlAreaMagic);
+  EXPECT_EQ(session.control->epoch.load(), 77u);
+  EXPECT_GT(session.control->lease_until_ns.load(), BootNanoseconds());
+  EXPECT_EQ(::ftruncate(session.control_fd.get(), 0), -1) << "a shrunk area would kill the daemon";
+  const auto identity = registry_.Find(session.token());
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->session, session.welcome.session());
+  EXPECT_FALSE(identity->admin);
+  struct stat found;
+  ASSERT_EQ(::stat(path_.c_str(), &found), 0);
+  EXPECT_EQ(found.st_mode & 0777, 0600u);
+  ASSERT_EQ(::stat((directory_ + "/s").c_str(), &found), 0);
+  EXPECT_EQ(found.st_mode & 0777, 0700u);
+}
+
+TEST_F(SessionServerTest, AdminGetsTheAdminSocketAndRole) {
+  Start();
+  const RawSession session = SayHello(path_, {.admin = true});
+  ASSERT_TRUE(session.welcomed());
+  EXPECT_EQ(session.welcome.admin_socket(), "A");
+  EXPECT_TRUE(registry_.Find(session.token())->admin);
+}
+
+TEST_F(SessionServerTest, TokensDifferAndOnlyOpenOnesAreKnown) {
+  Start();
+  const RawSession first = SayHello(path_);
+  std::string ended;
+  {
+    const RawSession second = SayHello(path_);
+    ended = second.token();
+    EXPECT_NE(first.token(), ended);
+    EXPECT_TRUE(registry_.Find(ended));
+  }
+  EXPECT_TRUE(Eventually([&] { return !registry_.Find(ended); }));
+  EXPECT_TRUE(registry_.Find(first.token()));
+  EXPECT_FALSE(registry_.Find(std::string(64, '0')));
+  EXPECT_FALSE(registry_.Find("short"));
+  EXPECT_FALSE(registry_.Find(""));
+}
+
+TEST_F(SessionServerTest, OtherVersionsAreRefusedWithAdvice) {
+  Start();
+  EXPECT_THAT(RefusalOf(testing::HelloFrame({.protocol_version = kProtocolVersion + 1})).message(),
+              HasSubstr("upgrade the daemon"));
+  EXPECT_THAT(RefusalOf(testing::HelloFrame({.protocol_version = 0})).message(),
+              HasSubstr("upgrade the client"));
+  const v1::Refused layout = RefusalOf(testing::HelloFrame({.layout_version = kLayoutVersion + 1}));
+  EXPECT_THAT(layout.message(), HasSubstr("layout version 2"));
+  EXPECT_EQ(layout.code(), static_cast<uint32_t>(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(SessionServerTest, GarbageIsRefusedAndHurtsNobodyElse) {
+  Start();
+  RawSession good = SayHello(path_);
+  EXPECT_THAT(RefusalOf(std::string(64, 'x')).message(), HasSubstr("no frame"));
+  EXPECT_THAT(RefusalOf(testing::Frame(4, "")).message(), HasSubstr("must be Hello"));
+  EXPECT_THAT(RefusalOf(testing::Frame(1, "\xff\xff\xff\xff")).message(), HasSubstr("parse"));
+  std::string oversize = testing::Frame(1, "");
+  const uint32_t bytes = kMaxFrameBytes + 1;
+  std::memcpy(oversize.data(), &bytes, 4);
+  EXPECT_THAT(RefusalOf(oversize).message(), HasSubstr("longer than"));
+  RawSession twice = SayHello(path_);
+  SendBytes(twice.socket.get(), testing::HelloFrame());
+  const auto refused = ReceiveFrame(twice.socket.get());
+  ASSERT_TRUE(refused && refused->kind == FrameKind::kRefused);
+  EXPECT_THAT(refused->payload, HasSubstr("only Goodbye"));
+  EXPECT_TRUE(registry_.Find(good.token()));
+  EXPECT_TRUE(SayHello(path_).welcomed());
+  EXPECT_EQ(server_->counters().refused, 5u);
+}
+
+TEST_F(SessionServerTest, SlowHelloIsRefused) {
+  Start();
+  UniqueFd socket = ConnectUnix(path_);
+  SendBytes(socket.get(), "abc");
+  const auto frame = ReceiveFrame(socket.get());
+  ASSERT_TRUE(frame);
+  v1::Refused refused;
+  refused.ParseFromString(frame->payload);
+  EXPECT_THAT(refused.message(), HasSubstr("no Hello within 200 ms"));
+}
+
+TEST_F(SessionServerTest, OneSessionTooManyIsRefused) {
+  Start();
+  std::vector<RawSession> sessions;
+  for (int i = 0; i < 4; ++i) sessions.push_back(SayHello(path_));
+  for (const RawSession& session : sessions) EXPECT_TRUE(session.welcomed());
+  EXPECT_THAT(SayHello(path_).refused.message(), HasSubstr("max_sessions"));
+  SendBytes(sessions[0].socket.get(), testing::Frame(4, ""));
+  EXPECT_TRUE(Eventually([&] { return SayHello(path_).welcomed(); }));
+}
+
+TEST_F(SessionServerTest, WhatTheStackRefusesIsRefused) {
+  host_.join_answer = absl::ResourceExhaustedError("no pin area is free");
+  Start();
+  EXPECT_THAT(SayHello(path_).refused.message(), HasSubstr("no pin area"));
+  EXPECT_EQ(registry_.size(), 0u);
+}
+
+TEST_F(SessionServerTest, SilenceEndsLeasesAndAHeartbeatBringsTheSessionBack) {
+  Start();
+  RawSession session = SayHello(path_);
+  ASSERT_TRUE(session.welcomed());
+  const uint64_t number = session.welcome.session();
+  for (int i = 0; i < 40; ++i) {  // twice a lease
+    session.Beat();
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  EXPECT_FALSE(host_.Noted("expire " + std::to_string(number)));
+  EXPECT_EQ(session.control->lease_generation.load(), 0u);
+  EXPECT_GT(session.control->lease_until_ns.load(), BootNanoseconds());
+  ASSERT_TRUE(Eventually([&] { return host_.Noted("expire " + std::to_string(number)); }));
+  EXPECT_LT(session.control->lease_until_ns.load(), BootNanoseconds());
+  EXPECT_EQ(session.control->lease_generation.load(), 1u);
+  EXPECT_TRUE(registry_.Find(session.token())) << "the session itself stays";
+  session.Beat();
+  EXPECT_TRUE(
+      Eventually([&] { return session.control->lease_until_ns.load() > BootNanoseconds(); }));
+  EXPECT_EQ(session.control->lease_generation.load(), 1u) << "old leases stay dead";
+  EXPECT_EQ(server_->counters().expired, 1u);
+}
+
+TEST_F(SessionServerTest, GoodbyeEndsTheSessionAtOnce) {
+  Start();
+  const RawSession session = SayHello(path_);
+  SendBytes(session.socket.get(), testing::Frame(4, ""));
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 alive"); }, milliseconds(200)));
+  EXPECT_FALSE(registry_.Find(session.token()));
+}
+
+TEST_F(SessionServerTest, ClosedSocketOfALivingProcessKeepsItsLeasesUntilTheyRunOut) {
+  Start();
+  const RawSession session = SayHello(path_);
+  const uint64_t until = session.control->lease_until_ns.load();
+  ::shutdown(session.socket.get(), SHUT_RDWR);
+  ASSERT_TRUE(Eventually([&] { return !registry_.Find(session.token()); }));
+  EXPECT_FALSE(host_.Noted("leave 1 alive"));
+  ASSERT_TRUE(Eventually([&] { return host_.Noted("leave 1 alive"); }));
+  EXPECT_GT(BootNanoseconds(), until);
+  EXPECT_EQ(session.control->lease_until_ns.load(), until) << "it was not extended";
+}
+
+TEST_F(SessionServerTest, ExitOfTheProcessFreesEverythingAtOnce) {
+  Start();
+  const pid_t child = ChildWithSession([](RawSession&) {});
+  ::kill(child, SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 gone"); }, milliseconds(300)));
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("gone"); }));
+  ::waitpid(child, nullptr, 0);
+}
+
+TEST_F(SessionServerTest, ForkedChildThatHoldsTheSocketIsNoReasonToWait) {
+  Start();
+  int pipe_fds[2];
+  ASSERT_EQ(::pipe(pipe_fds), 0);
+  const pid_t child = ChildWithSession([&](RawSession&) {
+    const pid_t grandchild = ::fork();
+    if (grandchild == 0) {
+      for (;;) ::pause();
+    }
+    if (::write(pipe_fds[1], &grandchild, sizeof grandchild) < 0) ::_exit(1);
+  });
+  pid_t grandchild = 0;
+  ASSERT_EQ(::read(pipe_fds[0], &grandchild, sizeof grandchild),
+            static_cast<ssize_t>(sizeof grandchild));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 gone"); }, milliseconds(300)));
+  ::kill(grandchild, SIGKILL);
+  ::close(pipe_fds[0]);
+  ::close(pipe_fds[1]);
+}
+
+TEST_F(SessionServerTest, StoppedProcessLosesItsLeasesButNotItsSlots) {
+  Start();
+  const pid_t child = ChildWithSession([](RawSession& session) {
+    for (;;) {
+      session.Beat();
+      ::usleep(20'000);
+    }
+  });
+  std::this_thread::sleep_for(milliseconds(600));
+  EXPECT_FALSE(host_.Noted("expire 1"));
+  ::kill(child, SIGSTOP);
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("expire 1"); }));
+  EXPECT_FALSE(host_.Noted("leave 1 gone"));
+  ::kill(child, SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 gone"); }));
+  ::waitpid(child, nullptr, 0);
+}
+
+TEST_F(SessionServerTest, StopSaysGoodbyeAndRevokesLeasesOnlyWhenAsked) {
+  for (const bool revoke : {false, true}) {
+    Start();
+    const RawSession session = SayHello(path_);
+    ASSERT_TRUE(session.welcomed());
+    server_->Stop("gone for lunch", revoke);
+    const auto frame = ReceiveFrame(session.socket.get());
+    ASSERT_TRUE(frame && frame->kind == FrameKind::kGoodbye);
+    v1::Goodbye goodbye;
+    goodbye.ParseFromString(frame->payload);
+    EXPECT_EQ(goodbye.reason(), "gone for lunch");
+    EXPECT_EQ(session.control->lease_until_ns.load() == 0, revoke);
+    EXPECT_EQ(session.control->lease_generation.load(), revoke ? 1u : 0u);
+    EXPECT_FALSE(std::filesystem::exists(path_));
+    server_.reset();
+  }
+}
+
+TEST_F(SessionServerTest, GraceLastsUntilTheOldClientIsBack) {
+  options_.sessions_file = directory_ + "/sessions";
+  options_.grace = milliseconds(60'000);
+  Start();
+  EXPECT_THAT(host_.notes(), ElementsAre("grace")) << "there was nobody before";
+  const RawSession old = SayHello(path_);
+  ASSERT_TRUE(old.welcomed());
+  server_.reset();  // as good as killed: the file is written at every change
+  Start();
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_THAT(host_.notes(), ElementsAre("grace", "join 1"));
+  const RawSession again = SayHello(path_);
+  ASSERT_TRUE(again.welcomed());
+  EXPECT_TRUE(Eventually([&] { return host_.notes().size() == 4; }));
+  EXPECT_THAT(host_.notes(), ElementsAre("grace", "join 1", "join 1", "grace"));
+}
+
+TEST_F(SessionServerTest, GraceEndsWithTheLastOldProcessOrWithTime) {
+  options_.sessions_file = directory_ + "/sessions";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (;;) ::pause();
+  }
+  const auto start_time = ProcessStartTime(child);
+  ASSERT_TRUE(start_time.ok());
+  const std::string line = std::to_string(child) + " " + std::to_string(*start_time) + " 2\n";
+  const std::string dead = std::to_string(child) + " " + std::to_string(*start_time + 1) + " 1\n";
+  ASSERT_TRUE(WriteFileAtomically(options_.sessions_file, line + dead).ok());
+  Start();
+  EXPECT_FALSE(host_.Noted("grace"));
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("grace"); }, milliseconds(3000))) << "by time";
+  server_.reset();
+  options_.grace = milliseconds(60'000);
+  NotingHost second;
+  auto server = SessionServer::Start(options_, *ClaimSocketPath(path_), second, registry_);
+  ASSERT_TRUE(server.ok());
+  EXPECT_FALSE(second.Noted("grace"));
+  ::kill(child, SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return second.Noted("grace"); })) << "by death";
+  EXPECT_TRUE(second.Noted("gone")) << "what it was granted in the last epoch is free";
+  ::waitpid(child, nullptr, 0);
+}
+
+TEST_F(SessionServerTest, DamagedSessionsFileIsNoReasonNotToStart) {
+  options_.sessions_file = directory_ + "/sessions";
+  std::ofstream(options_.sessions_file) << "1 2 3 4\nnonsense";
+  Start();
+  EXPECT_TRUE(SayHello(path_).welcomed());
+}
+
+TEST_F(SessionServerTest, SocketPathsAreClaimedOnce) {
+  Start();
+  const auto second = ClaimSocketPath(path_);
+  EXPECT_THAT(std::string(second.status().message()),
+              HasSubstr("in use by pid " + std::to_string(::getpid())));
+  server_.reset();
+  std::ofstream(path_) << "a file";
+  EXPECT_THAT(std::string(ClaimSocketPath(path_).status().message()), HasSubstr("is not a socket"));
+  std::filesystem::remove(path_);
+  {  // the socket of a dead process: bound, nobody listens
+    const UniqueFd dead = *ListenAt({.path = path_});
+  }
+  ASSERT_TRUE(std::filesystem::exists(path_));
+  EXPECT_TRUE(ClaimSocketPath(path_).ok());
+  const UniqueFd alive = *ListenAt({.path = path_});  // somebody without our lock
+  EXPECT_THAT(std::string(ClaimSocketPath(path_).status().message()), HasSubstr("in use by pid"));
+  EXPECT_THAT(std::string(ClaimSocketPath("/tmp/" + std::string(120, 'x')).status().message()),
+              HasSubstr("a unix socket takes 107"));
+}
+
+}  // namespace
+}  // namespace thermocline
