@@ -125,12 +125,12 @@ absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_
   for (uint32_t depth = first_depth; depth <= sorted.back()->depth; ++depth) {
     TC_ASSIGN_OR_RETURN(const Place place,
                         FindOrAppend(space, lease->place, names[depth - first_depth]));
-    SetLeasePlace(*lease, place);  // held from here on
     lease->path.push_back(writer_.IdOf(place));
     committed.push_back(place);
     for (; next < sorted.size() && sorted[next]->depth == depth; ++next) {
       Publish(space, place, *sorted[next]);
     }
+    SetLeasePlace(*lease, place);  // held from here on
     PlaceState& state = places_.at(lease->path.back());
     if (IsComplete(space, state, place)) {
       incomplete_.erase(lease->path.back());

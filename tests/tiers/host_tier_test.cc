@@ -3,6 +3,7 @@
 #include "tiers/host_tier.h"
 
 #include <signal.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,11 +116,11 @@ TEST_F(HostTierTest, AfterARestartOwnGrantsAreFreeAndPayloadsAreNotLookedAt) {
 }
 
 TEST_F(HostTierTest, ASlotOfALivingProcessOfTheLastEpochIsHeld) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::pause();
-    ::_exit(0);
-  }
+  pid_t child = 0;  // spawned, so that it does not inherit the arena's lock
+  char sleep[] = "sleep";
+  char seconds[] = "600";
+  char* arguments[] = {sleep, seconds, nullptr};
+  ASSERT_EQ(::posix_spawnp(&child, "sleep", nullptr, nullptr, arguments, nullptr), 0);
   const ProcessRef other{child, *ProcessStartTime(child)};
   const uint64_t offset = tier_->Reserve(kBytes, other)->value();
   Reopen();
