@@ -8,6 +8,11 @@
 
 namespace thermocline {
 inline namespace client_v1 {
+namespace {
+
+constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
+
+}  // namespace
 
 Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
                          uint64_t bytes)
@@ -65,7 +70,7 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
   v1::ReserveRequest request;
   request.set_space(number);
   request.set_part(part);
-  request.set_count(count);
+  request.set_count(std::min(count, kMaxReserve));
   request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
   const auto response = connection->calls().Reserve(request, deadline);
   if (!response.ok()) return connection->Explain(response.status());

@@ -1,0 +1,131 @@
+// A real thermoclined on directories of its own, for tests: started, killed and started again by
+// its pid. Needs the binary in the build's bin/, so list thermoclined among a test's dependencies
+// (add_dependencies).
+#pragma once
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "client/client.h"
+
+namespace thermocline {
+
+inline constexpr const char* kDaemonBinary = TC_BUILD_DIR "/bin/thermoclined";
+inline constexpr const char* kThermoctlBinary = TC_BUILD_DIR "/bin/thermoctl";
+
+/// Starts a program; posix_spawn, because a fork of a process with gRPC's threads is the test's
+/// subject, not its means.
+inline pid_t Spawn(const std::vector<std::string>& arguments, int input, int output, int errors) {
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, input, 0);
+  ::posix_spawn_file_actions_adddup2(&actions, output, 1);
+  ::posix_spawn_file_actions_adddup2(&actions, errors, 2);
+  pid_t pid = -1;
+  TC_CHECK(::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ) == 0);
+  ::posix_spawn_file_actions_destroy(&actions);
+  return pid;
+}
+
+class DaemonProcess {
+ public:
+  struct Options {
+    std::string warm_capacity = "64MiB";
+    std::string cold_capacity = "256MiB";
+    std::vector<std::string> more;  // further arguments
+  };
+  explicit DaemonProcess(Options options) : options_(std::move(options)) {
+    // The arena wants a tmpfs, and a socket's path is short.
+    char directory[] = "/dev/shm/tc-test-XXXXXX";
+    TC_CHECK(::mkdtemp(directory) != nullptr);
+    directory_ = directory;
+    ::mkdir((directory_ + "/arena").c_str(), 0700);
+    ::mkdir((directory_ + "/data").c_str(), 0700);
+    Start();
+  }
+  DaemonProcess() : DaemonProcess(Options{}) {}
+  ~DaemonProcess() {
+    if (pid_ > 0) Stop(SIGKILL);
+    std::filesystem::remove_all(directory_);
+  }
+  DaemonProcess(const DaemonProcess&) = delete;
+
+  /// Returns when the daemon takes clients.
+  void Start() {
+    TC_CHECK(pid_ < 0);
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int log = ::open(log_path().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    std::vector<std::string> arguments = {kDaemonBinary,
+                                          "--socket",
+                                          socket(),
+                                          "--data-dir",
+                                          directory_ + "/data",
+                                          "--arena-dir",
+                                          directory_ + "/arena",
+                                          "--warm-capacity",
+                                          options_.warm_capacity,
+                                          "--cold-capacity",
+                                          options_.cold_capacity,
+                                          "--http",
+                                          "off"};
+    arguments.insert(arguments.end(), options_.more.begin(), options_.more.end());
+    pid_ = Spawn(arguments, null, log, log);
+    ::close(null);
+    ::close(log);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!Client::Connect({.socket_path = socket(), .client_name = "fixture"}).ok()) {
+      const bool exited = ::waitpid(pid_, nullptr, WNOHANG) != 0;
+      if (exited || std::chrono::steady_clock::now() > deadline) {
+        std::fprintf(stderr, "the daemon did not start:\n%s", Log().c_str());
+        std::abort();
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+  /// Returns the wait status.
+  int Stop(int signal = SIGTERM) {
+    ::kill(pid_, signal);
+    int status = 0;
+    ::waitpid(std::exchange(pid_, -1), &status, 0);
+    return status;
+  }
+
+  std::string socket() const { return directory_ + "/t.sock"; }
+  const std::string& directory() const { return directory_; }
+  pid_t pid() const { return pid_; }
+  std::string log_path() const { return directory_ + "/log"; }
+  std::string Log() const {
+    std::ostringstream text;
+    text << std::ifstream(log_path()).rdbuf();
+    return text.str();
+  }
+  std::unique_ptr<Client> Connect() const {
+    auto client = Client::Connect({.socket_path = socket(), .client_name = "test"});
+    if (!client.ok()) std::fprintf(stderr, "%s\n", std::string(client.status().message()).c_str());
+    TC_CHECK(client.ok());
+    return *std::move(client);
+  }
+
+ private:
+  const Options options_;
+  std::string directory_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,359 @@
+// The client library against a real daemon on small capacities.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+
+#include "tests/client/blocks.h"
+#include "tests/client/daemon_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using ::testing::HasSubstr;
+
+#define ASSERT_OK(expression)                    \
+  do {                                           \
+    const absl::Status tc_status = (expression); \
+    ASSERT_TRUE(tc_status.ok()) << tc_status;    \
+  } while (false)
+
+bool Eventually(const std::function<bool()>& condition,
+                milliseconds within = milliseconds(15'000)) {
+  const auto deadline = steady_clock::now() + within;
+  while (!condition()) {
+    if (steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return true;
+}
+
+class DaemonTest : public ::testing::Test {
+ protected:
+  DaemonTest() : client_(daemon_.Connect()), space_(*client_->OpenSpace(TestSpace())) {}
+  void Put(const std::vector<int32_t>& tokens, uint32_t places) {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(lease->Load().status());
+    ASSERT_OK(Extend(space_, *lease, tokens, places));
+  }
+  DaemonProcess daemon_;
+  std::unique_ptr<Client> client_;
+  Space space_;
+};
+
+TEST_F(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
+  const auto tokens = Prompt(1, 8);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  EXPECT_EQ(lease->depth(), 0u);
+  ASSERT_OK(Extend(space_, *lease, tokens, 8));
+  EXPECT_EQ(lease->depth(), 8u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 8u);
+  EXPECT_TRUE(lease->StillValid());
+
+  auto longer = tokens;
+  longer.resize(longer.size() + 40, 7);
+  auto other = daemon_.Connect();
+  auto same = other->OpenSpace(TestSpace());
+  ASSERT_OK(same.status());
+  EXPECT_EQ(same->fingerprint(), space_.fingerprint());
+  auto hit = same->Match(longer);
+  ASSERT_OK(hit.status());
+  EXPECT_EQ(hit->depth(), 8u);
+  EXPECT_EQ(hit->blocks().size(), 8u);
+  EXPECT_EQ(hit->Find(7)->matched_tier, BlockTier::kWarm);
+  EXPECT_EQ(*hit->Load(), 8u);
+  EXPECT_EQ(RightPlaces(*same, *hit, tokens), 8u);
+  EXPECT_TRUE(hit->View(8).empty());
+
+  auto elsewhere = other->OpenSpace(TestSpace(64 * 1024, "another model"));
+  ASSERT_OK(elsewhere.status());
+  EXPECT_EQ(elsewhere->Match(tokens)->depth(), 0u);
+}
+
+TEST_F(DaemonTest, ADuplicateCommitViewsTheFirstBlock) {
+  const auto tokens = Prompt(2, 3);
+  auto mine = space_.Match(tokens), theirs = space_.Match(tokens);
+  ASSERT_OK(mine.status());
+  ASSERT_OK(theirs.status());
+  ASSERT_OK(Extend(space_, *theirs, tokens, 3));
+  ASSERT_OK(Extend(space_, *mine, tokens, 3));
+  for (uint32_t place = 0; place < 3; ++place) {
+    EXPECT_EQ(mine->Find(place)->id, theirs->Find(place)->id);
+    EXPECT_EQ(mine->View(place).data(), theirs->View(place).data());
+  }
+  const auto stats = client_->Stats();
+  ASSERT_OK(stats.status());
+  EXPECT_EQ(stats->reservations, 0u);
+  EXPECT_EQ(stats->places, 3u);
+}
+
+TEST_F(DaemonTest, ATruncatedLeaseIsExtendedBehindItsNewEnd) {
+  const auto tokens = Prompt(3, 6);
+  Put(tokens, 6);
+  auto branch = tokens;
+  for (size_t i = 3 * kPlaceTokens; i < branch.size(); ++i) branch[i] += 1'000'000;
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(lease->Truncate(3));
+  EXPECT_EQ(lease->depth(), 3u);
+  EXPECT_TRUE(lease->View(3).empty());
+  ASSERT_OK(Extend(space_, *lease, branch, 6));
+  EXPECT_EQ(RightPlaces(space_, *lease, branch), 6u);
+  auto first = space_.Match(tokens);
+  EXPECT_EQ(RightPlaces(space_, *first, tokens), 6u);
+}
+
+TEST_F(DaemonTest, NamesAndSlotsThatDoNotFitAreRefused) {
+  auto lease = space_.Match(Prompt(4, 2));
+  ASSERT_OK(lease.status());
+  EXPECT_EQ(lease->Commit(Prompt(4, 2), *space_.Reserve(1)).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(space_.Match(std::vector<std::string>{"key"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(space_.Reserve(1, 1).status().code(), absl::StatusCode::kInvalidArgument);
+  SpaceSpec wrong = TestSpace();
+  wrong.block_tokens = 17;
+  EXPECT_EQ(client_->OpenSpace(wrong).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(client_->Stats()->reservations, 0u);
+}
+
+TEST_F(DaemonTest, AFullArenaRefusesAndGivesWhatIsGivenBack) {
+  std::vector<Reservation> held;
+  absl::Status last;
+  while (last.ok() && held.size() < 5000) {
+    auto more = space_.Reserve(64);
+    last = more.status();
+    if (!more.ok()) break;
+    for (Reservation& slot : *more) held.push_back(std::move(slot));
+  }
+  EXPECT_EQ(last.code(), absl::StatusCode::kResourceExhausted) << last;
+  EXPECT_GE(held.size(), 500u);
+  EXPECT_LE(held.size(), 1024u);
+  held.clear();
+  EXPECT_TRUE(space_.Reserve(64).ok());
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
+}
+
+TEST_F(DaemonTest, ColdBlocksComeBackInPrefixOrder) {
+  const auto tokens = Prompt(5, 40);
+  Put(tokens, 40);
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  ASSERT_OK(admin.status());
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+  const auto flushed = (*admin)->Flush(BlockTier::kWarm);
+  ASSERT_OK(flushed.status());
+  EXPECT_EQ(flushed->blocks, 40u);
+
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  EXPECT_EQ(lease->depth(), 40u);
+  EXPECT_EQ(lease->Find(0)->matched_tier, BlockTier::kCold);
+  EXPECT_TRUE(lease->View(0).empty());
+  uint32_t ready = 0;
+  const auto loaded = lease->Load([&](uint32_t places) {
+    EXPECT_GT(places, ready);
+    for (; ready < places; ++ready) {
+      EXPECT_TRUE(Holds(lease->View(ready), Content(tokens, ready, 0, 64 * 1024))) << ready;
+    }
+  });
+  ASSERT_OK(loaded.status());
+  EXPECT_EQ(*loaded, 40u);
+  EXPECT_EQ(ready, 40u);
+  EXPECT_EQ(lease->Find(0)->matched_tier, BlockTier::kCold);
+  EXPECT_EQ(lease->Find(0)->tier, BlockTier::kWarm);
+  EXPECT_TRUE(lease->StillValid());
+}
+
+TEST_F(DaemonTest, EveryPartIsThereAndWindowsOnlyWhereTheyReach) {
+  SpaceSpec spec = TestSpace(16 * 1024, "hybrid");
+  spec.parts.push_back({.name = "window", .block_bytes = 8 * 1024, .window_tokens = 64});
+  auto space = client_->OpenSpace(spec);
+  ASSERT_OK(space.status());
+  const auto tokens = Prompt(6, 20);
+  auto lease = space->Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Extend(*space, *lease, tokens, 20));
+  EXPECT_EQ(RightPlaces(*space, *lease, tokens), 20u);
+  auto again = space->Match(tokens);
+  ASSERT_OK(again.status());
+  ASSERT_EQ(*again->Load(), 20u);
+  EXPECT_EQ(RightPlaces(*space, *again, tokens), 20u);
+  EXPECT_NE(again->Find(19, 1), nullptr);
+  ASSERT_OK(again->Truncate(10));
+  ASSERT_EQ(*again->Load(), 10u);
+  EXPECT_NE(again->Find(9, 1), nullptr);
+  EXPECT_EQ(RightPlaces(*space, *again, tokens), 10u);
+}
+
+TEST_F(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
+  const auto tokens = Prompt(7, 10);
+  Put(tokens, 10);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_EQ(*lease->Load(), 10u);
+  auto slots = space_.Reserve(1);
+  ASSERT_OK(slots.status());
+  daemon_.Stop(SIGKILL);
+
+  const auto start = steady_clock::now();
+  const absl::Status gone = client_->Stats().status();
+  EXPECT_EQ(gone.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(gone.message()), HasSubstr("thermoclined --socket " + daemon_.socket()));
+  EXPECT_LT(steady_clock::now() - start, milliseconds(1000));
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 10u);  // mapped, readable and good for a while
+  EXPECT_TRUE(lease->StillValid());
+  EXPECT_EQ(lease->Load().status().code(), absl::StatusCode::kFailedPrecondition);
+
+  daemon_.Start();
+  ASSERT_OK(client_->Reconnect());
+  EXPECT_FALSE(lease->StillValid());
+  EXPECT_EQ(lease->Commit(Prompt(9, 1), *std::move(slots)).code(),
+            absl::StatusCode::kFailedPrecondition);
+  auto again = space_.Match(tokens);
+  ASSERT_OK(again.status());
+  EXPECT_EQ(again->depth(), 10u);
+  EXPECT_EQ(again->Find(0)->matched_tier, BlockTier::kWarm);
+  ASSERT_EQ(*again->Load(), 10u);
+  EXPECT_EQ(RightPlaces(space_, *again, tokens), 10u);
+  EXPECT_TRUE(again->StillValid());
+}
+
+TEST_F(DaemonTest, TheNextCallReconnectsByItself) {
+  const auto tokens = Prompt(8, 4);
+  Put(tokens, 4);
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+  daemon_.Stop();
+  EXPECT_FALSE(client_->Stats().ok());
+  daemon_.Start();
+  EXPECT_TRUE(Eventually([&] {
+    auto lease = space_.Match(tokens);
+    return lease.ok() && lease->Load().ok() && RightPlaces(space_, *lease, tokens) == 4;
+  }));
+}
+
+TEST_F(DaemonTest, PinsSurviveARestart) {
+  const auto tokens = Prompt(10, 5);
+  Put(tokens, 5);
+  const auto pin = space_.Pin(tokens, std::chrono::hours(1));
+  ASSERT_OK(pin.status());
+  EXPECT_EQ(pin->depth, 5u);
+  EXPECT_EQ(space_.Pin(Prompt(99, 2), milliseconds(1000)).status().code(),
+            absl::StatusCode::kNotFound);
+  daemon_.Stop(SIGKILL);
+  daemon_.Start();
+  ASSERT_OK(client_->Reconnect());
+  const auto pins = client_->Pins();
+  ASSERT_OK(pins.status());
+  ASSERT_EQ(pins->size(), 1u);
+  EXPECT_EQ((*pins)[0].depth, 5u);
+  EXPECT_EQ((*pins)[0].space, space_.fingerprint());
+  ASSERT_OK(client_->Unpin((*pins)[0].pin));
+  EXPECT_EQ(client_->Unpin((*pins)[0].pin).code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(client_->Pins()->empty());
+}
+
+TEST_F(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
+  const auto tokens = Prompt(11, 2);
+  Put(tokens, 2);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  auto slots = space_.Reserve(1);
+  ASSERT_OK(slots.status());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    int failed = 0;
+    if (client_->Stats().status().code() != absl::StatusCode::kFailedPrecondition) failed |= 1;
+    if (lease->StillValid() || !lease->View(0).empty()) failed |= 2;
+    if (!(*slots)[0].bytes().empty()) failed |= 4;
+    if (space_.Match(tokens).status().code() != absl::StatusCode::kFailedPrecondition) failed |= 8;
+    lease->Release();
+    { Lease dropped = *std::move(lease); }
+    slots->clear();
+    client_.reset();
+    ::_exit(failed);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(lease->StillValid());
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 2u);
+  EXPECT_TRUE(client_->Stats().ok());
+}
+
+TEST_F(DaemonTest, DeleteAndDropForget) {
+  const auto tokens = Prompt(12, 6);
+  Put(tokens, 6);
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  ASSERT_OK(admin.status());
+  const std::span<const int32_t> head(tokens.data(), 4 * kPlaceTokens);
+  EXPECT_EQ(*(*admin)->Delete(space_.fingerprint(), head), 3u);
+  EXPECT_EQ(space_.Match(tokens)->depth(), 3u);
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+  EXPECT_EQ(*(*admin)->DropArena(), 3u);
+  EXPECT_EQ(space_.Match(tokens)->depth(), 0u);
+}
+
+TEST_F(DaemonTest, ManyThreadsShareOneClient) {
+  std::atomic<uint32_t> wrong{0}, put{0}, hits{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < 30; ++round) {
+        const uint32_t places = 1 + static_cast<uint32_t>((round * 7 + t * 3) % 12);
+        const auto tokens = Prompt(20 + round % 3, places);
+        auto lease = space_.Match(tokens);
+        if (!lease.ok() || !lease->Load().ok()) continue;
+        hits += lease->depth();
+        const uint32_t depth = lease->depth();
+        const bool right = RightPlaces(space_, *lease, tokens) == depth;
+        if (!right && lease->StillValid()) ++wrong;
+        if (depth < places && Extend(space_, *lease, tokens, places).ok()) ++put;
+        if (RightPlaces(space_, *lease, tokens) != lease->depth() && lease->StillValid()) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0u);
+  EXPECT_GT(put.load(), 0u);
+  EXPECT_GT(hits.load(), 0u);
+  EXPECT_TRUE(Eventually([&] {
+    const auto stats = client_->Stats();
+    return stats.ok() && stats->leases == 0 && stats->reservations == 0;
+  }));
+}
+
+TEST_F(DaemonTest, AStoppedClientFindsItsLeaseEnded) {
+  const auto tokens = Prompt(13, 2);
+  Put(tokens, 2);
+  int to_child[2], from_child[2];
+  ASSERT_EQ(::pipe2(to_child, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(from_child, O_CLOEXEC), 0);
+  const pid_t child =
+      Spawn({TC_BUILD_DIR "/bin/client_probe", daemon_.socket()}, to_child[0], from_child[1], 2);
+  ::close(from_child[1]);
+  char answer = 0;
+  ASSERT_EQ(::read(from_child[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'v');  // matched, and valid
+  ::kill(child, SIGSTOP);
+  std::this_thread::sleep_for(milliseconds(12'500));
+  ::kill(child, SIGCONT);
+  ASSERT_EQ(::write(to_child[1], "?", 1), 1);
+  ASSERT_EQ(::read(from_child[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'e');  // ended
+  ASSERT_EQ(::read(from_child[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'v');  // a new match is good
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  for (const int fd : {to_child[0], to_child[1], from_child[0]}) ::close(fd);
+}
+
+}  // namespace
+}  // namespace thermocline

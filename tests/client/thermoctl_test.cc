@@ -1,0 +1,214 @@
+// thermoctl as a script sees it: exit codes, and JSON on every verb.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "tests/client/blocks.h"
+#include "tests/client/daemon_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using Json = nlohmann::json;
+using ::testing::HasSubstr;
+
+struct Result {
+  int code = -1;
+  std::string output, errors;
+  Json json() const { return Json::parse(output, nullptr, false); }
+};
+
+std::string Drain(int fd) {
+  std::string text;
+  char buffer[4096];
+  ssize_t count;
+  while ((count = ::read(fd, buffer, sizeof buffer)) > 0) text.append(buffer, count);
+  ::close(fd);
+  return text;
+}
+
+Result Thermoctl(std::vector<std::string> arguments, const std::string& input = {}) {
+  arguments.insert(arguments.begin(), kThermoctlBinary);
+  int in[2], out[2], err[2];
+  TC_CHECK(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0);
+  TC_CHECK(::pipe2(err, O_CLOEXEC) == 0);
+  const pid_t pid = Spawn(arguments, in[0], out[1], err[1]);
+  for (const int fd : {in[0], out[1], err[1]}) ::close(fd);
+  TC_CHECK(::write(in[1], input.data(), input.size()) == ssize_t(input.size()));
+  ::close(in[1]);
+  Result result;
+  result.output = Drain(out[0]);
+  result.errors = Drain(err[0]);
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return result;
+}
+
+std::string ReadAll(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+TEST(ThermoctlTest, WrongUseIsTwo) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{},
+                                             {"frobnicate"},
+                                             {"match"},
+                                             {"match", "--space", "ab", "--tokens", "1,x"},
+                                             {"match", "--space", "ab", "--name", "f"},
+                                             {"match", "--tokens", "1"},
+                                             {"pin", "--name", "f", "--ttl", "3x"},
+                                             {"pin", "--name", "f", "--tier", "hot"},
+                                             {"flush"},
+                                             {"flush", "--tier", "hot"},
+                                             {"put", "file"},
+                                             {"unpin", "one"},
+                                             {"arena"},
+                                             {"status", "--timeout", "soon"}}) {
+    EXPECT_EQ(Thermoctl(arguments).code, 2) << ::testing::PrintToString(arguments);
+  }
+  EXPECT_EQ(Thermoctl({"--help"}).code, 0);
+  EXPECT_EQ(Thermoctl({"--version"}).code, 0);
+}
+
+TEST(ThermoctlTest, NoDaemonIsThreeOnEveryVerb) {
+  for (std::vector<std::string> arguments :
+       std::vector<std::vector<std::string>>{{"status"},
+                                             {"spaces"},
+                                             {"match", "--name", "f"},
+                                             {"put", "--name", "f", "/etc/hostname"},
+                                             {"get", "--name", "f", "/tmp/tc-never-written"},
+                                             {"pin", "--name", "f"},
+                                             {"unpin", "1"},
+                                             {"pins"},
+                                             {"prefetch", "--name", "f"},
+                                             {"delete", "--name", "f"},
+                                             {"flush", "--tier", "warm"},
+                                             {"arena", "drop"},
+                                             {"watch", "--count", "1"}}) {
+    arguments.insert(arguments.end(), {"--json", "--socket", "/tmp/tc-no-such.sock"});
+    const Result result = Thermoctl(arguments);
+    EXPECT_EQ(result.code, 3) << arguments[0];
+    EXPECT_EQ(result.json()["error"]["code"], "UNAVAILABLE") << result.output;
+    EXPECT_THAT(result.errors, HasSubstr("thermoclined --socket /tmp/tc-no-such.sock"));
+  }
+}
+
+class ThermoctlDaemonTest : public ::testing::Test {
+ protected:
+  Result Run(std::vector<std::string> arguments, const std::string& input = {}) {
+    arguments.insert(arguments.end(), {"--json", "--socket", daemon_.socket()});
+    return Thermoctl(arguments, input);
+  }
+  std::string File(const std::string& name) const { return daemon_.directory() + "/" + name; }
+  /// A file of seeded bytes.
+  std::string Write(const std::string& name, size_t bytes, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::string content(bytes, '\0');
+    for (char& c : content) c = static_cast<char>(random());
+    std::ofstream(File(name), std::ios::binary) << content;
+    return content;
+  }
+  DaemonProcess daemon_;
+};
+
+TEST_F(ThermoctlDaemonTest, FilesComeBackBitForBitFromEveryTier) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{64 * 1024}, size_t{1'000'003}}) {
+    const std::string name = "f" + std::to_string(bytes);
+    const std::string content = Write(name, bytes, static_cast<uint32_t>(bytes));
+    const Json put = Run({"put", "--name", name, File(name)}).json();
+    EXPECT_EQ(put["bytes"], bytes) << put;
+    EXPECT_EQ(put["blocks_before"], 0);
+    EXPECT_EQ(Run({"get", "--name", name, File("out")}).code, 0);
+    EXPECT_EQ(ReadAll(File("out")), content);
+  }
+  const Json flushed = Run({"flush", "--tier", "warm"}).json();
+  EXPECT_EQ(flushed["blocks"], 1 + 2 + 2 + 17) << flushed;
+  const Json got = Run({"get", "--name", "f1000003", File("out")}).json();
+  EXPECT_GE(got["blocks_cold"], 16) << got;
+  EXPECT_EQ(ReadAll(File("out")), ReadAll(File("f1000003")));
+  const Result piped = Thermoctl({"get", "--name", "f1", "-", "--socket", daemon_.socket()});
+  EXPECT_EQ(piped.code, 0);
+  EXPECT_THAT(piped.output, ::testing::StartsWith(ReadAll(File("f1"))));
+}
+
+TEST_F(ThermoctlDaemonTest, ANameIsBoundToItsContentUntilItIsDeleted) {
+  Write("a", 200'000, 1);
+  Write("b", 200'000, 2);
+  EXPECT_EQ(Run({"put", "--name", "n", File("a")}).code, 0);
+  EXPECT_EQ(Run({"put", "--name", "n", File("a")}).json()["blocks_before"], 5);
+  const Result refused = Run({"put", "--name", "n", File("b")});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_EQ(refused.json()["error"]["code"], "ALREADY_EXISTS") << refused.output;
+  EXPECT_EQ(Run({"delete", "--name", "n"}).json()["deleted_places"], 5);
+  EXPECT_EQ(Run({"get", "--name", "n", File("out")}).code, 1);
+  EXPECT_FALSE(std::filesystem::exists(File("out")));
+  EXPECT_EQ(Run({"put", "--name", "n", File("b")}).code, 0);
+  EXPECT_EQ(Run({"get", "--name", "n", File("out")}).code, 0);
+  EXPECT_EQ(ReadAll(File("out")), ReadAll(File("b")));
+}
+
+TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
+  const auto client = daemon_.Connect();
+  const Space space = *client->OpenSpace(TestSpace());
+  const auto tokens = Prompt(1, 4);
+  {
+    auto lease = space.Match(tokens);
+    ASSERT_TRUE(Extend(space, *lease, tokens, 3).ok());
+  }
+  std::string list;
+  for (const int32_t token : tokens) list += std::to_string(token) + ",";
+
+  const Json status = Run({"status"}).json();
+  EXPECT_EQ(status["socket"], daemon_.socket());
+  EXPECT_EQ(status["tiers"][0]["tier"], "warm");
+  const Json spaces = Run({"spaces"}).json()["spaces"];
+  ASSERT_EQ(spaces.size(), 1u) << spaces;
+  EXPECT_EQ(spaces[0]["model"], "test");
+  EXPECT_EQ(spaces[0]["places"], 3);
+  const std::string fingerprint = spaces[0]["space"];
+  EXPECT_EQ(fingerprint, space.fingerprint().Hex());
+
+  const Json match = Run({"match", "--space", fingerprint.substr(0, 8), "--tokens", list}).json();
+  EXPECT_EQ(match["places"], 3) << match;
+  EXPECT_EQ(match["tokens"], 48);
+  EXPECT_EQ(match["blocks"][2]["tier"], "warm");
+  const Json piped =
+      Run({"match", "--space", fingerprint, "--tokens-file", "-"}, list + "\n").json();
+  EXPECT_EQ(piped["places"], 3) << piped;
+  EXPECT_EQ(Run({"match", "--space", "ffffffffffff", "--tokens", "1"}).code, 1);
+
+  const Json pin =
+      Run({"pin", "--space", fingerprint, "--tokens", list, "--ttl", "1h", "--tier", "warm"})
+          .json();
+  EXPECT_EQ(pin["places"], 3) << pin;
+  EXPECT_EQ(Run({"pins"}).json()["pins"][0]["pin"], pin["pin"]);
+  EXPECT_EQ(Run({"unpin", std::to_string(pin["pin"].get<uint64_t>())}).code, 0);
+  EXPECT_EQ(Run({"unpin", std::to_string(pin["pin"].get<uint64_t>())}).code, 1);
+  EXPECT_TRUE(Run({"pins"}).json()["pins"].empty());
+
+  EXPECT_EQ(Run({"flush", "--tier", "warm"}).json()["blocks"], 3);
+  const Json prefetch = Run({"prefetch", "--space", fingerprint, "--tokens", list}).json();
+  EXPECT_EQ(prefetch["places"], 3) << prefetch;
+  EXPECT_EQ(prefetch["promoting_blocks"], 3);
+  const Result watch = Run({"watch", "--count", "2"});
+  EXPECT_EQ(watch.code, 0);
+  EXPECT_EQ(std::count(watch.output.begin(), watch.output.end(), '\n'), 2);
+  EXPECT_EQ(Run({"delete", "--space", fingerprint}).json()["deleted_places"], 3);
+  EXPECT_EQ(Run({"arena", "drop"}).json()["dropped_blocks"], 0);
+  EXPECT_EQ(Run({"flush", "--tier", "cold"}).code, 0);
+}
+
+TEST_F(ThermoctlDaemonTest, TextIsForPeople) {
+  const Result result = Thermoctl({"status", "--socket", daemon_.socket()});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.output, HasSubstr("64 MiB"));
+  EXPECT_THAT(result.output, HasSubstr("tiers:"));
+}
+
+}  // namespace
+}  // namespace thermocline
