@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "hashing/checksum.h"
 #include "tests/tiers/scratch_directory.h"
 #include "tiers/disk_tier.h"
