@@ -91,11 +91,14 @@ uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
 
 absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
   TC_RETURN_IF_ERROR(CheckOptions(options));
-  TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(options.path));
-  TC_RETURN_IF_ERROR(Lock(fd.get(), options.path));
+  TC_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(options.path));
+  TC_RETURN_IF_ERROR(Lock(lock.get(), options.path));
+  // The same file, whatever its path names by now.
+  UniqueFd fd(open(("/proc/self/fd/" + std::to_string(lock.get())).c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) return ErrnoStatus(errno, "open " + options.path + " again");
   struct stat file;
   if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + options.path);
-  Arena arena(options.path, std::move(fd));
+  Arena arena(options.path, std::move(lock), std::move(fd));
   TC_ASSIGN_OR_RETURN(const ArenaHeader last,
                       arena.Adopt(options, static_cast<uint64_t>(file.st_size)));
   TC_RETURN_IF_ERROR(arena.MapAndStamp(options, last));
@@ -190,6 +193,7 @@ absl::Status Arena::Remove(const std::string& path) {
 
 Arena::Arena(Arena&& other) noexcept
     : path_(std::move(other.path_)),
+      lock_(std::move(other.lock_)),
       fd_(std::move(other.fd_)),
       base_(std::exchange(other.base_, nullptr)),
       mapped_bytes_(other.mapped_bytes_),

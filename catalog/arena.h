@@ -94,13 +94,17 @@ class Arena {
   std::byte* data(uint32_t page) const { return base_ + uint64_t{page} * kPageBytes; }
 
  private:
-  Arena(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  Arena(std::string path, UniqueFd lock, UniqueFd fd)
+      : path_(std::move(path)), lock_(std::move(lock)), fd_(std::move(fd)) {}
   absl::StatusOr<ArenaHeader> Adopt(const ArenaOptions& options, uint64_t file_bytes);
   absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
   uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
   uint64_t BytesOfChunk(uint32_t chunk) const;
 
   std::string path_;
+  // The lock belongs to an open file description of its own: fd_ is handed to clients, whose
+  // descriptors and mappings outlive a killed daemon and would keep the next one out.
+  UniqueFd lock_;
   UniqueFd fd_;
   std::byte* base_ = nullptr;
   uint64_t mapped_bytes_ = 0;
