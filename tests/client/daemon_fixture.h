@@ -46,7 +46,7 @@ inline pid_t Spawn(const std::vector<std::string>& arguments, int input, int out
 class DaemonProcess {
  public:
   struct Options {
-    std::string warm_capacity = "64MiB";
+    std::string warm_capacity = "128MiB";
     std::string cold_capacity = "256MiB";
     std::vector<std::string> more;  // further arguments
   };

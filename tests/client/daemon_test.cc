@@ -131,8 +131,8 @@ TEST_F(DaemonTest, AFullArenaRefusesAndGivesWhatIsGivenBack) {
     for (Reservation& slot : *more) held.push_back(std::move(slot));
   }
   EXPECT_EQ(last.code(), absl::StatusCode::kResourceExhausted) << last;
-  EXPECT_GE(held.size(), 500u);
-  EXPECT_LE(held.size(), 1024u);
+  EXPECT_GE(held.size(), 1000u);
+  EXPECT_LE(held.size(), 2048u);
   held.clear();
   EXPECT_TRUE(space_.Reserve(64).ok());
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));

@@ -206,7 +206,7 @@ TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
 TEST_F(ThermoctlDaemonTest, TextIsForPeople) {
   const Result result = Thermoctl({"status", "--socket", daemon_.socket()});
   EXPECT_EQ(result.code, 0);
-  EXPECT_THAT(result.output, HasSubstr("64 MiB"));
+  EXPECT_THAT(result.output, HasSubstr("128 MiB"));
   EXPECT_THAT(result.output, HasSubstr("tiers:"));
 }
 
