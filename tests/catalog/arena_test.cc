@@ -241,7 +241,8 @@ TEST_F(ArenaTest, DirectoryIsTheOptionOrATmpfsOrOurOwn) {
 BlockHeader Block(uint64_t id) {
   BlockHeader block;
   block.id = id;
-  block.parent_id = id - 1;
+  block.parent_id = id + 1;
+  block.depth = 1;
   block.payload_bytes = 4096;
   block.payload_checksum = id * 7;
   block.name = NameOf(id);
@@ -284,8 +285,8 @@ TEST_F(SlotHeadersTest, CommittedBlocksAreFoundAgain) {
   EXPECT_EQ(Visit(headers), expected);
   EXPECT_EQ(headers.record(kFirstPage).process_id, 123u);
   EXPECT_EQ(headers.record(kFirstPage).process_start_time, 456u);
-  EXPECT_EQ(headers.Committed(kFirstPage + 4)->id, 5u);
-  EXPECT_EQ(headers.Committed(kFirstPage + 768)->name, NameOf(6));
+  EXPECT_EQ(headers.Committed(kFirstPage + 4).value().id, 5u);
+  EXPECT_EQ(headers.Committed(kFirstPage + 768).value().name, NameOf(6));
   headers.ForgetChunk(0);
   EXPECT_EQ(Visit(headers).size(), 1u);
   ASSERT_TRUE(headers.LendChunk(0, kPageBytes).ok());

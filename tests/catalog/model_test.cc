@@ -115,7 +115,9 @@ class Walk {
         return;
       }
       place = *next;
-      model_[Path(path.begin(), path.begin() + depth + 1)].id = id;
+      const Path here(path.begin(), path.begin() + static_cast<ptrdiff_t>(depth) + 1);
+      model_[here].id = id;
+      paths_[id] = here;
     }
   }
 
@@ -124,21 +126,19 @@ class Walk {
     for (size_t i = 0; i < 1 + random_() % 4; ++i) {
       if (auto place = RandomPlace()) firsts.push_back(*place);
     }
-    std::map<uint64_t, Path> paths;
-    for (const auto& [path, held] : model_) paths[held.id] = path;
     const DropResult result = small_.writer.Drop(firsts);
     for (auto dropped = result.dropped.rbegin(); dropped != result.dropped.rend(); ++dropped) {
-      const Path& path = paths.at(dropped->id);
+      const Path& path = paths_.at(dropped->id);
       ASSERT_FALSE(IsPinned(path));
     }
     // Deepest first: each must be a leaf of what remains.
     std::vector<const Dropped*> order;
     for (const Dropped& dropped : result.dropped) order.push_back(&dropped);
     std::sort(order.begin(), order.end(), [&](const Dropped* a, const Dropped* b) {
-      return paths.at(a->id).size() > paths.at(b->id).size();
+      return paths_.at(a->id).size() > paths_.at(b->id).size();
     });
     for (const Dropped* dropped : order) {
-      const Path& path = paths.at(dropped->id);
+      const Path& path = paths_.at(dropped->id);
       ASSERT_TRUE(IsLeaf(path));
       for (uint32_t part = 0; part < kMaxParts; ++part) {
         const auto word = model_[path].words.find(part);
@@ -218,6 +218,7 @@ class Walk {
   std::mt19937_64 random_;
   uint32_t area_;
   std::map<Path, Held> model_;
+  std::map<uint64_t, Path> paths_;  // of every id there ever was
   std::map<uint32_t, Path> pins_;
 };
 

@@ -4,11 +4,13 @@
 // too; a slot that was taken away is poisoned at once.
 //
 //   stress [--seconds N] [--seed N] [--readers N] [--run N] [--places N] [--depth N]
-//          [--moves PERCENT] [--threads] [--must-notice]
+//          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--threads] [--must-notice]
 //
 // Few places and a small depth make a duel over the same ones: there a missing fence shows within
-// seconds. With --must-notice the run succeeds exactly when a violation was seen (the broken
+// seconds. What takes a reader that is interrupted on its way shows with many readers and no noise.
+// With --must-notice the run succeeds exactly when a violation was seen (the broken
 // builds).
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +35,7 @@ constexpr uint32_t kParts = 2;
 constexpr uint64_t kAlphabet = 3;
 constexpr uint64_t kPoison = ~uint64_t{0};
 constexpr uint32_t kWindowPlaces = 2;
+constexpr int kSkipped = 77;
 
 struct Plan {
   int seconds = 10;
@@ -42,6 +45,8 @@ struct Plan {
   uint32_t places = 1500;
   uint32_t depth = 24;
   uint32_t moves_percent = 50;
+  uint32_t drops_percent = 50;
+  uint32_t noise_percent = 50;
   bool threads = false;
   bool must_notice = false;
 };
@@ -93,15 +98,34 @@ class Noise {
   }
 
  private:
-  static constexpr int kLinesLog2 = 19;
-  static constexpr size_t kLines = size_t{1} << kLinesLog2;  // 32 MiB
-  static constexpr int kStores = 20;
+  static constexpr int kLinesLog2 = 20;
+  static constexpr size_t kLines = size_t{1} << kLinesLog2;  // 64 MiB
+  static constexpr int kStores = 48;
   struct alignas(64) Line {
     volatile uint64_t word = 0;
   };
   uint64_t state_;
   std::vector<Line> lines_;
 };
+
+// Left alone, the scheduler of a busy machine may keep both sides on one core, where a missing
+// fence cannot show. Returns how many cores this process may use.
+size_t StayOnCore(size_t index) {
+  static const cpu_set_t allowed = [] {
+    cpu_set_t set;
+    TC_CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+    return set;
+  }();
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &allowed)) cores.push_back(core);
+  }
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cores[index % cores.size()], &one);
+  (void)sched_setaffinity(0, sizeof one, &one);
+  return cores.size();
+}
 
 // ---- reader ------------------------------------------------------------------------------------
 
@@ -131,7 +155,7 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
     const std::span<const Name> names(prompt.names);
     const bool extends = random() % 4 == 0;
     const size_t first = extends ? (names.size() + 1) / 2 : names.size();
-    if (random() % 2) noise.Make();
+    if (random() % 100 < plan.noise_percent) noise.Make();
     Reader::Match match = reader.MatchAndPin(root, names.first(first), pin, rules);
     if (match.depth == 0) continue;
     if (extends && match.depth == first) {
@@ -142,7 +166,7 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
     const size_t window_from =
         windowed && match.usable > kWindowPlaces ? match.usable - kWindowPlaces : 0;
     bool right = true;
-    for (int looks = random() % 8 == 0 ? 20 : 1; looks > 0; --looks) {
+    for (int looks = random() % 100 < plan.noise_percent ? 60 : 1; looks > 0; --looks) {
       right &= PlacesAreRight(reader, slots, prompt, 0, 0, match.usable);
       right &= PlacesAreRight(reader, slots, prompt, 1, window_from, match.usable);
     }
@@ -181,7 +205,10 @@ class StressWriter {
     MakePrompt(plan_, random_, prompt_);
     const Place end = Grow();
     if (random_() % 100 < plan_.moves_percent) Move(end);
-    if (writer_.place_count() + plan_.depth >= plan_.places || random_() % 2 == 0) Drop(end);
+    if (writer_.place_count() + plan_.depth >= plan_.places ||
+        random_() % 100 < plan_.drops_percent) {
+      Drop(end);
+    }
     TC_CHECK(used_ + free_.size() == slot_count_);
   }
 
@@ -230,7 +257,7 @@ class StressWriter {
       if (random_() % 2) batch_.push_back({place, static_cast<uint32_t>(random_() % kParts)});
       if (batch_.size() == 8) break;
     }
-    if (random_() % 2) noise_.Make();
+    if (random_() % 100 < plan_.noise_percent) noise_.Make();
     const size_t granted = writer_.BeginMove(batch_);
     for (const Movement& move : batch_) {
       if (!move.granted) continue;
@@ -250,7 +277,9 @@ class StressWriter {
   // The tail we just came to, often whole; and, when it is crowded, whatever else has an id.
   void Drop(Place end) {
     firsts_.clear();
-    if (!writer_.IsRoot(end) && writer_.IsLeaf(end) && random_() % 2) firsts_.push_back(end);
+    if (!writer_.IsRoot(end) && writer_.IsLeaf(end) && random_() % 100 < plan_.drops_percent) {
+      firsts_.push_back(end);
+    }
     const size_t crowd = writer_.place_count() + plan_.depth;
     const size_t wanted = crowd > plan_.places ? std::min<size_t>(crowd - plan_.places, 16) : 0;
     for (size_t tries = 0; tries < 4 * wanted && firsts_.size() < wanted; ++tries) {
@@ -260,7 +289,7 @@ class StressWriter {
       if (writer_.IsRoot(firsts_.back())) firsts_.pop_back();
     }
     const size_t asked = firsts_.size();
-    if (random_() % 2) noise_.Make();
+    if (random_() % 100 < plan_.noise_percent) noise_.Make();
     const DropResult result = writer_.Drop(firsts_);
     for (const Dropped& dropped : result.dropped) {
       for (Word word : dropped.words) {
@@ -329,6 +358,10 @@ int Report(const Plan& plan, const Tally& t) {
 }
 
 int Run(const Plan& plan) {
+  if (StayOnCore(0) < 2 && plan.must_notice) {
+    std::printf("skipped: one core cannot show a missing fence\n");
+    return kSkipped;
+  }
   const Geometry geometry{.node_count = plan.places + 100,
                           .run_places = plan.run,
                           .area_count = plan.readers,
@@ -344,6 +377,7 @@ int Run(const Plan& plan) {
   for (uint32_t r = 0; r < plan.readers; ++r) {
     const uint32_t area = writer.LendArea(r + 1).value();
     const auto work = [&, area, r] {
+      StayOnCore(r + 1);
       ReadUntilStop(plan, catalog, root, slots, tally, area, plan.seed * 100 + r);
     };
     if (plan.threads) {
@@ -396,6 +430,10 @@ Plan ParsePlan(int argc, char** argv) {
       plan.depth = value();
     else if (flag("--moves"))
       plan.moves_percent = value();
+    else if (flag("--drops"))
+      plan.drops_percent = value();
+    else if (flag("--noise"))
+      plan.noise_percent = value();
     else if (flag("--threads"))
       plan.threads = true;
     else if (flag("--must-notice"))
