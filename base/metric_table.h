@@ -38,6 +38,11 @@ inline constexpr CounterDef kHitBlocks{"thermocline_hit_blocks_total",
                                        "blocks",
                                        {"tier"},
                                        "Blocks that a match found, by the tier that had them."};
+inline constexpr CounterDef kHitBytes{
+    "thermocline_hit_bytes_total",
+    "bytes",
+    {"tier"},
+    "Payload bytes of the blocks that a match found, by the tier that had them."};
 inline constexpr CounterDef kMissBlocks{"thermocline_miss_blocks_total",
                                         "blocks",
                                         {"reason"},
@@ -48,9 +53,12 @@ inline constexpr CounterDef kCommittedBlocks{
 inline constexpr CounterDef kWrittenBytes{"thermocline_tier_written_bytes_total",
                                           "bytes",
                                           {"tier"},
-                                          "Payload bytes written into a tier."};
+                                          "Payload bytes written into a tier: commits, movements."};
 inline constexpr CounterDef kReadBytes{
-    "thermocline_tier_read_bytes_total", "bytes", {"tier"}, "Payload bytes served from a tier."};
+    "thermocline_tier_read_bytes_total",
+    "bytes",
+    {"tier"},
+    "Payload bytes read out of a tier by movements; clients read in place, uncounted."};
 inline constexpr CounterDef kEvictedBlocks{"thermocline_evicted_blocks_total",
                                            "blocks",
                                            {"tier"},
@@ -78,7 +86,8 @@ inline constexpr GaugeDef kTierBlocks{
 inline constexpr GaugeDef kTierDegraded{"thermocline_tier_degraded",
                                         "0 or 1",
                                         {"tier"},
-                                        "Whether a tier is out of use because its medium failed."};
+                                        "Whether a tier's medium failed, or its store was unusable "
+                                        "and set aside."};
 
 inline constexpr GaugeDef kSessions{"thermocline_sessions", "sessions", {}, "Connected clients."};
 inline constexpr GaugeDef kLeases{"thermocline_leases", "leases", {}, "Paths held for reading."};
@@ -105,9 +114,9 @@ inline constexpr GaugeDef kQuarantinedSlots{
     "Slots of ended sessions whose processes live and may still write into them."};
 inline constexpr CounterDef kRefusedReservations{
     "thermocline_refused_reservations_total",
-    "slots",
+    "requests",
     {},
-    "Slots asked for that could not be had in time; the engine went on in private memory."};
+    "Requests for slots that got none in time; the engine went on in private memory."};
 
 inline constexpr HistogramDef kOperationSeconds{"thermocline_operation_seconds",
                                                 "seconds",
@@ -127,6 +136,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kLookupRequestedTokens,
     &kLookupHitTokens,
     &kHitBlocks,
+    &kHitBytes,
     &kMissBlocks,
     &kCommittedBlocks,
     &kWrittenBytes,

@@ -13,18 +13,20 @@ namespace {
 
 constexpr std::chrono::seconds kMaxReserveWait{60};
 
-/// Tokens of the leased places by the tier that holds them: a place is where its slowest block is.
-std::array<uint64_t, kTierKindCount> HitTokens(const LeaseView& lease, uint64_t place_tokens) {
-  std::array<uint64_t, kTierKindCount> tokens{};
+/// The leased places by the tier that holds them; tokens are where a place's slowest block is.
+DaemonMetrics::Hits HitsOf(const LeaseView& lease, uint64_t place_tokens) {
+  DaemonMetrics::Hits hits;
   for (size_t i = 0; i < lease.blocks.size();) {
     const uint32_t depth = lease.blocks[i].depth;
     TierKind slowest = TierKind::kNone;
     for (; i < lease.blocks.size() && lease.blocks[i].depth == depth; ++i) {
-      slowest = std::max(slowest, lease.blocks[i].tier);
+      const BlockView& block = lease.blocks[i];
+      hits.bytes[static_cast<size_t>(block.tier)] += block.bytes;
+      slowest = std::max(slowest, block.tier);
     }
-    tokens[static_cast<size_t>(slowest)] += place_tokens;
+    hits.tokens[static_cast<size_t>(slowest)] += place_tokens;
   }
-  return tokens;
+  return hits;
 }
 
 }  // namespace
@@ -46,8 +48,7 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
         response->set_depth(lease.depth);
         for (const BlockView& block : lease.blocks) ToWire(block, *response->add_blocks());
         const uint64_t place_tokens = space.key_bytes > 0 ? space.block_tokens : kPlaceTokens;
-        services_.metrics.Matched(names.names.size() * place_tokens,
-                                  HitTokens(lease, place_tokens));
+        services_.metrics.Matched(names.names.size() * place_tokens, HitsOf(lease, place_tokens));
         return absl::OkStatus();
       });
 }

@@ -30,6 +30,7 @@ DaemonMetrics::DaemonMetrics(std::string_view version) : registry_(kMetricTable)
   for (const TierKind tier : {TierKind::kWarm, TierKind::kCold}) {
     const char* name = TierKindName(tier);
     hit_tokens_[static_cast<size_t>(tier)] = registry_.Get(kLookupHitTokens, {name});
+    hit_bytes_[static_cast<size_t>(tier)] = registry_.Get(kHitBytes, {name});
     tiers_[static_cast<size_t>(tier)] = {.capacity = registry_.Get(kTierCapacityBytes, {name}),
                                          .used = registry_.Get(kTierUsedBytes, {name}),
                                          .blocks = registry_.Get(kTierBlocks, {name}),
@@ -70,11 +71,11 @@ void DaemonMetrics::Answered(Operation operation, absl::StatusCode code,
   registry_.Get(kOperationErrors, {kOperationNames[index], CodeName(code)}).Increment();
 }
 
-void DaemonMetrics::Matched(uint64_t requested_tokens,
-                            const std::array<uint64_t, kTierKindCount>& hit_tokens) {
+void DaemonMetrics::Matched(uint64_t requested_tokens, const Hits& hits) {
   requested_tokens_.Increment(static_cast<double>(requested_tokens));
   for (size_t tier = 0; tier < kTierKindCount; ++tier) {
-    if (hit_tokens[tier] > 0) hit_tokens_[tier].Increment(static_cast<double>(hit_tokens[tier]));
+    if (hits.tokens[tier] > 0) hit_tokens_[tier].Increment(static_cast<double>(hits.tokens[tier]));
+    if (hits.bytes[tier] > 0) hit_bytes_[tier].Increment(static_cast<double>(hits.bytes[tier]));
   }
 }
 

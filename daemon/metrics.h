@@ -37,8 +37,12 @@ class DaemonMetrics {
 
   /// A call was answered. The latency is from its arrival to its answer.
   void Answered(Operation operation, absl::StatusCode code, std::chrono::nanoseconds latency);
-  /// A match of `requested_tokens` found tokens in these tiers.
-  void Matched(uint64_t requested_tokens, const std::array<uint64_t, kTierKindCount>& hit_tokens);
+  /// What a match found, by tier.
+  struct Hits {
+    std::array<uint64_t, kTierKindCount> tokens{};
+    std::array<uint64_t, kTierKindCount> bytes{};
+  };
+  void Matched(uint64_t requested_tokens, const Hits& hits);
   void ShowReady(bool ready);
 
   /// Brings the series that mirror other counts up to date.
@@ -52,7 +56,7 @@ class DaemonMetrics {
 
   MetricRegistry registry_;
   std::array<Histogram, static_cast<size_t>(Operation::kOther)> latency_;
-  std::array<Counter, kTierKindCount> hit_tokens_;
+  std::array<Counter, kTierKindCount> hit_tokens_, hit_bytes_;
   std::array<TierSeries, kTierKindCount> tiers_;
   std::array<Counter, kMissReasonCount> misses_;
   Counter requested_tokens_, lookups_, committed_, corrupt_, silent_, refused_sessions_,

@@ -122,9 +122,9 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
 
 absl::Status Server::Impl::OpenHttp() {
   metrics.registry().OnScrape([this] {
-    if (const auto stats = tenant->Stats(kStatsPatience)) {
-      metrics.Update(*stats, sessions->counters());
-    }
+    const auto stats = tenant->Stats(kStatsPatience);
+    metrics.ShowReady(stats.has_value() && !stopping);
+    if (stats) metrics.Update(*stats, sessions->counters());
   });
   if (options.http == "off") return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.http));
@@ -164,7 +164,6 @@ HttpAnswer Server::Impl::Readiness() {
   const nlohmann::json body = {
       {"status", status}, {"version", Version()}, {"degradations", degradations}};
   const bool ready = status == std::string_view("ready") || status == std::string_view("degraded");
-  metrics.ShowReady(ready);
   // What a medium says of itself may hold bytes that are no UTF-8.
   return {.status = ready ? 200 : 503,
           .content_type = "application/json",
@@ -204,7 +203,6 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
     server->Shutdown().IgnoreError();  // the reason why it cannot start is the one to tell
     return opened;
   }
-  impl.metrics.ShowReady(true);
   LogEvent(LogLevel::kInfo, "ready",
            {{"socket", options.socket},
             {"http", impl.http ? impl.http_address : "off"},
@@ -215,7 +213,6 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
 absl::Status Server::Shutdown() {
   Impl& impl = *impl_;
   impl.stopping = true;
-  impl.metrics.ShowReady(false);
   LogEvent(LogLevel::kInfo, "stopping", {{"shutdown", impl.options.drain ? "drain" : "keep"}});
   if (impl.sessions) {
     impl.sessions->Stop("the daemon stops; it may be back soon", impl.options.drain);
