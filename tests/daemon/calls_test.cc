@@ -1,0 +1,376 @@
+// The calls of a real daemon: which of them whom it answers, what it hands out, what it refuses.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/daemon/daemon_process.h"
+
+namespace thermocline {
+namespace {
+
+using testing::DaemonPlace;
+using testing::DaemonProcess;
+using testing::Eventually;
+using ::testing::HasSubstr;
+using testing::HoldsFill;
+using testing::LoadLease;
+using testing::MatchTokens;
+using testing::OpenTestSpace;
+using testing::PutTokens;
+using testing::RawClient;
+using testing::ReleaseLease;
+using testing::StatsOf;
+using testing::TestSpace;
+
+constexpr uint64_t kBlockBytes = 64 * 1024;
+
+class CallsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    daemon_ = std::make_unique<DaemonProcess>(place_);
+    ASSERT_TRUE(daemon_->Ready());
+  }
+  void TearDown() override {
+    if (daemon_->running()) {
+      EXPECT_EQ(daemon_->Stop(), 0) << daemon_->log();
+    }
+  }
+  DaemonPlace place_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
+TEST_F(CallsTest, WhatIsCommittedIsMatchedAndReadInPlace) {
+  RawClient writer(place_);
+  const uint32_t space = OpenTestSpace(writer, TestSpace(kBlockBytes));
+  EXPECT_EQ(MatchTokens(writer, space, 8, 1).depth(), 0u);
+  PutTokens(writer, space, 8, 1, kBlockBytes);
+  RawClient reader(place_);
+  ASSERT_EQ(OpenTestSpace(reader, TestSpace(kBlockBytes)), space);
+  const v1::MatchResponse match = MatchTokens(reader, space, 10, 1);
+  EXPECT_EQ(match.depth(), 8u);
+  ASSERT_EQ(match.blocks_size(), 8);
+  for (const v1::Block& block : match.blocks()) {
+    EXPECT_TRUE(HoldsFill(reader, block, 1)) << block.depth();
+    EXPECT_TRUE(block.checked()) << "the daemon summed it at commit";
+    EXPECT_EQ(block.bytes(), kBlockBytes);
+  }
+  EXPECT_EQ(MatchTokens(reader, space, 8, 2).depth(), 0u);
+  const v1::StatsResponse stats = StatsOf(reader);
+  EXPECT_EQ(stats.sessions(), 2u);
+  EXPECT_EQ(stats.places(), 8u);
+  EXPECT_EQ(stats.spaces(), 1u);
+  EXPECT_EQ(stats.tiers(0).blocks(), 8u);
+  v1::ListSpacesResponse spaces;
+  ASSERT_TRUE(
+      reader.Call(*reader.control, &v1::Control::Stub::ListSpaces, v1::ListSpacesRequest(), &spaces)
+          .ok());
+  ASSERT_EQ(spaces.spaces_size(), 1);
+  EXPECT_EQ(spaces.spaces(0).spec().model(), "test");
+  EXPECT_EQ(spaces.spaces(0).spec().salt(), "") << "a secret";
+}
+
+TEST_F(CallsTest, ColdBlocksComeBackThroughLoadBitForBit) {
+  RawClient client(place_, true);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  ReleaseLease(client, PutTokens(client, space, 32, 1, kBlockBytes));
+  v1::FlushRequest flush;
+  flush.set_tier(v1::TIER_WARM);
+  v1::FlushResponse flushed;
+  const auto status = client.Call(*client.admin_stub, &v1::Admin::Stub::Flush, flush, &flushed);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(flushed.blocks(), 32u);
+  const v1::MatchResponse match = MatchTokens(client, space, 32, 1);
+  EXPECT_EQ(match.depth(), 32u);
+  for (const v1::Block& block : match.blocks()) EXPECT_EQ(block.tier(), v1::TIER_COLD);
+  const std::vector<v1::Block> blocks = LoadLease(client, match.lease());
+  ASSERT_EQ(blocks.size(), 32u);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(blocks[i].depth(), i) << "prefix order";
+    EXPECT_TRUE(HoldsFill(client, blocks[i], 1)) << i;
+  }
+}
+
+/// Every call once, by its name, with a request that a session of the role may make.
+std::map<std::string, std::function<grpc::Status()>> AllCalls(const RawClient& client) {
+  std::map<std::string, std::function<grpc::Status()>> calls;
+  const auto add = [&](const char* name, auto& stub, auto method, auto request, auto response) {
+    calls[name] = [&client, &stub, method, request, response] {
+      auto answer = response;
+      return client.Call(stub, method, request, &answer);
+    };
+  };
+  v1::OpenSpaceRequest open;
+  *open.mutable_spec() = TestSpace(kBlockBytes);
+  v1::PinRequest pin;
+  pin.set_ttl_ms(1000);
+  v1::ReserveRequest reserve;
+  reserve.set_count(1);
+  v1::DeleteRequest erase;
+  erase.set_fingerprint(std::string(32, 'f'));
+  v1::FlushRequest flush;
+  flush.set_tier(v1::TIER_COLD);
+  auto& control = *client.control;
+  auto& data = *client.data;
+  auto& admin = *client.admin_stub;
+  add("OpenSpace", control, &v1::Control::Stub::OpenSpace, open, v1::OpenSpaceResponse());
+  add("ListSpaces", control, &v1::Control::Stub::ListSpaces, v1::ListSpacesRequest(),
+      v1::ListSpacesResponse());
+  add("Pin", control, &v1::Control::Stub::Pin, pin, v1::PinResponse());
+  add("Unpin", control, &v1::Control::Stub::Unpin, v1::UnpinRequest(), v1::UnpinResponse());
+  add("ListPins", control, &v1::Control::Stub::ListPins, v1::ListPinsRequest(),
+      v1::ListPinsResponse());
+  add("Prefetch", control, &v1::Control::Stub::Prefetch, v1::PrefetchRequest(),
+      v1::PrefetchResponse());
+  add("Stats", control, &v1::Control::Stub::Stats, v1::StatsRequest(), v1::StatsResponse());
+  add("Match", data, &v1::Data::Stub::Match, v1::MatchRequest(), v1::MatchResponse());
+  add("Reserve", data, &v1::Data::Stub::Reserve, reserve, v1::ReserveResponse());
+  add("Commit", data, &v1::Data::Stub::Commit, v1::CommitRequest(), v1::CommitResponse());
+  add("Abort", data, &v1::Data::Stub::Abort, v1::AbortRequest(), v1::AbortResponse());
+  add("Release", data, &v1::Data::Stub::Release, v1::ReleaseRequest(), v1::ReleaseResponse());
+  add("admin.Delete", admin, &v1::Admin::Stub::Delete, erase, v1::DeleteResponse());
+  add("admin.Flush", admin, &v1::Admin::Stub::Flush, flush, v1::FlushResponse());
+  add("admin.DropArena", admin, &v1::Admin::Stub::DropArena, v1::DropArenaRequest(),
+      v1::DropArenaResponse());
+  calls["Load"] = [&client] {
+    grpc::ClientContext context;
+    client.Prepare(context);
+    return client.data->Load(&context, v1::LoadRequest())->Finish();
+  };
+  return calls;
+}
+
+bool IsAdminCall(const std::string& name) { return name.rfind("admin.", 0) == 0; }
+bool LetIn(const grpc::Status& status) {
+  return status.error_code() != grpc::StatusCode::UNAUTHENTICATED &&
+         status.error_code() != grpc::StatusCode::PERMISSION_DENIED &&
+         status.error_code() != grpc::StatusCode::UNIMPLEMENTED;
+}
+
+TEST_F(CallsTest, RoleByCall) {
+  RawClient user(place_);
+  RawClient admin(place_, true);
+  RawClient nobody(place_);
+  nobody.token = "";
+  RawClient forger(place_);
+  forger.token = std::string(64, 'a');
+  for (const auto& [name, call] : AllCalls(user)) {
+    const grpc::Status status = call();
+    if (IsAdminCall(name)) {
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << name;
+      EXPECT_THAT(status.error_message(), HasSubstr("admin = true")) << name;
+    } else {
+      EXPECT_TRUE(LetIn(status)) << name << ": " << status.error_message();
+    }
+  }
+  for (const auto& [name, call] : AllCalls(admin)) {
+    const grpc::Status status = call();
+    EXPECT_TRUE(LetIn(status)) << name << ": " << status.error_message();
+  }
+  for (const RawClient* stranger : {&nobody, &forger}) {
+    for (const auto& [name, call] : AllCalls(*stranger)) {
+      const grpc::Status status = call();
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << name;
+      EXPECT_THAT(status.error_message(), HasSubstr("session")) << name;
+    }
+  }
+  // Destructive verbs are not even there on the open socket, nor the others on the admin socket.
+  const auto misplaced = v1::Admin::NewStub(admin.open);
+  v1::FlushResponse flushed;
+  EXPECT_EQ(
+      admin.Call(*misplaced, &v1::Admin::Stub::Flush, v1::FlushRequest(), &flushed).error_code(),
+      grpc::StatusCode::UNIMPLEMENTED);
+  const auto data = v1::Data::NewStub(admin.admin_channel);
+  v1::MatchResponse match;
+  EXPECT_EQ(admin.Call(*data, &v1::Data::Stub::Match, v1::MatchRequest(), &match).error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(CallsTest, TokenDiesWithItsSession) {
+  RawClient client(place_);
+  EXPECT_EQ(StatsOf(client).sessions(), 1u);
+  client.session.socket.Reset();
+  EXPECT_TRUE(Eventually([&] {
+    v1::StatsResponse response;
+    return client.Call(*client.control, &v1::Control::Stub::Stats, v1::StatsRequest(), &response)
+               .error_code() == grpc::StatusCode::UNAUTHENTICATED;
+  }));
+}
+
+TEST_F(CallsTest, RequestsAreBoundedAndWrongOnesSayWhy) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  const auto match = [&](const v1::MatchRequest& request) {
+    v1::MatchResponse response;
+    return client.Call(*client.data, &v1::Data::Stub::Match, request, &response);
+  };
+  v1::MatchRequest request;
+  request.set_space(space + 1);
+  EXPECT_THAT(match(request).error_message(), HasSubstr("OpenSpace first"));
+  request.set_space(space);
+  request.mutable_names()->set_tokens(std::string(63, 'x'));
+  EXPECT_THAT(match(request).error_message(), HasSubstr("token ids have 4"));
+  request.mutable_names()->set_tokens(std::string(64 * 32769, 'x'));
+  EXPECT_THAT(match(request).error_message(), HasSubstr("the limit is 32768"));
+  request.mutable_names()->set_tokens(std::string(9 << 20, 'x'));
+  EXPECT_EQ(match(request).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  request.mutable_names()->clear_tokens();
+  request.mutable_names()->add_keys("abcd");
+  EXPECT_THAT(match(request).error_message(), HasSubstr("named by token ids"));
+  request.mutable_names()->add_keys("abc");
+  EXPECT_EQ(match(request).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+
+  v1::ReserveRequest reserve;
+  v1::ReserveResponse slots;
+  reserve.set_space(space);
+  reserve.set_count(100000);
+  EXPECT_THAT(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).error_message(),
+              HasSubstr("the limit is 8192"));
+  v1::OpenSpaceRequest open;
+  v1::OpenSpaceResponse opened;
+  *open.mutable_spec() = TestSpace(64 << 20);
+  const grpc::Status refused =
+      client.Call(*client.control, &v1::Control::Stub::OpenSpace, open, &opened);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), HasSubstr("warm")) << "which option to raise";
+}
+
+TEST_F(CallsTest, ForeignSlotsAndWrongSumsAreRefused) {
+  RawClient owner(place_);
+  RawClient thief(place_);
+  const uint32_t space = OpenTestSpace(owner, TestSpace(kBlockBytes));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(owner.Call(*owner.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  const auto commit = [&](const RawClient& client, uint64_t offset, uint64_t checksum) {
+    v1::CommitRequest request;
+    request.set_lease(MatchTokens(client, space, 1, 9).lease());
+    request.mutable_names()->set_tokens(testing::TokensOf(1, 9));
+    request.add_items()->set_offset(offset);
+    request.mutable_items(0)->set_checksum(checksum);
+    v1::CommitResponse response;
+    return client.Call(*client.data, &v1::Data::Stub::Commit, request, &response);
+  };
+  EXPECT_FALSE(commit(thief, slots.offsets(0), 0).ok()) << "another's slot";
+  EXPECT_FALSE(commit(owner, slots.offsets(0) + 16, 0).ok()) << "inside a slot";
+  EXPECT_FALSE(commit(owner, ~uint64_t{0} - 8, 0).ok()) << "outside the arena";
+  EXPECT_EQ(commit(owner, slots.offsets(0), 12345).error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_TRUE(commit(owner, slots.offsets(0), 0).ok());
+}
+
+TEST_F(CallsTest, ReserveHonoursItsDeadlineWhenTheArenaIsFull) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(64);
+  v1::ReserveResponse slots;
+  grpc::Status status;
+  do {  // until everything is granted
+    status = client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots);
+  } while (status.ok());
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  reserve.set_wait_ms(60'000);
+  grpc::ClientContext context;
+  client.Prepare(context);
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(600));
+  const auto before = std::chrono::steady_clock::now();
+  status = client.data->Reserve(&context, reserve, &slots);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "before the deadline";
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(2));
+}
+
+TEST_F(CallsTest, PinsAreListedAndEnd) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  PutTokens(client, space, 4, 1, kBlockBytes);
+  v1::PinRequest pin;
+  pin.set_space(space);
+  pin.mutable_names()->set_tokens(testing::TokensOf(4, 1));
+  pin.set_ttl_ms(60'000);
+  v1::PinResponse pinned;
+  auto status = client.Call(*client.control, &v1::Control::Stub::Pin, pin, &pinned);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(pinned.depth(), 4u);
+  v1::ListPinsResponse pins;
+  ASSERT_TRUE(
+      client.Call(*client.control, &v1::Control::Stub::ListPins, v1::ListPinsRequest(), &pins)
+          .ok());
+  ASSERT_EQ(pins.pins_size(), 1);
+  EXPECT_EQ(pins.pins(0).pin(), pinned.pin());
+  v1::UnpinRequest unpin;
+  unpin.set_pin(pinned.pin());
+  v1::UnpinResponse unpinned;
+  EXPECT_TRUE(client.Call(*client.control, &v1::Control::Stub::Unpin, unpin, &unpinned).ok());
+  EXPECT_EQ(client.Call(*client.control, &v1::Control::Stub::Unpin, unpin, &unpinned).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  pin.set_ttl_ms(0);
+  EXPECT_EQ(client.Call(*client.control, &v1::Control::Stub::Pin, pin, &pinned).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(CallsTest, LoadThatIsCancelledHurtsNobody) {
+  RawClient client(place_, true);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  ReleaseLease(client, PutTokens(client, space, 64, 1, kBlockBytes));
+  v1::FlushRequest flush;
+  flush.set_tier(v1::TIER_WARM);
+  v1::FlushResponse flushed;
+  ASSERT_TRUE(client.Call(*client.admin_stub, &v1::Admin::Stub::Flush, flush, &flushed).ok());
+  for (int round = 0; round < 20; ++round) {
+    const v1::MatchResponse match = MatchTokens(client, space, 64, 1);
+    grpc::ClientContext context;
+    client.Prepare(context);
+    v1::LoadRequest request;
+    request.set_lease(match.lease());
+    const auto reader = client.data->Load(&context, request);
+    v1::LoadResponse response;
+    if (round % 2 == 0) reader->Read(&response);
+    context.TryCancel();
+    reader->Finish();
+    ReleaseLease(client, match.lease());
+  }
+  EXPECT_EQ(LoadLease(client, MatchTokens(client, space, 64, 1).lease()).size(), 64u);
+}
+
+TEST_F(CallsTest, StoppedClientLosesItsLeases) {
+  RawClient other(place_);
+  const uint32_t space = OpenTestSpace(other, TestSpace(kBlockBytes));
+  ReleaseLease(other, PutTokens(other, space, 4, 1, kBlockBytes));
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {  // gRPC does not live through a fork: a session is all that it opens
+    testing::RawSession session = testing::SayHello(place_.socket);
+    session.Beat();
+    if (::write(ready[1], session.token().data(), 64) != 64) ::_exit(1);
+    for (;;) {
+      ::usleep(100'000);
+      session.Beat();
+    }
+  }
+  RawClient stopped(place_);  // calls in the child's name
+  stopped.token.resize(64);
+  ASSERT_EQ(::read(ready[0], stopped.token.data(), 64), 64);
+  ASSERT_EQ(MatchTokens(stopped, space, 4, 1).depth(), 4u);
+  const uint64_t before = StatsOf(other).leases();
+  EXPECT_GE(before, 1u);
+  ::kill(child, SIGSTOP);
+  EXPECT_TRUE(Eventually(
+      [&] {
+        other.session.Beat();
+        stopped.session.Beat();
+        return StatsOf(other).leases() < before;
+      },
+      std::chrono::milliseconds(20'000)));
+  EXPECT_THAT(daemon_->log(), HasSubstr("session_silent"));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+}  // namespace
+}  // namespace thermocline
