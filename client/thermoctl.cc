@@ -86,8 +86,12 @@ void AddVerbs(CLI::App& app, Arguments& a, Verb& chosen) {
                   [&] { return RunPut(a.connect, a.name, a.file); });
   put->add_option("--name", a.name, "the name to find it by")->required();
   put->add_option("file", a.file, "the file")->required();
-  auto* get = add(app, "get", "Restore a file that was put, bit for bit",
-                  [&] { return RunGet(a.connect, a.name, a.file); });
+  auto* get = add(app, "get", "Restore a file that was put, bit for bit", [&] {
+    const absl::StatusOr<Json> got = RunGet(a.connect, a.name, a.file);
+    if (!got.ok() || a.file != "-") return got;
+    std::cerr << (a.json ? Dump(*got) + "\n" : TextOf(*got));  // the content is on standard output
+    return absl::StatusOr<Json>(Json());
+  });
   get->add_option("--name", a.name, "the name that it was put under")->required();
   get->add_option("file", a.file, "where to write it; -: standard output")->required();
   auto* pin = add(app, "pin", "Keep a path for a time, across restarts", [&] {

@@ -160,7 +160,8 @@ absl::StatusOr<FileResult> GetFile(const Space& space, const std::string& name,
                                "' does not have the SHA-256 of its put");
   }
   if (path == "-") {
-    if (std::fwrite(content.data(), 1, content.size(), stdout) != content.size()) {
+    if (std::fwrite(content.data(), 1, content.size(), stdout) != content.size() ||
+        std::fflush(stdout) != 0) {
       return ErrnoStatus(errno, "write to standard output");
     }
     return result;

@@ -286,6 +286,24 @@ TEST_F(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
   EXPECT_TRUE(client_->Stats().ok());
 }
 
+TEST_F(DaemonTest, AForkedChildMayReconnect) {
+  const auto tokens = Prompt(14, 2);
+  Put(tokens, 2);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    if (!client_->Reconnect().ok()) ::_exit(1);
+    auto lease = space_.Match(tokens);
+    if (!lease.ok() || !lease->Load().ok()) ::_exit(2);
+    ::_exit(RightPlaces(space_, *lease, tokens) == 2 && lease->StillValid() ? 0 : 3);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(client_->Stats().ok());
+}
+
 TEST_F(DaemonTest, DeleteAndDropForget) {
   const auto tokens = Prompt(12, 6);
   Put(tokens, 6);
