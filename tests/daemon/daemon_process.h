@@ -69,6 +69,7 @@ class DaemonProcess {
                                       "--cold-capacity=" + place.cold_capacity,
                                       "--http=127.0.0.1:0"};
     words.insert(words.end(), more.begin(), more.end());
+    { std::ofstream empty(log_path_); }  // not the words of a daemon before
     pid_ = ::fork();
     if (pid_ == 0) {
       const int log = ::open(log_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
