@@ -7,4 +7,5 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 "$top/deploy/setup.sh"
 [ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null
 cmake --build "$top/build/release" --target thermoclined thermoctl thermocline-engine
-exec python3 "$top/deploy/demo/demo.py" "$top" "$@"
+exec python3 "$top/deploy/demo/demo.py" --bin "$top/build/release/bin" \
+  --model "$top/build/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$@"

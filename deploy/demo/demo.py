@@ -14,15 +14,14 @@ import sys
 import tempfile
 import time
 
-MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MAX_TOKENS = 48
 START_SECONDS = 20
 
 
 class Demo:
-    def __init__(self, top, scratch):
-        self.bin = os.path.join(top, "build/release/bin")
-        self.model = os.path.join(top, "build/models", MODEL)
+    def __init__(self, programs, model, scratch):
+        self.bin = programs
+        self.model = model
         here = os.path.dirname(os.path.abspath(__file__))
         with open(os.path.join(here, "document.txt"), encoding="utf-8") as file:
             self.document = file.read().strip()
@@ -74,12 +73,14 @@ class Demo:
 
 def main():
     parser = argparse.ArgumentParser(prog="demo.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("top", help=argparse.SUPPRESS)
+    parser.add_argument("--bin", metavar="DIR", required=True, help="where the programs were built")
+    parser.add_argument("--model", metavar="FILE", required=True, help="a model in GGUF that can chat")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     arguments = parser.parse_args()
 
     scratch = tempfile.mkdtemp(prefix="thermocline-demo.")
-    demo = Demo(arguments.top, scratch)
+    demo = Demo(arguments.bin, arguments.model, scratch)
+    model_name = os.path.basename(arguments.model)
     restart_ms = 0.0
 
     def restart():
@@ -98,7 +99,7 @@ def main():
     held = True
     try:
         demo.start_daemon()
-        print(f"{MODEL} reads a document of {len(demo.document.split())} words, then answers.\n")
+        print(f"{model_name} reads a document of {len(demo.document.split())} words, then answers.\n")
         print(f"{'':42}{'prompt':>7} {'cached':>7} {'first token':>12}  {'tier':5} same ids as uncached")
         for (name, title, before, expected), question in zip(steps, demo.questions):
             before()
@@ -122,7 +123,7 @@ def main():
         print(f"  {question}  {answer}")
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"model": MODEL, "rows": rows}, file, indent=1)
+            json.dump({"model": model_name, "rows": rows}, file, indent=1)
             file.write("\n")
     if not held:
         sys.exit("\ndemo: a step did not hold: see the table")
