@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <map>
 
+#include "base/version.h"
+
 namespace thermocline {
 namespace {
 
@@ -17,10 +19,11 @@ void AddForward(CLI::App* verb, EngineOptions& options) {
   static const std::map<std::string, KvDtype> kDtypes = {{"f32", KvDtype::kF32},
                                                          {"f16", KvDtype::kF16}};
   verb->add_option("--kv", options.kv_dtype, "how keys and values are kept: f32 or f16")
-      ->transform(CLI::CheckedTransformer(kDtypes))
+      ->transform(CLI::CheckedTransformer(kDtypes).description(""))
       ->type_name("f32|f16")
       ->default_str("f32");
-  verb->add_option("--context", options.context, "tokens of context, if not what the file says");
+  verb->add_option("--context", options.context, "tokens of context, if not what the file says")
+      ->check(CLI::Range(0u, 1u << 28));
   verb->add_option("--threads", options.threads, "threads, 0 = all cores")
       ->check(CLI::Range(0, 1024));
 }
@@ -43,10 +46,13 @@ void AddGenerate(CLI::App& app, EngineOptions& options) {
   prompt->add_option(verb->get_option("--tokens"));
   prompt->require_option(1);
   verb->add_option("--system", options.system, "system message")->needs(chat);
-  verb->add_option("--max-tokens", options.max_tokens, "most tokens to generate")->required();
+  verb->add_option("--max-tokens", options.max_tokens, "most tokens to generate")
+      ->required()
+      ->check(CLI::NonNegativeNumber);
   verb->add_option("--temperature", options.sampling.temperature, "0 = greedy");
   verb->add_option("--top-p", options.sampling.top_p, "nucleus of the sampling");
-  verb->add_option("--seed", options.sampling.seed, "of the sampling");
+  verb->add_option("--seed", options.sampling.seed, "of the sampling")
+      ->check(CLI::NonNegativeNumber);
   CLI::Option_group* cache = verb->add_option_group("cache");
   cache->add_option("--socket", options.socket, "the daemon's socket");
   cache->add_flag_callback(
@@ -64,6 +70,7 @@ std::optional<EngineOptions> ParseEngineOptions(int argc, char** argv, int& exit
   EngineOptions options;
   CLI::App app("Runs a language model on the CPU, its KV cache kept by thermoclined.");
   app.require_subcommand(1);
+  app.set_version_flag("--version", "thermocline-engine " + std::string(Version()));
   AddGenerate(app, options);
 
   CLI::App* logits = app.add_subcommand("logits", "write the logits after every token");
