@@ -58,7 +58,6 @@ class Generation {
       if (kv_.Intact()) break;
       // The logits need one id computed at least, even where every row could be kept.
       held_ = std::min(kv_.Recover(), ids_.size() - 1);
-      ++recoveries_;
     }
     held_ = ids_.size();
     return absl::OkStatus();
@@ -70,13 +69,11 @@ class Generation {
     kv_.Commit(std::span<const int32_t>(ids_).first(held_));
     if (kv_.Intact()) return;
     held_ = std::min(kv_.Recover(), ids_.size() - 1);
-    ++recoveries_;
   }
 
   void Append(int32_t id) { ids_.push_back(id); }
   std::span<const float> logits() const { return logits_; }
   size_t held() const { return held_; }
-  size_t recoveries() const { return recoveries_; }
 
  private:
   Transformer& transformer_;
@@ -86,7 +83,6 @@ class Generation {
   std::vector<int32_t> ids_;
   std::vector<float> logits_;
   size_t held_ = 0;  // tokens whose KV is in place
-  size_t recoveries_ = 0;
 };
 
 }  // namespace
@@ -128,7 +124,7 @@ absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype,
         static_cast<double>(result.output_ids.size() - 1) / SecondsSince(decode_start);
   }
   result.uncached_blocks = kv.uncached_blocks();
-  result.recoveries = generation.recoveries();
+  result.recoveries = kv.losses();
   return result;
 }
 

@@ -38,6 +38,7 @@ SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry,
 size_t KvSequence::Begin(std::span<const int32_t> ids) {
   Clear();
   cached_by_tier_.clear();
+  uncached_blocks_ = losses_ = 0;
   if (!space_ || ids.empty()) return 0;
   absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1));
   if (!lease.ok()) return 0;
@@ -71,7 +72,7 @@ absl::Status KvSequence::Extend(size_t tokens) {
     TC_ASSIGN_OR_RETURN(std::byte * page, pages_.Allocate());
     pointers_.push_back(page);
     ++private_count_;
-    if (space_) ++uncached_blocks_;
+    if (space_ && losses_ == 0) ++uncached_blocks_;
   }
   return absl::OkStatus();
 }
@@ -80,7 +81,9 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
   if (!lease_ || lost_) return;
   const size_t begin = leased();
   const size_t end = std::min(computed.size() / kBlockTokens, pointers_.size() - private_count_);
-  if (end <= begin) return;
+  // To a daemon that is gone nothing can be given; Intact() keeps what would be lost with the
+  // slots.
+  if (end <= begin || !client_->Connected()) return;
   const auto cut = reserved_.begin() + static_cast<ptrdiff_t>(end - begin);
   std::vector<Reservation> slots(std::make_move_iterator(reserved_.begin()),
                                  std::make_move_iterator(cut));
@@ -90,8 +93,8 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
     lost_ = true;
     return;
   }
-  for (size_t i = begin; i < end;
-       ++i) {  // where another client was first, the block is another one, of the same bytes
+  // Where another client was first, the block is another one, of the same bytes.
+  for (size_t i = begin; i < end; ++i) {
     const std::span<const std::byte> bytes = lease_->View(i);
     if (bytes.empty()) {
       lost_ = true;
@@ -109,16 +112,15 @@ bool KvSequence::Intact() {
 }
 
 size_t KvSequence::Recover() {
-  if (lease_ &&
-      lost_) {  // a commit failed: its slots are gone, what was leased before may still be right
+  if (lost_) {  // its slots are gone, what was leased before may still be right
+    FreePrivate();
     pointers_.resize(leased());
-    private_count_ = 0;
-    lost_ = false;
     reserved_.clear();
+    lost_ = false;
   }
   if (Detach()) return pointers_.size() * kBlockTokens;
   Clear();
-  LeaveCache();
+  ++losses_;
   return 0;
 }
 
@@ -138,22 +140,22 @@ bool KvSequence::Detach() {
   }
   std::copy(copies.begin(), copies.end(), pointers_.begin());
   private_count_ = pointers_.size();
-  LeaveCache();
+  lease_.reset();
+  reserved_.clear();
+  ++losses_;
   return true;
 }
 
-void KvSequence::LeaveCache() {
-  lease_.reset();
-  reserved_.clear();
-  space_.reset();
+void KvSequence::FreePrivate() {
+  for (; private_count_ > 0; --private_count_) {
+    pages_.Free(pointers_.back());
+    pointers_.pop_back();
+  }
 }
 
 void KvSequence::Clear() {
-  for (size_t i = pointers_.size() - private_count_; i < pointers_.size(); ++i) {
-    pages_.Free(pointers_[i]);
-  }
+  FreePrivate();
   pointers_.clear();
-  private_count_ = 0;
   reserved_.clear();
   lease_.reset();
   lost_ = false;

@@ -40,8 +40,9 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
-  /// Starts anew with the longest cached prefix of `ids` that leaves at least one id to compute.
-  /// Returns its tokens. A cache that cannot be asked is a miss.
+  /// Starts anew with the longest cached prefix of `ids` that leaves at least one id to compute,
+  /// even where an earlier turn lost the cache. Returns its tokens. A cache that cannot be asked is
+  /// a miss.
   size_t Begin(std::span<const int32_t> ids);
 
   /// Makes blocks for the positions [0, tokens).
@@ -64,25 +65,29 @@ class KvSequence {
 
   /// Tokens that Begin found, by the tier they lay in: "warm", "cold".
   const std::map<std::string, size_t>& cached_by_tier() const { return cached_by_tier_; }
-  /// Blocks that went into private pages although there is a daemon.
+  /// Blocks since Begin that went into private pages although there is a daemon.
   size_t uncached_blocks() const { return uncached_blocks_; }
+  /// Times since Begin that the cache was lost under our hands (and copied away or given up).
+  size_t losses() const { return losses_; }
 
  private:
   size_t leased() const { return lease_ ? lease_->depth() : 0; }
-  void LeaveCache();
+  /// Copies everything into private pages and ends the lease; false where it did not last so long.
   bool Detach();
+  void FreePrivate();
   void Clear();
 
   PrivateBlocks& pages_;
   Client* client_ = nullptr;
-  std::optional<Space> space_;  // none: no cache from here on
+  std::optional<Space> space_;
   std::optional<Lease> lease_;
   std::vector<Reservation> reserved_;  // of the blocks right behind the leased ones
   std::vector<std::byte*> pointers_;   // leased, reserved, private
   size_t private_count_ = 0;
-  bool lost_ = false;
+  bool lost_ = false;  // a commit failed
   std::map<std::string, size_t> cached_by_tier_;
   size_t uncached_blocks_ = 0;
+  size_t losses_ = 0;
 };
 
 }  // namespace thermocline
