@@ -63,6 +63,11 @@ int Run(int argc, char** argv) {
   const OptionSources sources = SourcesOf(argc, argv);
   const auto loaded = LoadOptions(DaemonOptionTable(), sources);
   if (!loaded.ok()) return Complain(loaded.status(), kUsage);
+  if (loaded->exit) {  // else they go to the log
+    for (const std::string& warning : loaded->warnings) {
+      std::fprintf(stderr, "thermoclined: %s\n", warning.c_str());
+    }
+  }
   const auto& arguments = sources.arguments;
   const bool checks =
       std::find(arguments.begin(), arguments.end(), "--check-config") != arguments.end();
