@@ -12,6 +12,9 @@ COLUMNS = 24  # of Grafana's grid
 VARIABLES = {"$instance", "$__rate_interval", "$__range"}
 ANNOTATIONS = ("summary", "description", "action")
 SEVERITIES = ("warning", "critical")
+CODES = {"cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
+         "resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented", "internal", "unavailable",
+         "data_loss", "unauthenticated"}
 
 
 def check_frame(dashboard):
@@ -73,9 +76,13 @@ def check_names(where, expression, table):
         if name not in table:
             yield f"{where}: there is no metric {name}"
             continue
-        wrong = {label for label, _, _ in monitoring.MATCHER.findall(braces)} - table[name] - monitoring.TARGET_LABELS
+        matchers = monitoring.MATCHER.findall(braces)
+        wrong = {label for label, _, _ in matchers} - table[name] - monitoring.TARGET_LABELS
         if wrong:
             yield f"{where}: {name} has no label {', '.join(wrong)}"
+        # Values of other labels are looked for in a real daemon by monitoring_test.py; it has no errors of each kind.
+        for code in {code for label, _, values in matchers if label == "code" for code in values.split("|")} - CODES:
+            yield f"{where}: there is no code {code}"
     known = set().union(*table.values()) | monitoring.TARGET_LABELS
     for labels in re.findall(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)", expression):
         wrong = {label.strip() for label in labels.split(",")} - known

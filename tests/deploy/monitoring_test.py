@@ -7,6 +7,7 @@ kind; then every query must parse, find its series and have data, every rule mus
 no alert but a stopped and a damaged one must. Without Debian's package prometheus it exits with 77, a visible skip.
 """
 import contextlib
+import ctypes
 import glob
 import json
 import math
@@ -28,11 +29,14 @@ import urllib.request
 import monitoring
 
 PATIENCE_S = 60  # for a process to come up, for a scrape to happen
-ROUNDS = 6       # of traffic, at least
+ROUNDS, MOST_ROUNDS = 6, 60  # of traffic
 SCRAPES = 4      # while there is traffic, at least
+PR_SET_PDEATHSIG = 1  # of Linux
 OPERATIONS = {"match", "load", "reserve", "commit", "release", "pin", "prefetch", "delete", "flush"}
 # Grafana's variables; the ranges cover the whole run.
 VARIABLES = {"$__rate_interval": "2m", "$__range": "2m", "$instance": ".*"}
+# What a healthy daemon on a busy machine may be about to raise; never more, they all wait.
+OF_A_BUSY_MACHINE = {"ThermoclineDown", "ThermoclineNotReady", "ThermoclineLoadSlow", "ThermoclineMatchSlow"}
 # Series that a daemon without failures has not, whatever its traffic.
 FAILURE_LABELS = ("code",)
 
@@ -65,13 +69,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def die_with_parent():
+    """So that nothing outlives a test that was killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Process:
     """A program that is ours: its output goes to a file, and it is stopped by its pid."""
 
     def __init__(self, arguments, log):
         self.log = log
         with open(log, "ab") as output:
-            self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                            preexec_fn=die_with_parent)
 
     def running(self):
         if self.process.poll() is not None:
@@ -238,8 +248,13 @@ class MonitoringTest(unittest.TestCase):
         cls.addClassCleanup(cls.prometheus.stop)
         cls.prometheus.start()
         cls.traffic = Traffic(cls.daemon, cls.directory, seed)
-        while cls.traffic.round < ROUNDS or cls.prometheus.scrapes() < SCRAPES:
+        for _ in range(MOST_ROUNDS):
             cls.traffic.make()
+            if cls.traffic.round >= ROUNDS and cls.prometheus.scrapes() >= SCRAPES:
+                break
+        else:
+            raise AssertionError(f"Prometheus did not scrape {SCRAPES} times in {MOST_ROUNDS} rounds of traffic")
+        cls.traffic.put("last", 500_000)  # stays in memory
         seen = cls.prometheus.scrapes()
         wait_for("scrapes of the last traffic", lambda: cls.prometheus.scrapes() >= seen + 2)
 
@@ -320,7 +335,8 @@ class MonitoringTest(unittest.TestCase):
             with self.subTest(rule["name"]):
                 self.assertEqual((rule["health"], rule.get("lastError", "")), ("ok", ""))
                 self.prometheus.query(rule["query"])
-                self.assertEqual(rule["state"], "inactive")
+                allowed = {"inactive", "pending"} if rule["name"] in OF_A_BUSY_MACHINE else {"inactive"}
+                self.assertIn(rule["state"], allowed)
 
     def test_2_a_spoiled_block_is_told(self):
         content = self.traffic.put("spoiled", 100_000)
