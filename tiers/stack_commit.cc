@@ -218,6 +218,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
   ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));
   ++stats_.committed_blocks;
   stats_.committed_bytes += bytes;
+  warm_counters_.bytes_in += bytes;
 }
 
 }  // namespace thermocline
