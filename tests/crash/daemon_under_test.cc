@@ -1,0 +1,94 @@
+#include "tests/crash/daemon_under_test.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "base/check.h"
+#include "base/unique_fd.h"
+
+namespace thermocline::crash {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+pid_t Spawn(const std::vector<std::string>& arguments, const std::string& log) {
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  const UniqueFd file(::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  TC_CHECK(file.get() >= 0);
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_adddup2(&actions, file.get(), 1);
+  ::posix_spawn_file_actions_adddup2(&actions, file.get(), 2);
+  pid_t pid = -1;
+  TC_CHECK(::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ) == 0);
+  ::posix_spawn_file_actions_destroy(&actions);
+  return pid;
+}
+
+std::optional<int> WaitFor(pid_t pid, milliseconds patience) {
+  const auto deadline = steady_clock::now() + patience;
+  int status = 0;
+  while (::waitpid(pid, &status, WNOHANG) != pid) {
+    if (steady_clock::now() >= deadline) return std::nullopt;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  return status;
+}
+
+std::string DescribeExit(int wait_status) {
+  if (WIFEXITED(wait_status)) return "exit code " + std::to_string(WEXITSTATUS(wait_status));
+  return "signal " + std::to_string(WTERMSIG(wait_status));
+}
+
+DaemonUnderTest::~DaemonUnderTest() {
+  if (pid_ < 0) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
+}
+
+void DaemonUnderTest::Start(const DaemonSettings& settings) {
+  TC_CHECK(pid_ < 0);
+  pid_ = Spawn(
+      {binary_, "--socket", directories_.socket(), "--data-dir", directories_.data, "--arena-dir",
+       directories_.arena, "--warm-capacity", settings.warm_capacity, "--cold-capacity",
+       settings.cold_capacity, "--http", "off", "--shutdown", settings.drain ? "drain" : "keep"},
+      directories_.log());
+}
+
+void DaemonUnderTest::Signal(int signal) const {
+  TC_CHECK(pid_ > 0);
+  ::kill(pid_, signal);
+}
+
+std::optional<int> DaemonUnderTest::Ended(milliseconds patience) {
+  if (pid_ < 0) return std::nullopt;
+  const auto status = WaitFor(pid_, patience);
+  if (status) pid_ = -1;
+  return status;
+}
+
+uint64_t DaemonUnderTest::AnonymousBytes() const {
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/status");
+  for (std::string word; file >> word;) {
+    uint64_t kib = 0;
+    if (word == "RssAnon:" && file >> kib) return kib << 10;
+  }
+  return 0;
+}
+
+std::string DaemonUnderTest::Log() const {
+  std::ostringstream text;
+  text << std::ifstream(directories_.log()).rdbuf();
+  return text.str();
+}
+
+}  // namespace thermocline::crash

@@ -1,0 +1,245 @@
+#include "tests/crash/siege.h"
+
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "base/check.h"
+
+namespace thermocline::crash {
+namespace {
+
+using std::chrono::duration;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kServicePatience{30'000};
+constexpr milliseconds kShutdownPatience{40'000};
+constexpr milliseconds kPlayerPatience{25'000};
+constexpr milliseconds kLook{20};
+constexpr milliseconds kLeaseTime{10'000};
+constexpr milliseconds kCallTimeout{5'000};
+
+DaemonDirectories MakeDirectories() {
+  char root[] = "/tmp/tc-crash-XXXXXX";
+  char arena[] = "/dev/shm/tc-crash-XXXXXX";
+  TC_CHECK(::mkdtemp(root) != nullptr);
+  TC_CHECK(::mkdtemp(arena) != nullptr);
+  const std::string data = std::string(root) + "/data";
+  std::filesystem::create_directory(data);
+  return {.root = root, .arena = arena, .data = data};
+}
+
+/// Log-uniform, 1 ms to 2 s.
+milliseconds RandomLifetime(Rng& rng) {
+  const double exponent = std::uniform_real_distribution<>(0, std::log(2000.0))(rng);
+  return milliseconds(static_cast<int64_t>(std::exp(exponent)));
+}
+
+}  // namespace
+
+Siege::Siege(const Variant& variant, const SiegeOptions& options)
+    : variant_(variant),
+      options_(options),
+      world_(World::Named(variant.world).value()),
+      directories_(MakeDirectories()),
+      ledger_(directories_.root),
+      rng_(options.seed),
+      reader_(world_, ledger_, variant.name + ": watcher"),
+      daemon_(options.daemon, directories_),
+      players_(static_cast<size_t>(options.clients)) {}
+
+Siege::~Siege() {
+  for (const PlayerProcess& player : players_) {
+    if (player.pid < 0) continue;
+    ::kill(player.pid, SIGKILL);
+    ::waitpid(player.pid, nullptr, 0);
+  }
+  if (daemon_.running()) Kill();
+  client_.reset();
+  if (options_.keep) return;
+  if (mounted_) ::umount2(directories_.data.c_str(), MNT_DETACH);
+  std::error_code ignored;
+  std::filesystem::remove_all(directories_.root, ignored);
+  std::filesystem::remove_all(directories_.arena, ignored);
+}
+
+SiegeReport Siege::Run() {
+  if (variant_.disk_mib > 0 && !MountSmallDisk()) return Report();
+  for (PlayerProcess& player : players_) StartPlayer(player);
+  while (report_.kills < options_.kills) {
+    if (!ledger_.Violations().empty()) break;  // what it left is looked at, not run over
+    Life();
+  }
+  FinalChecks();
+  return Report();
+}
+
+bool Siege::MountSmallDisk() {
+  const std::string size = "size=" + std::to_string(variant_.disk_mib) + "m";
+  mounted_ = ::mount("tmpfs", directories_.data.c_str(), "tmpfs", 0, size.c_str()) == 0;
+  if (!mounted_) {
+    report_.skipped = std::string("a small tmpfs cannot be mounted here (") + std::strerror(errno) +
+                      "); it takes root";
+  }
+  return mounted_;
+}
+
+// ---- the daemon
+
+void Siege::Life() {
+  const bool drain = variant_.drains && Chance(rng_, 0.3);
+  daemon_.Start({.warm_capacity = std::to_string(variant_.warm_mib) + "MiB",
+                 .cold_capacity = std::to_string(variant_.cold_mib) + "MiB",
+                 .drain = drain});
+  if (Chance(rng_, 0.12)) {  // before it serves, or at about that time
+    std::this_thread::sleep_for(milliseconds(Uniform(rng_, 0, 100)));
+    return Kill();
+  }
+  if (!AwaitService()) return;
+  Serve(RandomLifetime(rng_));
+  if (daemon_.running()) StopDaemon();
+}
+
+bool Siege::AwaitService() {
+  const auto start = steady_clock::now();
+  while (!Answers()) {
+    if (const auto status = daemon_.Ended(milliseconds(0))) {
+      Violation("the daemon does not start: " + DescribeExit(*status));
+      return false;
+    }
+    if (steady_clock::now() - start > kServicePatience) {
+      Violation("the daemon runs and does not serve");
+      Kill();
+      return false;
+    }
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  const duration<double, std::milli> time = steady_clock::now() - start;
+  report_.restart_ms.push_back(time.count());
+  return true;
+}
+
+void Siege::Serve(milliseconds time) {
+  const auto end = steady_clock::now() + time;
+  StopOrKillPlayers();
+  bool flush = Chance(rng_, 0.1);
+  for (auto now = steady_clock::now(); now < end; now = steady_clock::now()) {
+    TendPlayers();
+    CheckStats();
+    if (std::exchange(flush, false)) Flush();
+    const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
+    if (left.count() > 0) std::this_thread::sleep_for(std::min(left, kLook));
+    if (const auto status = daemon_.Ended(milliseconds(0))) {
+      return Violation("the daemon ended by itself: " + DescribeExit(*status));
+    }
+  }
+}
+
+void Siege::StopDaemon() {
+  const double kind = std::uniform_real_distribution<>(0, 1)(rng_);
+  if (kind < 0.1) {
+    daemon_.Signal(SIGTERM);
+    ExpectExit(kShutdownPatience);
+  } else if (kind < 0.2) {
+    daemon_.Signal(SIGTERM);
+    std::this_thread::sleep_for(milliseconds(Uniform(rng_, 0, 80)));
+    Kill();
+  } else {
+    Kill();
+  }
+}
+
+void Siege::ExpectExit(milliseconds patience) {
+  const auto status = daemon_.Ended(patience);
+  if (!status) {
+    Violation("SIGTERM did not end the daemon in " + std::to_string(patience.count()) + " ms");
+    return Kill();
+  }
+  ++report_.shutdowns;
+  // A full disk may keep it from draining; then it says so by exit code 1.
+  const bool clean = WIFEXITED(*status) && (WEXITSTATUS(*status) == 0 || variant_.disk_mib > 0);
+  if (!clean) Violation("the daemon shut down with " + DescribeExit(*status));
+}
+
+void Siege::Kill() {
+  daemon_.Signal(SIGKILL);
+  const auto status = daemon_.Ended(kShutdownPatience);
+  TC_CHECK(status.has_value());
+  ++report_.kills;
+  const bool killed = WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL;
+  const bool exited = WIFEXITED(*status) && WEXITSTATUS(*status) == 0;  // SIGTERM was faster
+  if (!killed && !exited) Violation("the daemon ended before the kill: " + DescribeExit(*status));
+}
+
+void Siege::Flush() {
+  auto admin = AdminClient::Connect(
+      {.socket_path = directories_.socket(), .client_name = "flush", .timeout = kCallTimeout});
+  if (!admin.ok()) return;
+  (*admin)->Flush(Chance(rng_, 0.5) ? BlockTier::kWarm : BlockTier::kCold).IgnoreError();
+}
+
+// ---- the players
+
+void Siege::StartPlayer(PlayerProcess& player) {
+  player = {};
+  player.pid = Spawn({options_.program, "player", "--socket", directories_.socket(), "--directory",
+                      directories_.root, "--world", variant_.world, "--seed",
+                      std::to_string(rng_()), "--pins", variant_.disk_mib == 0 ? "1" : "0"},
+                     directories_.root + "/players.log");
+}
+
+void Siege::TendPlayers() {
+  for (PlayerProcess& player : players_) {
+    if (player.stopped && steady_clock::now() > player.resume_at) {
+      ::kill(player.pid, SIGCONT);
+      player.stopped = false;
+    }
+    const auto status = WaitFor(player.pid, milliseconds(0));
+    if (!status) continue;
+    if (!WIFSIGNALED(*status) || WTERMSIG(*status) != SIGKILL) {
+      Violation("a client ended by " + DescribeExit(*status));
+    }
+    StartPlayer(player);
+  }
+}
+
+void Siege::StopOrKillPlayers() {
+  for (PlayerProcess& player : players_) {
+    if (player.stopped) continue;
+    if (options_.stops && Chance(rng_, 0.03)) {
+      ::kill(player.pid, SIGSTOP);
+      player.stopped = true;
+      player.resume_at = steady_clock::now() + kLeaseTime + milliseconds(Uniform(rng_, 0, 4000));
+    } else if (Chance(rng_, 0.05)) {
+      ::kill(player.pid, SIGKILL);
+      ++report_.deaths;
+    }
+  }
+}
+
+void Siege::DismissPlayers() {
+  ledger_.counters().stop = 1;
+  for (PlayerProcess& player : players_) {
+    if (player.stopped) ::kill(player.pid, SIGCONT);
+    const auto status = WaitFor(player.pid, kPlayerPatience);
+    if (!status) {
+      Violation("a client hangs: " + std::to_string(player.pid));
+      ::kill(player.pid, SIGKILL);
+      WaitFor(player.pid, kPlayerPatience);
+    } else if (!(WIFEXITED(*status) && WEXITSTATUS(*status) == 0) &&
+               !(WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL)) {
+      Violation("a client ended by " + DescribeExit(*status));
+    }
+    player.pid = -1;
+  }
+}
+
+}  // namespace thermocline::crash
