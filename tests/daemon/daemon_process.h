@@ -60,7 +60,7 @@ class DaemonProcess {
  public:
   explicit DaemonProcess(const DaemonPlace& place, const std::vector<std::string>& more = {},
                          const std::function<void()>& in_child = {})
-      : place_(place), log_path_(place.root + "/log") {
+      : log_path_(place.root + "/log") {
     std::vector<std::string> words = {TC_BUILD_DIR "/bin/thermoclined",
                                       "--socket=" + place.socket,
                                       "--data-dir=" + place.data_dir,
@@ -122,7 +122,6 @@ class DaemonProcess {
   pid_t pid() const { return pid_; }
 
  private:
-  const DaemonPlace& place_;
   const std::string log_path_;
   pid_t pid_ = -1;
   bool exited_ = false;
