@@ -1,8 +1,9 @@
-// What goes to the cold tier and leaves it. One job of erasures and writes is under way at most, so
-// that the room which its erasures make is there for its writes, whatever else happens, and calls
-// about one block keep their order.
+// What goes to the cold tier and leaves it. One job, of erasures or of writes, is under way at
+// most, so that writes find the room that was counted for them, and calls about one block keep
+// their order.
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "base/log.h"
 #include "tiers/stack_core.h"
@@ -10,7 +11,6 @@
 namespace thermocline {
 namespace {
 
-constexpr int kColdRounds = 4;
 constexpr std::chrono::seconds kColdBackoff{5};
 
 }  // namespace
@@ -28,18 +28,7 @@ void StackCore::QueueErasure(uint64_t id, uint32_t part) {
 }
 
 // Leaf first: what is warm too loses its copy only; what is nowhere else leaves with its name, if
-// nothing stands behind it. Answers whether there is room for `bytes` now.
-bool StackCore::MakeColdRoom(uint64_t bytes) {
-  for (int round = 0; round < kColdRounds; ++round) {
-    const TierUsage usage = cold_->Usage();
-    uint64_t queued = 0;
-    for (const Erasure& erasure : erasures_) queued += erasure.bytes;
-    if (usage.used_bytes + bytes <= usage.capacity_bytes + queued) return true;
-    if (EvictCold(usage.used_bytes + bytes - usage.capacity_bytes - queued) == 0) return false;
-  }
-  return false;
-}
-
+// nothing stands behind it. Answers how many blocks go; their erasures are queued.
 uint64_t StackCore::EvictCold(uint64_t bytes) {
   std::vector<uint64_t> victims;
   std::unordered_set<uint64_t> taken;
@@ -100,36 +89,16 @@ uint64_t StackCore::LoseColdCopies(uint64_t id) {
   return blocks;
 }
 
-// Gathers a job, making room for its writes, and sends it off.
+// Erasures first, and writes only into room that is there: what a queued erasure will free is not
+// known before it is done, as the block may be lost or dropped already.
 void StackCore::RunColdJob() {
   if (cold_ == nullptr || job_running_) return;
   cold_full_ = false;
+  if (!cold_writable()) return CancelWrites();
   ColdJob job;
-  std::vector<ColdWrite> later;
-  uint64_t bytes = 0;
-  for (ColdWrite& write : planned_writes_) {
-    const uint64_t stored = StoredBytes(write.header);
-    const bool full = !job.writes.empty() &&
-                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
-    if (full) {
-      later.push_back(std::move(write));
-    } else if (MakeColdRoom(bytes + stored)) {
-      bytes += stored;
-      job.writes.push_back(std::move(write));
-    } else {
-      places_.at(write.ref.id).parts[write.ref.part].writing = false;
-      cold_full_ = true;
-    }
-  }
-  planned_writes_ = std::move(later);
-  job.erasures = std::move(erasures_);
-  erasures_.clear();
-  if (cold_full_) SchedulePump();  // who needs a slot now must see what can be dropped
+  if (erasures_.empty() && !planned_writes_.empty()) TakeWrites(job);
+  if (job.writes.empty()) job.erasures = std::exchange(erasures_, {});
   if (job.writes.empty() && job.erasures.empty()) return;
-  if (!cold_writable() && job.writes.empty()) {
-    erasures_ = std::move(job.erasures);  // nothing to do with it until it recovers; see Tick
-    return;
-  }
   job_running_ = true;
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
@@ -145,6 +114,39 @@ void StackCore::RunColdJob() {
       if (const auto self = weak.lock()) (*self)->FinishColdJob(std::move(job));
     });
   });
+}
+
+// As many planned writes as fit a job and the room. If not even one does, room is made for all.
+void StackCore::TakeWrites(ColdJob& job) {
+  const TierUsage usage = cold_->Usage();
+  const uint64_t room = usage.capacity_bytes - std::min(usage.used_bytes, usage.capacity_bytes);
+  uint64_t bytes = 0;
+  uint64_t wanted = 0;
+  std::vector<ColdWrite> later;
+  for (ColdWrite& write : planned_writes_) {
+    const uint64_t stored = StoredBytes(write.header);
+    wanted += stored;
+    const bool full = !job.writes.empty() &&
+                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
+    if (full || bytes + stored > room) {
+      later.push_back(std::move(write));
+    } else {
+      bytes += stored;
+      job.writes.push_back(std::move(write));
+    }
+  }
+  planned_writes_ = std::move(later);
+  if (!job.writes.empty() || EvictCold(wanted - room) > 0) return;
+  cold_full_ = true;
+  CancelWrites();
+  SchedulePump();  // who needs a slot now must see what can be dropped
+}
+
+void StackCore::CancelWrites() {
+  for (const ColdWrite& write : planned_writes_) {
+    places_.at(write.ref.id).parts[write.ref.part].writing = false;
+  }
+  planned_writes_.clear();
 }
 
 void StackCore::FinishColdJob(ColdJob job) {

@@ -47,12 +47,18 @@ absl::StatusOr<uint64_t> StackCore::ReservedBytes(ClientNumber client, uint64_t 
 }
 
 absl::Status StackCore::Abort(ClientNumber client, std::span<const uint64_t> offsets) {
-  for (uint64_t offset : offsets) TC_RETURN_IF_ERROR(ReservedBytes(client, offset).status());
+  absl::Status status;
   for (uint64_t offset : offsets) {
-    if (reservations_.erase(offset) > 0) host_->Free(offset);
+    const auto bytes = ReservedBytes(client, offset);
+    if (bytes.ok()) {
+      reservations_.erase(offset);
+      host_->Free(offset);
+    } else {
+      status.Update(bytes.status());
+    }
   }
   SchedulePump();
-  return absl::OkStatus();
+  return status;
 }
 
 void StackCore::ReturnReservations(uint32_t client, bool process_gone) {

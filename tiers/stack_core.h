@@ -288,13 +288,14 @@ class StackCore final : public TierStack {
   // ---- stack_cold.cc
   bool cold_writable() const;
   void QueueErasure(uint64_t id, uint32_t part);
-  bool MakeColdRoom(uint64_t bytes);
   uint64_t EvictCold(uint64_t bytes);
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
                     const std::unordered_set<uint64_t>& taken);
   uint64_t LoseColdCopies(uint64_t id);
   void RunColdJob();
+  void TakeWrites(ColdJob& job);
+  void CancelWrites();
   void FinishColdJob(ColdJob job);
   void DropSpoiled(BlockRef ref, Place place);
 

@@ -34,7 +34,9 @@ void StackCore::Pump() {
   KeepReserve();
   if (cold_ != nullptr && erasures_.empty() && !job_running_) {
     const TierUsage usage = cold_->Usage();
-    if (usage.used_bytes > usage.capacity_bytes) MakeColdRoom(0);  // the capacity was lowered
+    if (usage.used_bytes > usage.capacity_bytes) {  // the capacity was lowered
+      EvictCold(usage.used_bytes - usage.capacity_bytes);
+    }
   }
   ServeWaiters(progressing_);
   AdvanceFlushes();

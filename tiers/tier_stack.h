@@ -105,9 +105,13 @@ class TierStack {
   /// of `items`. Answers the lease's depth now and the blocks as they stand, in the order of
   /// `items`: where a block was there before, that one, and the slot offered is free again.
   /// `names`: of the places behind the lease's end, in order.
+  /// Errors: RESOURCE_EXHAUSTED when no more names fit: what comes before them is committed, the
+  ///         slots of the others stay reserved, and the lease should be given up. With all other
+  ///         errors nothing has changed.
   virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease,
                                            std::span<const Name> names,
                                            std::span<const CommitItem> items) = 0;
+  /// Gives back what is reserved; an error names the first offset that was not.
   virtual absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) = 0;
   virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;
 

@@ -3,6 +3,7 @@
 // is that a name has only one legal content. Never a wrong byte, never over budget, never a step
 // too many, and at the end every slot is free.
 #include <algorithm>
+#include <cstdio>
 
 #include "tests/tiers/stack_fixture.h"
 
@@ -20,7 +21,7 @@ void PrintTo(const ModelParameters& parameters, std::ostream* out) { *out << par
 
 class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
  protected:
-  static constexpr int kSteps = 4000;
+  static constexpr int kSteps = 10000;
   static constexpr size_t kClients = 3;
 
   struct HeldLease {
@@ -42,7 +43,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   std::vector<Name> RandomPath() {  // few names a place, so that paths share their beginnings
     std::vector<Name> names;
     const uint64_t length = 1 + Random(6);
-    for (uint64_t i = 0; i < length; ++i) names.push_back(TestName(Random(i < 2 ? 3 : 2)));
+    for (uint64_t i = 0; i < length; ++i) names.push_back(TestName(Random(3)));
     return names;
   }
 
@@ -98,7 +99,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
 
   void DoReserve(size_t index) {
     const auto part = static_cast<uint16_t>(Random(GetParam().parts));
-    if (clients_[index].slots[part].size() > 3) return;
+    if (clients_[index].slots[part].size() > GetParam().sizes.warm_blocks / 8) return;
     ++callbacks_due_;
     stack_->Reserve(clients_[index].number, space_, part, 1 + Random(3),
                     std::chrono::milliseconds(Random(50)),
@@ -118,7 +119,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     HeldLease& lease = client.leases[Random(client.leases.size())];
     std::vector<Name> names = lease.names;
     const uint64_t more = 1 + Random(3);
-    for (uint64_t i = 0; i < more; ++i) names.push_back(TestName(Random(names.size() < 2 ? 3 : 2)));
+    for (uint64_t i = 0; i < more; ++i) names.push_back(TestName(Random(3)));
     std::vector<CommitItem> items;
     for (uint16_t part = 0; part < GetParam().parts; ++part) {
       for (uint32_t depth = lease.depth; depth < names.size(); ++depth) {
@@ -135,6 +136,16 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     if (items.empty()) return;
     const auto view =
         stack_->Commit(client.number, lease.number, std::span(names).subspan(lease.depth), items);
+    if (absl::IsResourceExhausted(view.status())) {  // the names are all in use
+      std::vector<uint64_t> offered;
+      for (const CommitItem& item : items) offered.push_back(item.offset);
+      (void)stack_->Abort(client.number, offered);
+      ASSERT_TRUE(stack_->Release(client.number, lease.number).ok());
+      std::erase_if(client.leases, [number = lease.number](const HeldLease& held) {
+        return held.number == number;
+      });
+      return;
+    }
     ASSERT_TRUE(view.ok()) << view.status();
     names.resize(view->depth);
     lease.names = names;
@@ -201,7 +212,15 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     }
   }
 
+  void CountWork() {
+    const StackStats stats = stack_->Stats();
+    committed_ += stats.committed_blocks;
+    if (stats.tiers.size() < 2) return;
+    promoted_ += stats.tiers[0].promotions;
+    demoted_ += stats.tiers[0].demotions;
+  }
   void Restart() {
+    CountWork();
     ++generation_;  // callbacks of the old life do not count
     callbacks_due_ = 0;
     stack_.Restart();
@@ -210,7 +229,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   }
 
   void RunSomeTasks() {
-    for (uint64_t i = Random(4); i > 0; --i) {
+    for (uint64_t i = Random(10); i > 0; --i) {
       if (Random(3) > 0) {
         stack_.StepStrand();
       } else {
@@ -264,6 +283,9 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   int callbacks_due_ = 0;
   int generation_ = 0;
   int restarts_ = 0;
+  uint64_t committed_ = 0;
+  uint64_t demoted_ = 0;
+  uint64_t promoted_ = 0;
 };
 
 TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
@@ -313,8 +335,15 @@ TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
     if (step % 500 == 499) SettleAll();
   }
   if (HasFatalFailure()) return;
+  CountWork();
   ExpectNothingLeaks();
-  RecordProperty("restarts", restarts_);
+  std::printf("[          ] %d restarts; committed %lu, demoted %lu, promoted %lu blocks\n",
+              restarts_, committed_, demoted_, promoted_);
+  EXPECT_GT(committed_, 10u);
+  if (GetParam().sizes.warm_blocks < 8 || GetParam().sizes.cold_blocks == 0) return;
+  EXPECT_GT(committed_, 100u);
+  EXPECT_GT(demoted_, 10u);
+  EXPECT_GT(promoted_, 3u);
 }
 
 constexpr FaultRates kSomeFaults{.error = 0.05, .flip = 0.05, .truncate = 0.03, .lose = 0.05};
