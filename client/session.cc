@@ -179,6 +179,12 @@ absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std:
         known ? static_cast<absl::StatusCode>(refused.code()) : absl::StatusCode::kUnknown,
         "the daemon refused the session: " + refused.message());
   }
+  if (header.kind == FrameKind::kGoodbye) {
+    v1::Goodbye goodbye;
+    const bool parses = goodbye.ParseFromArray(payload.data(), bytes);
+    return absl::UnavailableError("the daemon said goodbye instead of welcome: " +
+                                  (parses ? goodbye.reason() : std::string("no reason")));
+  }
   v1::Welcome welcome;
   if (header.kind != FrameKind::kWelcome || !welcome.ParseFromArray(payload.data(), bytes)) {
     return absl::InternalError(

@@ -140,6 +140,14 @@ TEST(SessionTest, ARefusalBeforeHelloWasReadIsStillHeard) {
       << absl::StatusCodeToString(code);
 }
 
+TEST(SessionTest, ADaemonThatStopsBeforeItsWelcomeIsUnavailable) {
+  v1::Goodbye goodbye;
+  goodbye.set_reason("it stops");
+  const absl::Status status = Answer(Frame(FrameKind::kGoodbye, goodbye));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("it stops"));
+}
+
 TEST(SessionTest, SomethingElseBehindTheSocketIsTold) {
   EXPECT_EQ(Answer("HTTP/1.1 400 Bad Request\r\n\r\n").code(), absl::StatusCode::kInternal);
   v1::Goodbye goodbye;
