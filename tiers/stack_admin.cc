@@ -132,7 +132,13 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     return true;
   }
   flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr});
-  if (cold_writable() && !cold_full_) PlanWrites({0, UINT64_MAX, false});
+  if (cold_full_) {  // of what stands above the blocks to be written: their tails have to go
+    const uint64_t dropped = FreeClean({0, 1, true});
+    flush.blocks += dropped;
+    if (dropped > 0) SchedulePump();
+    return dropped == 0 && !job_running_;
+  }
+  if (cold_writable()) PlanWrites({0, UINT64_MAX, false});
   return planned_writes_.empty() && !job_running_;
 }
 
@@ -149,6 +155,7 @@ uint64_t StackCore::DropWarm() {
     std::vector<Movement> moves;
     for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
       if (writer_.word(*place, part).warm_slot() == 0) continue;
+      if (grace_ && places_.at(id).parts[part].adopted) continue;  // may be read by old leases
       moves.push_back({.place = *place, .part = part});
     }
     writer_.BeginMove(moves);

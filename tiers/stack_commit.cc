@@ -154,10 +154,13 @@ absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_
 }
 
 absl::StatusOr<Place> StackCore::FindOrAppend(const Space& space, Place at, const Name& name) {
+  // What is committed behind a deleted place goes with it; a deleted place at a path that stands is
+  // there again.
+  const bool doomed = !writer_.IsRoot(at) && places_.at(writer_.IdOf(at)).doomed;
   if (const auto there = writer_.FindNext(at, name)) {
     const uint64_t id = writer_.IdOf(*there);
-    places_.at(id).doomed = false;  // somebody has it again
-    doomed_.erase(id);
+    places_.at(id).doomed = doomed;
+    if (!doomed) doomed_.erase(id);
     return *there;
   }
   if (places_.size() >= options_.max_places) DropOldest();
@@ -175,6 +178,8 @@ absl::StatusOr<Place> StackCore::FindOrAppend(const Space& space, Place at, cons
   PlaceState& state = places_[id];
   state.space = space.number;
   state.parts.resize(space.part_count());
+  state.doomed = doomed;
+  if (doomed) doomed_.insert(id);
   ++spaces_.at(space.number).places;
   return *place;
 }

@@ -333,6 +333,25 @@ TEST_F(StackTest, NothingReadoptedIsEvictedInTheGracePeriod) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackTest, NothingReadoptedIsDroppedWithTheArenaInTheGracePeriod) {
+  Use({});
+  const auto names = TestNames({1, 2});
+  Write(names);
+  Restart();
+  const auto drop = [&] {
+    uint64_t left = UINT64_MAX;
+    (*stack_)->DropArena([&](absl::Status, uint64_t, uint64_t kept) { left = kept; });
+    stack_->Settle();
+    return left;
+  };
+  EXPECT_EQ(drop(), 2u);
+  EXPECT_EQ(client_->Match(names).depth, 2u);
+  (*stack_)->ExpireLeases(client_->number());
+  (*stack_)->EndGrace();
+  EXPECT_EQ(drop(), 0u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackTest, ASpoiledReadoptedBlockIsReplacedByACommitAndNeverWrittenDown) {
   Use({});
   const auto names = TestNames({1, 2});
@@ -429,7 +448,10 @@ TEST_F(StackTest, DeletedPlacesAreNotMatchedAndGoWhenTheirLeasesEnd) {
   EXPECT_EQ(*deleted, 2u);
   EXPECT_EQ(client_->Match(names).depth, 1u);
   client_->ExpectLegal(held.blocks, names);
-  EXPECT_EQ((*stack_)->Stats().places, 4u);
+  const auto longer = TestNames({1, 2, 3, 4});
+  EXPECT_EQ(client_->Extend(held, longer), 4u);  // and goes with what it stands on
+  EXPECT_EQ(client_->Match(longer).depth, 1u);
+  EXPECT_EQ((*stack_)->Stats().places, 5u);
   (*stack_)->ExpireLeases(client_->number());
   (*stack_)->Tick();
   stack_->Settle();
