@@ -49,7 +49,7 @@ class SparseArray {
 struct Movement {
   Place place;
   uint32_t part = 0;
-  Word before;           // out: its word, without the flag
+  Word before{};         // out: its word, without the flag
   bool granted = false;  // out: flagged; the slots of `before` are the caller's until FinishMove
 };
 
