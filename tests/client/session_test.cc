@@ -150,8 +150,7 @@ TEST(SessionTest, ADaemonThatStopsBeforeItsWelcomeIsUnavailable) {
 
 TEST(SessionTest, SomethingElseBehindTheSocketIsTold) {
   EXPECT_EQ(Answer("HTTP/1.1 400 Bad Request\r\n\r\n").code(), absl::StatusCode::kInternal);
-  v1::Goodbye goodbye;
-  EXPECT_EQ(Answer(Frame(FrameKind::kGoodbye, goodbye)).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Answer(Frame(FrameKind::kHello, v1::Hello())).code(), absl::StatusCode::kInternal);
   const auto oversize = EncodeFrameHeader({kMaxFrameBytes + 1, FrameKind::kWelcome});
   EXPECT_EQ(Answer(std::string(reinterpret_cast<const char*>(oversize.data()), 8)).code(),
             absl::StatusCode::kInternal);

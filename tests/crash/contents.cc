@@ -34,16 +34,17 @@ SpaceSpec Spec(std::string model, std::vector<PartSpec> parts) {
   return spec;
 }
 
-/// Tokens, keys, and a hybrid model with a window of two blocks.
-std::vector<SpaceSpec> ThreeSpaces(uint64_t small, uint64_t large) {
+/// Tokens, keys, a hybrid model with a window of two blocks, and blocks of 32 tokens.
+std::vector<SpaceSpec> FourSpaces(uint64_t small, uint64_t large) {
   std::vector<SpaceSpec> specs = {
       Spec("tokens", {{.name = "all", .block_bytes = small}}),
       Spec("keys", {{.name = "all", .block_bytes = large - 4080}}),
       Spec("hybrid", {{.name = "full", .block_bytes = large - 16},
-                      {.name = "sliding", .block_bytes = small - 1024, .window_tokens = 64}})};
+                      {.name = "sliding", .block_bytes = small - 1024, .window_tokens = 32}}),
+      Spec("wide", {{.name = "all", .block_bytes = large - 1040}})};
   specs[1].opaque_names = true;
   specs[1].key_bytes = kKeyBytes;
-  specs[2].block_tokens = 32;
+  specs[3].block_tokens = 32;
   return specs;
 }
 
@@ -60,10 +61,10 @@ bool Chance(Rng& rng, double probability) {
 std::optional<World> World::Named(std::string_view name) {
   World world;
   if (name == "tight") {
-    world.spaces_ = ThreeSpaces(64 << 10, 64 << 10);
+    world.spaces_ = FourSpaces(64 << 10, 64 << 10);
     world.roots_ = 4;
   } else if (name == "sizes") {
-    world.spaces_ = ThreeSpaces(64 << 10, 128 << 10);
+    world.spaces_ = FourSpaces(64 << 10, 128 << 10);
     world.roots_ = 12;
   } else if (name == "demo") {
     world.spaces_ = {Spec("demo", {{.name = "all", .block_bytes = 30 * 2 * 3 * 16 * 64 * 4}})};

@@ -38,7 +38,7 @@ struct PathNames {
 
 class World {
  public:
-  /// "tight": three spaces whose blocks fit slots of one size; "sizes": blocks of two slot sizes;
+  /// "tight": four spaces whose blocks fit slots of one size; "sizes": blocks of two slot sizes;
   /// "demo": blocks as large as those of the demo's model.
   static std::optional<World> Named(std::string_view name);
 

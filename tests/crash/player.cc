@@ -49,7 +49,10 @@ void Player::Step() {
   ReadHeld();
   ScribbleHeld();
   const size_t space = Uniform(rng_, 0, spaces_.size() - 1);
-  if (options_.pins && Chance(rng_, 0.02)) return Pin(space);
+  // Blocks of more than 16 tokens do not outlive the daemon: their headers name their last place
+  // only, and none says what the places between them are called.
+  const bool outlives = spaces_[space].spec().block_tokens == 16;
+  if (options_.pins && outlives && Chance(rng_, 0.02)) return Pin(space);
   const Path path = world_.RandomPath(rng_);
   if (Chance(rng_, 0.03)) {
     const PathNames names = world_.Names(space, path, 0, path.size());

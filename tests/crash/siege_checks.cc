@@ -126,11 +126,14 @@ void Siege::CheckPins() {
   for (const PinRecord& pin : ledger_.Pins()) pins.emplace(pin.space, pin.path);
   for (const auto& [space, path] : pins) {
     auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
+    const uint32_t matched = lease.ok() ? lease->depth() : 0;
     const auto loaded = lease.ok() ? lease->Load() : lease.status();
     if (!loaded.ok() || *loaded != path.size()) {
       Violation("of a pinned path only " +
-                (loaded.ok() ? std::to_string(*loaded) + " places" : loaded.status().ToString()) +
-                " are there: " + Describe(space, path, static_cast<uint32_t>(path.size()) - 1, 0));
+                (loaded.ok() ? std::to_string(*loaded) + " places can be loaded, " +
+                                   std::to_string(matched) + " matched"
+                             : std::string(loaded.status().message())) +
+                ": " + Describe(space, path, static_cast<uint32_t>(path.size()) - 1, 0));
       continue;
     }
     reader_.Check(*lease, space, path);
@@ -157,10 +160,10 @@ void Siege::CheckEmptied() {
   if (pins.ok()) {
     for (const PinInfo& pin : *pins) client_->Unpin(pin.pin).IgnoreError();
   }
+  CheckNothingHeld();
   auto admin = AdminClient::Connect(
       {.socket_path = directories_.socket(), .client_name = "flush", .timeout = kFlushTimeout});
   if (!pins.ok() || !admin.ok()) return Violation("there is no flushing it");
-  CheckNothingHeld();
   const auto flushed = (*admin)->Flush(BlockTier::kWarm);
   if (!flushed.ok()) return Violation("flush: " + flushed.status().ToString());
   if (variant_.disk_mib > 0) (*admin)->DropArena().IgnoreError();
