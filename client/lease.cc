@@ -67,7 +67,13 @@ absl::Status Lease::Rep::Acquire(NamesView names, uint32_t places, Deadline dead
   *request.mutable_names() = ToWire(names, places);
   const auto response = connection->calls().Match(request, deadline);
   if (!response.ok()) return connection->Explain(response.status());
-  if (held) connection->QueueRelease(lease);
+  if (held) {
+    // Now, not in a batch: a block that was found damaged gives way to the next commit only once
+    // nobody leases it. Where the answer does not come the daemon lets the lease expire.
+    v1::ReleaseRequest release;
+    release.add_leases(lease);
+    connection->calls().Release(release, deadline).status().IgnoreError();
+  }
   // What was read through the old lease is judged by the generation that it was taken under.
   if (!held) generation = before;
   held = true;
