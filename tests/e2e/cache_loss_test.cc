@@ -176,6 +176,7 @@ TEST_F(CacheLossTest, SpoiledBytesInTheArenaAreAMiss) {
   const GenerateResult result = Ask(sequence);
   EXPECT_EQ(result.output_ids, reference_);
   EXPECT_EQ(result.cached_tokens, 3u * kBlockTokens);
+  EXPECT_EQ(result.recoveries, 0u) << daemon.Log();
   const GenerateResult again = Ask(sequence);
   EXPECT_EQ(again.output_ids, reference_);
   EXPECT_EQ(again.cached_tokens, 12u * kBlockTokens) << "a commit put the right bytes there";
