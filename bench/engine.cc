@@ -21,7 +21,6 @@
 namespace thermocline::bench {
 namespace {
 
-const char kModel[] = TC_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const char kPeerPython[] = TC_SOURCE_DIR "/build/llama-venv/bin/python";
 const char kPeerScript[] = TC_SOURCE_DIR "/bench/llama_peer.py";
 constexpr size_t kDecodeSteps = 48;
@@ -82,8 +81,8 @@ class Ours {
 /// llama.cpp's tokens/s of the same work; 0 when it cannot be had.
 double Peer(const char* weights, const char* work, size_t tokens, int threads) {
   if (access(kPeerPython, X_OK) != 0) return 0;
-  const std::string command = std::string(kPeerPython) + " " + kPeerScript + " " + kModel + " " +
-                              weights + " " + work + " " + std::to_string(tokens) + " " +
+  const std::string command = std::string(kPeerPython) + " " + kPeerScript + " " + ModelPath() +
+                              " " + weights + " " + work + " " + std::to_string(tokens) + " " +
                               std::to_string(kDecodeSteps) + " " + std::to_string(threads);
   FILE* pipe = popen(command.c_str(), "r");
   double tokens_per_s = 0;
@@ -135,7 +134,7 @@ absl::Status RunCase(Ours& ours, const char* work, size_t tokens, int threads, i
 }
 
 absl::Status Run(const Arguments& arguments) {
-  TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(kModel));
+  TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(ModelPath()));
   TC_ASSIGN_OR_RETURN(const auto transformer, Transformer::Load(*file, {}));
   const int threads = transformer->threads();
   Ours ours(*transformer);

@@ -56,4 +56,11 @@ Arguments ParseArguments(int argc, char** argv) {
   return arguments;
 }
 
+std::string ModelPath() {
+  const std::string path = TC_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (std::ifstream(path)) return path;
+  std::printf("SKIPPED: no %s; deploy/setup.sh fetches it\n", path.c_str());
+  std::exit(77);
+}
+
 }  // namespace thermocline::bench

@@ -44,6 +44,10 @@ struct Arguments {
 /// Exits with 2 and a message on anything else.
 Arguments ParseArguments(int argc, char** argv);
 
+/// The demo's model. Exits with 77, which ctest shows as a skip, where deploy/setup.sh has not put
+/// it.
+std::string ModelPath();
+
 }  // namespace thermocline::bench
 
 #include <chrono>

@@ -173,8 +173,7 @@ class TtftBench {
 };
 
 absl::Status Run(const Arguments& arguments) {
-  const std::string model = TC_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(model));
+  TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(ModelPath()));
   TC_ASSIGN_OR_RETURN(const auto transformer, Transformer::Load(*file, {}));
   TC_ASSIGN_OR_RETURN(const auto daemon,
                       DaemonProcess::Start({.warm_capacity = "2GiB", .cold_capacity = "4GiB"}));
