@@ -91,6 +91,7 @@ absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte>
                                      rocksdb::SliceParts(value, 2));
   if (status.ok()) status = batch.Put(database_->headers, key_slice, header_slice);
   if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) write_failed_ = true;
   MutexLock lock(mutex_);
   if (!status.ok()) {
     used_bytes_ -= bytes;
@@ -162,6 +163,7 @@ absl::Status DiskTier::Erase(BlockRef ref) {
   rocksdb::Status status = batch.Delete(database_->blocks, SliceOf(key));
   if (status.ok()) status = batch.Delete(database_->headers, SliceOf(key));
   if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) write_failed_ = true;
   TC_RETURN_IF_ERROR(DiskStatus(status, "erase block " + std::to_string(ref.id)));
   MutexLock lock(mutex_);
   const auto found = stored_bytes_.find(ref);
@@ -203,7 +205,14 @@ absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& vi
   return DiskStatus(database_->db->Write(rocksdb::WriteOptions(), &batch), "drop damaged headers");
 }
 
-absl::Status DiskTier::Sync() { return DiskStatus(database_->db->SyncWAL(), "sync"); }
+// A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. Once it
+// takes writes again, its tables are made durable instead.
+absl::Status DiskTier::Sync() {
+  if (!write_failed_) return DiskStatus(database_->db->SyncWAL(), "sync");
+  const std::string state = database_->health->State();
+  if (state != "ok") return absl::UnavailableError("cold tier: sync: " + state);
+  return DiskStatus(database_->db->Flush({}, {database_->blocks, database_->headers}), "sync");
+}
 
 TierUsage DiskTier::Usage() const {
   MutexLock lock(mutex_);

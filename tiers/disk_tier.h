@@ -59,6 +59,7 @@ class DiskTier : public Tier {
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> stored_bytes_ TC_GUARDED_BY(mutex_);
   uint64_t used_bytes_ TC_GUARDED_BY(mutex_) = 0;  // of stored_bytes_ and of Puts under way
   std::atomic<uint64_t> corrupt_count_ = 0;
+  std::atomic<bool> write_failed_ = false;  // once since it was opened
 };
 
 }  // namespace thermocline

@@ -99,6 +99,10 @@ void RunVariant(const Variant& variant, const SiegeOptions& options, Totals& tot
     report.violations.push_back("no block was ever read: this shows nothing");
   }
   PrintRow(variant, report, time.count());
+  if (report.refused_starts > 0) {
+    std::printf("    %d starts were refused, with advice, until the disk was made larger\n",
+                report.refused_starts);
+  }
   for (size_t i = 0; i < std::min(report.violations.size(), kMostViolationsShown); ++i) {
     std::printf("    %s\n", report.violations[i].c_str());
   }

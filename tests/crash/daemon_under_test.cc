@@ -91,4 +91,10 @@ std::string DaemonUnderTest::Log() const {
   return text.str();
 }
 
+std::string DaemonUnderTest::LastLine() const {
+  std::string log = Log();
+  while (!log.empty() && log.back() == '\n') log.pop_back();
+  return log.substr(log.rfind('\n') + 1);
+}
+
 }  // namespace thermocline::crash

@@ -51,6 +51,7 @@ class DaemonUnderTest {
   const DaemonDirectories& directories() const { return directories_; }
   /// What the daemons of this test have logged, all lives after each other.
   std::string Log() const;
+  std::string LastLine() const;
 
  private:
   const std::string binary_;

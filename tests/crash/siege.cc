@@ -24,6 +24,7 @@ constexpr milliseconds kServicePatience{30'000};
 constexpr milliseconds kShutdownPatience{40'000};
 constexpr milliseconds kPlayerPatience{25'000};
 constexpr milliseconds kLook{20};
+constexpr uint64_t kDiskGrowthMib = 64;  // RocksDB wants a write buffer's room
 constexpr milliseconds kLeaseTime{10'000};
 constexpr milliseconds kCallTimeout{5'000};
 
@@ -49,6 +50,7 @@ Siege::Siege(const Variant& variant, const SiegeOptions& options)
     : variant_(variant),
       options_(options),
       world_(World::Named(variant.world).value()),
+      disk_mib_(variant.disk_mib),
       directories_(MakeDirectories()),
       ledger_(directories_.root),
       rng_(options.seed),
@@ -83,7 +85,7 @@ SiegeReport Siege::Run() {
 }
 
 bool Siege::MountSmallDisk() {
-  const std::string size = "size=" + std::to_string(variant_.disk_mib) + "m";
+  const std::string size = "size=" + std::to_string(disk_mib_) + "m";
   mounted_ = ::mount("tmpfs", directories_.data.c_str(), "tmpfs", 0, size.c_str()) == 0;
   if (!mounted_) {
     report_.skipped = std::string("a small tmpfs cannot be mounted here (") + std::strerror(errno) +
@@ -92,13 +94,25 @@ bool Siege::MountSmallDisk() {
   return mounted_;
 }
 
+/// What its owner does when the daemon says that there is no room to start. False when it said
+/// something else.
+bool Siege::GrowSmallDisk() {
+  if (!mounted_ || daemon_.LastLine().find("free some disk") == std::string::npos) return false;
+  ++report_.refused_starts;
+  return MakeDiskLarger();
+}
+
+bool Siege::MakeDiskLarger() {
+  disk_mib_ += kDiskGrowthMib;
+  const std::string size = "size=" + std::to_string(disk_mib_) + "m";
+  const char* data = directories_.data.c_str();
+  return ::mount("tmpfs", data, "tmpfs", MS_REMOUNT, size.c_str()) == 0;
+}
+
 // ---- the daemon
 
 void Siege::Life() {
-  const bool drain = variant_.drains && Chance(rng_, 0.3);
-  daemon_.Start({.warm_capacity = std::to_string(variant_.warm_mib) + "MiB",
-                 .cold_capacity = std::to_string(variant_.cold_mib) + "MiB",
-                 .drain = drain});
+  StartDaemon(variant_.drains && Chance(rng_, 0.3));
   if (Chance(rng_, 0.12)) {  // before it serves, or at about that time
     std::this_thread::sleep_for(milliseconds(Uniform(rng_, 0, 100)));
     return Kill();
@@ -108,12 +122,23 @@ void Siege::Life() {
   if (daemon_.running()) StopDaemon();
 }
 
+void Siege::StartDaemon(bool drain) {
+  daemon_.Start({.warm_capacity = std::to_string(variant_.warm_mib) + "MiB",
+                 .cold_capacity = std::to_string(variant_.cold_mib) + "MiB",
+                 .drain = drain});
+}
+
 bool Siege::AwaitService() {
-  const auto start = steady_clock::now();
+  auto start = steady_clock::now();
   while (!Answers()) {
     if (const auto status = daemon_.Ended(milliseconds(0))) {
-      Violation("the daemon does not start: " + DescribeExit(*status));
-      return false;
+      if (!WIFEXITED(*status) || !GrowSmallDisk()) {
+        Violation("the daemon does not start: " + DescribeExit(*status) + ", " +
+                  daemon_.LastLine());
+        return false;
+      }
+      StartDaemon(false);
+      start = steady_clock::now();
     }
     if (steady_clock::now() - start > kServicePatience) {
       Violation("the daemon runs and does not serve");
@@ -176,7 +201,9 @@ void Siege::Kill() {
   ++report_.kills;
   const bool killed = WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL;
   const bool exited = WIFEXITED(*status) && WEXITSTATUS(*status) == 0;  // SIGTERM was faster
-  if (!killed && !exited) Violation("the daemon ended before the kill: " + DescribeExit(*status));
+  const bool refused = WIFEXITED(*status) && WEXITSTATUS(*status) == 1 && mounted_;
+  if (!killed && !exited && !refused)
+    Violation("the daemon ended before the kill: " + DescribeExit(*status));
 }
 
 void Siege::Flush() {

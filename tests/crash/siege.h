@@ -39,6 +39,7 @@ struct SiegeReport {
   std::string skipped;             // why
   int kills = 0;                   // kill -9, some of them while it starts or stops
   int shutdowns = 0;               // clean ones
+  int refused_starts = 0;          // on a full disk, with advice
   std::vector<double> restart_ms;  // from the start to the first answered match
   uint64_t matches = 0, hits = 0, checked_blocks = 0, checked_bytes = 0, committed_blocks = 0;
   uint64_t late_reads = 0, ended_leases = 0, unreadable_blocks = 0, refused_reserves = 0;
@@ -66,7 +67,10 @@ class Siege {
 
   // ---- siege.cc: lives and deaths
   bool MountSmallDisk();
+  bool GrowSmallDisk();
+  bool MakeDiskLarger();
   void Life();
+  void StartDaemon(bool drain);
   bool AwaitService();
   void Serve(std::chrono::milliseconds time);
   void StopDaemon();
@@ -95,6 +99,7 @@ class Siege {
   const Variant variant_;
   const SiegeOptions options_;
   const World world_;
+  uint64_t disk_mib_;
   const DaemonDirectories directories_;
   bool mounted_ = false;
   Ledger ledger_;

@@ -75,10 +75,7 @@ std::optional<DaemonStats> Siege::CheckStats() {
 
 void Siege::FinalChecks() {
   DismissPlayers();
-  if (!daemon_.running()) {
-    daemon_.Start({.warm_capacity = std::to_string(variant_.warm_mib) + "MiB",
-                   .cold_capacity = std::to_string(variant_.cold_mib) + "MiB"});
-  }
+  if (!daemon_.running()) StartDaemon(false);
   if (AwaitService()) {
     CheckNothingHeld();
     CheckPins();
@@ -166,7 +163,11 @@ void Siege::CheckEmptied() {
   if (!pins.ok() || !admin.ok()) return Violation("there is no flushing it");
   const auto flushed = (*admin)->Flush(BlockTier::kWarm);
   if (!flushed.ok()) return Violation("flush: " + flushed.status().ToString());
-  if (variant_.disk_mib > 0) (*admin)->DropArena().IgnoreError();
+  if (mounted_) {
+    (*admin)->DropArena().IgnoreError();
+    // With room it takes writes again, erasures too, without being started anew.
+    if (!MakeDiskLarger()) Violation("the small disk cannot be made larger");
+  }
   EventuallyStats([](const DaemonStats& stats) { return UsedBytes(stats, BlockTier::kWarm) == 0; });
   if (variant_.cold_mib > 0) {
     const auto dropped = (*admin)->Flush(BlockTier::kCold);

@@ -196,6 +196,9 @@ TEST_F(DiskTierTest, AFullDiskRefusesWritesKeepsReadingAndRecovers) {
     EXPECT_FALSE(Get(tier, id));
     EXPECT_TRUE(Get(tier, id - 1));
     EXPECT_TRUE(Get(tier, 1));
+    EXPECT_FALSE(tier.Sync().ok());  // and the process lives
+    EXPECT_FALSE(Put(tier, id).ok());
+    EXPECT_FALSE(tier.Sync().ok());
   }
   {
     auto again = DiskTier::Open({.directory = mount, .capacity_bytes = GiB});
