@@ -132,12 +132,21 @@ void HostTier::Free(uint64_t offset) {
   FreeLocked(PageOf(offset));
 }
 
+void HostTier::Disown(uint64_t offset) {
+  const uint32_t page = PageOf(offset);
+  MutexLock lock(mutex_);
+  DisownLocked(page);
+}
+
+void HostTier::DisownLocked(uint32_t page) {
+  if (headers_.State(page) != SlotState::kCommitted) return;
+  const BlockHeader& header = headers_.record(page).block;
+  const auto found = pages_.find({header.id, header.part});
+  if (found != pages_.end() && found->second == page) pages_.erase(found);
+}
+
 void HostTier::FreeLocked(uint32_t page) {
-  if (headers_.State(page) == SlotState::kCommitted) {
-    const BlockHeader& header = headers_.record(page).block;
-    const auto found = pages_.find({header.id, header.part});
-    if (found != pages_.end() && found->second == page) pages_.erase(found);
-  }
+  DisownLocked(page);
   headers_.SetFree(page);
   slabs_.Free(page);
 }

@@ -57,6 +57,9 @@ class HostTier : public Tier {
   void Commit(uint64_t offset, const BlockHeader& header);
   /// Of a reserved slot or a committed one.
   void Free(uint64_t offset);
+  /// The committed slot holds no block any more, but stays as it is until it is freed: somebody may
+  /// be reading there.
+  void Disown(uint64_t offset);
   /// The header of a committed slot, as it was committed.
   BlockHeader HeaderAt(uint64_t offset) const;
 
@@ -90,6 +93,7 @@ class HostTier : public Tier {
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
   void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
+  void DisownLocked(uint32_t page) TC_REQUIRES(mutex_);
   static uint32_t PageOf(uint64_t offset);
 
   Arena arena_;

@@ -53,6 +53,7 @@ absl::Status StackCore::Audit() const {
         SlabAllocator::SlotBytes(spaces_.at(state.space).spec.parts[ref.part].block_bytes);
   }
   for (const auto& [offset, slot] : quarantine_) slot_bytes += host_->SlotBytesAt(offset);
+  for (const uint64_t offset : forgotten_) slot_bytes += host_->SlotBytesAt(offset);
   const TierUsage warm = host_->Usage();
   if (warm.block_count != warm_blocks) {
     return absl::InternalError("audit: " + std::to_string(warm_blocks) + " warm words, " +

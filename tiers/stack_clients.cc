@@ -69,6 +69,8 @@ void StackCore::ExpireLeases(ClientNumber number) {
 
 void StackCore::EndGrace() {
   grace_ = false;
+  for (uint64_t offset : forgotten_) host_->Free(offset);
+  forgotten_.clear();
   const absl::Status punched = host_->PunchBeyondCapacity();
   if (!punched.ok()) {
     LogEvent(LogLevel::kWarning, "arena_not_cut", {{"cause", std::string(punched.message())}});

@@ -220,6 +220,7 @@ class StackCore final : public TierStack {
   absl::Status CollectHeaders(std::unordered_map<uint64_t, Found>& found);
   bool RestorePlace(const Found& found);
   void ForgetFound(const Found& found);
+  void ForgetSlot(uint64_t offset);
   void RestorePins(const StackState& state);
 
   // ---- stack_clients.cc
@@ -359,6 +360,7 @@ class StackCore final : public TierStack {
   uint64_t last_lease_ = 0;
   std::map<uint64_t, Reservation> reservations_;  // by offset
   std::map<uint64_t, Quarantined> quarantine_;    // by offset
+  std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends
   std::map<uint64_t, TtlPin> pins_;
   uint64_t last_pin_ = 0;
 

@@ -112,7 +112,7 @@ absl::Status StackCore::Recover(const StackState& state) {
     ++dropped;
   }
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
-  grace_ = warm_policy_->size() > 0 || !quarantine_.empty();
+  grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
   RestorePins(state);
   LogEvent(LogLevel::kInfo, "stack_opened",
            {{"epoch", epoch()},
@@ -145,7 +145,7 @@ absl::Status StackCore::CollectHeaders(std::unordered_map<uint64_t, Found>& foun
     entry->warm[header.part] = header;
     entry->warm_offset[header.part] = offset;
   });
-  for (uint64_t offset : misfits) host_->Free(offset);
+  for (uint64_t offset : misfits) ForgetSlot(offset);
   if (cold_ == nullptr) return absl::OkStatus();
   return cold_->ForEach([&](const BlockHeader& header) {
     Found* entry = collect(header);
@@ -203,9 +203,15 @@ bool StackCore::RestorePlace(const Found& found) {
   return true;
 }
 
+// What has no place in this epoch may still be read by leases of the last one.
+void StackCore::ForgetSlot(uint64_t offset) {
+  host_->Disown(offset);
+  forgotten_.push_back(offset);
+}
+
 void StackCore::ForgetFound(const Found& found) {
   for (uint32_t part = 0; part < kMaxParts; ++part) {
-    if (found.warm[part].id != 0) host_->Free(found.warm_offset[part]);
+    if (found.warm[part].id != 0) ForgetSlot(found.warm_offset[part]);
     if (found.cold[part].id != 0) {
       erasures_.push_back(
           {{found.header.id, static_cast<uint16_t>(part)}, StoredBytes(found.cold[part])});

@@ -352,6 +352,22 @@ TEST_F(StackTest, NothingReadoptedIsDroppedWithTheArenaInTheGracePeriod) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackTest, WhatHasNoPlaceAfterARestartIsNotOverwrittenInTheGracePeriod) {
+  Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6});
+  Write(names);
+  const std::vector<BlockView> read = client_->Match(names).blocks;  // a lease of the last epoch
+  std::filesystem::remove(stack_->directory() + "/state.json");      // nobody knows the space
+  Restart();
+  EXPECT_EQ(client_->Match(names).depth, 0u);
+  EXPECT_EQ(client_->Reserve(8).size(), 2u);
+  client_->ExpectLegal(read, names);
+  ExpectBooksAgree();
+  (*stack_)->EndGrace();
+  EXPECT_EQ(client_->Reserve(6).size(), 6u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackTest, ASpoiledReadoptedBlockIsReplacedByACommitAndNeverWrittenDown) {
   Use({});
   const auto names = TestNames({1, 2});
@@ -571,6 +587,7 @@ TEST_F(StackTest, ADamagedStateFileIsSetAside) {
   Connect();
   EXPECT_TRUE(std::filesystem::exists(stack_->directory() + "/state.json.damaged"));
   EXPECT_EQ(client_->Match(TestNames({1})).depth, 0u);
+  (*stack_)->EndGrace();
   EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 0u);
   ExpectBooksAgree();
 }
