@@ -49,10 +49,13 @@ FORBIDDEN = {"ranges", "source_location", "format"}
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 SOURCES = (".h", ".cc", ".cu", ".cuh", ".inc")
+OUTSIDE = "tests/client/package"  # a program of a user's, which includes what is installed
 
 
 def sources(root):
     for directory, folders, files in os.walk(root):
+        if os.path.relpath(directory, root) == OUTSIDE:
+            continue
         folders[:] = [f for f in folders if not f.startswith(".") and not (directory == root and f == "build")]
         for name in files:
             if name.endswith(SOURCES):
