@@ -88,6 +88,7 @@ class Siege {
   std::optional<DaemonStats> CheckStats();
   void FinalChecks();
   void CheckPins();
+  uint32_t LoadAndCheck(size_t space, const Path& path, uint32_t* matched);
   void Sweep();
   bool EventuallyStats(const std::function<bool(const DaemonStats&)>& holds);
   void CheckNothingHeld();

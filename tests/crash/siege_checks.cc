@@ -121,33 +121,37 @@ void Siege::CheckNothingHeld() {
 void Siege::CheckPins() {
   std::set<std::pair<size_t, Path>> pins;
   for (const PinRecord& pin : ledger_.Pins()) pins.emplace(pin.space, pin.path);
+  const auto deadline = steady_clock::now() + kSettlePatience;
   for (const auto& [space, path] : pins) {
-    auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
-    const uint32_t matched = lease.ok() ? lease->depth() : 0;
-    const auto loaded = lease.ok() ? lease->Load() : lease.status();
-    if (!loaded.ok() || *loaded != path.size()) {
-      Violation("of a pinned path only " +
-                (loaded.ok() ? std::to_string(*loaded) + " places can be loaded, " +
-                                   std::to_string(matched) + " matched"
-                             : std::string(loaded.status().message())) +
-                ": " + Describe(space, path, static_cast<uint32_t>(path.size()) - 1, 0));
-      continue;
+    const auto end = static_cast<uint32_t>(path.size());
+    uint32_t matched = 0, loaded = 0;
+    // In the grace period after a restart there may be no slot to load into.
+    while ((loaded = LoadAndCheck(space, path, &matched)) < end) {
+      if (matched < end || steady_clock::now() > deadline) break;
+      std::this_thread::sleep_for(milliseconds(100));
     }
-    reader_.Check(*lease, space, path);
+    if (loaded == end) continue;
+    Violation("of a pinned path only " + std::to_string(loaded) + " places can be loaded, " +
+              std::to_string(matched) + " matched: " + Describe(space, path, end - 1, 0));
   }
 }
 
+uint32_t Siege::LoadAndCheck(size_t space, const Path& path, uint32_t* matched) {
+  auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
+  *matched = lease.ok() ? lease->depth() : 0;
+  const auto loaded = lease.ok() ? lease->Load() : lease.status();
+  if (!loaded.ok()) {
+    Violation("the last daemon does not answer: " + loaded.status().ToString());
+    return 0;
+  }
+  reader_.Check(*lease, space, path);
+  return *loaded;
+}
+
 void Siege::Sweep() {
+  uint32_t matched = 0;
   for (int i = 0; i < kSweepPaths; ++i) {
-    const size_t space = Uniform(rng_, 0, spaces_.size() - 1);
-    const Path path = world_.RandomPath(rng_);
-    auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
-    const auto loaded = lease.ok() ? lease->Load() : lease.status();
-    if (!loaded.ok()) {
-      Violation("the last daemon does not answer: " + loaded.status().ToString());
-      return;
-    }
-    reader_.Check(*lease, space, path);
+    LoadAndCheck(Uniform(rng_, 0, spaces_.size() - 1), world_.RandomPath(rng_), &matched);
   }
 }
 
