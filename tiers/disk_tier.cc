@@ -205,8 +205,8 @@ absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& vi
   return DiskStatus(database_->db->Write(rocksdb::WriteOptions(), &batch), "drop damaged headers");
 }
 
-// A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. Once it
-// takes writes again, its tables are made durable instead.
+// A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. Once
+// it takes writes again, its tables are made durable instead.
 absl::Status DiskTier::Sync() {
   if (!write_failed_) return DiskStatus(database_->db->SyncWAL(), "sync");
   const std::string state = database_->health->State();
