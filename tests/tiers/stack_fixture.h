@@ -300,4 +300,40 @@ inline std::pair<uint64_t, uint64_t> FlushTier(SteppedStack& stack, TierKind tie
   return result;
 }
 
+class StackTest : public ::testing::Test {
+ protected:
+  void Use(SteppedStack::Sizes sizes, SpaceSpec spec = TestSpec()) {
+    stack_ = std::make_unique<SteppedStack>(sizes);
+    spec_ = spec;
+    Connect();
+  }
+  void Connect() {
+    const auto space = (*stack_)->OpenSpace(spec_);
+    ASSERT_TRUE(space.ok()) << space.status();
+    space_ = *space;
+    client_ = std::make_unique<TestClient>(*stack_, space_);
+  }
+  void Restart() {
+    client_.reset();
+    stack_->Restart();
+    Connect();
+  }
+  /// Commits a whole path and lets go of it.
+  void Write(const std::vector<Name>& names, uint32_t parts = 1) {
+    LeaseView lease = client_->Match(names);
+    EXPECT_EQ(client_->Extend(lease, names, parts), names.size());
+    client_->Release(lease);
+  }
+  void ExpectBooksAgree() {
+    const absl::Status audit = (*stack_)->Audit();
+    EXPECT_TRUE(audit.ok()) << audit;
+  }
+  uint64_t Tiers(size_t tier) { return (*stack_)->Stats().tiers[tier].block_count; }
+
+  std::unique_ptr<SteppedStack> stack_;
+  SpaceSpec spec_;
+  uint32_t space_ = 0;
+  std::unique_ptr<TestClient> client_;
+};
+
 }  // namespace thermocline

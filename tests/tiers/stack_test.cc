@@ -1,51 +1,12 @@
 // The tier stack, step by step.
 #include <gmock/gmock.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "tests/tiers/stack_fixture.h"
 
 namespace thermocline {
 namespace {
 
 using ::testing::HasSubstr;
-
-class StackTest : public ::testing::Test {
- protected:
-  void Use(SteppedStack::Sizes sizes, SpaceSpec spec = TestSpec()) {
-    stack_ = std::make_unique<SteppedStack>(sizes);
-    spec_ = spec;
-    Connect();
-  }
-  void Connect() {
-    const auto space = (*stack_)->OpenSpace(spec_);
-    ASSERT_TRUE(space.ok()) << space.status();
-    space_ = *space;
-    client_ = std::make_unique<TestClient>(*stack_, space_);
-  }
-  void Restart() {
-    client_.reset();
-    stack_->Restart();
-    Connect();
-  }
-  /// Commits a whole path and lets go of it.
-  void Write(const std::vector<Name>& names, uint32_t parts = 1) {
-    LeaseView lease = client_->Match(names);
-    EXPECT_EQ(client_->Extend(lease, names, parts), names.size());
-    client_->Release(lease);
-  }
-  void ExpectBooksAgree() {
-    const absl::Status audit = (*stack_)->Audit();
-    EXPECT_TRUE(audit.ok()) << audit;
-  }
-  uint64_t Tiers(size_t tier) { return (*stack_)->Stats().tiers[tier].block_count; }
-
-  std::unique_ptr<SteppedStack> stack_;
-  SpaceSpec spec_;
-  uint32_t space_ = 0;
-  std::unique_ptr<TestClient> client_;
-};
 
 TEST_F(StackTest, WhatWasCommittedIsMatchedInPlace) {
   Use({});
@@ -299,128 +260,6 @@ TEST_F(StackTest, AFullColdTierLosesItsOldestLeaves) {
   EXPECT_GT((*stack_)->Stats().tiers[1].evictions, 0u);
 }
 
-TEST_F(StackTest, ARestartFindsWarmAndColdBlocksAndUncheckedOnesSaySo) {
-  Use({});
-  const auto cold = TestNames({1, 2, 3});
-  Write(cold);
-  FlushTier(*stack_, TierKind::kWarm);
-  const auto warm = TestNames({1, 2, 9, 10});
-  LeaseView lease = client_->Match(warm);
-  EXPECT_EQ(client_->Extend(lease, warm), 4u);
-  const uint64_t epoch = (*stack_)->epoch();
-  Restart();
-  EXPECT_GT((*stack_)->epoch(), epoch);
-  const LeaseView found = client_->Match(warm);
-  ASSERT_EQ(found.depth, 4u);
-  EXPECT_EQ(found.blocks[0].tier, TierKind::kCold);
-  EXPECT_EQ(found.blocks[3].tier, TierKind::kWarm);
-  EXPECT_FALSE(found.blocks[3].checked);
-  client_->ExpectLegal(found.blocks, warm);
-  EXPECT_EQ(client_->Load(found, warm), 4u);
-  EXPECT_EQ(client_->Match(cold).depth, 3u);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackTest, NothingReadoptedIsEvictedInTheGracePeriod) {
-  Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
-  const auto names = TestNames({1, 2, 3, 4, 5, 6});
-  Write(names);
-  Restart();
-  EXPECT_EQ(client_->Reserve(2).size(), 2u);
-  EXPECT_TRUE(client_->Reserve(1, 0, 500).empty());
-  (*stack_)->EndGrace();
-  EXPECT_EQ(client_->Reserve(1).size(), 1u);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackTest, NothingReadoptedIsDroppedWithTheArenaInTheGracePeriod) {
-  Use({});
-  const auto names = TestNames({1, 2});
-  Write(names);
-  Restart();
-  const auto drop = [&] {
-    uint64_t left = UINT64_MAX;
-    (*stack_)->DropArena([&](absl::Status, uint64_t, uint64_t kept) { left = kept; });
-    stack_->Settle();
-    return left;
-  };
-  EXPECT_EQ(drop(), 2u);
-  EXPECT_EQ(client_->Match(names).depth, 2u);
-  (*stack_)->ExpireLeases(client_->number());
-  (*stack_)->EndGrace();
-  EXPECT_EQ(drop(), 0u);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackTest, WhatHasNoPlaceAfterARestartIsNotOverwrittenInTheGracePeriod) {
-  Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
-  const auto names = TestNames({1, 2, 3, 4, 5, 6});
-  Write(names);
-  const std::vector<BlockView> read = client_->Match(names).blocks;  // a lease of the last epoch
-  std::filesystem::remove(stack_->directory() + "/state.json");      // nobody knows the space
-  Restart();
-  EXPECT_EQ(client_->Match(names).depth, 0u);
-  EXPECT_EQ(client_->Reserve(8).size(), 2u);
-  client_->ExpectLegal(read, names);
-  ExpectBooksAgree();
-  (*stack_)->EndGrace();
-  EXPECT_EQ(client_->Reserve(6).size(), 6u);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackTest, ASpoiledReadoptedBlockIsReplacedByACommitAndNeverWrittenDown) {
-  Use({});
-  const auto names = TestNames({1, 2});
-  Write(names);
-  const BlockView block = client_->Match(names).blocks[1];
-  const auto payload = (*stack_)->SlotPayload(block.offset, block.bytes);
-  const_cast<std::byte*>(payload.data())[7] ^= std::byte{1};
-  Restart();
-  (*stack_)->EndGrace();
-  LeaseView lease = client_->Match(TestNames({1}));
-  ASSERT_EQ(client_->Extend(lease, names), 2u);
-  client_->Release(lease);
-  const LeaseView found = client_->Match(names);
-  ASSERT_EQ(found.depth, 2u);
-  EXPECT_TRUE(found.blocks[1].checked);
-  client_->ExpectLegal(found.blocks, names);
-  // Spoiled again and not replaced: the flush finds it.
-  const auto again = (*stack_)->SlotPayload(found.blocks[1].offset, kTestBlockBytes);
-  const_cast<std::byte*>(again.data())[9] ^= std::byte{1};
-  client_->Release(found);
-  (*stack_)->ExpireLeases(client_->number());
-  FlushTier(*stack_, TierKind::kWarm);
-  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 1u);
-  EXPECT_EQ(client_->Match(names).depth, 1u);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackTest, PinsKeepTheirPathThroughRestartsAndExpire) {
-  Use({.warm_blocks = 8, .cold_blocks = 8, .chunk_blocks = 8});
-  const auto pinned = TestNames({1, 2, 3});
-  Write(pinned);
-  const auto pin = (*stack_)->Pin(space_, pinned, std::chrono::hours(1), TierKind::kNone);
-  ASSERT_TRUE(pin.ok()) << pin.status();
-  EXPECT_EQ(pin->depth, 3u);
-  EXPECT_TRUE(absl::IsNotFound(
-      (*stack_)->Pin(space_, TestNames({9}), std::chrono::hours(1), TierKind::kNone).status()));
-  Restart();
-  (*stack_)->EndGrace();
-  ASSERT_EQ((*stack_)->Pins().size(), 1u);
-  EXPECT_EQ((*stack_)->Pins()[0].pin, pin->pin);
-  for (uint64_t i = 1; i < 8; ++i) Write(TestNames({100 * i, 100 * i + 1, 100 * i + 2}));
-  EXPECT_EQ(client_->Match(pinned).depth, 3u);
-  (*stack_)->ExpireLeases(client_->number());
-  stack_->Advance(std::chrono::hours(2));
-  (*stack_)->Tick();
-  stack_->Settle();
-  EXPECT_TRUE((*stack_)->Pins().empty());
-  for (uint64_t i = 11; i < 18; ++i) Write(TestNames({100 * i, 100 * i + 1, 100 * i + 2}));
-  EXPECT_LT(client_->Match(pinned).depth, 3u);
-  Restart();
-  EXPECT_TRUE((*stack_)->Pins().empty());
-}
-
 TEST_F(StackTest, AWarmPinPromotesAndStaysWarm) {
   Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
   const auto pinned = TestNames({1, 2, 3});
@@ -512,30 +351,6 @@ TEST_F(StackTest, DropArenaGivesTheMemoryBackAndLeavesCold) {
   ExpectBooksAgree();
 }
 
-TEST_F(StackTest, ShutdownDrainsOrKeeps) {
-  Use({});
-  Write(TestNames({1, 2}));
-  bool done = false;
-  (*stack_)->Shutdown(true, [&](absl::Status status) {
-    EXPECT_TRUE(status.ok()) << status;
-    done = true;
-  });
-  stack_->SettleUntil(done);
-  EXPECT_EQ(Tiers(0), 0u);
-  EXPECT_EQ(Tiers(1), 2u);
-  Restart();
-  EXPECT_EQ(client_->Match(TestNames({1, 2})).depth, 2u);
-  LeaseView lease = client_->Match({});
-  client_->Extend(lease, TestNames({5}));
-  done = false;
-  (*stack_)->Shutdown(false, [&](absl::Status) { done = true; });
-  stack_->SettleUntil(done);
-  EXPECT_TRUE(client_->Reserve(1).empty());
-  EXPECT_TRUE(absl::IsUnavailable(client_->reserve_status));
-  Restart();
-  EXPECT_EQ(client_->Match(TestNames({5})).depth, 1u);
-}
-
 TEST_F(StackTest, SizesShareTheArenaChunkByChunk) {
   Use({.warm_blocks = 16, .cold_blocks = 64, .chunk_blocks = 8});
   for (uint64_t i = 0; i < 4; ++i) Write(TestNames({10 * i, 10 * i + 1, 10 * i + 2, 10 * i + 3}));
@@ -576,20 +391,6 @@ TEST_F(StackTest, SpacesAreToldApartAndCounted) {
   ASSERT_EQ((*stack_)->Spaces().size(), 1u);
   EXPECT_EQ((*stack_)->Spaces()[0].fingerprint, FingerprintOf(spec_));
   EXPECT_EQ((*stack_)->Spaces()[0].spec.model, "test");
-}
-
-TEST_F(StackTest, ADamagedStateFileIsSetAside) {
-  Use({});
-  Write(TestNames({1}));
-  stack_->Close();
-  std::ofstream(stack_->directory() + "/state.json") << "{\"format\": 3";
-  stack_->Open();
-  Connect();
-  EXPECT_TRUE(std::filesystem::exists(stack_->directory() + "/state.json.damaged"));
-  EXPECT_EQ(client_->Match(TestNames({1})).depth, 0u);
-  (*stack_)->EndGrace();
-  EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 0u);
-  ExpectBooksAgree();
 }
 
 TEST_F(StackTest, AFullCatalogMakesRoomByDroppingTheOldest) {
