@@ -9,6 +9,8 @@
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "base/file_util.h"
@@ -98,11 +100,22 @@ bool IsOfTheMedium(const rocksdb::Status& status) {
   return false;
 }
 
+// A daemon was killed when it had made the directory and not named its form yet.
+bool IsUnfinished(const std::string& store) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(store, error)) {
+    if (entry.path().filename() != "FORMAT.tmp") return false;
+  }
+  return !error;
+}
+
 // An empty name: the store is not there yet.
 absl::StatusOr<std::string> StoredFormat(const std::string& store) {
   if (!IsThere(store)) return std::string();
   auto format = ReadFile(store + "/FORMAT", kMaxFormatBytes);
-  if (absl::IsNotFound(format.status())) return std::string("unnamed");
+  if (absl::IsNotFound(format.status())) {
+    return std::string(IsUnfinished(store) ? "" : "unnamed");
+  }
   TC_RETURN_IF_ERROR(format.status());
   while (!format->empty() && format->back() == '\n') format->pop_back();
   return *format;

@@ -90,8 +90,7 @@ absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte>
   rocksdb::Status status = batch.Put(database_->blocks, rocksdb::SliceParts(&key_slice, 1),
                                      rocksdb::SliceParts(value, 2));
   if (status.ok()) status = batch.Put(database_->headers, key_slice, header_slice);
-  if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
-  if (!status.ok()) write_failed_ = true;
+  if (status.ok()) status = Write(batch);
   MutexLock lock(mutex_);
   if (!status.ok()) {
     used_bytes_ -= bytes;
@@ -162,8 +161,7 @@ absl::Status DiskTier::Erase(BlockRef ref) {
   rocksdb::WriteBatch batch;
   rocksdb::Status status = batch.Delete(database_->blocks, SliceOf(key));
   if (status.ok()) status = batch.Delete(database_->headers, SliceOf(key));
-  if (status.ok()) status = database_->db->Write(rocksdb::WriteOptions(), &batch);
-  if (!status.ok()) write_failed_ = true;
+  if (status.ok()) status = Write(batch);
   TC_RETURN_IF_ERROR(DiskStatus(status, "erase block " + std::to_string(ref.id)));
   MutexLock lock(mutex_);
   const auto found = stored_bytes_.find(ref);
@@ -202,12 +200,21 @@ absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& vi
     (void)batch.Delete(database_->blocks, SliceOf(key));
   }
   if (damaged.empty()) return absl::OkStatus();
-  return DiskStatus(database_->db->Write(rocksdb::WriteOptions(), &batch), "drop damaged headers");
+  return DiskStatus(Write(batch), "drop damaged headers");
 }
 
-// A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. Once
-// it takes writes again, its tables are made durable instead.
+// A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. So the
+// lock is held while the disk is written, which RocksDB does one by one anyway.
+rocksdb::Status DiskTier::Write(rocksdb::WriteBatch& batch) {
+  MutexLock lock(log_mutex_);
+  const rocksdb::Status status = database_->db->Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) write_failed_ = true;
+  return status;
+}
+
+// After a failed write the tables are made durable, once they can be written again.
 absl::Status DiskTier::Sync() {
+  MutexLock lock(log_mutex_);
   if (!write_failed_) return DiskStatus(database_->db->SyncWAL(), "sync");
   const std::string state = database_->health->State();
   if (state != "ok") return absl::UnavailableError("cold tier: sync: " + state);

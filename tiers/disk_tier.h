@@ -24,6 +24,11 @@
 #include "base/mutex.h"
 #include "tiers/tier.h"
 
+namespace rocksdb {
+class Status;
+class WriteBatch;
+}  // namespace rocksdb
+
 namespace thermocline {
 
 struct DiskDatabase;  // tiers/disk_database.h: RocksDB and what it tells us
@@ -51,6 +56,7 @@ class DiskTier : public Tier {
  private:
   DiskTier(uint64_t capacity_bytes, std::unique_ptr<DiskDatabase> database);
   absl::Status BuildIndex();
+  rocksdb::Status Write(rocksdb::WriteBatch& batch);
   void DropDamaged(BlockRef ref, const std::string& why);
 
   const uint64_t capacity_bytes_;
@@ -59,7 +65,8 @@ class DiskTier : public Tier {
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> stored_bytes_ TC_GUARDED_BY(mutex_);
   uint64_t used_bytes_ TC_GUARDED_BY(mutex_) = 0;  // of stored_bytes_ and of Puts under way
   std::atomic<uint64_t> corrupt_count_ = 0;
-  std::atomic<bool> write_failed_ = false;  // once since it was opened
+  Mutex log_mutex_;
+  bool write_failed_ TC_GUARDED_BY(log_mutex_) = false;  // once since it was opened
 };
 
 }  // namespace thermocline

@@ -104,6 +104,14 @@ TEST_F(DiskTierTest, AnotherFormIsSetAsideAndSaidSo) {
   EXPECT_THAT((*tier)->State(), HasSubstr("quarantine-"));
 }
 
+TEST_F(DiskTierTest, AStoreThatAKillLeftUnnamedIsMadeAnew) {
+  std::filesystem::create_directory(directory_.path() + "/store");
+  std::ofstream(directory_.path() + "/store/FORMAT.tmp") << "ro";
+  auto opened = DiskTier::Open({.directory = directory_.path(), .capacity_bytes = GiB});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ((*opened)->State(), "ok");
+}
+
 TEST_F(DiskTierTest, AStoreWithoutAManifestIsSetAside) {
   {
     auto tier = Open();
