@@ -14,7 +14,6 @@
 
 #include "base/check.h"
 #include "base/units.h"
-#include "catalog/fences.h"
 #include "client/fork.h"
 
 namespace thermocline {
@@ -44,7 +43,6 @@ uint64_t BootNow() {
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionRequest& request,
                                                              Deadline deadline) {
-  TC_RETURN_IF_ERROR(CheckGrpcAfterFork());
   TC_ASSIGN_OR_RETURN(SessionGrant grant, OpenSession(request, deadline));
   std::shared_ptr<Connection> connection(new Connection(request.socket_path), [](Connection* c) {
     if (!c->Forked()) delete c;
@@ -137,7 +135,7 @@ uint64_t Connection::LeaseGeneration() const {
 
 bool Connection::LeaseHolds(uint64_t generation) const {
   // The reads of the leased bytes come first, then what is read here.
-  FullFence();
+  std::atomic_thread_fence(std::memory_order_acquire);
   if (Forked() || superseded_.load(std::memory_order_acquire)) return false;
   if (control_->lease_generation.load(std::memory_order_acquire) != generation) return false;
   if (control_->epoch.load(std::memory_order_acquire) != epoch_) return false;
