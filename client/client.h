@@ -264,7 +264,9 @@ struct ClientOptions {
 /// When the daemon goes away every call returns Unavailable at once, and what is leased stays
 /// mapped and readable while StillValid(). The next call (or Reconnect) tries again, with backoff;
 /// then spaces are opened again, and leases and reservations of before are dead.
-/// After a fork the child's client is dead (FailedPrecondition) until it reconnects.
+/// After a fork the child's client is dead (FailedPrecondition) until it reconnects; a child whose
+/// parent was connected can do so only when the parent was started with GRPC_ENABLE_FORK_SUPPORT=1
+/// and was in no call at the fork. Better: connect after the fork.
 /// Thread: any.
 class Client {
  public:

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "catalog/fences.h"
 #include "client/fork.h"
 
 namespace thermocline {
@@ -29,7 +30,7 @@ constexpr milliseconds kReturnTimeout{1000};
 constexpr milliseconds kGoodbyeTimeout{500};
 // What waits to be given back to a daemon that does not answer; more is left to it to expire.
 constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
-constexpr int kReturnBatch = 1024;
+constexpr size_t kReturnBatch = 1024;
 
 std::atomic<uint64_t> next_serial{1};
 
@@ -43,6 +44,7 @@ uint64_t BootNow() {
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionRequest& request,
                                                              Deadline deadline) {
+  TC_RETURN_IF_ERROR(CheckGrpcAfterFork());
   TC_ASSIGN_OR_RETURN(SessionGrant grant, OpenSession(request, deadline));
   std::shared_ptr<Connection> connection(new Connection(request.socket_path), [](Connection* c) {
     if (!c->Forked()) delete c;
@@ -135,7 +137,7 @@ uint64_t Connection::LeaseGeneration() const {
 
 bool Connection::LeaseHolds(uint64_t generation) const {
   // The reads of the leased bytes come first, then what is read here.
-  std::atomic_thread_fence(std::memory_order_acquire);
+  FullFence();
   if (Forked() || superseded_.load(std::memory_order_acquire)) return false;
   if (control_->lease_generation.load(std::memory_order_acquire) != generation) return false;
   if (control_->epoch.load(std::memory_order_acquire) != epoch_) return false;
@@ -178,20 +180,34 @@ void Connection::FlushReturns(Deadline deadline) {
   std::vector<uint64_t> releases, aborts;
   {
     MutexLock lock(mutex_);
+    // What another thread carries away just now is waited for.
+    while (returning_) {
+      if (!returned_.WaitUntil(mutex_, deadline)) return;
+    }
+    if (releases_.empty() && aborts_.empty()) return;
+    returning_ = true;
     releases.swap(releases_);
     aborts.swap(aborts_);
   }
-  // An answer that does not come leaves the rest to the daemon, which expires what is not used.
+  SendReturns(releases, aborts, deadline);
+  MutexLock lock(mutex_);
+  returning_ = false;
+  returned_.NotifyAll();
+}
+
+// An answer that does not come leaves the rest to the daemon, which expires what is not used.
+void Connection::SendReturns(std::span<const uint64_t> releases, std::span<const uint64_t> aborts,
+                             Deadline deadline) {
   for (size_t at = 0; at < aborts.size(); at += kReturnBatch) {
-    const size_t end = std::min(aborts.size(), at + kReturnBatch);
+    const auto batch = aborts.subspan(at, std::min(kReturnBatch, aborts.size() - at));
     v1::AbortRequest request;
-    request.mutable_offsets()->Add(aborts.begin() + at, aborts.begin() + end);
+    request.mutable_offsets()->Add(batch.begin(), batch.end());
     if (absl::IsDeadlineExceeded(calls_->Abort(request, deadline).status())) return;
   }
   for (size_t at = 0; at < releases.size(); at += kReturnBatch) {
-    const size_t end = std::min(releases.size(), at + kReturnBatch);
+    const auto batch = releases.subspan(at, std::min(kReturnBatch, releases.size() - at));
     v1::ReleaseRequest request;
-    request.mutable_leases()->Add(releases.begin() + at, releases.begin() + end);
+    request.mutable_leases()->Add(batch.begin(), batch.end());
     if (absl::IsDeadlineExceeded(calls_->Release(request, deadline).status())) return;
   }
 }

@@ -65,7 +65,7 @@ class Connection {
   /// Given back soon, in a batch. Never blocks; nothing happens after a fork or a loss.
   void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
-  /// Gives back what is queued, now.
+  /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
 
  private:
@@ -73,6 +73,8 @@ class Connection {
   absl::Status Map(SessionGrant grant);
   absl::Status StartThread();
   void Run();
+  void SendReturns(std::span<const uint64_t> releases, std::span<const uint64_t> aborts,
+                   Deadline deadline);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
   void Wake();
 
@@ -96,6 +98,8 @@ class Connection {
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> aborts_ TC_GUARDED_BY(mutex_);
+  bool returning_ TC_GUARDED_BY(mutex_) = false;  // a thread carries some away
+  CondVar returned_;
 };
 
 }  // namespace client_v1

@@ -1,11 +1,16 @@
 #include "client/grpc_calls.h"
 
+#include <grpc/fork.h>
 #include <grpcpp/grpcpp.h>
+#include <pthread.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <string_view>
 
 #include "base/check.h"
+#include "client/fork.h"
 #include "thermocline/v1/admin.grpc.pb.h"
 #include "thermocline/v1/control.grpc.pb.h"
 #include "thermocline/v1/data.grpc.pb.h"
@@ -47,12 +52,54 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& socket) {
                                    arguments);
 }
 
+// gRPC's own handlers stop its threads before a fork and start them again on both sides, where its
+// fork support is on; they pass when a thread is inside gRPC. Debian's build does not register
+// them.
+std::atomic<int> threads_inside{0};
+std::atomic<bool> forked_amid_call{false};
+constexpr uint64_t kNeverUsed = ~uint64_t{0};
+std::atomic<uint64_t> used_in_generation{kNeverUsed};
+
+bool ForkSupportIsOn() {
+  const char* value = std::getenv("GRPC_ENABLE_FORK_SUPPORT");
+  return value != nullptr && (std::string_view(value) == "1" || std::string_view(value) == "true");
+}
+
+void InChild() {
+  if (threads_inside.exchange(0) != 0) forked_amid_call.store(true);
+}
+
+/// Held while this thread is inside gRPC.
+class Inside {
+ public:
+  Inside() { threads_inside.fetch_add(1); }
+  ~Inside() { threads_inside.fetch_sub(1); }
+  Inside(const Inside&) = delete;
+};
+
+bool RegisterForkHandlers() {
+  const bool handled = !ForkSupportIsOn() || ::pthread_atfork(&grpc_prefork, &grpc_postfork_parent,
+                                                              &grpc_postfork_child) == 0;
+  return ::pthread_atfork(nullptr, nullptr, &InChild) == 0 && handled;
+}
+
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
 }
 
 }  // namespace
+
+absl::Status CheckGrpcAfterFork() {
+  const uint64_t used = used_in_generation.load();
+  if (used == kNeverUsed || used == ForkGeneration()) return absl::OkStatus();
+  if (ForkSupportIsOn() && !forked_amid_call.load()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "this process was forked from one that used gRPC already, " +
+      std::string(ForkSupportIsOn() ? "while a call was under way"
+                                    : "without GRPC_ENABLE_FORK_SUPPORT=1 in its environment") +
+      ", and cannot use it; connect after the fork only, or exec");
+}
 
 struct GrpcCalls::Stubs {
   std::string token_hex;
@@ -71,6 +118,7 @@ struct GrpcCalls::Stubs {
   absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                              Response*),
                                 Stub* stub, const Request& request, Deadline deadline) const {
+    const Inside inside;
     grpc::ClientContext context;
     Prepare(context, deadline);
     Response response;
@@ -81,6 +129,10 @@ struct GrpcCalls::Stubs {
 };
 
 GrpcCalls::GrpcCalls(const v1::Welcome& welcome) : stubs_(std::make_unique<Stubs>()) {
+  static const bool registered = RegisterForkHandlers();
+  TC_CHECK(registered);
+  used_in_generation.store(ForkGeneration());
+  const Inside inside;
   static constexpr char kHex[] = "0123456789abcdef";
   for (const char c : welcome.session_token()) {
     const auto byte = static_cast<unsigned char>(c);
@@ -94,7 +146,10 @@ GrpcCalls::GrpcCalls(const v1::Welcome& welcome) : stubs_(std::make_unique<Stubs
   }
 }
 
-GrpcCalls::~GrpcCalls() = default;
+GrpcCalls::~GrpcCalls() {
+  const Inside inside;
+  stubs_.reset();
+}
 
 #define TC_DEFINE_CALL(stub_type, stub, method)                                               \
   absl::StatusOr<v1::method##Response> GrpcCalls::method(const v1::method##Request& request,  \
@@ -122,6 +177,7 @@ TC_DEFINE_CALL(Admin, admin, DropArena)
 absl::Status GrpcCalls::Load(
     const v1::LoadRequest& request, Deadline deadline,
     const std::function<absl::Status(const v1::LoadResponse&)>& on_blocks) {
+  const Inside inside;
   grpc::ClientContext context;
   stubs_->Prepare(context, deadline);
   const std::unique_ptr<grpc::ClientReader<v1::LoadResponse>> reader =

@@ -14,6 +14,12 @@
 namespace thermocline {
 inline namespace client_v1 {
 
+/// Whether this process can use gRPC: a forked child only inherits it whole when it was started
+/// with GRPC_ENABLE_FORK_SUPPORT=1 and no call of ours was under way at the fork; without, it would
+/// crash or hang on threads that are not there.
+/// Errors: FailedPrecondition, saying what to do.
+absl::Status CheckGrpcAfterFork();
+
 /// One channel to each socket that the welcome names.
 /// Thread: any.
 /// Errors: of every call: the daemon's own status; Unavailable when the channel is broken;

@@ -1,5 +1,5 @@
 // Says what the library says of a daemon that is not there, and that a block's space can be named.
-#include <client/client.h>
+#include "client/client.h"
 
 #include <iostream>
 
