@@ -19,9 +19,6 @@ bool NothingHeld(Client& client) {
 }
 
 TEST(ForkTest, ChildrenReconnectAndTheParentGoesOn) {
-#ifdef __SANITIZE_THREAD__
-  GTEST_SKIP() << "ThreadSanitizer starts no threads in the child of a process with threads";
-#endif
   ASSERT_EQ(kForkSupport, 0);
   DaemonProcess daemon;
   const std::unique_ptr<Client> client = daemon.Connect();
