@@ -133,12 +133,11 @@ absl::Status RunCase(Ours& ours, const char* work, size_t tokens, int threads, i
   return absl::OkStatus();
 }
 
-absl::Status Run(const Arguments& arguments) {
+absl::Status Run(const Arguments& arguments, Report& report) {
   TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(ModelPath()));
   TC_ASSIGN_OR_RETURN(const auto transformer, Transformer::Load(*file, {}));
   const int threads = transformer->threads();
   Ours ours(*transformer);
-  Report report;
   std::printf("kernels: %s, threads: %d\n", transformer->kernels(), threads);
   if (arguments.quick) {
     TC_ASSIGN_OR_RETURN(const double rate, ours.Prefill(64));
@@ -156,16 +155,12 @@ absl::Status Run(const Arguments& arguments) {
     BusyProcess busy;
     TC_RETURN_IF_ERROR(RunCase(ours, "decode", 16, threads, 3, "/beside_busy_process", report));
   }
-  return arguments.json.empty() ? absl::OkStatus() : report.WriteJson(arguments.json);
+  return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace thermocline::bench
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      thermocline::bench::Run(thermocline::bench::ParseArguments(argc, argv));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "bench_engine: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return thermocline::bench::RunBenchmark(argc, argv, thermocline::bench::Run);
 }

@@ -40,6 +40,8 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
+namespace {
+
 Arguments ParseArguments(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
@@ -54,6 +56,18 @@ Arguments ParseArguments(int argc, char** argv) {
     }
   }
   return arguments;
+}
+
+}  // namespace
+
+int RunBenchmark(int argc, char** argv, absl::Status (*body)(const Arguments&, Report&)) {
+  const Arguments arguments = ParseArguments(argc, argv);
+  Report report;
+  absl::Status status = body(arguments, report);
+  if (status.ok() && !arguments.json.empty()) status = report.WriteJson(arguments.json);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s: %s\n", argv[0], std::string(status.message()).c_str());
+  return 1;
 }
 
 std::string ModelPath() {

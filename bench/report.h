@@ -1,6 +1,7 @@
 // What every benchmark prints: rows of a figure, the limit or peer that was measured beside it in
 // the same run, and their ratio. Machines differ and are shared, so a ratio is what travels.
 #pragma once
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -34,28 +35,25 @@ double Median(std::vector<double> values);
 
 /// Milliseconds that `body` takes.
 template <class Body>
-double Milliseconds(Body&& body);
+double Milliseconds(Body&& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
 
 /// The command line that every benchmark has: --json FILE, --quick.
 struct Arguments {
   std::string json;
   bool quick = false;  // tiny sizes, to show in a test that it runs
 };
-/// Exits with 2 and a message on anything else.
-Arguments ParseArguments(int argc, char** argv);
+
+/// The main() of every benchmark: parses the command line (2 on a wrong one), runs `body`, writes
+/// its rows where --json says. Returns the exit code.
+int RunBenchmark(int argc, char** argv, absl::Status (*body)(const Arguments&, Report&));
 
 /// The demo's model. Exits with 77, which ctest shows as a skip, where deploy/setup.sh has not put
 /// it.
 std::string ModelPath();
 
 }  // namespace thermocline::bench
-
-#include <chrono>
-
-template <class Body>
-double thermocline::bench::Milliseconds(Body&& body) {
-  const auto start = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
-}

@@ -172,7 +172,7 @@ class TtftBench {
   PrivateBlocks pages_;
 };
 
-absl::Status Run(const Arguments& arguments) {
+absl::Status Run(const Arguments& arguments, Report& report) {
   TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(ModelPath()));
   TC_ASSIGN_OR_RETURN(const auto transformer, Transformer::Load(*file, {}));
   TC_ASSIGN_OR_RETURN(const auto daemon,
@@ -186,23 +186,18 @@ absl::Status Run(const Arguments& arguments) {
   TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SpaceOf(transformer->config(),
                                                                    transformer->kv_geometry(kDtype),
                                                                    digest, "bench")));
-  Report report;
   TtftBench bench(*transformer, *client, *admin, space, daemon->directory() / "raw", report);
   const std::vector<size_t> lengths =
       arguments.quick ? std::vector<size_t>{64} : std::vector<size_t>{256, 512, 1024, 2048, 4096};
   for (size_t tokens : lengths) {
     TC_RETURN_IF_ERROR(bench.Run(tokens, arguments.quick ? 1 : 5));
   }
-  return arguments.json.empty() ? absl::OkStatus() : report.WriteJson(arguments.json);
+  return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace thermocline::bench
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      thermocline::bench::Run(thermocline::bench::ParseArguments(argc, argv));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "bench_ttft: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return thermocline::bench::RunBenchmark(argc, argv, thermocline::bench::Run);
 }

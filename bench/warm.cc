@@ -267,7 +267,7 @@ SpaceSpec SpecOf(size_t bytes) {
   return spec;
 }
 
-absl::Status Run(const Arguments& arguments) {
+absl::Status Run(const Arguments& arguments, Report& report) {
   TC_ASSIGN_OR_RETURN(const auto daemon,
                       DaemonProcess::Start({.warm_capacity = "4GiB", .cold_capacity = "0"}));
   TC_ASSIGN_OR_RETURN(const auto client, Client::Connect({.socket_path = daemon->socket_path(),
@@ -277,7 +277,6 @@ absl::Status Run(const Arguments& arguments) {
   const size_t ring_bytes = arguments.quick ? 8 * MiB : 256 * MiB;
   TC_ASSIGN_OR_RETURN(Ring source, Ring::Make(ring_bytes));
   TC_ASSIGN_OR_RETURN(Ring target, Ring::Make(ring_bytes));
-  Report report;
   for (size_t bytes : {64 * KiB, 256 * KiB, 1 * MiB, 4 * MiB}) {
     TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SpecOf(bytes)));
     const size_t blocks =
@@ -285,16 +284,12 @@ absl::Status Run(const Arguments& arguments) {
     WarmBench bench(space, redis, source, target, bytes, blocks, report);
     TC_RETURN_IF_ERROR(bench.Run());
   }
-  return arguments.json.empty() ? absl::OkStatus() : report.WriteJson(arguments.json);
+  return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace thermocline::bench
 
 int main(int argc, char** argv) {
-  const absl::Status status =
-      thermocline::bench::Run(thermocline::bench::ParseArguments(argc, argv));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "bench_warm: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return thermocline::bench::RunBenchmark(argc, argv, thermocline::bench::Run);
 }
