@@ -36,8 +36,8 @@ class ConnectionTest : public ::testing::Test {
   ConnectionTest()
       : server_([this](FakePeer& peer) {
           peer.ReadHello();
+          ++welcomed_;  // before the frame: a connected client finds itself counted
           peer.Send(Frame(FrameKind::kWelcome, grant_.welcome), grant_.descriptors());
-          ++welcomed_;
           if (say_goodbye_) {
             v1::Goodbye goodbye;
             goodbye.set_reason("shutting down");
