@@ -75,7 +75,7 @@ absl::Status Client::Unpin(uint64_t pin, Timeout timeout) {
 absl::StatusOr<DaemonStats> Client::Stats(Timeout timeout) {
   const Deadline deadline = core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, core_->Get(deadline));
-  connection->FlushReturns(deadline);
+  Connection::FlushAllReturns(socket_path(), deadline);
   const auto response = connection->calls().Stats({}, deadline);
   if (!response.ok()) return connection->Explain(response.status());
   return FromWire(*response);
@@ -95,6 +95,7 @@ absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView
                                              Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
+  Connection::FlushAllReturns(client_->socket_path(), deadline);
   v1::DeleteRequest request;
   request.set_fingerprint(space.bytes.data(), space.bytes.size());
   *request.mutable_names() = ToWire(names, names.places());
@@ -106,6 +107,7 @@ absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView
 absl::StatusOr<FlushResult> AdminClient::Flush(BlockTier tier, Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
+  Connection::FlushAllReturns(client_->socket_path(), deadline);
   v1::FlushRequest request;
   request.set_tier(ToWire(tier));
   const auto response = connection->calls().Flush(request, deadline);
@@ -116,6 +118,7 @@ absl::StatusOr<FlushResult> AdminClient::Flush(BlockTier tier, Timeout timeout) 
 absl::StatusOr<uint64_t> AdminClient::DropArena(Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
+  Connection::FlushAllReturns(client_->socket_path(), deadline);
   const auto response = connection->calls().DropArena({}, deadline);
   if (!response.ok()) return connection->Explain(response.status());
   return response->blocks();

@@ -306,7 +306,8 @@ struct FlushResult {
   uint64_t kept = 0;    // leased or pinned
 };
 
-/// The destructive verbs, for the daemon's own user.
+/// The destructive verbs, for the daemon's own user. Each first gives back what this process has
+/// released, by whichever client; what others release reaches the daemon a little later.
 /// Thread: any.
 class AdminClient {
  public:

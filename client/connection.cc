@@ -40,6 +40,25 @@ uint64_t BootNow() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+// A forked child begins a list of its own and leaves its parent's alone, whose mutex another thread
+// may have held at the fork.
+struct OpenConnections {
+  explicit OpenConnections(uint64_t generation) : fork_generation(generation) {}
+  const uint64_t fork_generation;
+  Mutex mutex;
+  std::vector<std::weak_ptr<Connection>> connections TC_GUARDED_BY(mutex);
+};
+
+OpenConnections& OfThisProcess() {
+  static std::atomic<OpenConnections*> current{new OpenConnections(ForkGeneration())};
+  OpenConnections* open = current.load();
+  if (open->fork_generation != ForkGeneration()) {
+    auto fresh = std::make_unique<OpenConnections>(ForkGeneration());
+    if (current.compare_exchange_strong(open, fresh.get())) open = fresh.release();
+  }
+  return *open;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionRequest& request,
@@ -51,6 +70,10 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionReques
   });
   TC_RETURN_IF_ERROR(connection->Map(std::move(grant)));
   TC_RETURN_IF_ERROR(connection->StartThread());
+  OpenConnections& open = OfThisProcess();
+  MutexLock lock(open.mutex);
+  std::erase_if(open.connections, [](const auto& other) { return other.expired(); });
+  open.connections.push_back(connection);
   return connection;
 }
 
@@ -193,6 +216,21 @@ void Connection::FlushReturns(Deadline deadline) {
   MutexLock lock(mutex_);
   returning_ = false;
   returned_.NotifyAll();
+}
+
+void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadline) {
+  std::vector<std::weak_ptr<Connection>> connections;
+  {
+    OpenConnections& open = OfThisProcess();
+    MutexLock lock(open.mutex);
+    connections = open.connections;
+  }
+  for (const std::weak_ptr<Connection>& weak : connections) {
+    const std::shared_ptr<Connection> connection = weak.lock();
+    if (connection != nullptr && connection->socket_path_ == socket_path) {
+      connection->FlushReturns(deadline);
+    }
+  }
 }
 
 // An answer that does not come leaves the rest to the daemon, which expires what is not used.

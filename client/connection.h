@@ -67,6 +67,9 @@ class Connection {
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
+  /// The same for all connections of this process to `socket_path`: what one of its threads has let
+  /// go of, the daemon does not take for leased when another asks.
+  static void FlushAllReturns(const std::string& socket_path, Deadline deadline);
 
  private:
   explicit Connection(std::string socket_path) : socket_path_(std::move(socket_path)) {}

@@ -74,6 +74,25 @@ TEST_F(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
   EXPECT_EQ(elsewhere->Match(tokens)->depth(), 0u);
 }
 
+TEST_F(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
+  const auto tokens = Prompt(17, 3);
+  Put(tokens, 3);
+  SpaceSpec spec = TestSpace();
+  spec.salt = "secret";
+  auto salted = client_->OpenSpace(spec);
+  ASSERT_OK(salted.status());
+  EXPECT_FALSE(salted->fingerprint() == space_.fingerprint());
+  EXPECT_EQ(salted->Match(tokens)->depth(), 0u);
+  const auto spaces = client_->Spaces();
+  ASSERT_OK(spaces.status());
+  ASSERT_EQ(spaces->size(), 2u);
+  for (const SpaceInfo& info : *spaces) {
+    EXPECT_EQ(info.spec.salt + info.spec.tenant, "");
+    EXPECT_EQ(info.spec.model, spec.model);
+    EXPECT_EQ(info.spec.parts[0].block_bytes, spec.parts[0].block_bytes);
+  }
+}
+
 TEST_F(DaemonTest, ADuplicateCommitViewsTheFirstBlock) {
   const auto tokens = Prompt(2, 3);
   auto mine = space_.Match(tokens), theirs = space_.Match(tokens);
@@ -166,6 +185,25 @@ TEST_F(DaemonTest, ColdBlocksComeBackInPrefixOrder) {
   EXPECT_EQ(lease->Find(0)->matched_tier, BlockTier::kCold);
   EXPECT_EQ(lease->Find(0)->tier, BlockTier::kWarm);
   EXPECT_TRUE(lease->StillValid());
+}
+
+TEST_F(DaemonTest, AFlushSeesWhatThisProcessHasReleased) {
+  const auto tokens = Prompt(11, 8);
+  Put(tokens, 8);
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  ASSERT_OK(admin.status());
+  for (int round = 0; round < 20; ++round) {
+    {
+      auto lease = space_.Match(tokens);
+      ASSERT_OK(lease.status());
+      const auto loaded = lease->Load();
+      ASSERT_OK(loaded.status());
+      ASSERT_EQ(*loaded, 8u);
+    }
+    const auto flushed = (*admin)->Flush(BlockTier::kWarm);
+    ASSERT_OK(flushed.status());
+    ASSERT_EQ(flushed->kept, 0u) << "round " << round;
+  }
 }
 
 TEST_F(DaemonTest, EveryPartIsThereAndWindowsOnlyWhereTheyReach) {
