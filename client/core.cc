@@ -4,6 +4,7 @@
 
 #include "client/fork.h"
 #include "client/wire.h"
+#include "proto/space_wire.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -100,7 +101,8 @@ absl::StatusOr<uint32_t> SpaceState::NumberIn(Connection& connection, Deadline d
   const uint64_t known = serial_and_number.load();
   if (known >> 32 == connection.serial()) return static_cast<uint32_t>(known);
   v1::OpenSpaceRequest request;
-  *request.mutable_spec() = ToWire(spec);
+  ToWire(spec, *request.mutable_spec());
+  request.mutable_spec()->set_salt(spec.salt);
   const absl::StatusOr<v1::OpenSpaceResponse> response =
       connection.calls().OpenSpace(request, deadline);
   if (!response.ok()) return connection.Explain(response.status());

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "hashing/name.h"
+#include "proto/space_wire.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -25,59 +26,6 @@ const char* BlockTierName(BlockTier tier) {
       return "remote";
   }
   return "none";
-}
-
-v1::SpaceSpec ToWire(const SpaceSpec& spec) {
-  v1::SpaceSpec wire;
-  wire.set_model(spec.model);
-  const bool hashed = std::any_of(spec.weights_sha256.begin(), spec.weights_sha256.end(),
-                                  [](uint8_t byte) { return byte != 0; });
-  if (hashed) wire.set_weights_sha256(spec.weights_sha256.data(), spec.weights_sha256.size());
-  wire.set_kv_dtype(spec.kv_dtype);
-  wire.set_layers(spec.layers);
-  wire.set_kv_heads(spec.kv_heads);
-  wire.set_head_dim(spec.head_dim);
-  wire.set_block_tokens(spec.block_tokens);
-  for (const PartSpec& part : spec.parts) {
-    v1::PartSpec* to = wire.add_parts();
-    to->set_name(part.name);
-    to->set_rank(part.rank);
-    to->set_block_bytes(part.block_bytes);
-    to->set_window_tokens(part.window_tokens);
-  }
-  wire.set_layout(spec.layout);
-  wire.set_rope(spec.rope);
-  wire.set_lora(spec.lora);
-  wire.set_salt(spec.salt);
-  wire.set_opaque_names(spec.opaque_names);
-  wire.set_key_bytes(spec.key_bytes);
-  return wire;
-}
-
-SpaceSpec FromWire(const v1::SpaceSpec& wire) {
-  SpaceSpec spec;
-  spec.model = wire.model();
-  if (wire.weights_sha256().size() == kSha256Bytes) {
-    std::copy_n(wire.weights_sha256().begin(), kSha256Bytes, spec.weights_sha256.begin());
-  }
-  spec.kv_dtype = wire.kv_dtype();
-  spec.layers = wire.layers();
-  spec.kv_heads = wire.kv_heads();
-  spec.head_dim = wire.head_dim();
-  spec.block_tokens = wire.block_tokens();
-  for (const v1::PartSpec& part : wire.parts()) {
-    spec.parts.push_back({.name = part.name(),
-                          .rank = part.rank(),
-                          .block_bytes = part.block_bytes(),
-                          .window_tokens = part.window_tokens()});
-  }
-  spec.layout = wire.layout();
-  spec.rope = wire.rope();
-  spec.lora = wire.lora();
-  spec.salt = wire.salt();
-  spec.opaque_names = wire.opaque_names();
-  spec.key_bytes = wire.key_bytes();
-  return spec;
 }
 
 v1::Tier ToWire(BlockTier tier) { return static_cast<v1::Tier>(tier); }
@@ -136,7 +84,7 @@ absl::StatusOr<PinInfo> FromWire(const v1::PinInfo& wire) {
 absl::StatusOr<SpaceInfo> FromWire(const v1::SpaceInfo& wire) {
   SpaceInfo space;
   TC_ASSIGN_OR_RETURN(space.fingerprint, FingerprintFromWire(wire.fingerprint()));
-  space.spec = FromWire(wire.spec());
+  TC_ASSIGN_OR_RETURN(space.spec, SpaceSpecFromWire(wire.spec()));
   space.places = wire.places();
   space.warm_bytes = wire.warm_bytes();
   space.cold_bytes = wire.cold_bytes();

@@ -8,8 +8,6 @@
 namespace thermocline {
 inline namespace client_v1 {
 
-v1::SpaceSpec ToWire(const SpaceSpec& spec);
-SpaceSpec FromWire(const v1::SpaceSpec& spec);
 v1::Tier ToWire(BlockTier tier);
 BlockTier FromWire(v1::Tier tier);
 /// Whether the names are of the space's kind and length.

@@ -53,63 +53,10 @@ absl::StatusOr<WireNames> NamesOf(const v1::Names& names) {
 }
 
 absl::StatusOr<SpaceSpec> SpaceSpecOf(const v1::SpaceSpec& wire, std::string_view tenant) {
-  SpaceSpec spec;
-  spec.model = wire.model();
-  if (!wire.weights_sha256().empty()) {
-    if (wire.weights_sha256().size() != spec.weights_sha256.size()) {
-      return absl::InvalidArgumentError("space refused: weights_sha256 has " +
-                                        std::to_string(wire.weights_sha256().size()) +
-                                        " bytes; it must have 32, or none");
-    }
-    std::memcpy(spec.weights_sha256.data(), wire.weights_sha256().data(),
-                spec.weights_sha256.size());
-  }
-  if (static_cast<size_t>(wire.parts_size()) > kMaxParts) {
-    return absl::InvalidArgumentError("space refused: it has " + std::to_string(wire.parts_size()) +
-                                      " parts; the limit is " + std::to_string(kMaxParts));
-  }
-  for (const v1::PartSpec& part : wire.parts()) {
-    spec.parts.push_back({.name = part.name(),
-                          .rank = part.rank(),
-                          .block_bytes = part.block_bytes(),
-                          .window_tokens = part.window_tokens()});
-  }
-  spec.kv_dtype = wire.kv_dtype();
-  spec.layers = wire.layers();
-  spec.kv_heads = wire.kv_heads();
-  spec.head_dim = wire.head_dim();
-  spec.block_tokens = wire.block_tokens();
-  spec.layout = wire.layout();
-  spec.rope = wire.rope();
-  spec.lora = wire.lora();
-  spec.salt = wire.salt();
-  spec.opaque_names = wire.opaque_names();
-  spec.key_bytes = wire.key_bytes();
+  TC_ASSIGN_OR_RETURN(SpaceSpec spec, SpaceSpecFromWire(wire));
   spec.tenant = tenant;
   TC_RETURN_IF_ERROR(spec.Validate());
   return spec;
-}
-
-void ToWire(const SpaceSpec& spec, v1::SpaceSpec& out) {
-  out.set_model(spec.model);
-  out.set_weights_sha256(spec.weights_sha256.data(), spec.weights_sha256.size());
-  for (const PartSpec& part : spec.parts) {
-    v1::PartSpec* wire = out.add_parts();
-    wire->set_name(part.name);
-    wire->set_rank(part.rank);
-    wire->set_block_bytes(part.block_bytes);
-    wire->set_window_tokens(part.window_tokens);
-  }
-  out.set_kv_dtype(spec.kv_dtype);
-  out.set_layers(spec.layers);
-  out.set_kv_heads(spec.kv_heads);
-  out.set_head_dim(spec.head_dim);
-  out.set_block_tokens(spec.block_tokens);
-  out.set_layout(spec.layout);
-  out.set_rope(spec.rope);
-  out.set_lora(spec.lora);
-  out.set_opaque_names(spec.opaque_names);
-  out.set_key_bytes(spec.key_bytes);
 }
 
 absl::StatusOr<Fingerprint> FingerprintOfBytes(std::string_view bytes) {

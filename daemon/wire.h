@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "hashing/name.h"
 #include "hashing/space.h"
+#include "proto/space_wire.h"
 #include "thermocline/v1/types.pb.h"
 #include "tiers/tier_stack.h"
 
@@ -27,10 +28,9 @@ struct WireNames {
 ///         bytes that are no multiple of 4, too many places.
 absl::StatusOr<WireNames> NamesOf(const v1::Names& names);
 
-/// Errors: InvalidArgument for what SpaceSpec::Validate refuses, and fields it cannot hold.
+/// Of the tenant whose session asks.
+/// Errors: InvalidArgument for what SpaceSpecFromWire and SpaceSpec::Validate refuse.
 absl::StatusOr<SpaceSpec> SpaceSpecOf(const v1::SpaceSpec& spec, std::string_view tenant);
-/// Without tenant and salt: they are secrets.
-void ToWire(const SpaceSpec& spec, v1::SpaceSpec& out);
 
 /// Errors: InvalidArgument unless 32 bytes.
 absl::StatusOr<Fingerprint> FingerprintOfBytes(std::string_view bytes);

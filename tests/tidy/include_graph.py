@@ -19,7 +19,7 @@ import tempfile
 ROOMS = {
     "base": set(),
     "hashing": {"base"},
-    "proto": {"base"},
+    "proto": {"base", "hashing"},  # the translation of a space, which both sides of the wire need
     "kernels": {"base"},
     "catalog": {"base", "hashing", "proto", "kernels"},
     "tiers": {"base", "hashing", "proto", "kernels", "catalog"},
