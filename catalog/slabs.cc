@@ -58,7 +58,7 @@ absl::StatusOr<std::optional<SlotReservation>> SlabAllocator::Reserve(uint64_t s
         (chunks_.empty() ? std::string("0 B") : FormatBytes(BytesOfChunk(0))) +
         "; raise the capacity, or use smaller blocks");
   }
-  TC_ASSIGN_OR_RETURN(const uint32_t chunk, ChunkWithFreeSlot(slot_bytes));
+  const uint32_t chunk = ChunkWithFreeSlot(slot_bytes);
   if (chunk == kNone) return std::optional<SlotReservation>();
   const uint32_t slot = chunks_[chunk].free.back();
   Take(chunk, slot);
@@ -67,21 +67,29 @@ absl::StatusOr<std::optional<SlotReservation>> SlabAllocator::Reserve(uint64_t s
   return std::optional<SlotReservation>(SlotReservation(this, page, slot_bytes));
 }
 
-// Of this size: a chunk in use, an empty one; then one that nobody has; then an empty one of
-// another size.
-absl::StatusOr<uint32_t> SlabAllocator::ChunkWithFreeSlot(uint64_t slot_bytes) {
+// Of this size: a chunk in use, an empty one; then one that can be lent to it.
+uint32_t SlabAllocator::ChunkWithFreeSlot(uint64_t slot_bytes) {
   if (const auto size = sizes_.find(slot_bytes); size != sizes_.end()) {
     if (size->second.partial.first != kNone) return size->second.partial.first;
     if (size->second.empty.first != kNone) return size->second.empty.first;
   }
-  uint32_t chunk = FirstThatFits(unlent_, slot_bytes);
-  for (auto size = sizes_.begin(); chunk == kNone && size != sizes_.end(); ++size) {
-    chunk = FirstThatFits(size->second.empty, slot_bytes);
+  for (uint32_t chunk = ChunkToLend(slot_bytes); chunk != kNone; chunk = ChunkToLend(slot_bytes)) {
+    if (chunks_[chunk].slot_bytes != 0) Uncut(chunk);
+    if (options_.lend) lend_status_ = options_.lend(chunk, slot_bytes);
+    may_lend_ = lend_status_.ok();
+    if (!lend_status_.ok()) continue;
+    Cut(chunk, slot_bytes);
+    return chunk;
   }
-  if (chunk == kNone) return chunk;
-  if (chunks_[chunk].slot_bytes != 0) Uncut(chunk);
-  if (options_.lend) TC_RETURN_IF_ERROR(options_.lend(chunk, slot_bytes));
-  Cut(chunk, slot_bytes);
+  return kNone;
+}
+
+// One that nobody has, or an empty one of another size, which has its memory already.
+uint32_t SlabAllocator::ChunkToLend(uint64_t slot_bytes) const {
+  uint32_t chunk = may_lend_ ? FirstThatFits(unlent_, slot_bytes) : kNone;
+  for (auto size = sizes_.begin(); chunk == kNone && size != sizes_.end(); ++size) {
+    if (size->first != slot_bytes) chunk = FirstThatFits(size->second.empty, slot_bytes);
+  }
   return chunk;
 }
 
@@ -175,7 +183,7 @@ uint64_t SlabAllocator::FreeSlots(uint64_t slot_bytes) const {
       slots += BytesOfChunk(chunk) / slot_bytes;
     }
   };
-  count(unlent_);
+  if (may_lend_) count(unlent_);
   for (const auto& [bytes, size] : sizes_) {
     if (bytes != slot_bytes) count(size.empty);
   }

@@ -49,7 +49,7 @@ struct SlabOptions {
   uint64_t chunk_bytes = 0;
   uint32_t first_page = 0;  // page number of chunk 0
   /// Makes chunk `chunk` ready for slots of `slot_bytes` before one is granted: populate the arena,
-  /// then the headers. On failure the chunk stays free and the reservation is refused.
+  /// then the headers. On failure the chunk stays free.
   std::function<absl::Status(uint32_t chunk, uint64_t slot_bytes)> lend;
 };
 
@@ -65,8 +65,13 @@ class SlabAllocator {
 
   /// Takes a slot. nullopt when none is free: evict, then again (blocks of another size help only
   /// when they empty a chunk: see EmptiestOtherChunk).
-  /// Errors: InvalidArgument when no chunk can hold such a slot, and what `lend` returned.
+  /// Errors: InvalidArgument when no chunk can hold such a slot.
   absl::StatusOr<std::optional<SlotReservation>> Reserve(uint64_t slot_bytes);
+  /// What the last `lend` said. After a failure (the file system is full) chunks that nobody has
+  /// are neither counted as free nor tried, so that those lent already serve alone, by eviction,
+  /// until RetryLending allows one more try.
+  const absl::Status& lend_status() const { return lend_status_; }
+  void RetryLending() { may_lend_ = true; }
   /// Gives a committed slot back.
   void Free(uint32_t page);
 
@@ -123,7 +128,8 @@ class SlabAllocator {
   void Push(List& list, uint32_t chunk);
   void Unlink(List& list, uint32_t chunk);
   uint32_t FirstThatFits(const List& list, uint64_t slot_bytes) const;
-  absl::StatusOr<uint32_t> ChunkWithFreeSlot(uint64_t slot_bytes);
+  uint32_t ChunkWithFreeSlot(uint64_t slot_bytes);
+  uint32_t ChunkToLend(uint64_t slot_bytes) const;
   void Cut(uint32_t chunk, uint64_t slot_bytes);
   void Uncut(uint32_t chunk);
   void Take(uint32_t chunk, uint32_t slot);
@@ -133,6 +139,8 @@ class SlabAllocator {
   std::vector<Chunk> chunks_;
   std::map<uint64_t, Size> sizes_;  // by slot bytes; a handful
   List unlent_;
+  bool may_lend_ = true;  // whether what is in `unlent_` is to be had
+  absl::Status lend_status_;
   uint64_t lent_bytes_ = 0;
   uint64_t used_bytes_ = 0;
   uint64_t reserved_bytes_ = 0;

@@ -104,17 +104,36 @@ TEST(SlabTest, AnEmptyChunkGoesToAnotherSize) {
                                 std::pair(1u, kChunk)));
 }
 
-TEST(SlabTest, AFailedLendRefusesAndLosesNothing) {
-  bool fails = true;
-  SlabOptions options = Options(kChunk);
+TEST(SlabTest, AFailedLendLeavesTheChunksThatAreLent) {
+  int room = 1;
+  int calls = 0;
+  SlabOptions options = Options(3 * kChunk);
   options.lend = [&](uint32_t, uint64_t) {
-    return fails ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+    ++calls;
+    return --room < 0 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
   };
   SlabAllocator slabs(options);
-  EXPECT_EQ(slabs.Reserve(kPageBytes).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(slabs.lent_bytes(), 0u);
-  fails = false;
-  Take(slabs, kPageBytes);
+  const uint32_t page = Take(slabs, kChunk);
+  EXPECT_EQ(slabs.FreeSlots(kChunk), 2u);  // as far as anybody knows
+  EXPECT_TRUE(IsFull(slabs, kChunk));
+  EXPECT_EQ(slabs.lend_status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(slabs.FreeSlots(kChunk), 0u);
+  EXPECT_EQ(slabs.FreeSlots(kPageBytes), 0u);
+  EXPECT_TRUE(IsFull(slabs, kChunk));
+  EXPECT_EQ(calls, 2);  // it was not tried again
+  slabs.Free(page);
+  EXPECT_EQ(slabs.FreeSlots(kChunk), 1u);
+  EXPECT_EQ(Take(slabs, kChunk), page);
+  slabs.RetryLending();
+  EXPECT_TRUE(IsFull(slabs, kChunk));
+  EXPECT_EQ(calls, 3);
+  slabs.RetryLending();
+  room = 2;
+  EXPECT_EQ(slabs.FreeSlots(kChunk), 2u);
+  Take(slabs, kChunk);
+  EXPECT_TRUE(slabs.lend_status().ok());
+  EXPECT_EQ(slabs.FreeSlots(kChunk), 1u);
+  EXPECT_EQ(slabs.lent_bytes(), 2 * kChunk);
 }
 
 TEST(SlabTest, EmptyChunksCanBeReclaimed) {
