@@ -139,14 +139,14 @@ class Writer {
 
  private:
   struct Node {
+    uint64_t mark_round = 0;  // `marked` counts in this round only; 64 bits never wrap
     NodeId root = 0;
     uint32_t depth_before = 0;  // places above the run
     NodeId first_child = 0;     // hanging anywhere on the run
     NodeId next_sibling = 0;
     NodeId previous_sibling = 0;
-    uint32_t mark_round = 0;  // `marked` counts in this round only
-    uint16_t marked = 0;      // places of the run at or above a pin
-    uint8_t parts = 0;        // a bit for each part that ever had a word here
+    uint16_t marked = 0;  // places of the run at or above a pin
+    uint8_t parts = 0;    // a bit for each part that ever had a word here
   };
   struct Tail {
     NodeId node;
@@ -187,7 +187,7 @@ class Writer {
   boost::unordered_flat_map<uint64_t, uint64_t> places_;  // id to PlaceBits
   boost::unordered_flat_map<uint32_t, NodeId> roots_;     // by tag
   std::vector<uint64_t> owners_;  // of pin areas; the copies in shared memory are for show
-  uint32_t mark_round_ = 0;
+  uint64_t mark_round_ = 0;
 };
 
 }  // namespace thermocline
