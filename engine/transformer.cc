@@ -1,15 +1,14 @@
-// A chunk of tokens goes through the layers in one run of the thread pool, stage by stage with a
-// barrier after each. Prefill (several tokens): matrix products hand tiles of 32 outputs to
-// whichever thread is free, attention tiles of 64 queries. Decode (one token): each thread has a
-// fixed share of every matrix, so that its weights stay in its cache and nothing is counted; norms
-// are so small that every thread computes its own, rotation and KV are part of attention, and
-// attention hands out (KV head, span of 256 tokens): five barriers a layer instead of eight.
+// A chunk of tokens goes through the layers in one run of the thread pool, stage by stage. Prefill
+// (several tokens): the items of a matrix product are 32 outputs for all rows, those of attention
+// 64 queries. Decode (one token): a few panels of a matrix, and spans of 256 tokens of a KV head;
+// norms are so small that each thread computes its own, rotation and KV are part of attention: five
+// or six stages a layer instead of eight. What a thread prepares for itself it prepares with its
+// first item, for without an item it must read nothing (see engine/thread_pool.h).
 //   Row strides are an odd number of cache lines: with a power of two, the rows of a register tile
 // would all fall into one set of the cache.
 #include "engine/transformer.h"
 
 #include <algorithm>
-#include <atomic>
 #include <climits>
 #include <cmath>
 #include <string>
@@ -34,6 +33,7 @@ template <class T>
 struct Rows {
   T* data;
   size_t stride;
+  operator Rows<const T>() const { return {data, stride}; }
 };
 
 }  // namespace
@@ -72,12 +72,17 @@ class Transformer::Impl {
     }
   };
 
+  /// What a matrix is multiplied with: rows, or (`gain` not null) what RMSNorm makes of them.
+  struct Input {
+    Rows<const float> rows;
+    const float* gain = nullptr;
+  };
+
   /// What one thread has to itself in a chunk.
   struct Worker {
     int thread;
-    size_t next_counter = 0;  // the same on all threads
-    float* normed;            // decode: its own normed row
-    float* query;             // decode: its own rotated query row, [heads][head_dim]
+    float* normed;  // decode: its own normed row
+    float* query;   // decode: its own rotated query row, [heads][head_dim]
     float* scratch;
   };
 
@@ -86,9 +91,8 @@ class Transformer::Impl {
   void ComputeChunk(const Chunk& chunk, Worker& worker);
   void Embed(const Chunk& chunk, int row, float* scratch);
   void ComputeLayer(const Chunk& chunk, int layer, Worker& worker);
-  const float* NormRows(const float* x, const float* gain, int rows, Worker& worker);
-  void Multiply(const PanelMatrix& matrix, Rows<const float> in, int rows, Rows<float> out,
-                Epilogue epilogue, Worker& worker, int output_columns = INT_MAX);
+  void Multiply(const PanelMatrix& matrix, Input in, int rows, Rows<float> out, Epilogue epilogue,
+                Worker& worker, int output_columns = INT_MAX);
   void PrefillAttention(const Chunk& chunk, int layer, Worker& worker);
   void DecodeAttention(const Chunk& chunk, int layer, Worker& worker);
   AttentionArgs AttentionOf(const Chunk& chunk, int layer) const;
@@ -96,11 +100,12 @@ class Transformer::Impl {
   void StoreKv(const Chunk& chunk, int layer, int kv_head, int row) const;
   void Logits(const Chunk& chunk, Worker& worker);
 
-  /// Calls f(0) .. f(count - 1), each on one thread, whichever is free.
   template <class F>
   void Share(int count, Worker& worker, F f) {
-    std::atomic<int>& counter = counters_[worker.next_counter++];
-    for (int i; (i = counter.fetch_add(1, std::memory_order_relaxed)) < count;) f(i);
+    pool_->Share(worker.thread, count, f);
+  }
+  void Norm(const float* x, const float* gain, float* y) const {
+    kernels_->rms_norm(x, gain, y, width_, config_.rms_epsilon);
   }
 
   ModelConfig config_;
@@ -108,9 +113,8 @@ class Transformer::Impl {
   std::unique_ptr<ThreadPool> pool_;
   TransformerWeights weights_;
   int width_ = 0, ff_width_ = 0, heads_ = 0, kv_heads_ = 0, head_dim_ = 0;
-  int keys_at_ = 0, values_at_ = 0;         // where K and V begin in a row of qkv_
-  std::vector<double> rope_frequencies_;    // [head_dim / 2]
-  std::vector<std::atomic<int>> counters_;  // one for each shared stage of a chunk
+  int keys_at_ = 0, values_at_ = 0;       // where K and V begin in a row of qkv_
+  std::vector<double> rope_frequencies_;  // [head_dim / 2]
 
   // Activations of a chunk, [rows][stride]. What pads a row stays zero.
   size_t x_stride_ = 0, qkv_stride_ = 0, attended_stride_ = 0, ff_stride_ = 0;
@@ -149,10 +153,6 @@ absl::StatusOr<std::unique_ptr<Transformer::Impl>> Transformer::Impl::Load(const
     impl->rope_frequencies_.push_back(
         std::pow(static_cast<double>(config.rope_base), -2.0 * i / impl->head_dim_));
   }
-  constexpr size_t kSharedStagesPerLayer = 8, kSharedStagesOutside = 3;
-  impl->counters_ =
-      std::vector<std::atomic<int>>(kSharedStagesPerLayer * config.layers + kSharedStagesOutside);
-
   const int blocks =
       PaddedColumns(std::max({impl->width_, impl->ff_width_, query_width})) / kBlockColumns;
   const size_t scratch =
@@ -256,7 +256,6 @@ absl::Status Transformer::Impl::Forward(const Step& step) {
       chunk.logits = step.logits.data();
       chunk.logits_rows = 1;
     }
-    for (std::atomic<int>& counter : counters_) counter.store(0, std::memory_order_relaxed);
     pool_->Run([&](int thread) {
       float* memory = worker_memory_.floats() + thread * worker_stride_;
       Worker worker = {.thread = thread,
@@ -273,7 +272,6 @@ absl::Status Transformer::Impl::Forward(const Step& step) {
 
 void Transformer::Impl::ComputeChunk(const Chunk& chunk, Worker& worker) {
   Share(chunk.rows(), worker, [&](int row) { Embed(chunk, row, worker.scratch); });
-  pool_->Barrier();
   for (int layer = 0; layer < static_cast<int>(config_.layers); ++layer) {
     ComputeLayer(chunk, layer, worker);
   }
@@ -295,61 +293,51 @@ void Transformer::Impl::Embed(const Chunk& chunk, int row, float* scratch) {
   }
 }
 
-/// One row or many, normed: where every thread may read them.
-const float* Transformer::Impl::NormRows(const float* x, const float* gain, int rows,
-                                         Worker& worker) {
-  const auto norm = [&](const float* from, float* to) {
-    kernels_->rms_norm(from, gain, to, width_, config_.rms_epsilon);
-  };
-  if (rows == 1) {
-    norm(x, worker.normed);
-    return worker.normed;
-  }
-  float* normed = normed_.floats();
-  Share(rows, worker, [&](int row) { norm(x + row * x_stride_, normed + row * x_stride_); });
-  pool_->Barrier();
-  return normed;
-}
-
 void Transformer::Impl::ComputeLayer(const Chunk& chunk, int layer, Worker& worker) {
   const LayerWeights& weights = weights_.layers[layer];
   const int rows = chunk.rows();
-  float *x = x_.floats(), *qkv = qkv_.floats(), *attended = attended_.floats(), *ff = ff_.floats();
-  const float* normed = NormRows(x, weights.attention_norm, rows, worker);
-  Multiply(weights.qkv, {normed, x_stride_}, rows, {qkv, qkv_stride_}, Epilogue::kStore, worker);
+  const Rows<float> x{x_.floats(), x_stride_}, qkv{qkv_.floats(), qkv_stride_};
+  const Rows<float> attended{attended_.floats(), attended_stride_}, ff{ff_.floats(), ff_stride_};
+  Multiply(weights.qkv, {x, weights.attention_norm}, rows, qkv, Epilogue::kStore, worker);
   rows == 1 ? DecodeAttention(chunk, layer, worker) : PrefillAttention(chunk, layer, worker);
-  Multiply(weights.output, {attended, attended_stride_}, rows, {x, x_stride_}, Epilogue::kAdd,
-           worker);
-  normed = NormRows(x, weights.ffn_norm, rows, worker);
-  Multiply(weights.gate_up, {normed, x_stride_}, rows, {ff, ff_stride_}, Epilogue::kSwiGlu, worker);
-  Multiply(weights.down, {ff, ff_stride_}, rows, {x, x_stride_}, Epilogue::kAdd, worker);
+  Multiply(weights.output, {attended}, rows, x, Epilogue::kAdd, worker);
+  Multiply(weights.gate_up, {x, weights.ffn_norm}, rows, ff, Epilogue::kSwiGlu, worker);
+  Multiply(weights.down, {ff}, rows, x, Epilogue::kAdd, worker);
 }
 
-void Transformer::Impl::Multiply(const PanelMatrix& matrix, Rows<const float> in, int rows,
-                                 Rows<float> out, Epilogue epilogue, Worker& worker,
-                                 int output_columns) {
-  const MatmulArgs args = {.panels = matrix.panels.data(),
-                           .block_count = matrix.block_count(),
-                           .x = in.data,
-                           .x_stride = in.stride,
-                           .rows = rows,
-                           .y = out.data,
-                           .y_stride = out.stride,
-                           .output_columns = output_columns,
-                           .epilogue = epilogue};
-  // The unit of work is two panels: SwiGLU's gate and up belong together.
-  const int panels = matrix.panel_count(), pairs = (panels + 1) / 2;
-  if (rows == 1) {
-    const int threads = pool_->threads();
-    const int begin = 2 * (pairs * worker.thread / threads);
-    const int end = std::min(panels, 2 * (pairs * (worker.thread + 1) / threads));
-    kernels_->matmul_fused(args, begin, end - begin);
-  } else {
-    Share(pairs, worker, [&](int pair) {
-      kernels_->matmul_tile(args, 2 * pair, std::min(2, panels - 2 * pair), worker.scratch);
+void Transformer::Impl::Multiply(const PanelMatrix& matrix, Input in, int rows, Rows<float> out,
+                                 Epilogue epilogue, Worker& worker, int output_columns) {
+  if (in.gain != nullptr && rows > 1) {
+    const Rows<float> normed{normed_.floats(), x_stride_};
+    Share(rows, worker, [&](int row) {
+      Norm(in.rows.data + row * in.rows.stride, in.gain, normed.data + row * normed.stride);
     });
+    in = {normed};
   }
-  pool_->Barrier();
+  MatmulArgs args = {.panels = matrix.panels.data(),
+                     .block_count = matrix.block_count(),
+                     .x = in.rows.data,
+                     .x_stride = in.rows.stride,
+                     .rows = rows,
+                     .y = out.data,
+                     .y_stride = out.stride,
+                     .output_columns = output_columns,
+                     .epilogue = epilogue};
+  // An item has an even number of panels: SwiGLU's gate and up belong together.
+  const int panels = matrix.panel_count(), step = rows == 1 ? kernels_->fused_panels : 2;
+  Share((panels + step - 1) / step, worker, [&](int item) {
+    const int first = item * step, count = std::min(step, panels - first);
+    if (rows > 1) {
+      kernels_->matmul_tile(args, first, count, worker.scratch);
+      return;
+    }
+    if (in.gain != nullptr) {
+      Norm(in.rows.data, in.gain, worker.normed);
+      args.x = worker.normed;
+      in.gain = nullptr;
+    }
+    kernels_->matmul_fused(args, first, count);
+  });
 }
 
 AttentionArgs Transformer::Impl::AttentionOf(const Chunk& chunk, int layer) const {
@@ -392,14 +380,12 @@ void Transformer::Impl::PrefillAttention(const Chunk& chunk, int layer, Worker& 
     Rotate(qkv_.floats() + row * qkv_stride_, heads_, row);
     for (int kv_head = 0; kv_head < kv_heads_; ++kv_head) StoreKv(chunk, layer, kv_head, row);
   });
-  pool_->Barrier();
   const AttentionArgs args = AttentionOf(chunk, layer);
   const int first_group = chunk.position / kGroupTokens;
   const int tiles = (chunk.position + chunk.rows() - 1) / kGroupTokens - first_group + 1;
   Share(tiles * kv_heads_, worker, [&](int i) {  // the last tiles, with most to read, first
     kernels_->attend_tile(args, tiles - 1 - i / kv_heads_, i % kv_heads_, worker.scratch);
   });
-  pool_->Barrier();
 }
 
 void Transformer::Impl::DecodeAttention(const Chunk& chunk, int layer, Worker& worker) {
@@ -427,18 +413,14 @@ void Transformer::Impl::DecodeAttention(const Chunk& chunk, int layer, Worker& w
       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) merge(head);
     }
   });
-  pool_->Barrier();
-  if (spans == 1) return;
-  for (int head = worker.thread; head < heads_; head += pool_->threads()) merge(head);
-  pool_->Barrier();
+  if (spans > 1) Share(heads_, worker, merge);
 }
 
 void Transformer::Impl::Logits(const Chunk& chunk, Worker& worker) {
   const int rows = chunk.logits_rows, vocab = static_cast<int>(config_.vocab);
   const float* x = x_.floats() + (chunk.rows() - rows) * x_stride_;
-  const float* normed = NormRows(x, weights_.output_norm, rows, worker);
-  Multiply(weights_.logits, {normed, x_stride_}, rows, {chunk.logits, static_cast<size_t>(vocab)},
-           Epilogue::kStore, worker, vocab);
+  Multiply(weights_.logits, {{x, x_stride_}, weights_.output_norm}, rows,
+           {chunk.logits, static_cast<size_t>(vocab)}, Epilogue::kStore, worker, vocab);
 }
 
 Transformer::Transformer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

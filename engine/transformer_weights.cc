@@ -1,7 +1,6 @@
 #include "engine/transformer_weights.h"
 
 #include <algorithm>
-#include <atomic>
 #include <string>
 
 #include "base/check.h"
@@ -73,11 +72,10 @@ class Packer {
 
   absl::StatusOr<AlignedBuffer> PackAll(ThreadPool& pool) {
     TC_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Make(planned_bytes_));
-    std::atomic<size_t> next{0};
-    pool.Run([&](int) {
-      for (size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < jobs_.size();) {
+    pool.Run([&](int thread) {
+      pool.Share(thread, static_cast<int>(jobs_.size()), [&](int i) {
         PackPanel(jobs_[i].source, jobs_[i].first_row, memory.data() + jobs_[i].offset);
-      }
+      });
     });
     return memory;
   }

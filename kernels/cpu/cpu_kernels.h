@@ -60,6 +60,8 @@ inline constexpr int kSpanTokens = 256;
 
 struct CpuKernels {
   const char* name;
+  /// Panels that matmul_fused likes to get at once; even.
+  int fused_panels;
   /// Dequantises one panel to out[32 block_count][16].
   void (*unpack)(const Panel& panel, int block_count, float* out);
   /// Prefill: dequantises panels [first, first + count), count <= 2, then multiplies all rows.

@@ -14,6 +14,7 @@ namespace thermocline::TC_CPU_FORM {
 extern const CpuKernels kKernels;
 const CpuKernels kKernels = {
     .name = TC_CPU_NAME,
+    .fused_panels = kFusedPanels,
     .unpack = Unpack,
     .matmul_tile = MatmulTile,
     .matmul_fused = MatmulFused,
