@@ -24,18 +24,6 @@ class Generation {
         ids_(request.prompt_ids),
         logits_(transformer.config().vocab) {}
 
-  absl::Status CheckRoom() const {
-    if (ids_.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
-    const size_t context = transformer_.config().context_length;
-    if (ids_.size() <= context && request_.max_tokens <= context - ids_.size()) {
-      return absl::OkStatus();
-    }
-    return absl::OutOfRangeError(
-        "the prompt's " + std::to_string(ids_.size()) + " tokens and " +
-        std::to_string(request_.max_tokens) + " new ones are more than the context of " +
-        std::to_string(context) + "; shorten the prompt, ask for fewer, or give --context");
-  }
-
   void Begin() { held_ = request_.recompute_everything ? 0 : kv_.Begin(ids_); }
 
   /// Computes every id that is not held yet, and again what the cache lost meanwhile.
@@ -87,11 +75,22 @@ class Generation {
 
 }  // namespace
 
+absl::Status CheckRequest(const ModelConfig& config, const GenerateRequest& request) {
+  TC_RETURN_IF_ERROR(Sampler::Make(request.sampling).status());
+  const size_t count = request.prompt_ids.size(), context = config.context_length;
+  if (count == 0) return absl::InvalidArgumentError("the prompt has no tokens");
+  if (count <= context && request.max_tokens <= context - count) return absl::OkStatus();
+  return absl::OutOfRangeError("the prompt's " + std::to_string(count) + " tokens and " +
+                               std::to_string(request.max_tokens) +
+                               " new ones are more than the context of " + std::to_string(context) +
+                               "; shorten the prompt, ask for fewer, or give --context");
+}
+
 absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype, KvSequence& kv,
                                         const GenerateRequest& request) {
+  TC_RETURN_IF_ERROR(CheckRequest(transformer.config(), request));
   TC_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Make(request.sampling));
   Generation generation(transformer, dtype, kv, request);
-  TC_RETURN_IF_ERROR(generation.CheckRoom());
 
   GenerateResult result;
   const auto start = SteadyClock::now();
@@ -99,12 +98,17 @@ absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype,
   result.cached_tokens = generation.held();
   result.cached_by_tier = kv.cached_by_tier();
   const auto prefill_start = SteadyClock::now();
-  SteadyClock::time_point decode_start;
+  SteadyClock::time_point first_id_at;
+  size_t decoded = 0;  // ids behind the first, the end-of-generation token too: each is one pass
+  double decode_seconds = 0;
   while (result.output_ids.size() < request.max_tokens) {
     TC_RETURN_IF_ERROR(generation.ComputeRest());
     const int32_t id = sampler.Sample(generation.logits());
-    if (result.ttft_ms == 0) {
-      decode_start = SteadyClock::now();
+    if (result.ttft_ms != 0) {
+      ++decoded;
+      decode_seconds = SecondsSince(first_id_at);
+    } else {
+      first_id_at = SteadyClock::now();
       result.ttft_ms = SecondsSince(start) * 1e3;
       result.prefill_tokens_per_s =
           static_cast<double>(request.prompt_ids.size() - result.cached_tokens) /
@@ -119,10 +123,7 @@ absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype,
     generation.Publish();  // behind the token, so that nobody waits for it
     if (ended) break;
   }
-  if (result.output_ids.size() > 1) {
-    result.decode_tokens_per_s =
-        static_cast<double>(result.output_ids.size() - 1) / SecondsSince(decode_start);
-  }
+  if (decoded > 0) result.decode_tokens_per_s = static_cast<double>(decoded) / decode_seconds;
   result.uncached_blocks = kv.uncached_blocks();
   result.recoveries = kv.losses();
   return result;

@@ -38,13 +38,19 @@ struct GenerateResult {
   size_t recoveries = 0;            // times the cache was lost under our hands
   double ttft_ms = 0;               // from ids to the first id
   double prefill_tokens_per_s = 0;  // of the tokens computed before the first id
-  double decode_tokens_per_s = 0;
+  double decode_tokens_per_s = 0;   // of the ids after the first, commits in between included
 };
 
+/// What Generate would refuse in this request before it computes anything: asked before weights are
+/// loaded, it spares a wrong request the wait.
+/// Errors: InvalidArgument for an empty prompt or sampling options out of range; OutOfRange for
+/// more
+///         tokens than the context.
+absl::Status CheckRequest(const ModelConfig& config, const GenerateRequest& request);
+
 /// Thread: one call at a time per transformer.
-/// Errors: InvalidArgument for an empty prompt; those of the forward pass (more tokens than the
-/// context); ResourceExhausted
-///         when memory for KV ends.
+/// Errors: those of CheckRequest and of the forward pass; ResourceExhausted when memory for KV
+/// ends.
 absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype, KvSequence& kv,
                                         const GenerateRequest& request);
 

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <new>
 #include <nlohmann/json.hpp>
 
 #include "engine/chat_template.h"
@@ -111,23 +112,34 @@ nlohmann::json ToJson(const GenerateRequest& request, const GenerateResult& resu
           {"decode_tokens_per_s", result.decode_tokens_per_s}};
 }
 
-absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
-  std::unique_ptr<Tokenizer> tokenizer;
-  // Ids in, ids out works without a tokenizer: safetensors files have none.
-  if (absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = LoadTokenizer(file); loaded.ok()) {
-    tokenizer = *std::move(loaded);
-  } else if (options.tokens.empty()) {
+/// Nothing where the prompt is ids and the model has no tokenizer (safetensors files have none) or
+/// one that is not supported, which is told: ids in, ids out works without.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerIfNeeded(const EngineOptions& options,
+                                                                 const ModelFile& file) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> loaded = LoadTokenizer(file);
+  if (loaded.ok()) return loaded;
+  if (options.tokens.empty()) {
     return Annotate(loaded.status(), "no tokenizer (--tokens needs none)");
   }
+  if (!absl::IsNotFound(loaded.status())) {
+    std::cerr << "thermocline-engine: going on without a tokenizer: " << loaded.status().message()
+              << "\n";
+  }
+  return nullptr;
+}
+
+absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
+  TC_ASSIGN_OR_RETURN(const auto tokenizer, LoadTokenizerIfNeeded(options, file));
+  TC_ASSIGN_OR_RETURN(const ModelConfig config, file.config());
   GenerateRequest request;
   TC_ASSIGN_OR_RETURN(request.prompt_ids, PromptIds(options, tokenizer.get()));
   request.max_tokens = options.max_tokens;
   request.sampling = options.sampling;
   request.recompute_everything = options.cache == EngineOptions::Cache::kNone;
-  if (tokenizer) request.end_ids = tokenizer->end_of_generation();
+  request.end_ids = tokenizer ? tokenizer->end_of_generation() : config.eos_ids;
+  TC_RETURN_IF_ERROR(CheckRequest(config, request));
 
   TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
-  const ModelConfig& config = transformer->config();
   const KvGeometry geometry = transformer->kv_geometry(options.kv_dtype);
   PrivateBlocks pages(geometry, BlocksOf(config.context_length));
   Cache cache = ConnectCache(options, file, config, geometry);
@@ -167,12 +179,18 @@ absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
 }
 
 absl::Status RunLogits(const EngineOptions& options, const ModelFile& file) {
-  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
+  TC_ASSIGN_OR_RETURN(const ModelConfig config, file.config());
   const size_t count = options.tokens.size();
+  if (count > config.context_length) {
+    return absl::OutOfRangeError(std::to_string(count) + " tokens exceed the context of " +
+                                 std::to_string(config.context_length) +
+                                 "; give fewer, or a larger context with --context");
+  }
+  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
   PrivateBlocks pages(transformer->kv_geometry(options.kv_dtype), BlocksOf(count));
   KvSequence kv(pages);
   TC_RETURN_IF_ERROR(kv.Extend(count));
-  std::vector<float> logits(count * transformer->config().vocab);
+  std::vector<float> logits(count * config.vocab);
   TC_RETURN_IF_ERROR(transformer->Forward({.tokens = options.tokens,
                                            .blocks = kv.blocks(),
                                            .kv_dtype = options.kv_dtype,
@@ -198,7 +216,7 @@ absl::Status RunDetokenize(const ModelFile& file) {
   TC_ASSIGN_OR_RETURN(const std::string text, ReadAll(std::cin, "standard input"));
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   const auto is_id = [](const nlohmann::json& id) {
-    return id.is_number_integer() && id >= INT32_MIN && id <= INT32_MAX;
+    return id.is_number_unsigned() && id.get<uint64_t>() <= INT32_MAX;
   };
   if (!json.is_array() || !std::all_of(json.begin(), json.end(), is_id)) {
     return absl::InvalidArgumentError("standard input is no JSON array of ids, like [1, 2, 3]");
@@ -232,8 +250,13 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   const auto options = thermocline::ParseEngineOptions(argc, argv, exit_code);
   if (!options) return exit_code;
-  const absl::Status status = thermocline::Run(*options);
-  if (status.ok()) return 0;
-  std::cerr << "thermocline-engine: " << status.message() << "\n";
+  try {
+    const absl::Status status = thermocline::Run(*options);
+    if (status.ok()) return 0;
+    std::cerr << "thermocline-engine: " << status.message() << "\n";
+  } catch (const std::bad_alloc&) {
+    std::cerr << "thermocline-engine: out of memory; give fewer tokens, a smaller model, or more "
+                 "memory\n";
+  }
   return 1;
 }

@@ -56,7 +56,11 @@ class Usage(CliTest):
                       ("generate", *model, *prompt, *most, "--no-cache", "--no-kv-cache"),
                       ("generate", *model, *prompt, *most, "--no-cache", "--socket", "/tmp/x"),
                       ("generate", *model, *prompt, *most, "--no-such-option"),
-                      ("generate", *model, "--tokens", "1,x", *most),
+                      *[("generate", *model, "--tokens", wrong, *most)
+                        for wrong in ("1,x", "1,,2", "1,2,", ",1", "1,-3", "2147483648", "1.5", "0x5", "", " ")],
+                      ("logits", *model, "--tokens", "1,,2", "--out", "/tmp/x"),
+                      *[("generate", *model, *prompt, option, wrong, *(most if option == "--seed" else ()))
+                        for option in ("--max-tokens", "--seed") for wrong in ("", " 1", "+1", "1e3", "0x10", str(2**64))],
                       ("logits", *model, *prompt), ("logits", *model, "--out", "/tmp/x"), ("tokenize",),
                       ("tokenize", *model, "text"), ("detokenize",)]:
             done = self.fails(*words, code=2)
@@ -81,7 +85,8 @@ class Usage(CliTest):
         self.fails("generate", "--model", "/no/such.gguf", "--tokens", "1", "--max-tokens", "1",
                    says=["/no/such.gguf", "check the model's path"])
         self.fails("generate", *words, "--tokens", "1,64", says=["64", "vocabulary"])
-        self.fails("generate", *words, "--tokens", "1,-3", says=["-3"])
+        self.fails("generate", *words, "--tokens", "1,,2", code=2, says=["id 2 of --tokens is ''", "1,2,3"])
+        self.fails("generate", *words, "--tokens", "1,-3", code=2, says=["'-3'"])
         self.fails("generate", *words, "--prompt", "text", says=["--tokens"])
         self.fails("generate", *words, "--tokens", "1", "--temperature", "-1", says=["temperature"])
         self.fails("generate", *words, "--tokens", "1", "--top-p", "1.5", says=["top-p"])
@@ -102,6 +107,15 @@ class Usage(CliTest):
         self.assertEqual(len(self.ask(tokens=[3] * 200, count=56)["prompt_ids"]), 200)
         self.ask("--context", "300", tokens=[3] * 200, count=57)
 
+    def test_too_many_logits_are_refused_before_memory_is_taken_for_them(self):
+        model = make_model(self.place.path("wide"), vocabulary=8192)
+        many = ids([3] * 60_000)  # 2 GB of logits
+        for words, says in (((), "context of 256"), (("--context", 60_000), "out of memory")):
+            done = engine("logits", "--model", model, "--tokens", many, "--out", self.place.path("l"), *words,
+                          memory_bytes=1 << 30)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(says, done.stderr)
+
 
 class Generate(CliTest):
     def test_json_has_its_fields(self):
@@ -114,6 +128,29 @@ class Generate(CliTest):
         self.assertGreater(answer["ttft_ms"], 0)
         self.assertGreater(answer["prefill_tokens_per_s"], 0)
         self.assertGreaterEqual(answer["decode_tokens_per_s"], 0)
+
+    def test_ends_before_the_end_token_without_a_tokenizer_too(self):
+        plain = self.ask(count=40)["output_ids"]
+        end = plain[7]
+        model = make_model(self.place.path("ending"), end=end)
+        answer = generate("--model", model, "--tokens", ids(TOKENS), "--max-tokens", 40, "--no-cache")
+        self.assertEqual(answer["output_ids"], plain[:plain.index(end)])
+
+    @needs_stories
+    def test_ids_need_no_supported_tokenizer(self):
+        with open(STORIES, "rb") as file:
+            content = bytearray(file.read())
+        at = content.index(b"tokenizer.ggml.model") + len("tokenizer.ggml.model") + 4 + 8
+        self.assertEqual(content[at:at + 5], b"llama")
+        content[at:at + 5] = b"other"
+        path = self.place.write("other.gguf", bytes(content))
+        words = ("--tokens", "403", "--max-tokens", "5", "--no-cache", "--json")
+        done = engine("generate", "--model", path, *words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("going on without a tokenizer: ", done.stderr)
+        self.assertIn("other", done.stderr)
+        self.assertEqual(json.loads(done.stdout)["output_ids"],
+                         generate("--model", STORIES, *words[:-1])["output_ids"])
 
     def test_no_tokens_to_generate(self):
         self.assertEqual(self.ask(count=0)["output_ids"], [])
@@ -293,7 +330,8 @@ class Tokenizer(CliTest):
 
     @needs_stories
     def test_wrong_input_is_refused(self):
-        for text in ("", "text", "{}", "[1, 2", "[1.5]", '["1"]', "[99999999999]"):
+        for text in ("", "text", "{}", "[1, 2", "[1.5]", '["1"]', "[-5]", "[99999999999]",
+                     f"[{2**64 - 5}]"):
             self.fails("detokenize", "--model", STORIES, stdin=text, says=["no JSON array of ids, like [1, 2, 3]"])
         self.fails("detokenize", "--model", STORIES, stdin="[3, 512]", says=["512"])
         self.fails("tokenize", "--model", STORIES, stdin="a" * (8 * 2**20 + 1), says=["cut it into pieces"])

@@ -19,15 +19,21 @@ MODELS = os.path.join(SOURCE, "../shared/data/models")
 STORIES = os.path.join(MODELS, "stories260K.gguf")
 SMOLLM2 = os.path.join(SOURCE, "build/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 PATIENCE_SECONDS = 60
+# What is started here does not depend on how the machine's own daemon is set up.
+for variable in [name for name in os.environ if name.startswith("THERMOCLINE_")]:
+    del os.environ[variable]
+os.environ["THERMOCLINE_CONFIG"] = os.devnull
 
 
 def program(name):
     return os.path.join(BUILD, "bin", name)
 
 
-def run(name, *words, stdin="", env=None):
-    """Runs a program of the build to its end; text in, text out, its line ends untouched."""
-    done = subprocess.run([program(name), *map(str, words)], input=stdin.encode(), capture_output=True,
+def run(name, *words, stdin="", env=None, memory_bytes=None):
+    """Runs a program of the build to its end; text in, text out, its line ends untouched. `memory_bytes`: of address
+    space at most."""
+    limit = ["prlimit", f"--as={memory_bytes}"] if memory_bytes else []
+    done = subprocess.run([*limit, program(name), *map(str, words)], input=stdin.encode(), capture_output=True,
                           timeout=PATIENCE_SECONDS, env=None if env is None else {**os.environ, **env})
     done.stdout, done.stderr = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     return done
@@ -115,14 +121,14 @@ def refused(place, **options):
     return done.returncode, done.stdout + done.stderr
 
 
-def make_model(directory, *, layers=2, width=16, heads=4, kv_heads=2, head_dim=8, vocabulary=64, context=256, seed=1,
+def make_model(directory, *, layers=2, width=16, heads=4, kv_heads=2, head_dim=8, vocabulary=64, context=256, seed=1, end=2,
                name="model.safetensors"):
     """A llama model of seeded random weights, in safetensors: what it says is noise, how it says it is exact."""
     os.makedirs(directory, exist_ok=True)
     config = {"model_type": "llama", "hidden_size": width, "intermediate_size": 24, "num_hidden_layers": layers,
               "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim,
               "vocab_size": vocabulary, "max_position_embeddings": context, "rms_norm_eps": 1e-5,
-              "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2}
+              "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": end}
     with open(os.path.join(directory, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     shapes = {"model.embed_tokens.weight": [vocabulary, width], "model.norm.weight": [width]}
