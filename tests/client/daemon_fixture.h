@@ -21,6 +21,7 @@
 
 #include "base/check.h"
 #include "client/client.h"
+#include "tests/clean_environment.h"
 
 namespace thermocline {
 

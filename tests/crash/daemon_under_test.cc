@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/unique_fd.h"
+#include "tests/clean_environment.h"
 
 namespace thermocline::crash {
 

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/clean_environment.h"
 #include "tests/daemon/raw_session.h"
 #include "thermocline/v1/admin.grpc.pb.h"
 #include "thermocline/v1/control.grpc.pb.h"

@@ -40,6 +40,11 @@ OF_A_BUSY_MACHINE = {"ThermoclineDown", "ThermoclineNotReady", "ThermoclineLoadS
 # Series that a daemon without failures has not, whatever its traffic.
 FAILURE_LABELS = ("code",)
 
+# What is started here does not depend on how the machine's own daemon is set up.
+for variable in [name for name in os.environ if name.startswith("THERMOCLINE_")]:
+    del os.environ[variable]
+os.environ["THERMOCLINE_CONFIG"] = os.devnull
+
 HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: never through a proxy
 
 

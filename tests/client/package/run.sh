@@ -12,7 +12,9 @@ cp "$source/CMakeLists.txt" "$source/consumer.cc" "$source/tour.cc" "$stage/"
 cmake -S "$stage" -B "$stage/build" -G Ninja -DCMAKE_PREFIX_PATH="$stage/prefix" > "$stage/configure.log"
 cmake --build "$stage/build"
 
-export THERMOCLINE_SOCKET="$stage/t.sock"
+# Nothing of how this machine's own daemon is set up.
+for name in $(env | sed -n 's/^\(THERMOCLINE_[A-Z0-9_]*\)=.*/\1/p'); do unset "$name"; done
+export THERMOCLINE_CONFIG=/dev/null THERMOCLINE_SOCKET="$stage/t.sock"
 # expect WORDS: the consumer says them.
 expect() {
   "$stage/build/consumer" > "$stage/said" || true
