@@ -88,12 +88,18 @@ bool IsThere(const std::string& path) {
   return ::lstat(path.c_str(), &status) == 0;
 }
 
+bool IsHeldByAnother(const std::string& text) {
+  return text.find("While lock file") != std::string::npos ||
+         text.find("lock hold by current process") != std::string::npos;
+}
+
 // What an owner has to mend, as against damage that we can step around.
 bool IsOfTheMedium(const rocksdb::Status& status) {
   if (status.IsNoSpace() || status.IsBusy()) return true;
   if (!status.IsIOError()) return false;
   const std::string text = status.ToString();
-  for (const char* sign : {"lock", "Permission denied", "Read-only file system", "No space left",
+  if (IsHeldByAnother(text)) return true;
+  for (const char* sign : {"Permission denied", "Read-only file system", "No space left",
                            "Too many open files", "Input/output error"}) {
     if (text.find(sign) != std::string::npos) return true;
   }
@@ -161,8 +167,7 @@ absl::Status DiskStatus(const rocksdb::Status& status, const std::string& what) 
   if (text.find("Permission denied") != std::string::npos) {
     return absl::PermissionDeniedError(text + "; make the data directory writable");
   }
-  if (text.find("While lock file") != std::string::npos ||
-      text.find("lock hold by current process") != std::string::npos) {
+  if (IsHeldByAnother(text)) {
     return absl::FailedPreconditionError(text + "; another daemon has this data directory open");
   }
   if (status.IsCorruption()) return absl::DataLossError(text);

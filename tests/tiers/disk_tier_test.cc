@@ -127,6 +127,23 @@ TEST_F(DiskTierTest, AStoreWithoutAManifestIsSetAside) {
   EXPECT_TRUE(Get(**tier, 2));
 }
 
+// RocksDB tells damage and locks alike as "IO error", with the path in its text.
+TEST_F(DiskTierTest, DamageIsToldFromALockWhateverTheDirectoryIsCalled) {
+  const std::string blocks = directory_.path() + "/kv-blocks-locked";
+  std::filesystem::create_directory(blocks);
+  const auto open = [&] { return DiskTier::Open({.directory = blocks, .capacity_bytes = MiB}); };
+  { ASSERT_TRUE(open().ok()); }
+  for (const auto& entry : std::filesystem::directory_iterator(blocks + "/store/db")) {
+    if (entry.path().filename().string().starts_with("MANIFEST")) {
+      std::filesystem::remove(entry.path());
+    }
+  }
+  auto tier = open();
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  EXPECT_THAT((*tier)->State(), HasSubstr("quarantine-"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(open().status())) << open().status();
+}
+
 TEST_F(DiskTierTest, AFlippedByteOnDiskIsAMissNeverAWrongByte) {
   const uint64_t seed = TestSeed(5);
   SCOPED_TRACE("TC_SEED=" + std::to_string(seed));
