@@ -15,14 +15,19 @@ void StackCore::Tick() {
   SchedulePump();
 }
 
+// Each process is asked after once, however many of its slots wait.
 void StackCore::ReleaseQuarantine() {
   const SteadyTime now = options_.clock->Now();
+  std::map<std::pair<int, uint64_t>, bool> gone;
   for (auto at = quarantine_.begin(); at != quarantine_.end();) {
     const ProcessRef process = at->second.process;
-    const auto start_time = ProcessStartTime(process.pid);
-    const bool gone = absl::IsNotFound(start_time.status()) ||
+    const auto [asked, fresh] = gone.try_emplace({process.pid, process.start_time});
+    if (fresh) {
+      const auto start_time = ProcessStartTime(process.pid);
+      asked->second = absl::IsNotFound(start_time.status()) ||
                       (start_time.ok() && *start_time != process.start_time);
-    if (gone || (at->second.release_at && now >= *at->second.release_at)) {
+    }
+    if (asked->second || (at->second.release_at && now >= *at->second.release_at)) {
       host_->Free(at->first);
       at = quarantine_.erase(at);
     } else {
