@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "base/version.h"
 #include "client/thermoctl_verbs.h"
+#include "hashing/token_ids.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -62,7 +63,8 @@ void AddPath(CLI::App& verb, PathOptions& path) {
                                   "a space, by its fingerprint or the first digits of it");
   which->require_option(1);
   auto* tokens = verb.add_option("--tokens", path.tokens, "token ids: 1,2,3");
-  tokens->needs(space)->check(Checked([](std::string_view text) { return ParseTokens(text, ""); }));
+  tokens->needs(space)->check(
+      Checked([](std::string_view text) { return ParseTokenIds(text, "the list"); }));
   verb.add_option("--tokens-file", path.tokens_file, "token ids in a file; -: standard input")
       ->needs(space)
       ->excludes(tokens);

@@ -1,6 +1,5 @@
 #include "client/thermoctl_verbs.h"
 
-#include <charconv>
 #include <iostream>
 #include <iterator>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "base/units.h"
 #include "client/thermoctl_file.h"
 #include "hashing/name.h"
+#include "hashing/token_ids.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -25,14 +25,14 @@ absl::StatusOr<std::unique_ptr<Client>> Connect(const ConnectOptions& connect) {
 }
 
 absl::StatusOr<std::vector<int32_t>> TokensOf(const PathOptions& path) {
-  if (path.tokens_file.empty()) return ParseTokens(path.tokens, "--tokens");
+  if (path.tokens_file.empty()) return ParseTokenIds(path.tokens, "--tokens");
   std::string text;
   if (path.tokens_file == "-") {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
   } else {
     TC_ASSIGN_OR_RETURN(text, ReadFile(path.tokens_file, kMaxTokensFileBytes));
   }
-  return ParseTokens(text, path.tokens_file);
+  return ParseTokenIds(text, path.tokens_file);
 }
 
 /// The one space whose fingerprint begins so.
@@ -122,27 +122,6 @@ Json JsonOf(const FileResult& file, const std::string& name) {
 }
 
 }  // namespace
-
-absl::StatusOr<std::vector<int32_t>> ParseTokens(std::string_view text, const std::string& where) {
-  std::vector<int32_t> tokens;
-  const auto separator = [](char c) { return c == ',' || c == ' ' || (c >= '\t' && c <= '\r'); };
-  for (size_t at = 0; at < text.size();) {
-    if (separator(text[at])) {
-      ++at;
-      continue;
-    }
-    int32_t token = 0;
-    const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), token);
-    const auto next = static_cast<size_t>(end - text.data());
-    if (error != std::errc() || (next < text.size() && !separator(text[next]))) {
-      return absl::InvalidArgumentError(where + " has something that is no token id at byte " +
-                                        std::to_string(at) + "; expected numbers as in 1,2,3");
-    }
-    tokens.push_back(token);
-    at = next;
-  }
-  return tokens;
-}
 
 Json JsonOf(const DaemonStats& stats) {
   Json tiers = Json::array();

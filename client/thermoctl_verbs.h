@@ -30,9 +30,6 @@ struct ConnectOptions {
   std::chrono::milliseconds timeout{60'000};
 };
 
-/// Numbers between commas or white space; `where` they stand, for messages.
-absl::StatusOr<std::vector<int32_t>> ParseTokens(std::string_view text, const std::string& where);
-
 /// Errors: of all verbs, Unavailable: no daemon; else refused or failed.
 absl::StatusOr<Json> RunStatus(const ConnectOptions& connect);
 absl::StatusOr<Json> RunSpaces(const ConnectOptions& connect);

@@ -1,14 +1,33 @@
 #include "engine/options.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <limits>
 #include <map>
 
 #include "base/version.h"
+#include "hashing/token_ids.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int kUsageError = 2;
+constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
+
+/// A whole decimal number from 0 to `most`. CLI11 alone would read 010 as eight, and what does not
+/// fit as the most that does.
+CLI::Validator Whole(uint64_t most) {
+  const auto check = [most](std::string& text) {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value > most) {
+      return "'" + text + "' is no whole number from 0 to " + std::to_string(most);
+    }
+    text = std::to_string(value);
+    return std::string();
+  };
+  return CLI::Validator(check, "");
+}
 
 void AddModel(CLI::App* verb, EngineOptions& options) {
   verb->add_option("--model", options.model, "GGUF v3 file, or safetensors file or directory")
@@ -23,14 +42,19 @@ void AddForward(CLI::App* verb, EngineOptions& options) {
       ->type_name("f32|f16")
       ->default_str("f32");
   verb->add_option("--context", options.context, "tokens of context, if not what the file says")
-      ->check(CLI::Range(0u, 1u << 28));
-  verb->add_option("--threads", options.threads, "threads, 0 = all cores")
-      ->check(CLI::Range(0, 1024));
+      ->transform(Whole(1u << 28));
+  verb->add_option("--threads", options.threads, "threads, 0 = all cores")->transform(Whole(1024));
 }
 
 CLI::Option* AddTokens(CLI::App* verb, EngineOptions& options) {
-  return verb->add_option("--tokens", options.tokens, "the prompt as ids, 1,2,3; no BOS is added")
-      ->delimiter(',');
+  const auto parse = [&options](const std::string& text) {
+    absl::StatusOr<std::vector<int32_t>> ids = ParseTokenIds(text, "--tokens");
+    if (!ids.ok()) throw CLI::ValidationError(std::string(ids.status().message()));
+    if (ids->empty()) throw CLI::ValidationError("--tokens: the list is empty; write 1,2,3");
+    options.tokens = *std::move(ids);
+  };
+  return verb->add_option_function<std::string>("--tokens", parse,
+                                                "the prompt as ids, 1,2,3; no BOS is added");
 }
 
 void AddGenerate(CLI::App& app, EngineOptions& options) {
@@ -48,11 +72,10 @@ void AddGenerate(CLI::App& app, EngineOptions& options) {
   verb->add_option("--system", options.system, "system message")->needs(chat);
   verb->add_option("--max-tokens", options.max_tokens, "most tokens to generate")
       ->required()
-      ->check(CLI::NonNegativeNumber);
+      ->transform(Whole(kNoLimit));
   verb->add_option("--temperature", options.sampling.temperature, "0 = greedy");
   verb->add_option("--top-p", options.sampling.top_p, "nucleus of the sampling");
-  verb->add_option("--seed", options.sampling.seed, "of the sampling")
-      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--seed", options.sampling.seed, "of the sampling")->transform(Whole(kNoLimit));
   CLI::Option_group* cache = verb->add_option_group("cache");
   cache->add_option("--socket", options.socket, "the daemon's socket");
   cache->add_flag_callback(

@@ -59,6 +59,7 @@ TEST(ThermoctlTest, WrongUseIsTwo) {
                                              {"frobnicate"},
                                              {"match"},
                                              {"match", "--space", "ab", "--tokens", "1,x"},
+                                             {"match", "--space", "ab", "--tokens", "1,,2"},
                                              {"match", "--space", "ab", "--name", "f"},
                                              {"match", "--tokens", "1"},
                                              {"pin", "--name", "f", "--ttl", "3x"},
