@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kMaxTextBytes = 1024;
 constexpr uint32_t kMaxCount = 65536;
+constexpr uint32_t kMaxWindowTokens = 1u << 30;
 
 absl::Status Refuse(const std::string& what) {
   return absl::InvalidArgumentError("space refused: " + what);
@@ -43,6 +44,8 @@ absl::Status CheckParts(const std::vector<PartSpec>& parts) {
         CheckCount(where + "block_bytes", part.block_bytes, kPayloadAlignment, kMaxPartBytes));
     TC_RETURN_IF_ERROR(CheckMultiple(where + "block_bytes", part.block_bytes, kPayloadAlignment));
     TC_RETURN_IF_ERROR(CheckCount(where + "rank", part.rank, 0, kMaxCount));
+    TC_RETURN_IF_ERROR(
+        CheckCount(where + "window_tokens", part.window_tokens, 0, kMaxWindowTokens));
     for (size_t j = 0; j < i; ++j) {
       if (parts[j].name == part.name && parts[j].rank == part.rank) {
         return Refuse(where + "name '" + part.name + "' with rank " + std::to_string(part.rank) +

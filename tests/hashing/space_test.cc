@@ -94,6 +94,8 @@ TEST(SpaceTest, WhatIsWrongIsNamedWithItsLimit) {
       {[](SpaceSpec& s) { s.parts.assign(2, s.parts[0]); }, "parts[1].name 'kv' with rank 0"},
       {[](SpaceSpec& s) { s.parts[0].block_bytes = 24; }, "parts[0].block_bytes is 24"},
       {[](SpaceSpec& s) { s.parts[0].block_bytes = kMaxPartBytes + 16; }, "to 67108864"},
+      {[](SpaceSpec& s) { s.parts[0].window_tokens = UINT32_MAX; },
+       "parts[0].window_tokens is 429"},
       {[](SpaceSpec& s) { s.layout = "lkht"; }, "like lkht.v1"},
       {[](SpaceSpec& s) { s.layout = "lkht.v"; }, "like lkht.v1"},
       {[](SpaceSpec& s) { s.layout = ".v1"; }, "like lkht.v1"},
