@@ -24,6 +24,7 @@ absl::Status NoProcess(pid_t pid) {
 
 absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid) {
   const auto read = ReadFile("/proc/" + std::to_string(pid) + "/stat", kStatLimitBytes);
+  if (absl::IsResourceExhausted(read.status())) return read.status();  // of our descriptors
   if (!read.ok()) return NoProcess(pid);
   // The second field is the program's name in parentheses, which may hold spaces and parentheses.
   const std::string& stat = *read;

@@ -44,7 +44,9 @@ absl::Status SessionProcesses::ExpectRemembered() {
   TC_ASSIGN_OR_RETURN(const auto remembered, ParseSessionsFile(*text));
   for (const RememberedProcess& process : remembered) {
     absl::StatusOr<UniqueFd> pidfd = OpenPidFd(process.pid, process.start_time);
-    if (!pidfd.ok() || HasExited(*pidfd)) continue;
+    if (absl::IsNotFound(pidfd.status())) continue;
+    TC_RETURN_IF_ERROR(pidfd.status());
+    if (HasExited(*pidfd)) continue;
     Watch({process.pid, process.start_time}, *std::move(pidfd)).expected = process.sessions;
   }
   return absl::OkStatus();

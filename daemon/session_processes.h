@@ -36,7 +36,8 @@ class SessionProcesses {
   SessionProcesses(boost::asio::io_context& io, std::string sessions_file, OnGone on_gone);
 
   /// Watches the processes of the last epoch that still live.
-  /// Errors: DataLoss when the file says nothing that can be understood; then nobody is expected.
+  /// Errors: DataLoss when the file says nothing that can be understood, others when it or a
+  ///         process cannot be looked at: then there may be some that are not expected.
   absl::Status ExpectRemembered();
   /// Sessions of the last epoch that have neither come back nor gone with their processes.
   uint32_t expected_sessions() const;

@@ -83,7 +83,6 @@ class SessionServer::Impl final : public SessionConnection::Events {
   void TickSession(uint64_t number, Session& session, uint64_t now);
   void CheckGrace();
   void EndGrace(const char* why);
-  void Remember();
   void CountRefusal(uint64_t number, pid_t pid, const absl::Status& why);
 
   const SessionServerOptions options_;
@@ -102,6 +101,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
   std::weak_ptr<Impl> self_;
   uint64_t next_number_ = 1;
   bool grace_over_ = false;
+  bool all_are_known_ = true;  // else somebody may be missing of whom we do not know
   std::atomic<uint64_t> open_{0}, opened_{0}, refused_{0}, expired_{0};
   std::thread thread_;
 };
@@ -109,6 +109,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
 absl::Status SessionServer::Impl::Start(std::shared_ptr<Impl> self) {
   self_ = self;
   if (const absl::Status remembered = processes_.ExpectRemembered(); !remembered.ok()) {
+    all_are_known_ = false;
     LogEvent(LogLevel::kWarning, "sessions_file_unreadable",
              {{"file", options_.sessions_file}, {"reason", remembered}});
   }
@@ -266,7 +267,8 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
       SessionControlArea::Create(options_.epoch, BootNanoseconds() + Nanoseconds(options_.lease)));
   session.area.emplace(std::move(area));
   TC_ASSIGN_OR_RETURN(const SessionToken token, NewSessionToken());
-  Remember();
+  // A client of whom the next daemon would not know could be left reading what that reuses.
+  TC_RETURN_IF_ERROR(Annotate(processes_.Remember(), "remember the session"));
   registry_.Add(token, {.session = number, .admin = session.admin});
   v1::Welcome welcome;
   welcome.set_session_token(token.data(), token.size());
@@ -319,7 +321,10 @@ void SessionServer::Impl::EndSession(uint64_t number, bool process_gone, const c
            {{"session", number}, {"pid", session.pid}, {"how", how}});
   sessions_.erase(found);
   open_ = sessions_.size();
-  Remember();
+  // Unwritten it lists one session too many, for which a next daemon would wait in vain.
+  if (const absl::Status written = processes_.Remember(); !written.ok()) {
+    LogEvent(LogLevel::kError, "sessions_file_unwritable", {{"reason", written}});
+  }
 }
 
 // ---- leases in time
@@ -341,6 +346,9 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
   const uint64_t heartbeat = area.Heartbeat();
   if (!session.closed && heartbeat != session.heartbeat) {
     session.heartbeat = heartbeat;
+    // What it leased since the last silence began may have ended with the rest, if the strand came
+    // to it first. From here on that cannot be: the strand has been told a tick ago.
+    if (session.silent) area.EndLeases();
     session.silent = false;
     area.SetLeaseUntil(now + Nanoseconds(options_.lease));
     return;
@@ -356,7 +364,8 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
 }
 
 void SessionServer::Impl::CheckGrace() {
-  if (!grace_over_ && processes_.expected_sessions() == 0) EndGrace("nobody is missing");
+  if (!grace_over_ && all_are_known_ && processes_.expected_sessions() == 0)
+    EndGrace("nobody is missing");
 }
 
 void SessionServer::Impl::EndGrace(const char* why) {
@@ -365,12 +374,6 @@ void SessionServer::Impl::EndGrace(const char* why) {
   grace_.cancel();
   LogEvent(LogLevel::kInfo, "grace_ended", {{"why", why}});
   host_.EndGrace();
-}
-
-void SessionServer::Impl::Remember() {
-  if (const absl::Status written = processes_.Remember(); !written.ok()) {
-    LogEvent(LogLevel::kError, "sessions_file_unwritable", {{"reason", written}});
-  }
 }
 
 void SessionServer::Impl::CountRefusal(uint64_t number, pid_t pid, const absl::Status& why) {

@@ -2,16 +2,16 @@
 // whose heart beats; who has gone. A session's life is its socket's, but what it held outlives the
 // socket as long as somebody may still use it:
 //
-//   goodbye       -> its leases end at once; reservations wait for the process's end
-//   end of stream -> its leases end once lease_until has passed (the process may be reading in
-//   place) silence       -> its leases end once lease_until has passed; it stays, and may lease
-//   again process exit  -> everything returns at once; a forked child that still holds the socket
-//   is
-//                    no reason to wait (its copy of the client is dead)
+// - goodbye: its leases end at once; its reservations wait for the process's end.
+// - end of stream: its leases end once lease_until has passed, as the process may be reading.
+// - silence: its leases end once lease_until has passed; it stays, and may lease again.
+// - process exit: everything returns at once; a forked child that still holds the socket is no
+//   reason to wait, since its copy of the client is dead.
 //
 // A client that misbehaves is refused with a reason, and nobody else notices. After a restart the
 // server knows from the file of sessions which processes of the last epoch still live, and says
-// when all of them are back or gone (the end of the grace).
+// when all of them are back or gone (the end of the grace). So a client is welcome only once it
+// stands in that file, and where the file cannot be read the grace lasts its whole time.
 #pragma once
 #include <sys/types.h>
 
