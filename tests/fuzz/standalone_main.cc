@@ -1,6 +1,8 @@
 // Drives a libFuzzer target without libFuzzer: every file of the kept corpus, then seeded mutations
 // of them. It finds less than the `fuzz` preset does, but it runs under every compiler and
-// sanitizer and in every test run.
+// sanitizer and in every test run. The input under test lies in a file, which a crash leaves
+// behind.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <string>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
@@ -20,8 +23,13 @@ constexpr int kMostEditsPerMutation = 8;
 std::vector<std::vector<uint8_t>> ReadCorpus(const char* directory) {
   std::vector<std::vector<uint8_t>> inputs(1);  // the empty input first
   if (!std::filesystem::is_directory(directory)) return inputs;
+  std::vector<std::filesystem::path> paths;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    std::ifstream file(entry.path(), std::ios::binary);
+    paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());  // so that a seed means the same everywhere
+  for (const auto& path : paths) {
+    std::ifstream file(path, std::ios::binary);
     inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
   return inputs;
@@ -50,23 +58,33 @@ void Mutate(std::vector<uint8_t>& bytes, std::mt19937_64& random) {
   }
 }
 
+void Run(const std::vector<uint8_t>& input, const std::string& kept) {
+  std::ofstream(kept, std::ios::binary)
+      .write(reinterpret_cast<const char*>(input.data()),
+             static_cast<std::streamsize>(input.size()));
+  LLVMFuzzerTestOneInput(input.data(), input.size());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const char* given = std::getenv("TC_SEED");
   const uint64_t seed = given ? std::strtoull(given, nullptr, 0) : std::random_device{}();
-  std::printf("TC_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  const std::string kept = std::string(argv[0]) + ".crashed";
+  std::printf("TC_SEED=%llu; an input that crashes is left in %s\n",
+              static_cast<unsigned long long>(seed), kept.c_str());
   std::fflush(stdout);
   std::mt19937_64 random(seed);
   size_t runs = 0;
   for (const auto& input : ReadCorpus(argc > 1 ? argv[1] : "")) {
-    LLVMFuzzerTestOneInput(input.data(), input.size());
+    Run(input, kept);
     for (int i = 0; i < kMutationsPerInput; ++i, ++runs) {
       auto mutated = input;
       Mutate(mutated, random);
-      LLVMFuzzerTestOneInput(mutated.data(), mutated.size());
+      Run(mutated, kept);
     }
   }
+  std::filesystem::remove(kept);
   std::printf("%zu inputs\n", runs);
   return 0;
 }
