@@ -87,13 +87,6 @@ TEST(TokenizerGoldenTest, SmolLm2) {
   CheckCases(*tokenizer, kData + "smollm2/tokenizer.json");
 }
 
-TEST(TokenizerGoldenTest, Gemma3) {
-  const std::string golden = kData + "gemma3-270m/tokenizer.json";
-  const auto tokenizer = Load(kModels + "gemma-3-270m-q4_k_m.gguf", golden);
-  TC_SKIP_WITHOUT(tokenizer, "Gemma 3 270M");
-  CheckCases(*tokenizer, golden);
-}
-
 TEST(TokenizerGoldenTest, Stories260K) {
   const auto tokenizer = Load(kData + "stories260K.gguf", kData + "golden/p0.json");
   TC_SKIP_WITHOUT(tokenizer, "stories260K");
