@@ -226,7 +226,8 @@ TEST_F(CacheLossTest, EnginesAtOnceAnswerAlike) {
         const auto plain = Generate(*model->transformer, kKv, alone.kv(), request);
         start.arrive_and_wait();
         const auto cached = Generate(*model->transformer, kKv, sequence.kv(), request);
-        ASSERT_TRUE(plain.ok() && cached.ok());
+        EXPECT_TRUE(plain.ok() && cached.ok());
+        if (!plain.ok() || !cached.ok()) continue;  // the others wait for this one at every round
         EXPECT_EQ(cached->output_ids, plain->output_ids);
         EXPECT_EQ(cached->recoveries, 0u);
         if (round > 0) {
