@@ -182,7 +182,7 @@ absl::Status Run(const Arguments& arguments, Report& report) {
                               .timeout = std::chrono::minutes(2)};
   TC_ASSIGN_OR_RETURN(const auto client, Client::Connect(options));
   TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(options));
-  TC_ASSIGN_OR_RETURN(const Sha256Digest digest, file->content_sha256());
+  TC_ASSIGN_OR_RETURN(const Sha256 digest, file->content_sha256());
   TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SpaceOf(transformer->config(),
                                                                    transformer->kv_geometry(kDtype),
                                                                    digest, "bench")));

@@ -1,20 +1,15 @@
 #include "engine/content_digest.h"
 
-#include <absl/strings/escaping.h>
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,36 +41,17 @@ absl::StatusOr<FileState> StateOf(const MappedFile& file) {
                    Nanoseconds(info.st_ctim)};
 }
 
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    TC_CHECK(context_ != nullptr);
-    TC_CHECK(EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
-  }
-  void Update(const void* data, size_t size) {
-    TC_CHECK(EVP_DigestUpdate(context_.get(), data, size) == 1);
-  }
-  Sha256Digest Finish() {
-    Sha256Digest digest;
-    TC_CHECK(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1);
-    return digest;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
-
 // By pread, not through the mapping: a file that shrinks meanwhile gives an error here, not SIGBUS.
-absl::StatusOr<Sha256Digest> HashContent(const MappedFile& file) {
-  Sha256 sha;
-  std::vector<char> buffer(kReadBytes);
+absl::StatusOr<Sha256> HashContent(const MappedFile& file) {
+  Sha256Builder sha;
+  std::vector<std::byte> buffer(kReadBytes);
   off_t offset = 0;
   while (true) {
     const ssize_t got = ::pread(file.fd(), buffer.data(), buffer.size(), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return ErrnoStatus(errno, "read " + file.path());
     if (got == 0) return sha.Finish();
-    sha.Update(buffer.data(), static_cast<size_t>(got));
+    sha.Raw(std::span(buffer).first(static_cast<size_t>(got)));
     offset += got;
   }
 }
@@ -98,17 +74,12 @@ std::vector<std::string> ReadCacheLines(const std::filesystem::path& path) {
   return absl::StrSplit(text, '\n', absl::SkipEmpty());
 }
 
-std::optional<Sha256Digest> Recall(const std::vector<std::string>& lines,
-                                   const std::string& state) {
+std::optional<Sha256> Recall(const std::vector<std::string>& lines, const std::string& state) {
   for (const std::string& line : lines) {
-    if (line.size() != state.size() + 1 + 2 * std::tuple_size_v<Sha256Digest>) continue;
-    if (line.compare(0, state.size(), state) != 0 || line[state.size()] != ' ') continue;
-    const std::string hex = line.substr(state.size() + 1);
-    if (hex.find_first_not_of("0123456789abcdef") != std::string::npos) continue;
-    const std::string bytes = absl::HexStringToBytes(hex);
-    Sha256Digest digest;
-    std::memcpy(digest.data(), bytes.data(), digest.size());
-    return digest;
+    if (line.compare(0, state.size() + 1, state + ' ') != 0) continue;
+    if (const auto digest = Sha256FromHex(line.substr(state.size() + 1)); digest.ok()) {
+      return *digest;
+    }
   }
   return std::nullopt;
 }
@@ -116,10 +87,8 @@ std::optional<Sha256Digest> Recall(const std::vector<std::string>& lines,
 // The newest line first; written beside and renamed over, so that no reader meets half a file. Of
 // two processes that race, one's line is lost and hashed again another day.
 void Remember(const std::filesystem::path& path, std::vector<std::string> lines,
-              const std::string& state, const Sha256Digest& digest) {
-  const std::string hex = absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
-  lines.insert(lines.begin(), absl::StrCat(state, " ", hex));
+              const std::string& state, const Sha256& digest) {
+  lines.insert(lines.begin(), absl::StrCat(state, " ", ToHex(digest)));
   if (lines.size() > kMaxRememberedFiles) lines.resize(kMaxRememberedFiles);
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
@@ -137,7 +106,7 @@ void Remember(const std::filesystem::path& path, std::vector<std::string> lines,
   if (error) std::filesystem::remove(fresh, error);
 }
 
-absl::StatusOr<Sha256Digest> DigestOfFile(const MappedFile& file) {
+absl::StatusOr<Sha256> DigestOfFile(const MappedFile& file) {
   TC_ASSIGN_OR_RETURN(const FileState before, StateOf(file));
   const std::optional<std::filesystem::path> cache = CachePath();
   std::vector<std::string> lines;
@@ -146,7 +115,7 @@ absl::StatusOr<Sha256Digest> DigestOfFile(const MappedFile& file) {
 
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  TC_ASSIGN_OR_RETURN(const Sha256Digest digest, HashContent(file));
+  TC_ASSIGN_OR_RETURN(const Sha256 digest, HashContent(file));
   TC_ASSIGN_OR_RETURN(const FileState after, StateOf(file));
   if (after.text != before.text) {
     return absl::AbortedError(file.path() +
@@ -160,13 +129,13 @@ absl::StatusOr<Sha256Digest> DigestOfFile(const MappedFile& file) {
 
 }  // namespace
 
-absl::StatusOr<Sha256Digest> DigestOfFiles(std::span<const MappedFile> files) {
+absl::StatusOr<Sha256> DigestOfFiles(std::span<const MappedFile> files) {
   TC_CHECK(!files.empty());
   if (files.size() == 1) return DigestOfFile(files.front());
-  Sha256 sha;
+  Sha256Builder sha;
   for (const MappedFile& file : files) {
-    TC_ASSIGN_OR_RETURN(const Sha256Digest digest, DigestOfFile(file));
-    sha.Update(digest.data(), digest.size());
+    TC_ASSIGN_OR_RETURN(const Sha256 digest, DigestOfFile(file));
+    sha.Raw(std::as_bytes(std::span(digest)));
   }
   return sha.Finish();
 }

@@ -6,16 +6,14 @@
 // would let one model read another's KV; ctime cannot be set. A file changed within the last second
 // is not remembered, for its times could then stay the same through a second change.
 #pragma once
-#include <array>
-#include <cstdint>
+#include <cstddef>
 #include <span>
 
 #include "base/status.h"
 #include "engine/mapped_file.h"
+#include "hashing/sha256.h"
 
 namespace thermocline {
-
-using Sha256Digest = std::array<uint8_t, 32>;
 
 /// SHA-256 of the one file's bytes; of several files, SHA-256 over their digests in the given
 /// order. Remembered in $XDG_CACHE_HOME/thermocline/weights.sha256 (~/.cache where that is unset or
@@ -23,7 +21,7 @@ using Sha256Digest = std::array<uint8_t, 32>;
 /// damaged costs the time of hashing only. Thread: any; processes may race, the cache is replaced
 /// as a whole. Errors: those of reading the files; Aborted when one changes while it is read.
 /// Requires: files.
-absl::StatusOr<Sha256Digest> DigestOfFiles(std::span<const MappedFile> files);
+absl::StatusOr<Sha256> DigestOfFiles(std::span<const MappedFile> files);
 
 inline constexpr size_t kMaxRememberedFiles = 256;
 

@@ -5,18 +5,12 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "engine/file_bytes.h"
 
 namespace thermocline {
 namespace {
 
 constexpr size_t kBlock = 32;
-
-template <typename T>
-T Load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
 
 float LoadHalf(const std::byte* at) { return HalfToFloat(Load<uint16_t>(at)); }
 

@@ -6,21 +6,11 @@
 #include <cstring>
 #include <limits>
 
+#include "engine/file_bytes.h"
 #include "engine/printable.h"
 
 namespace thermocline {
 namespace {
-
-template <typename T>
-T Load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-
-std::string_view AsText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 /// An integer of any width as int64_t; none for other types and for what exceeds int64_t.
 std::optional<int64_t> Integer(const GgufValue& value) {

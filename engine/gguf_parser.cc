@@ -3,16 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cstring>
 
+#include "engine/file_bytes.h"
 #include "engine/gguf.h"
 #include "engine/printable.h"
 
 namespace thermocline {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "GGUF values are read as they lie");
 
 constexpr uint32_t kVersion = 3;
 constexpr uint64_t kMaxKeyValues = 65'536;
@@ -51,6 +48,17 @@ constexpr std::array<StoredType, 32> kStoredTypes{{
     {30, "BF16", 1, 2, TensorType::kBF16},        {34, "TQ1_0", 256, 54, TensorType::kOther},
     {35, "TQ2_0", 256, 66, TensorType::kOther},   {39, "MXFP4", 32, 17, TensorType::kOther},
 }};
+static_assert([] {
+  for (const StoredType& stored : kStoredTypes) {
+    if (stored.type == TensorType::kOther) continue;
+    const TensorLayout& layout = kTensorLayouts[static_cast<size_t>(stored.type)];
+    if (stored.name != layout.name || stored.block_elements != layout.block_elements ||
+        stored.block_bytes != layout.block_bytes) {
+      return false;
+    }
+  }
+  return true;
+}());
 
 /// Bytes of a scalar; 0 for strings, arrays and codes that do not exist.
 uint32_t ScalarBytes(GgufType type) {
@@ -75,17 +83,6 @@ uint32_t ScalarBytes(GgufType type) {
       break;
   }
   return 0;
-}
-
-template <typename T>
-T Load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-
-std::string_view AsText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace
@@ -158,7 +155,7 @@ class GgufParser {
     uint32_t version = 0;
     if (!Read(version)) return Damaged("the header is cut off");
     if (version != kVersion) {
-      if (__builtin_bswap32(version) <= kVersion) {
+      if (version != 0 && __builtin_bswap32(version) <= kVersion) {
         return Refuse("a big-endian GGUF file; fetch or convert the little-endian form");
       }
       return Refuse("GGUF version ", version, ", the engine reads version ", kVersion,

@@ -17,8 +17,8 @@ constexpr std::chrono::milliseconds kReserveWait{20};
 
 }  // namespace
 
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry,
-                  const Sha256Digest& weights, std::string model_name) {
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
+                  std::string model_name) {
   SpaceSpec spec;
   spec.model = std::move(model_name);
   std::copy(weights.begin(), weights.end(), spec.weights_sha256.begin());

@@ -25,8 +25,8 @@
 namespace thermocline {
 
 /// The space of a model's KV as this engine computes it.
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry,
-                  const Sha256Digest& weights, std::string model_name);
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
+                  std::string model_name);
 
 /// Thread: one at a time.
 /// Owner:  borrows `pages` and `client`, which outlive it.

@@ -83,7 +83,7 @@ Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const Mo
   Cache cache;
   if (options.cache != EngineOptions::Cache::kDaemon) return cache;
   const absl::Status status = [&]() -> absl::Status {
-    TC_ASSIGN_OR_RETURN(const Sha256Digest digest, file.content_sha256());
+    TC_ASSIGN_OR_RETURN(const Sha256 digest, file.content_sha256());
     TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
                                                        .client_name = "thermocline-engine"}));
     const std::string name = std::filesystem::path(file.path()).filename();

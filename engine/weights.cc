@@ -19,29 +19,13 @@
 namespace thermocline {
 namespace {
 
-struct TypeLayout {
-  std::string_view name;
-  uint32_t block_elements;
-  uint32_t block_bytes;
-};
-
-// Indexed by TensorType.
-constexpr std::array<TypeLayout, 8> kTypeLayouts{{{"F32", 1, 4},
-                                                  {"F16", 1, 2},
-                                                  {"BF16", 1, 2},
-                                                  {"Q8_0", 32, 34},
-                                                  {"Q4_0", 32, 18},
-                                                  {"Q4_1", 32, 20},
-                                                  {"Q5_0", 32, 22},
-                                                  {"Q5_1", 32, 24}}};
-
-const TypeLayout& LayoutOf(TensorType type) {
+const TensorLayout& LayoutOf(TensorType type) {
   TC_CHECK(type != TensorType::kOther);
-  return kTypeLayouts[static_cast<size_t>(type)];
+  return kTensorLayouts[static_cast<size_t>(type)];
 }
 
 std::string SupportedTypes() {
-  return absl::StrJoin(kTypeLayouts, ", ", [](std::string* out, const TypeLayout& layout) {
+  return absl::StrJoin(kTensorLayouts, ", ", [](std::string* out, const TensorLayout& layout) {
     absl::StrAppend(out, absl::string_view(layout.name.data(), layout.name.size()));
   });
 }
@@ -86,9 +70,6 @@ bool IsLlamaTensor(std::string_view name, uint32_t layers) {
 
 uint32_t BlockElements(TensorType type) { return LayoutOf(type).block_elements; }
 uint32_t BlockBytes(TensorType type) { return LayoutOf(type).block_bytes; }
-std::string_view TensorTypeName(TensorType type) {
-  return type == TensorType::kOther ? "another type" : LayoutOf(type).name;
-}
 
 uint64_t Tensor::rows() const {
   uint64_t rows = 1;
@@ -153,7 +134,7 @@ absl::StatusOr<const Tensor*> ModelFile::Require(std::string_view name,
   return tensor;
 }
 
-absl::StatusOr<Sha256Digest> ModelFile::content_sha256() const { return DigestOfFiles(files_); }
+absl::StatusOr<Sha256> ModelFile::content_sha256() const { return DigestOfFiles(files_); }
 
 absl::Status ModelFile::UnsupportedArchitecture(std::string_view architecture) const {
   return absl::UnimplementedError(

@@ -6,6 +6,7 @@
 // what they interpret, Require the one tensor that is asked for, so that a file can be inspected
 // even where its architecture or its quantisation cannot be run.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -28,12 +29,25 @@ namespace thermocline {
 /// with.
 enum class TensorType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kOther };
 
+struct TensorLayout {
+  std::string_view name;
+  uint32_t block_elements;  ///< 1 for the plain types
+  uint32_t block_bytes;
+};
+/// Indexed by TensorType, without kOther.
+inline constexpr std::array<TensorLayout, 8> kTensorLayouts{{{"F32", 1, 4},
+                                                             {"F16", 1, 2},
+                                                             {"BF16", 1, 2},
+                                                             {"Q8_0", 32, 34},
+                                                             {"Q4_0", 32, 18},
+                                                             {"Q4_1", 32, 20},
+                                                             {"Q5_0", 32, 22},
+                                                             {"Q5_1", 32, 24}}};
+
 /// Elements in one block of `type`, 1 for the plain types. Requires: not kOther.
 [[nodiscard]] uint32_t BlockElements(TensorType type);
 /// Bytes of one block of `type`. Requires: not kOther.
 [[nodiscard]] uint32_t BlockBytes(TensorType type);
-/// "F32", "Q4_1" ...; "another type" for kOther.
-[[nodiscard]] std::string_view TensorTypeName(TensorType type);
 
 /// One weight, as it lies in the mapped file.
 /// Shape:  `shape` outermost first; a matrix is [rows, columns], rows one after the other, each
@@ -133,7 +147,7 @@ class ModelFile {
   /// safetensors, over the SHA-256s of config.json and then of each weight file in order of its
   /// name. Computed once and remembered (content_digest.h), so that only the first call reads
   /// everything. Errors: those of reading the files.
-  [[nodiscard]] absl::StatusOr<Sha256Digest> content_sha256() const;
+  [[nodiscard]] absl::StatusOr<Sha256> content_sha256() const;
 
  protected:
   ModelFile(std::string path, const Options& options) : path_(std::move(path)), options_(options) {}

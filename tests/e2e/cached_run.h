@@ -57,7 +57,7 @@ struct Model {
   }
 
   std::unique_ptr<Transformer> transformer;
-  Sha256Digest digest;
+  Sha256 digest;
 };
 
 /// A sequence over a daemon, or without one over private pages alone. Its pages last for

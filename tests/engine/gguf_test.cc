@@ -99,6 +99,8 @@ TEST(GgufTest, OtherVersionsByteOrdersAndAncestorsAreNamed) {
   EXPECT_THAT(ErrorOf(writer), AllOf(HasSubstr("version 2"), HasSubstr("convert")));
   writer.version = 1;
   EXPECT_THAT(ErrorOf(writer), HasSubstr("version 1"));
+  writer.version = 0;
+  EXPECT_THAT(ErrorOf(writer), HasSubstr("version 0"));
   writer.version = 0x03000000;
   EXPECT_THAT(ErrorOf(writer), HasSubstr("big-endian"));
   writer.version = 3;
