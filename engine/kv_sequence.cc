@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "engine/transformer.h"
 
 namespace thermocline {
 namespace {
@@ -17,10 +18,10 @@ constexpr std::chrono::milliseconds kReserveWait{20};
 
 }  // namespace
 
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
-                  std::string model_name) {
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights) {
   SpaceSpec spec;
-  spec.model = std::move(model_name);
+  spec.model =
+      config.architecture + " by thermocline-engine, numerics " + std::to_string(kNumericsVersion);
   std::copy(weights.begin(), weights.end(), spec.weights_sha256.begin());
   spec.kv_dtype = KvDtypeName(geometry.dtype);
   spec.layers = config.layers;

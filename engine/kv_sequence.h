@@ -24,9 +24,9 @@
 
 namespace thermocline {
 
-/// The space of a model's KV as this engine computes it.
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
-                  std::string model_name);
+/// The space of a model's KV as this engine computes it. The weights' content is the model,
+/// whatever its file is called.
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights);
 
 /// Thread: one at a time.
 /// Owner:  borrows `pages` and `client`, which outlive it.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -86,9 +85,7 @@ Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const Mo
     TC_ASSIGN_OR_RETURN(const Sha256 digest, file.content_sha256());
     TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
                                                        .client_name = "thermocline-engine"}));
-    const std::string name = std::filesystem::path(file.path()).filename();
-    TC_ASSIGN_OR_RETURN(cache.space,
-                        cache.client->OpenSpace(SpaceOf(config, geometry, digest, name)));
+    TC_ASSIGN_OR_RETURN(cache.space, cache.client->OpenSpace(SpaceOf(config, geometry, digest)));
     return absl::OkStatus();
   }();
   if (!status.ok()) {

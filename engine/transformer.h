@@ -22,6 +22,11 @@
 
 namespace thermocline {
 
+/// Part of the identity of all KV that this engine caches. Whoever changes a bit of what the
+/// forward pass computes raises it: blocks of the engine before would else be hit, and cached were
+/// not equal to uncached. tests/e2e/cli_test.py holds the bits of this version.
+inline constexpr int kNumericsVersion = 1;
+
 class Transformer {
  public:
   struct Options {

@@ -54,6 +54,16 @@ class WrongSpace(BadInputTest):
             self.assertEqual(answer["cached_tokens"], 0, "the name is not the model")
             self.assertEqual(answer["output_ids"], self.ask(model, "--no-cache")["output_ids"])
 
+    def test_the_same_weights_by_another_name_are_the_same_space(self):
+        model = self.model()
+        with Daemon(self.place) as daemon:
+            self.ask(model)
+            os.rename(model, self.place.path("renamed"))
+            for spelling in ("renamed", "renamed/", "renamed/./", "renamed/model.safetensors"):
+                self.assertEqual(self.ask(os.path.join(self.place.root, spelling))["cached_tokens"], 64, spelling)
+            spaces = daemon.control("spaces")["spaces"]
+        self.assertEqual([space["model"] for space in spaces], ["llama by thermocline-engine, numerics 1"])
+
     def test_another_rope_base_is_another_space(self):
         model = self.model()
         with Daemon(self.place):

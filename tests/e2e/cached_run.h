@@ -53,7 +53,7 @@ struct Model {
     return model;
   }
   SpaceSpec Space(KvDtype dtype) const {
-    return SpaceOf(transformer->config(), transformer->kv_geometry(dtype), digest, "model");
+    return SpaceOf(transformer->config(), transformer->kv_geometry(dtype), digest);
   }
 
   std::unique_ptr<Transformer> transformer;
