@@ -124,7 +124,9 @@ absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t f
     return header;
   }
   const std::string where = "arena " + path_ + ": ";
-  const std::string advice = "; `thermoctl arena drop` discards it, its blocks are lost";
+  const std::string advice =
+      "; its blocks are lost to this program: to begin with an empty arena, "
+      "move it and its .meta away";
   if (got != sizeof header || header.magic != kArenaMagic) {
     return absl::FailedPreconditionError(where + "the file is no arena; move it away");
   }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -20,9 +21,11 @@ static_assert(kRegionsOffset % kPageBytes == 0);
 constexpr uint32_t kFirstPage = kArenaDataOffset / kPageBytes;
 
 // A slot is a page at least.
-uint64_t RegionBytes(uint64_t chunk_bytes) {
+uint64_t RecordsBytes(uint64_t chunk_bytes) {
   return RoundUp(chunk_bytes / kPageBytes * sizeof(SlotRecord), kPageBytes);
 }
+
+uint64_t RegionBytes(uint64_t chunk_bytes) { return RecordsBytes(chunk_bytes) + chunk_bytes; }
 
 }  // namespace
 
@@ -52,7 +55,8 @@ absl::Status SlotHeaders::Map(const std::array<uint8_t, 16>& arena_uuid) {
         "arena metadata " + path_ + ": has layout version " +
         std::to_string(header.layout_version) + ", this program reads " +
         std::to_string(kMetaLayoutVersion) +
-        "; `thermoctl arena drop` discards it, its blocks are lost");
+        "; its blocks are lost to this program: to begin with an empty arena, move it and the "
+        "arena beside it away");
   }
   adopted_ = readable && header.arena_uuid == arena_uuid && header.chunk_bytes == chunk_bytes_;
   if (!adopted_ && ftruncate(fd_.get(), 0) != 0) return ErrnoStatus(errno, "empty " + path_);
@@ -98,13 +102,21 @@ absl::Status SlotHeaders::FitToCapacity(uint64_t last_capacity_bytes) {
 }
 
 absl::Status SlotHeaders::AllocateRegion(uint32_t chunk, uint64_t slot_bytes) {
-  const uint64_t offset = kRegionsOffset + chunk * RegionBytes(chunk_bytes_);
-  const uint64_t bytes = BytesOfChunk(chunk) / slot_bytes * sizeof(SlotRecord);
-  if (fallocate(fd_.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus(errno, "allocate slot headers in " + path_,
-                       "its file system is full: free some of it, or lower the capacity");
+  return Allocate(RegionOffset(chunk), BytesOfChunk(chunk) / slot_bytes * sizeof(SlotRecord));
+}
+
+absl::Status SlotHeaders::AllocateInner(uint32_t page, uint32_t inner_count) {
+  const uint64_t bytes = inner_count * sizeof(Name);
+  TC_CHECK(bytes <= SlotBytesOfChunk(ChunkOf(page)));
+  return bytes == 0 ? absl::OkStatus() : Allocate(InnerOffset(page), bytes);
+}
+
+absl::Status SlotHeaders::Allocate(uint64_t offset, uint64_t bytes) {
+  if (fallocate(fd_.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(bytes)) == 0) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return ErrnoStatus(errno, "allocate slot headers in " + path_,
+                     "its file system is full: free some of it, or lower the capacity");
 }
 
 SlotHeaders::SlotHeaders(SlotHeaders&& other) noexcept
@@ -139,8 +151,8 @@ absl::Status SlotHeaders::LendChunk(uint32_t chunk, uint64_t slot_bytes) {
 void SlotHeaders::ForgetChunk(uint32_t chunk) {
   Lent(chunk).slot_bytes.store(0, std::memory_order_release);
   // Failing costs memory only: LendChunk frees every record anew.
-  const uint64_t offset = kRegionsOffset + chunk * RegionBytes(chunk_bytes_);
-  (void)fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+  (void)fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  static_cast<off_t>(RegionOffset(chunk)),
                   static_cast<off_t>(RegionBytes(chunk_bytes_)));
 }
 
@@ -155,9 +167,12 @@ void SlotHeaders::SetGranted(uint32_t page, uint32_t process_id, uint64_t proces
   record.state.store(static_cast<uint32_t>(SlotState::kGranted), std::memory_order_release);
 }
 
-void SlotHeaders::SetCommitted(uint32_t page, const BlockHeader& block) {
+void SlotHeaders::SetCommitted(uint32_t page, const BlockRecord& block) {
   SlotRecord& record = Record(page);
   TC_CHECK(State(page) != SlotState::kCommitted);
+  if (!block.inner.empty()) {
+    std::memcpy(base_ + InnerOffset(page), block.inner.data(), block.inner.size() * sizeof(Name));
+  }
   record.block = block;
   record.state.store(static_cast<uint32_t>(SlotState::kCommitted), std::memory_order_release);
 }
@@ -171,10 +186,20 @@ SlotState SlotHeaders::State(uint32_t page) const {
   return static_cast<SlotState>(Record(page).state.load(std::memory_order_acquire));
 }
 
-std::optional<BlockHeader> SlotHeaders::Committed(uint32_t page) const {
+std::optional<BlockRecord> SlotHeaders::Committed(uint32_t page) const {
   if (State(page) != SlotState::kCommitted) return std::nullopt;
-  const BlockHeader block = Record(page).block;
-  if (!VerifyHeader(block).ok()) return std::nullopt;
+  if (!VerifyHeader(Record(page).block).ok()) return std::nullopt;  // before names are looked for
+  BlockRecord block = Block(page);
+  if (!VerifyRecord(block).ok()) return std::nullopt;
+  return block;
+}
+
+BlockRecord SlotHeaders::Block(uint32_t page) const {
+  BlockRecord block(Record(page).block);
+  const uint64_t bytes = block.inner_count * sizeof(Name);
+  if (bytes == 0 || bytes > SlotBytesOfChunk(ChunkOf(page))) return block;
+  block.inner.resize(block.inner_count);
+  std::memcpy(block.inner.data(), base_ + InnerOffset(page), bytes);
   return block;
 }
 
@@ -208,14 +233,27 @@ ChunkRecord& SlotHeaders::Lent(uint32_t chunk) const {
   return reinterpret_cast<ChunkRecord*>(base_ + kChunkRecordsOffset)[chunk];
 }
 
+uint64_t SlotHeaders::RegionOffset(uint32_t chunk) const {
+  return kRegionsOffset + chunk * RegionBytes(chunk_bytes_);
+}
+
 SlotRecord* SlotHeaders::Region(uint32_t chunk) const {
-  return reinterpret_cast<SlotRecord*>(base_ + kRegionsOffset + chunk * RegionBytes(chunk_bytes_));
+  return reinterpret_cast<SlotRecord*>(base_ + RegionOffset(chunk));
+}
+
+uint32_t SlotHeaders::ChunkOf(uint32_t page) const {
+  TC_CHECK(page >= kFirstPage);
+  return static_cast<uint32_t>(uint64_t{page - kFirstPage} * kPageBytes / chunk_bytes_);
+}
+
+uint64_t SlotHeaders::InnerOffset(uint32_t page) const {
+  return RegionOffset(ChunkOf(page)) + RecordsBytes(chunk_bytes_) +
+         uint64_t{page - kFirstPage} * kPageBytes % chunk_bytes_;
 }
 
 SlotRecord& SlotHeaders::Record(uint32_t page) const {
-  TC_CHECK(page >= kFirstPage);
+  const uint32_t chunk = ChunkOf(page);
   const uint64_t offset = uint64_t{page - kFirstPage} * kPageBytes;
-  const auto chunk = static_cast<uint32_t>(offset / chunk_bytes_);
   const uint64_t slot_bytes = SlotBytesOfChunk(chunk);
   TC_CHECK(slot_bytes > 0);
   TC_CHECK(offset % chunk_bytes_ % slot_bytes == 0);

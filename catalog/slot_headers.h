@@ -4,7 +4,11 @@
 //
 //   page 0        MetaHeader: magic, layout version, the arena's uuid, chunk bytes
 //   from 4 KiB    kMaxChunks ChunkRecords: the slot size of each lent chunk
-//   behind them   a region a chunk, one SlotRecord of 256 bytes for each slot, by slot number
+//   behind them   a region a chunk: one SlotRecord of 256 bytes for each slot, by slot number, and
+//                 then, as far from each other as the slots are, the inner names of their blocks
+//
+// Memory for the inner names is allocated with the slots that need it: blocks of one place have
+// none. They never take more than the slot itself.
 //
 // A slot goes free -> granted (to a process) -> committed -> free. `committed` is stored after the
 // block's header, `free` before anything else may happen to the slot: a kill leaves a whole
@@ -26,7 +30,7 @@
 namespace thermocline {
 
 inline constexpr uint64_t kMetaMagic = 0x314154454d4354;  // "TCMETA1"
-inline constexpr uint32_t kMetaLayoutVersion = 1;
+inline constexpr uint32_t kMetaLayoutVersion = 2;
 
 struct MetaHeader {
   uint64_t magic;
@@ -76,15 +80,22 @@ class SlotHeaders {
   void ForgetChunk(uint32_t chunk);
   uint64_t SlotBytesOfChunk(uint32_t chunk) const;  // 0: not lent
 
+  /// Makes room for the inner names of a block in this slot.
+  /// REQUIRES: the names are not longer than the slot.
+  /// Errors: ResourceExhausted when the file system is full.
+  absl::Status AllocateInner(uint32_t page, uint32_t inner_count);
+
   /// `page` begins a slot of a lent chunk.
   void SetGranted(uint32_t page, uint32_t process_id, uint64_t process_start_time);
-  /// REQUIRES: `block` is sealed.
-  void SetCommitted(uint32_t page, const BlockHeader& block);
+  /// REQUIRES: `block` is sealed, and room was made for its inner names.
+  void SetCommitted(uint32_t page, const BlockRecord& block);
   void SetFree(uint32_t page);
 
   SlotState State(uint32_t page) const;
-  /// The header of a committed slot whose header verifies.
-  std::optional<BlockHeader> Committed(uint32_t page) const;
+  /// What a committed slot holds, when it verifies.
+  std::optional<BlockRecord> Committed(uint32_t page) const;
+  /// The same, believed unseen.
+  BlockRecord Block(uint32_t page) const;
   const SlotRecord& record(uint32_t page) const { return Record(page); }
 
   /// After a restart: every lent chunk, and every slot in it that is not free. Chunks whose record
@@ -100,7 +111,11 @@ class SlotHeaders {
   uint64_t BytesOfChunk(uint32_t chunk) const;
   ChunkRecord& Lent(uint32_t chunk) const;
   SlotRecord& Record(uint32_t page) const;
+  absl::Status Allocate(uint64_t offset, uint64_t bytes);
+  uint32_t ChunkOf(uint32_t page) const;
+  uint64_t RegionOffset(uint32_t chunk) const;
   SlotRecord* Region(uint32_t chunk) const;
+  uint64_t InnerOffset(uint32_t page) const;
 
   std::string path_;
   UniqueFd fd_;

@@ -27,6 +27,10 @@ DiskKey KeyOf(BlockRef ref) {
 
 rocksdb::Slice SliceOf(const DiskKey& key) { return {key.data(), key.size()}; }
 
+rocksdb::Slice SliceOf(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 std::span<const std::byte> BytesOf(const rocksdb::Slice& slice) {
   return std::as_bytes(std::span(slice.data(), slice.size()));
 }
@@ -53,22 +57,22 @@ DiskTier::DiskTier(uint64_t capacity_bytes, std::unique_ptr<DiskDatabase> databa
 DiskTier::~DiskTier() = default;
 
 absl::Status DiskTier::BuildIndex() {
-  return ForEach([this](const BlockHeader& header) {
+  return ForEach([this](const BlockRecord& record) {
     MutexLock lock(mutex_);
-    stored_bytes_[{header.id, header.part}] = StoredBytes(header);
-    used_bytes_ += StoredBytes(header);
+    stored_bytes_[{record.id, record.part}] = StoredBytes(record);
+    used_bytes_ += StoredBytes(record);
     return true;
   });
 }
 
-absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte> payload) {
-  TC_RETURN_IF_ERROR(VerifyHeader(header));
-  if (payload.size() != header.payload_bytes || Checksum(payload) != header.payload_checksum) {
+absl::Status DiskTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
+  TC_RETURN_IF_ERROR(VerifyRecord(record));
+  if (payload.size() != record.payload_bytes || Checksum(payload) != record.payload_checksum) {
     return absl::DataLossError("cold tier: payload and header of block " +
-                               std::to_string(header.id) + " disagree; the block is not stored");
+                               std::to_string(record.id) + " disagree; the block is not stored");
   }
-  const BlockRef ref{header.id, header.part};
-  const uint64_t bytes = StoredBytes(header);
+  const BlockRef ref{record.id, record.part};
+  const uint64_t bytes = StoredBytes(record);
   uint64_t replaced = 0;
   {
     MutexLock lock(mutex_);
@@ -83,13 +87,16 @@ absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte>
   }
   const DiskKey key = KeyOf(ref);
   const rocksdb::Slice key_slice = SliceOf(key);
-  const rocksdb::Slice header_slice(reinterpret_cast<const char*>(&header), sizeof header);
-  const rocksdb::Slice value[] = {header_slice,
-                                  {reinterpret_cast<const char*>(payload.data()), payload.size()}};
+  const rocksdb::SliceParts key_parts(&key_slice, 1);
+  const BlockHeader& header = record;
+  const rocksdb::Slice value[] = {SliceOf(std::as_bytes(std::span(&header, 1))),
+                                  SliceOf(std::as_bytes(std::span(record.inner))),
+                                  SliceOf(payload)};
   rocksdb::WriteBatch batch;
-  rocksdb::Status status = batch.Put(database_->blocks, rocksdb::SliceParts(&key_slice, 1),
-                                     rocksdb::SliceParts(value, 2));
-  if (status.ok()) status = batch.Put(database_->headers, key_slice, header_slice);
+  rocksdb::Status status = batch.Put(database_->blocks, key_parts, rocksdb::SliceParts(value, 3));
+  if (status.ok()) {
+    status = batch.Put(database_->headers, key_parts, rocksdb::SliceParts(value, 2));
+  }
   if (status.ok()) status = Write(batch);
   MutexLock lock(mutex_);
   if (!status.ok()) {
@@ -101,7 +108,7 @@ absl::Status DiskTier::Put(const BlockHeader& header, std::span<const std::byte>
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<BlockHeader>> DiskTier::Get(BlockRef ref,
+absl::StatusOr<std::optional<BlockRecord>> DiskTier::Get(BlockRef ref,
                                                          std::span<std::byte> payload) {
   {
     MutexLock lock(mutex_);
@@ -118,26 +125,26 @@ absl::StatusOr<std::optional<BlockHeader>> DiskTier::Get(BlockRef ref,
   }
   TC_RETURN_IF_ERROR(DiskStatus(status, "read block " + std::to_string(ref.id)));
   const auto bytes = BytesOf(value);
-  const auto header = ReadHeader(bytes.first(std::min(bytes.size(), sizeof(BlockHeader))));
-  if (!header.ok()) {
-    DropDamaged(ref, std::string(header.status().message()));
+  auto record = ReadRecord(bytes);
+  if (!record.ok()) {
+    DropDamaged(ref, std::string(record.status().message()));
     return std::nullopt;
   }
-  if (header->id != ref.id || header->part != ref.part || StoredBytes(*header) != bytes.size()) {
+  if (record->id != ref.id || record->part != ref.part || StoredBytes(*record) != bytes.size()) {
     DropDamaged(ref, "it is another block");
     return std::nullopt;
   }
-  if (header->payload_bytes > payload.size()) {
+  if (record->payload_bytes > payload.size()) {
     return absl::InvalidArgumentError("cold tier: block " + std::to_string(ref.id) + " has " +
-                                      std::to_string(header->payload_bytes) + " bytes, room for " +
+                                      std::to_string(record->payload_bytes) + " bytes, room for " +
                                       std::to_string(payload.size()));
   }
-  const auto stored = bytes.subspan(sizeof(BlockHeader));
-  if (CopyAndChecksum(payload.first(stored.size()), stored) != header->payload_checksum) {
+  const auto stored = bytes.subspan(RecordBytes(*record));
+  if (CopyAndChecksum(payload.first(stored.size()), stored) != record->payload_checksum) {
     DropDamaged(ref, "its payload does not fit its checksum");
     return std::nullopt;
   }
-  return *header;
+  return *std::move(record);
 }
 
 void DiskTier::DropDamaged(BlockRef ref, const std::string& why) {
@@ -171,19 +178,20 @@ absl::Status DiskTier::Erase(BlockRef ref) {
   return absl::OkStatus();
 }
 
-absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& visit) {
+absl::Status DiskTier::ForEach(const std::function<bool(const BlockRecord&)>& visit) {
   std::vector<DiskKey> damaged;
   rocksdb::ReadOptions read;
   read.fill_cache = false;
   const std::unique_ptr<rocksdb::Iterator> at(database_->db->NewIterator(read, database_->headers));
   for (at->SeekToFirst(); at->Valid(); at->Next()) {
-    const auto header = ReadHeader(BytesOf(at->value()));
-    const bool fits = header.ok() && at->key() == SliceOf(KeyOf({header->id, header->part}));
+    const auto record = ReadRecord(BytesOf(at->value()));
+    const bool fits = record.ok() && RecordBytes(*record) == at->value().size() &&
+                      at->key() == SliceOf(KeyOf({record->id, record->part}));
     if (!fits) {
       ++corrupt_count_;
       LogEvent(LogLevel::kWarning, "cold_header_dropped",
                {{"reason",
-                 header.ok() ? "it is of another block" : std::string(header.status().message())}});
+                 record.ok() ? "it is of another block" : std::string(record.status().message())}});
       DiskKey key{};
       if (at->key().size() == key.size()) {
         std::copy_n(at->key().data(), key.size(), key.data());
@@ -191,7 +199,7 @@ absl::Status DiskTier::ForEach(const std::function<bool(const BlockHeader&)>& vi
       }
       continue;
     }
-    if (!visit(*header)) break;
+    if (!visit(*record)) break;
   }
   TC_RETURN_IF_ERROR(DiskStatus(at->status(), "read the headers"));
   rocksdb::WriteBatch batch;

@@ -2,9 +2,10 @@
 //
 //   <directory>/store/FORMAT    the name of the form, so that a later one knows what it finds
 //   <directory>/store/db        the database: key = id (8 bytes) ‖ part (2), both big-endian
-//     column family `blocks`    the sealed BlockHeader ‖ payload: one value, one block of its file,
-//                               one read
-//     column family `headers`   the BlockHeader again: all that an opening has to read
+//     column family `blocks`    the sealed BlockHeader ‖ inner names ‖ payload: one value, one
+//     block
+//                               of its file, one read
+//     column family `headers`   header and names again: all that an opening has to read
 //
 // A Put is one write batch with a log, so that after a kill either both are there or none. The
 // budget counts headers and payloads; the files may be larger until a compaction has removed what
@@ -44,11 +45,11 @@ class DiskTier : public Tier {
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(Options options);
   ~DiskTier() override;
 
-  absl::Status Put(const BlockHeader& header, std::span<const std::byte> payload) override;
-  absl::StatusOr<std::optional<BlockHeader>> Get(BlockRef ref,
+  absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
+  absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
                                                  std::span<std::byte> payload) override;
   absl::Status Erase(BlockRef ref) override;
-  absl::Status ForEach(const std::function<bool(const BlockHeader&)>& visit) override;
+  absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override;
   TierUsage Usage() const override;
   std::string State() const override;

@@ -45,14 +45,14 @@ FaultTier::Draw FaultTier::DrawFaults() {
   return draw;
 }
 
-absl::Status FaultTier::Put(const BlockHeader& header, std::span<const std::byte> payload) {
+absl::Status FaultTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
   const Draw draw = DrawFaults();
   if (draw.error) return Injected("Put");
   if (draw.lose) return absl::OkStatus();
-  return below_->Put(header, payload);
+  return below_->Put(record, payload);
 }
 
-absl::StatusOr<std::optional<BlockHeader>> FaultTier::Get(BlockRef ref,
+absl::StatusOr<std::optional<BlockRecord>> FaultTier::Get(BlockRef ref,
                                                           std::span<std::byte> payload) {
   const Draw draw = DrawFaults();
   if (draw.error) return Injected("Get");

@@ -31,11 +31,11 @@ class FaultTier : public Tier {
   void SetRates(FaultRates rates);
   uint64_t fault_count() const;
 
-  absl::Status Put(const BlockHeader& header, std::span<const std::byte> payload) override;
-  absl::StatusOr<std::optional<BlockHeader>> Get(BlockRef ref,
+  absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
+  absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
                                                  std::span<std::byte> payload) override;
   absl::Status Erase(BlockRef ref) override;
-  absl::Status ForEach(const std::function<bool(const BlockHeader&)>& visit) override {
+  absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override {
     return below_->ForEach(visit);
   }
   absl::Status Sync() override;

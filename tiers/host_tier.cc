@@ -103,10 +103,17 @@ uint32_t HostTier::PageOf(uint64_t offset) {
   return static_cast<uint32_t>(offset / kPageBytes);
 }
 
-absl::StatusOr<std::optional<uint64_t>> HostTier::Reserve(uint64_t bytes, ProcessRef owner) {
+absl::StatusOr<std::optional<uint64_t>> HostTier::Reserve(uint64_t bytes, ProcessRef owner,
+                                                          uint32_t inner_count) {
+  if (inner_count * sizeof(Name) > bytes) {
+    return absl::InvalidArgumentError("warm tier: a block of " + std::to_string(bytes) +
+                                      " bytes is smaller than the names of its " +
+                                      std::to_string(inner_count) + " inner places");
+  }
   MutexLock lock(mutex_);
   TC_ASSIGN_OR_RETURN(auto slot, slabs_.Reserve(SlabAllocator::SlotBytes(bytes)));
   if (!slot) return std::optional<uint64_t>();
+  TC_RETURN_IF_ERROR(headers_.AllocateInner(slot->page(), inner_count));
   const uint32_t page = std::move(*slot).Commit();
   headers_.SetGranted(page, static_cast<uint32_t>(owner.pid), owner.start_time);
   return std::optional<uint64_t>(OffsetOf(page));
@@ -118,13 +125,13 @@ std::span<std::byte> HostTier::Payload(uint64_t offset, uint64_t bytes) const {
   return {arena_.data(PageOf(offset)), bytes};
 }
 
-void HostTier::Commit(uint64_t offset, const BlockHeader& header) {
+void HostTier::Commit(uint64_t offset, const BlockRecord& record) {
   const uint32_t page = PageOf(offset);
   MutexLock lock(mutex_);
-  TC_CHECK(header.payload_bytes <= slabs_.SlotBytesOf(page));
-  const bool fresh = pages_.try_emplace({header.id, header.part}, page).second;
+  TC_CHECK(record.payload_bytes <= slabs_.SlotBytesOf(page));
+  const bool fresh = pages_.try_emplace({record.id, record.part}, page).second;
   TC_CHECK(fresh);
-  headers_.SetCommitted(page, header);
+  headers_.SetCommitted(page, record);
 }
 
 void HostTier::Free(uint64_t offset) {
@@ -156,6 +163,11 @@ BlockHeader HostTier::HeaderAt(uint64_t offset) const {
   return headers_.record(PageOf(offset)).block;
 }
 
+BlockRecord HostTier::RecordAt(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return headers_.Block(PageOf(offset));
+}
+
 uint64_t HostTier::FreeSlots(uint64_t bytes) const {
   MutexLock lock(mutex_);
   return slabs_.FreeSlots(SlabAllocator::SlotBytes(bytes));
@@ -185,54 +197,55 @@ absl::Status HostTier::PunchEmptyChunks() {
 }
 
 void HostTier::ForEachSlot(
-    const std::function<void(uint64_t offset, const BlockHeader&)>& visit) const {
+    const std::function<void(uint64_t offset, const BlockRecord&)>& visit) const {
   MutexLock lock(mutex_);
-  for (const auto& [ref, page] : pages_) visit(OffsetOf(page), headers_.record(page).block);
+  for (const auto& [ref, page] : pages_) visit(OffsetOf(page), headers_.Block(page));
 }
 
-absl::Status HostTier::Put(const BlockHeader& header, std::span<const std::byte> payload) {
-  TC_RETURN_IF_ERROR(VerifyHeader(header));
+absl::Status HostTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
+  TC_RETURN_IF_ERROR(VerifyRecord(record));
   const auto mismatch = [&] {
     return absl::DataLossError("warm tier: payload and header of block " +
-                               std::to_string(header.id) + " disagree; the block is not stored");
+                               std::to_string(record.id) + " disagree; the block is not stored");
   };
-  if (payload.size() != header.payload_bytes) return mismatch();
+  if (payload.size() != record.payload_bytes) return mismatch();
   const auto start_time = ProcessStartTime(::getpid());
   TC_RETURN_IF_ERROR(start_time.status());
-  TC_ASSIGN_OR_RETURN(const auto offset, Reserve(payload.size(), {::getpid(), *start_time}));
+  TC_ASSIGN_OR_RETURN(const auto offset,
+                      Reserve(payload.size(), {::getpid(), *start_time}, record.inner_count));
   if (!offset) {
     return absl::ResourceExhaustedError("warm tier: no slot is free for " +
                                         FormatBytes(payload.size()));
   }
-  if (CopyAndChecksum(Payload(*offset, payload.size()), payload) != header.payload_checksum) {
+  if (CopyAndChecksum(Payload(*offset, payload.size()), payload) != record.payload_checksum) {
     Free(*offset);
     return mismatch();
   }
-  TC_RETURN_IF_ERROR(Erase({header.id, header.part}));
-  Commit(*offset, header);
+  TC_RETURN_IF_ERROR(Erase({record.id, record.part}));
+  Commit(*offset, record);
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<BlockHeader>> HostTier::Get(BlockRef ref,
+absl::StatusOr<std::optional<BlockRecord>> HostTier::Get(BlockRef ref,
                                                          std::span<std::byte> payload) {
-  BlockHeader header;
+  BlockRecord record;
   uint64_t offset = 0;
   {
     MutexLock lock(mutex_);
     const auto found = pages_.find(ref);
     if (found == pages_.end()) return std::nullopt;
-    header = headers_.record(found->second).block;
+    record = headers_.Block(found->second);
     offset = OffsetOf(found->second);
   }
-  if (header.payload_bytes > payload.size()) {
+  if (record.payload_bytes > payload.size()) {
     return absl::InvalidArgumentError("warm tier: block " + std::to_string(ref.id) + " has " +
-                                      std::to_string(header.payload_bytes) + " bytes, room for " +
+                                      std::to_string(record.payload_bytes) + " bytes, room for " +
                                       std::to_string(payload.size()));
   }
-  const auto stored = Payload(offset, header.payload_bytes);
-  if (VerifyHeader(header).ok() &&
-      CopyAndChecksum(payload.first(stored.size()), stored) == header.payload_checksum) {
-    return header;
+  const auto stored = Payload(offset, record.payload_bytes);
+  if (VerifyRecord(record).ok() &&
+      CopyAndChecksum(payload.first(stored.size()), stored) == record.payload_checksum) {
+    return record;
   }
   LogEvent(LogLevel::kWarning, "warm_block_dropped", {{"id", ref.id}, {"part", ref.part}});
   MutexLock lock(mutex_);
@@ -248,10 +261,10 @@ absl::Status HostTier::Erase(BlockRef ref) {
   return absl::OkStatus();
 }
 
-absl::Status HostTier::ForEach(const std::function<bool(const BlockHeader&)>& visit) {
+absl::Status HostTier::ForEach(const std::function<bool(const BlockRecord&)>& visit) {
   MutexLock lock(mutex_);
   for (const auto& [ref, page] : pages_) {
-    if (!visit(headers_.record(page).block)) break;
+    if (!visit(headers_.Block(page))) break;
   }
   return absl::OkStatus();
 }

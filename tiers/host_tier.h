@@ -37,24 +37,25 @@ class HostTier : public Tier {
   /// Errors: those of Arena::Open and SlotHeaders::Open.
   static absl::StatusOr<std::unique_ptr<HostTier>> Open(const Options& options);
 
-  absl::Status Put(const BlockHeader& header, std::span<const std::byte> payload) override;
-  absl::StatusOr<std::optional<BlockHeader>> Get(BlockRef ref,
+  absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
+  absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
                                                  std::span<std::byte> payload) override;
   absl::Status Erase(BlockRef ref) override;
-  absl::Status ForEach(const std::function<bool(const BlockHeader&)>& visit) override;
+  absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override { return absl::OkStatus(); }  // survives the process, no more
   TierUsage Usage() const override;
 
   // ---- in place
   /// A slot for `bytes` of payload, granted to a process. nullopt: none is free, evict first.
   /// Errors: InvalidArgument when no slot of this arena can ever hold it, ResourceExhausted when
-  ///         the file system has no memory for another chunk.
-  absl::StatusOr<std::optional<uint64_t>> Reserve(uint64_t bytes, ProcessRef owner);
+  ///         the file system has no memory for another chunk or for the inner names.
+  absl::StatusOr<std::optional<uint64_t>> Reserve(uint64_t bytes, ProcessRef owner,
+                                                  uint32_t inner_count = 0);
   /// Thread: any, while the slot is reserved or its block is there.
   std::span<std::byte> Payload(uint64_t offset, uint64_t bytes) const;
-  /// The reserved slot now holds this block. Its payload is in place; `header` is sealed.
-  /// REQUIRES: the block is not in another slot.
-  void Commit(uint64_t offset, const BlockHeader& header);
+  /// The reserved slot now holds this block. Its payload is in place; `record` is sealed.
+  /// REQUIRES: the block is not in another slot; the slot was reserved with its inner_count.
+  void Commit(uint64_t offset, const BlockRecord& record);
   /// Of a reserved slot or a committed one.
   void Free(uint64_t offset);
   /// The committed slot holds no block any more, but stays as it is until it is freed: somebody may
@@ -62,6 +63,7 @@ class HostTier : public Tier {
   void Disown(uint64_t offset);
   /// The header of a committed slot, as it was committed.
   BlockHeader HeaderAt(uint64_t offset) const;
+  BlockRecord RecordAt(uint64_t offset) const;
 
   /// How many slots for `bytes` are free, in this size's chunks and in empty ones.
   uint64_t FreeSlots(uint64_t bytes) const;
@@ -83,7 +85,7 @@ class HostTier : public Tier {
   /// write there. The caller frees each when that is over.
   const std::vector<Granted>& left_granted() const { return left_granted_; }
   /// Calls with every committed block and its slot.
-  void ForEachSlot(const std::function<void(uint64_t offset, const BlockHeader&)>& visit) const;
+  void ForEachSlot(const std::function<void(uint64_t offset, const BlockRecord&)>& visit) const;
 
   const Arena& arena() const { return arena_; }
 

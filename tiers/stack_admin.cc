@@ -42,13 +42,12 @@ void StackCore::ExpireIncomplete() {
   for (const auto& [id, since] : incomplete_) {
     if (now - since >= options_.incomplete_ttl) expired.push_back(id);
   }
-  // A child has a greater id than its parent, so that tails go before what they stand on.
-  for (auto id = expired.rbegin(); id != expired.rend(); ++id) {
-    const auto place = writer_.PlaceOf(*id);
+  for (const uint64_t id : DeepestFirst(expired)) {
+    const auto place = writer_.PlaceOf(id);
     if (!place) continue;
-    const PlaceState& state = places_.at(*id);
+    const PlaceState& state = places_.at(id);
     if (IsComplete(spaces_.at(state.space), state, *place)) {
-      incomplete_.erase(*id);
+      incomplete_.erase(id);
     } else if (MayLeaveWarm(state)) {
       DropLeaf(*place);
     }
@@ -83,12 +82,15 @@ absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
   return doomed.size();
 }
 
-// Behind a dropped place its parent may be the next leaf: deepest first.
+// Of places that are there. Behind a dropped place its parent may be the next leaf.
+std::vector<uint64_t> StackCore::DeepestFirst(std::vector<uint64_t> ids) const {
+  const auto depth = [&](uint64_t id) { return writer_.Depth(*writer_.PlaceOf(id)); };
+  std::sort(ids.begin(), ids.end(), [&](uint64_t a, uint64_t b) { return depth(a) > depth(b); });
+  return ids;
+}
+
 void StackCore::DropDoomed() {
-  std::vector<std::pair<uint32_t, uint64_t>> by_depth;
-  for (uint64_t id : doomed_) by_depth.emplace_back(writer_.Depth(*writer_.PlaceOf(id)), id);
-  std::sort(by_depth.rbegin(), by_depth.rend());
-  for (const auto& [depth, id] : by_depth) {
+  for (const uint64_t id : DeepestFirst({doomed_.begin(), doomed_.end()})) {
     const auto place = writer_.PlaceOf(id);
     if (place && MayLeaveWarm(places_.at(id))) DropLeaf(*place);
   }

@@ -110,7 +110,13 @@ absl::Status StackCore::CheckFits(const SpaceSpec& spec) const {
           (slot > capacity ? "warm_capacity is " + FormatBytes(capacity) + "; raise it"
                            : "a chunk of the arena is " + FormatBytes(options_.chunk_bytes)));
     }
-    const uint64_t stored = part.block_bytes + sizeof(BlockHeader);
+    if (part.block_bytes < spec.block_tokens / kPlaceTokens * sizeof(Name)) {
+      return absl::InvalidArgumentError(
+          "a block of part '" + part.name + "' has " + FormatBytes(part.block_bytes) +
+          ", less than the names of its " + std::to_string(spec.block_tokens) + " tokens");
+    }
+    const uint64_t stored = part.block_bytes + sizeof(BlockHeader) +
+                            (spec.block_tokens / kPlaceTokens - 1) * sizeof(Name);
     if (cold_ != nullptr && stored > cold_->Usage().capacity_bytes) {
       return absl::InvalidArgumentError("a block of part '" + part.name + "' takes " +
                                         FormatBytes(stored) + " on disk, and cold_capacity is " +

@@ -21,10 +21,8 @@ bool StackCore::cold_writable() const {
 }
 
 void StackCore::QueueErasure(uint64_t id, uint32_t part) {
-  PlaceState& state = places_.at(id);
-  state.parts[part].erasing = true;
-  const uint64_t bytes = spaces_.at(state.space).spec.parts[part].block_bytes;
-  erasures_.push_back({{id, static_cast<uint16_t>(part)}, bytes + sizeof(BlockHeader)});
+  places_.at(id).parts[part].erasing = true;
+  erasures_.push_back({id, static_cast<uint16_t>(part)});
 }
 
 // Leaf first: what is warm too loses its copy only; what is nowhere else leaves with its name, if
@@ -40,7 +38,7 @@ uint64_t StackCore::EvictCold(uint64_t bytes) {
     if (!MayLeaveCold(state, place, taken)) return Policy::Answer::kSkip;
     for (uint32_t part = 0; part < state.parts.size(); ++part) {
       if (!writer_.word(place, part).cold_copy()) continue;
-      found += spaces_.at(state.space).spec.parts[part].block_bytes + sizeof(BlockHeader);
+      found += spaces_.at(state.space).StoredBytes(part);
     }
     if (!IsWarm(place)) taken.insert(id);
     victims.push_back(id);
@@ -102,13 +100,12 @@ void StackCore::RunColdJob() {
   job_running_ = true;
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
-    for (const Erasure& erasure : job.erasures) {
-      const absl::Status status = cold->Erase(erasure.ref);
-      if (!status.ok()) job.failed_erasures.push_back(erasure);
+    for (const BlockRef ref : job.erasures) {
+      if (!cold->Erase(ref).ok()) job.failed_erasures.push_back(ref);
     }
     for (ColdWrite& write : job.writes) {
       write.status =
-          cold->Put(write.header, host->Payload(write.offset, write.header.payload_bytes));
+          cold->Put(write.record, host->Payload(write.offset, write.record.payload_bytes));
     }
     strand([weak, job = std::move(job)]() mutable {
       if (const auto self = weak.lock()) (*self)->FinishColdJob(std::move(job));
@@ -124,7 +121,7 @@ void StackCore::TakeWrites(ColdJob& job) {
   uint64_t wanted = 0;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
-    const uint64_t stored = StoredBytes(write.header);
+    const uint64_t stored = StoredBytes(write.record);
     wanted += stored;
     const bool full = !job.writes.empty() &&
                       (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
@@ -152,14 +149,14 @@ void StackCore::CancelWrites() {
 void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
   bool refused = !job.failed_erasures.empty();
-  for (const Erasure& erasure : job.erasures) {
-    const auto state = places_.find(erasure.ref.id);
-    if (state != places_.end()) state->second.parts[erasure.ref.part].erasing = false;
+  for (const BlockRef ref : job.erasures) {
+    const auto state = places_.find(ref.id);
+    if (state != places_.end()) state->second.parts[ref.part].erasing = false;
   }
-  for (const Erasure& erasure : job.failed_erasures) {
-    const auto state = places_.find(erasure.ref.id);
-    if (state != places_.end()) state->second.parts[erasure.ref.part].erasing = true;
-    erasures_.push_back(erasure);
+  for (const BlockRef ref : job.failed_erasures) {
+    const auto state = places_.find(ref.id);
+    if (state != places_.end()) state->second.parts[ref.part].erasing = true;
+    erasures_.push_back(ref);
   }
   absl::Status cause;
   for (const ColdWrite& write : job.writes) {
@@ -170,8 +167,8 @@ void StackCore::FinishColdJob(ColdJob job) {
     const Word word = writer_.word(*place, write.ref.part);
     if (write.status.ok()) {
       ChangeWord(write.ref.id, *place, write.ref.part, word.WithColdCopy(true));
-      cold_counters_.bytes_in += write.header.payload_bytes;
-      warm_counters_.bytes_out += write.header.payload_bytes;
+      cold_counters_.bytes_in += write.record.payload_bytes;
+      warm_counters_.bytes_out += write.record.payload_bytes;
     } else if (absl::IsDataLoss(write.status)) {
       DropSpoiled(write.ref, *place);
     } else {

@@ -153,7 +153,7 @@ absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_
   return view;
 }
 
-absl::StatusOr<Place> StackCore::FindOrAppend(const Space& space, Place at, const Name& name) {
+absl::StatusOr<Place> StackCore::FindOrAppend(Space& space, Place at, const Name& name) {
   // What is committed behind a deleted place goes with it; a deleted place at a path that stands is
   // there again.
   const bool doomed = !writer_.IsRoot(at) && places_.at(writer_.IdOf(at)).doomed;
@@ -169,19 +169,43 @@ absl::StatusOr<Place> StackCore::FindOrAppend(const Space& space, Place at, cons
                                         std::to_string(places_.size()) + " places, all in use");
   }
   const uint64_t id = ++last_id_;
-  auto place = writer_.Append(at, name, id);
+  auto place = Append(space, at, name, id);
   if (absl::IsResourceExhausted(place.status())) {
     DropOldest();
-    place = writer_.Append(at, name, id);
+    place = Append(space, at, name, id);
   }
   TC_RETURN_IF_ERROR(place.status());
+  places_.at(id).doomed = doomed;
+  if (doomed) doomed_.insert(id);
+  return place;
+}
+
+absl::StatusOr<Place> StackCore::Append(Space& space, Place at, const Name& name, uint64_t id) {
+  TC_ASSIGN_OR_RETURN(const Place place, writer_.Append(at, name, id));
   PlaceState& state = places_[id];
   state.space = space.number;
   state.parts.resize(space.part_count());
-  state.doomed = doomed;
-  if (doomed) doomed_.insert(id);
-  ++spaces_.at(space.number).places;
-  return *place;
+  ++space.places;
+  return place;
+}
+
+// Where a block stands, as its record has it.
+void StackCore::TellPlace(const Space& space, Place place, BlockRecord& record) const {
+  record.id = writer_.IdOf(place);
+  record.depth = writer_.Depth(place) - 1;
+  record.name = writer_.NameOf(place);
+  record.space = space.fingerprint;
+  record.inner.resize(space.inner_count());
+  for (uint32_t i = space.inner_count(); i > 0; --i) {
+    place = writer_.Parent(place);
+    record.inner[i - 1] = writer_.NameOf(place);
+  }
+  record.parent_id = writer_.IdOf(writer_.Parent(place));
+}
+
+bool StackCore::SamePlace(const BlockRecord& a, const BlockRecord& b) {
+  return a.id == b.id && a.parent_id == b.parent_id && a.depth == b.depth && a.name == b.name &&
+         a.space == b.space && a.inner == b.inner;
 }
 
 // The block takes the offered slot, unless one is warm already. One that nobody has summed since a
@@ -210,20 +234,16 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
     QueueErasure(id, item.part);
     word = Word();
   }
-  BlockHeader header;
-  header.part = item.part;
-  header.id = id;
-  header.parent_id = writer_.IdOf(writer_.Parent(place));
-  header.payload_bytes = bytes;
-  header.payload_checksum = item.checksum;
-  header.sequence = ++last_sequence_;
-  header.depth = item.depth;
-  header.name = writer_.NameOf(place);
-  header.space = space.fingerprint;
-  header.Seal();
-  host_->Commit(item.offset, header);
+  BlockRecord record;
+  TellPlace(space, place, record);
+  record.part = item.part;
+  record.payload_bytes = bytes;
+  record.payload_checksum = item.checksum;
+  record.sequence = ++last_sequence_;
+  record.Seal();
+  host_->Commit(item.offset, record);
   part.checksum = item.checksum;
-  part.sequence = header.sequence;
+  part.sequence = record.sequence;
   part.adopted = false;
   const auto page = static_cast<uint32_t>(item.offset / kPageBytes);
   ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));

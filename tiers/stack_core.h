@@ -115,6 +115,11 @@ class StackCore final : public TierStack {
     uint64_t warm_bytes = 0;
     uint64_t cold_bytes = 0;
     uint32_t part_count() const { return static_cast<uint32_t>(spec.parts.size()); }
+    uint32_t inner_count() const { return block_places - 1; }
+    /// What a block of this part takes in the cold tier.
+    uint64_t StoredBytes(uint32_t part) const {
+      return spec.parts[part].block_bytes + sizeof(BlockHeader) + inner_count() * sizeof(Name);
+    }
     /// Whether a match of `blocks` blocks needs this part of its block number `block`.
     bool Needs(uint32_t part, uint32_t block, uint32_t blocks) const {
       return window_blocks[part] == 0 || block + window_blocks[part] >= blocks;
@@ -181,20 +186,16 @@ class StackCore final : public TierStack {
     ReadyCallback ready;
     DoneCallback done;
   };
-  struct Erasure {
-    BlockRef ref;
-    uint64_t bytes = 0;
-  };
   struct ColdWrite {
     BlockRef ref;
     uint64_t offset = 0;
-    BlockHeader header;
+    BlockRecord record;
     absl::Status status;
   };
   struct ColdJob {
-    std::vector<Erasure> erasures;
+    std::vector<BlockRef> erasures;
     std::vector<ColdWrite> writes;
-    std::vector<Erasure> failed_erasures;
+    std::vector<BlockRef> failed_erasures;
   };
   struct FlushState {
     TierKind tier = TierKind::kWarm;
@@ -210,15 +211,16 @@ class StackCore final : public TierStack {
             std::unique_ptr<Policy> cold_policy);
 
   // ---- stack_open.cc
-  struct Found {  // a place as the headers tell it
-    BlockHeader header;
+  struct Found {  // a place as the records tell it
+    BlockRecord record;
     std::array<uint64_t, kMaxParts> warm_offset{};
     std::array<BlockHeader, kMaxParts> warm{};
     std::array<BlockHeader, kMaxParts> cold{};  // id 0: none
   };
   absl::Status Recover(const StackState& state);
-  absl::Status CollectHeaders(std::unordered_map<uint64_t, Found>& found);
+  absl::Status CollectRecords(std::unordered_map<uint64_t, Found>& found);
   bool RestorePlace(const Found& found);
+  std::optional<Place> RestorePath(Space& space, const BlockRecord& record);
   void ForgetFound(const Found& found);
   void ForgetSlot(uint64_t offset);
   void RestorePins(const StackState& state);
@@ -241,7 +243,10 @@ class StackCore final : public TierStack {
   // ---- stack_commit.cc
   absl::Status CheckCommit(const Client& client, const Lease& lease, std::span<const Name> names,
                            std::span<const CommitItem> items) const;
-  absl::StatusOr<Place> FindOrAppend(const Space& space, Place at, const Name& name);
+  absl::StatusOr<Place> FindOrAppend(Space& space, Place at, const Name& name);
+  absl::StatusOr<Place> Append(Space& space, Place at, const Name& name, uint64_t id);
+  void TellPlace(const Space& space, Place place, BlockRecord& record) const;
+  static bool SamePlace(const BlockRecord& a, const BlockRecord& b);
   void Publish(const Space& space, Place place, const CommitItem& item);
   void ReturnReservations(uint32_t client, bool process_gone);
 
@@ -304,8 +309,8 @@ class StackCore final : public TierStack {
   void StartPromotion(uint64_t id, uint16_t part);
   void ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes);
   void FinishPromotion(BlockRef ref, uint64_t offset,
-                       absl::StatusOr<std::optional<BlockHeader>> result);
-  bool Fits(const BlockHeader& header, BlockRef ref, Place place, const Space& space) const;
+                       absl::StatusOr<std::optional<BlockRecord>> result);
+  bool Fits(const BlockRecord& record, BlockRef ref, Place place, const Space& space) const;
   void EndPromotion(BlockRef ref);
   void AdvanceLoads();
   bool AdvanceLoad(LoadState& load);
@@ -325,6 +330,7 @@ class StackCore final : public TierStack {
   void ExpirePins();
 
   // ---- stack_admin.cc
+  std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
   void DropDoomed();
   void ExpireIncomplete();
   void ReleaseQuarantine();
@@ -376,7 +382,7 @@ class StackCore final : public TierStack {
   std::deque<LoadState> loads_;
   std::deque<BlockRef> prefetches_;
   std::vector<ColdWrite> planned_writes_;
-  std::vector<Erasure> erasures_;  // queued for the next job
+  std::vector<BlockRef> erasures_;  // queued for the next job
   bool job_running_ = false;
   bool cold_full_ = false;  // the last job found no room
   std::optional<SteadyTime> cold_refused_until_;

@@ -12,7 +12,8 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
   state.parts[part].reading = true;
   ++reads_;
-  AddWaiter({.bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
+  AddWaiter({.space = state.space,
+             .bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
              .count = 1,
              .deadline = options_.clock->Now() + options_.load_wait,
              .done = {},
@@ -27,9 +28,9 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
     const auto payload = host->Payload(offset, bytes);
     auto result = cold->Get(ref, payload);
     if (result.ok() && result->has_value()) {
-      const BlockHeader& header = **result;
-      const bool whole = VerifyHeader(header).ok() && header.payload_bytes == bytes &&
-                         Checksum(payload) == header.payload_checksum;
+      const BlockRecord& record = **result;
+      const bool whole = VerifyRecord(record).ok() && record.payload_bytes == bytes &&
+                         Checksum(payload) == record.payload_checksum;
       if (!whole) result->reset();
     }
     strand([weak, ref, offset, result = std::move(result)]() mutable {
@@ -46,17 +47,16 @@ void StackCore::EndPromotion(BlockRef ref) {
   SchedulePump();
 }
 
-bool StackCore::Fits(const BlockHeader& header, BlockRef ref, Place place,
+bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
                      const Space& space) const {
-  return header.id == ref.id && header.part == ref.part &&
-         header.parent_id == writer_.IdOf(writer_.Parent(place)) &&
-         header.depth + 1 == writer_.Depth(place) && header.name == writer_.NameOf(place) &&
-         header.space == space.fingerprint &&
-         header.payload_checksum == places_.at(ref.id).parts[ref.part].checksum;
+  BlockRecord due;
+  TellPlace(space, place, due);
+  return record.part == ref.part && SamePlace(record, due) &&
+         record.payload_checksum == places_.at(ref.id).parts[ref.part].checksum;
 }
 
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
-                                absl::StatusOr<std::optional<BlockHeader>> result) {
+                                absl::StatusOr<std::optional<BlockRecord>> result) {
   promotion_slots_.erase(ref);
   const auto place = writer_.PlaceOf(ref.id);
   TC_CHECK(place.has_value());  // busy places are not dropped

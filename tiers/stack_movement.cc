@@ -90,7 +90,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
       " bytes came free in time: the arena is full of blocks in use; go on uncached");
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
   while (!closing_ && offsets.size() < waiter.count) {
-    const auto offset = host_->Reserve(waiter.bytes, owner);
+    const auto offset = host_->Reserve(waiter.bytes, owner, spaces_.at(waiter.space).inner_count());
     if (!offset.ok()) status = offset.status();
     if (!offset.ok() || !offset->has_value()) break;
     offsets.push_back(**offset);
@@ -262,7 +262,7 @@ void StackCore::PlanWrite(uint64_t id, Place place) {
     state.parts[part].writing = true;
     planned_writes_.push_back({.ref = {id, static_cast<uint16_t>(part)},
                                .offset = OffsetOf(word),
-                               .header = host_->HeaderAt(OffsetOf(word)),
+                               .record = host_->RecordAt(OffsetOf(word)),
                                .status = {}});
   }
 }
@@ -391,7 +391,7 @@ void StackCore::Forget(const Dropped& dropped) {
       space.warm_bytes -= bytes;
     }
     if (word.cold_copy()) {
-      erasures_.push_back({{dropped.id, static_cast<uint16_t>(part)}, bytes + sizeof(BlockHeader)});
+      erasures_.push_back({dropped.id, static_cast<uint16_t>(part)});
       space.cold_bytes -= bytes;
     }
   }

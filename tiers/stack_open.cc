@@ -89,11 +89,11 @@ StackCore::~StackCore() = default;
 absl::Status StackCore::Recover(const StackState& state) {
   last_id_ = epoch() << kEpochShift;
   std::unordered_map<uint64_t, Found> found;
-  TC_RETURN_IF_ERROR(CollectHeaders(found));
+  TC_RETURN_IF_ERROR(CollectRecords(found));
   for (const SpaceSpec& spec : state.spaces) {
     const Fingerprint fingerprint = FingerprintOf(spec);
     const bool used = std::any_of(found.begin(), found.end(), [&](const auto& entry) {
-      return entry.second.header.space == fingerprint;
+      return entry.second.record.space == fingerprint;
     });
     if (!used || space_numbers_.contains(fingerprint)) continue;
     TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
@@ -102,8 +102,8 @@ absl::Status StackCore::Recover(const StackState& state) {
   std::vector<const Found*> sorted;
   for (const auto& [id, entry] : found) sorted.push_back(&entry);
   std::sort(sorted.begin(), sorted.end(), [](const Found* a, const Found* b) {
-    if (a->header.depth != b->header.depth) return a->header.depth < b->header.depth;
-    return a->header.id > b->header.id;  // of two with one name the later
+    if (a->record.depth != b->record.depth) return a->record.depth < b->record.depth;
+    return a->record.id > b->record.id;  // of two with one name the later
   });
   uint64_t dropped = 0;
   for (const Found* entry : sorted) {
@@ -124,35 +124,32 @@ absl::Status StackCore::Recover(const StackState& state) {
   return absl::OkStatus();
 }
 
-absl::Status StackCore::CollectHeaders(std::unordered_map<uint64_t, Found>& found) {
-  const auto collect = [&](const BlockHeader& header) -> Found* {
-    last_sequence_ = std::max(last_sequence_, header.sequence);
-    const auto [at, fresh] = found.try_emplace(header.id);
+absl::Status StackCore::CollectRecords(std::unordered_map<uint64_t, Found>& found) {
+  const auto collect = [&](const BlockRecord& record) -> Found* {
+    last_sequence_ = std::max(last_sequence_, record.sequence);
+    const auto [at, fresh] = found.try_emplace(record.id);
     Found& entry = at->second;
-    if (fresh) entry.header = header;
-    const BlockHeader& first = entry.header;
-    const bool same = first.parent_id == header.parent_id && first.depth == header.depth &&
-                      first.name == header.name && first.space == header.space;
-    return same ? &entry : nullptr;
+    if (fresh) entry.record = record;
+    return SamePlace(entry.record, record) ? &entry : nullptr;
   };
   std::vector<uint64_t> misfits;
-  host_->ForEachSlot([&](uint64_t offset, const BlockHeader& header) {
-    Found* entry = collect(header);
+  host_->ForEachSlot([&](uint64_t offset, const BlockRecord& record) {
+    Found* entry = collect(record);
     if (entry == nullptr) {
       misfits.push_back(offset);
       return;
     }
-    entry->warm[header.part] = header;
-    entry->warm_offset[header.part] = offset;
+    entry->warm[record.part] = record;
+    entry->warm_offset[record.part] = offset;
   });
   for (uint64_t offset : misfits) ForgetSlot(offset);
   if (cold_ == nullptr) return absl::OkStatus();
-  return cold_->ForEach([&](const BlockHeader& header) {
-    Found* entry = collect(header);
+  return cold_->ForEach([&](const BlockRecord& record) {
+    Found* entry = collect(record);
     if (entry == nullptr) {
-      erasures_.push_back({{header.id, header.part}, StoredBytes(header)});
+      erasures_.push_back({record.id, record.part});
     } else {
-      entry->cold[header.part] = header;
+      entry->cold[record.part] = record;
     }
     return true;
   });
@@ -160,11 +157,10 @@ absl::Status StackCore::CollectHeaders(std::unordered_map<uint64_t, Found>& foun
 
 // All of a place or nothing: a part that its space does not have makes the place suspect.
 bool StackCore::RestorePlace(const Found& found) {
-  const BlockHeader& header = found.header;
-  const auto number = space_numbers_.find(header.space);
+  const BlockRecord& record = found.record;
+  const auto number = space_numbers_.find(record.space);
   if (number == space_numbers_.end()) return false;
   Space& space = spaces_.at(number->second);
-  if ((header.depth + 1) % space.block_places != 0) return false;
   for (uint32_t part = 0; part < kMaxParts; ++part) {
     for (const BlockHeader* block : {&found.warm[part], &found.cold[part]}) {
       if (block->id == 0) continue;
@@ -172,19 +168,9 @@ bool StackCore::RestorePlace(const Found& found) {
       if (block->payload_bytes != space.spec.parts[part].block_bytes) return false;
     }
   }
-  Place parent = Writer::RootPlace(space.root);
-  if (header.parent_id != 0) {
-    const auto place = writer_.PlaceOf(header.parent_id);
-    if (!place || writer_.RootOf(*place) != space.root) return false;
-    parent = *place;
-  }
-  if (writer_.Depth(parent) != header.depth) return false;
-  const auto place = writer_.Append(parent, header.name, header.id);
-  if (!place.ok()) return false;
-  ++space.places;
-  PlaceState& state = places_[header.id];
-  state.space = space.number;
-  state.parts.resize(space.part_count());
+  const auto place = RestorePath(space, record);
+  if (!place) return false;
+  PlaceState& state = places_.at(record.id);
   for (uint32_t part = 0; part < space.part_count(); ++part) {
     const BlockHeader& warm = found.warm[part];
     const BlockHeader& cold = found.cold[part];
@@ -196,11 +182,38 @@ bool StackCore::RestorePlace(const Found& found) {
     state.parts[part].sequence = (is_warm ? warm : cold).sequence;
     state.parts[part].adopted = is_warm;
     const auto page = static_cast<uint32_t>(found.warm_offset[part] / kPageBytes);
-    ChangeWord(header.id, *place, part, Word().WithWarmSlot(page).WithColdCopy(is_cold));
-    if (stale) QueueErasure(header.id, part);
+    ChangeWord(record.id, *place, part, Word().WithWarmSlot(page).WithColdCopy(is_cold));
+    if (stale) QueueErasure(record.id, part);
   }
-  if (!IsComplete(space, state, *place)) NoteIncomplete(header.id);
+  if (!IsComplete(space, state, *place)) NoteIncomplete(record.id);
   return true;
+}
+
+// The place of a block, and the inner ones before it where no other block has brought them: they
+// hold no bytes and get new ids.
+std::optional<Place> StackCore::RestorePath(Space& space, const BlockRecord& record) {
+  if (record.inner.size() != space.inner_count()) return std::nullopt;
+  if ((record.depth + 1) % space.block_places != 0) return std::nullopt;
+  Place at = Writer::RootPlace(space.root);
+  if (record.parent_id != 0) {
+    const auto parent = writer_.PlaceOf(record.parent_id);
+    if (!parent || writer_.RootOf(*parent) != space.root) return std::nullopt;
+    at = *parent;
+  }
+  if (writer_.Depth(at) + record.inner.size() != record.depth) return std::nullopt;
+  for (const Name& name : record.inner) {
+    if (const auto there = writer_.FindNext(at, name)) {
+      at = *there;
+      continue;
+    }
+    const auto place = Append(space, at, name, ++last_id_);
+    if (!place.ok()) return std::nullopt;
+    NoteIncomplete(last_id_);  // until something stands behind it
+    at = *place;
+  }
+  const auto place = Append(space, at, record.name, record.id);
+  if (!place.ok()) return std::nullopt;
+  return *place;
 }
 
 // What has no place in this epoch may still be read by leases of the last one.
@@ -213,8 +226,7 @@ void StackCore::ForgetFound(const Found& found) {
   for (uint32_t part = 0; part < kMaxParts; ++part) {
     if (found.warm[part].id != 0) ForgetSlot(found.warm_offset[part]);
     if (found.cold[part].id != 0) {
-      erasures_.push_back(
-          {{found.header.id, static_cast<uint16_t>(part)}, StoredBytes(found.cold[part])});
+      erasures_.push_back({found.record.id, static_cast<uint16_t>(part)});
     }
   }
 }

@@ -1,7 +1,7 @@
 // The contract of a tier: a place for blocks of bounded size that never lies. One conformance suite
 // runs over every implementation (tests/tiers/tier_conformance.h).
 //
-// A tier holds at most one copy of a block. It stores payloads with their sealed headers, verifies
+// A tier holds at most one copy of a block. It stores payloads with their sealed records, verifies
 // both when it hands a payload out, and drops what does not verify: to its caller such a block is
 // absent, and counted. A tier never evicts by itself: who must go, and where to, is the tier
 // stack's business; Put into a full tier is RESOURCE_EXHAUSTED.
@@ -33,7 +33,7 @@ struct BlockRefHash {
 
 /// What a block costs in a tier whose medium keeps payload and header together.
 inline uint64_t StoredBytes(const BlockHeader& header) {
-  return header.payload_bytes + sizeof(BlockHeader);
+  return header.payload_bytes + RecordBytes(header);
 }
 
 struct TierUsage {
@@ -49,25 +49,25 @@ class Tier {
  public:
   virtual ~Tier() = default;
 
-  /// Stores a copy of `payload` (header.payload_bytes long) under `header`, which is sealed.
+  /// Stores a copy of `payload` (record.payload_bytes long) under `record`, which is sealed.
   /// Replaces an older copy. Errors: RESOURCE_EXHAUSTED when it does not fit, DATA_LOSS when
   /// payload and header disagree; then nothing changed.
-  [[nodiscard]] virtual absl::Status Put(const BlockHeader& header,
+  [[nodiscard]] virtual absl::Status Put(const BlockRecord& record,
                                          std::span<const std::byte> payload) = 0;
 
   /// Reads and verifies a block into `payload`, which has room for at least its bytes. Absent (or
   /// found damaged, and then dropped and counted): nullopt. Errors are of the medium; the caller
   /// treats them as a miss too.
-  [[nodiscard]] virtual absl::StatusOr<std::optional<BlockHeader>> Get(
+  [[nodiscard]] virtual absl::StatusOr<std::optional<BlockRecord>> Get(
       BlockRef ref, std::span<std::byte> payload) = 0;
 
   /// Absent is fine.
   [[nodiscard]] virtual absl::Status Erase(BlockRef ref) = 0;
 
-  /// Calls `visit` with the header of every block, in no order, until it returns false. Not
+  /// Calls `visit` with the record of every block, in no order, until it returns false. Not
   /// concurrent with the others.
   [[nodiscard]] virtual absl::Status ForEach(
-      const std::function<bool(const BlockHeader&)>& visit) = 0;
+      const std::function<bool(const BlockRecord&)>& visit) = 0;
 
   /// When it returns OK, every Put that returned before survives what the tier can survive (disk:
   /// power loss).

@@ -53,19 +53,21 @@ inline bool Holds(std::span<const std::byte> view, const std::vector<std::byte>&
 inline absl::Status Extend(const Space& space, Lease& lease, const std::vector<int32_t>& tokens,
                            uint32_t places) {
   const uint32_t first = lease.depth();
+  const uint32_t step = space.spec().block_tokens / kPlaceTokens;  // places a block
+  const uint32_t count = (places - first) / step;
   const auto parts = static_cast<uint32_t>(space.spec().parts.size());
   std::vector<std::vector<Reservation>> of_part;
   for (uint32_t part = 0; part < parts; ++part) {
-    TC_ASSIGN_OR_RETURN(auto reserved,
-                        space.Reserve(places - first, part, std::chrono::seconds(5)));
-    if (reserved.size() != places - first) return absl::ResourceExhaustedError("too few slots");
+    TC_ASSIGN_OR_RETURN(auto reserved, space.Reserve(count, part, std::chrono::seconds(5)));
+    if (reserved.size() != count) return absl::ResourceExhaustedError("too few slots");
     of_part.push_back(std::move(reserved));
   }
   std::vector<Reservation> slots;
-  for (uint32_t i = 0; i < places - first; ++i) {
+  for (uint32_t i = 0; i < count; ++i) {
     for (uint32_t part = 0; part < parts; ++part) {
       Reservation& slot = of_part[part][i];
-      const auto content = Content(tokens, first + i, part, slot.bytes().size());
+      const uint32_t depth = first + (i + 1) * step - 1;
+      const auto content = Content(tokens, depth, part, slot.bytes().size());
       std::memcpy(slot.bytes().data(), content.data(), content.size());
       slots.push_back(std::move(slot));
     }

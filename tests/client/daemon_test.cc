@@ -260,6 +260,42 @@ TEST_F(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
   EXPECT_TRUE(again->StillValid());
 }
 
+TEST_F(DaemonTest, BlocksOf64TokensSurviveAKillInBothTiers) {
+  SpaceSpec spec = TestSpace();
+  spec.block_tokens = 64;
+  const auto tokens = Prompt(19, 14);
+  auto space = client_->OpenSpace(spec);
+  ASSERT_OK(space.status());
+  {
+    auto lease = space->Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Extend(*space, *lease, tokens, 12));
+  }
+  const auto expect_blocks = [&](BlockTier tier) {
+    daemon_.Stop(SIGKILL);
+    daemon_.Start();
+    ASSERT_OK(client_->Reconnect());
+    auto lease = space->Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_EQ(lease->depth(), 12u);
+    ASSERT_EQ(lease->blocks().size(), 3u);
+    EXPECT_EQ(lease->Find(3)->matched_tier, tier);
+    const auto loaded = lease->Load();
+    ASSERT_OK(loaded.status());
+    ASSERT_EQ(*loaded, 12u);
+    for (const uint32_t depth : {3u, 7u, 11u}) {
+      EXPECT_TRUE(Holds(lease->View(depth), Content(tokens, depth, 0, 64 * 1024))) << depth;
+    }
+    EXPECT_TRUE(lease->StillValid());
+  };
+  expect_blocks(BlockTier::kWarm);
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  ASSERT_OK(admin.status());
+  // What a restarted daemon found stays until its old clients are back or have had their time.
+  EXPECT_TRUE(Eventually([&] { return (*admin)->Flush(BlockTier::kWarm)->kept == 0; }));
+  expect_blocks(BlockTier::kCold);
+}
+
 TEST_F(DaemonTest, TheNextCallReconnectsByItself) {
   const auto tokens = Prompt(8, 4);
   Put(tokens, 4);

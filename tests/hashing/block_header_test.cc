@@ -70,7 +70,15 @@ TEST(BlockHeaderTest, SealedNonsenseIsRefused) {
       {[](BlockHeader& h) { h.payload_bytes = 0; }, absl::StatusCode::kDataLoss},
       {[](BlockHeader& h) { h.payload_bytes = 24; }, absl::StatusCode::kDataLoss},
       {[](BlockHeader& h) { h.payload_bytes = kMaxPartBytes + 16; }, absl::StatusCode::kDataLoss},
-      {[](BlockHeader& h) { h.reserved_c[2] = 1; }, absl::StatusCode::kDataLoss},
+      {[](BlockHeader& h) { h.reserved[2] = 1; }, absl::StatusCode::kDataLoss},
+      {[](BlockHeader& h) { h.inner_count = 2; }, absl::StatusCode::kDataLoss},
+      {[](BlockHeader& h) { h.inner_count = 1; }, absl::StatusCode::kDataLoss},  // has a parent
+      {[](BlockHeader& h) {
+         h.depth = h.inner_count = kMaxInnerNames + 1;
+         h.parent_id = 0;
+       },
+       absl::StatusCode::kDataLoss},
+      {[](BlockHeader& h) { h.inner_checksum = 1; }, absl::StatusCode::kDataLoss},
   };
   for (const Case& c : cases) {
     BlockHeader header = GoodHeader();
@@ -80,6 +88,30 @@ TEST(BlockHeaderTest, SealedNonsenseIsRefused) {
   }
   EXPECT_FALSE(ReadHeader(BytesOf(GoodHeader()).first(191)).ok());
   EXPECT_FALSE(ReadHeader({}).ok());
+}
+
+TEST(BlockRecordTest, InnerNamesAreReadBackAndEveryFlippedBitIsNoticed) {
+  BlockRecord record(GoodHeader());
+  record.depth = 7;
+  for (uint64_t i = 1; i <= 3; ++i) record.inner.push_back(Name{{i, i * 7}});
+  record.Seal();
+  EXPECT_EQ(RecordBytes(record), sizeof(BlockHeader) + 3 * sizeof(Name));
+  std::vector<std::byte> stored(BytesOf(record).begin(), BytesOf(record).end());
+  const auto names = std::as_bytes(std::span(record.inner));
+  stored.insert(stored.end(), names.begin(), names.end());
+  EXPECT_FALSE(ReadRecord(std::span(stored).first(stored.size() - 1)).ok());
+  stored.resize(stored.size() + 100);  // a payload
+  const auto read = ReadRecord(stored);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->depth, 7u);
+  EXPECT_EQ(read->inner, record.inner);
+  for (size_t bit = 0; bit < RecordBytes(record) * 8; ++bit) {
+    stored[bit / 8] ^= std::byte(1u << bit % 8);
+    EXPECT_FALSE(ReadRecord(stored).ok()) << "bit " << bit;
+    stored[bit / 8] ^= std::byte(1u << bit % 8);
+  }
+  record.inner.pop_back();
+  EXPECT_TRUE(absl::IsDataLoss(VerifyRecord(record)));
 }
 
 }  // namespace

@@ -187,7 +187,8 @@ inline bool IsLegal(std::span<const std::byte> payload, uint32_t space, uint32_t
 class TestClient {
  public:
   static constexpr int kPid = 1'000'000'000;  // nobody's
-  TestClient(SteppedStack& stack, uint32_t space) : stack_(stack), space_(space) {
+  TestClient(SteppedStack& stack, uint32_t space, uint32_t block_places = 1)
+      : stack_(stack), space_(space), block_places_(block_places) {
     number_ = *stack->AddClient(kPid, 1);
   }
   ClientNumber number() const { return number_; }
@@ -215,10 +216,10 @@ class TestClient {
     std::vector<CommitItem> items;
     uint32_t end = lease.depth;
     for (uint32_t part = 0; part < parts; ++part) {
-      const auto missing = static_cast<uint32_t>(names.size() - lease.depth);
+      const auto missing = static_cast<uint32_t>(names.size() - lease.depth) / block_places_;
       const auto offsets = Reserve(missing, part);
       for (uint32_t i = 0; i < offsets.size(); ++i) {
-        const uint32_t depth = lease.depth + i;
+        const uint32_t depth = lease.depth + (i + 1) * block_places_ - 1;
         items.push_back(Fill(offsets[i], depth, part, names));
         end = std::max(end, depth + 1);
       }
@@ -284,6 +285,7 @@ class TestClient {
  private:
   SteppedStack& stack_;
   uint32_t space_;
+  uint32_t block_places_;
   ClientNumber number_;
 };
 
@@ -311,7 +313,7 @@ class StackTest : public ::testing::Test {
     const auto space = (*stack_)->OpenSpace(spec_);
     ASSERT_TRUE(space.ok()) << space.status();
     space_ = *space;
-    client_ = std::make_unique<TestClient>(*stack_, space_);
+    client_ = std::make_unique<TestClient>(*stack_, space_, spec_.block_tokens / kPlaceTokens);
   }
   void Restart() {
     client_.reset();

@@ -16,6 +16,7 @@ struct ModelParameters {
   FaultRates faults;
   uint32_t parts = 1;
   uint64_t seed = 1;
+  uint32_t block_places = 1;
 };
 void PrintTo(const ModelParameters& parameters, std::ostream* out) { *out << parameters.name; }
 
@@ -42,15 +43,24 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
 
   std::vector<Name> RandomPath() {  // few names a place, so that paths share their beginnings
     std::vector<Name> names;
-    const uint64_t length = 1 + Random(6);
-    for (uint64_t i = 0; i < length; ++i) names.push_back(TestName(Random(3)));
+    const uint64_t length = 1 + Random(6 * GetParam().block_places);
+    for (uint64_t i = 0; i < length; ++i) AddRandomName(names);
     return names;
+  }
+  void AddRandomName(std::vector<Name>& names) {  // blocks differ in their last name mostly
+    const bool last = (names.size() + 1) % GetParam().block_places == 0;
+    names.push_back(TestName(last || Random(8) == 0 ? Random(3) : 0));
+  }
+  SpaceSpec Spec() const {
+    SpaceSpec spec = TestSpec("model", GetParam().parts);
+    spec.block_tokens = GetParam().block_places * kPlaceTokens;
+    return spec;
   }
 
   void Start() {
     stack_.SetFaults(GetParam().faults);
     clients_.clear();
-    space_ = *stack_->OpenSpace(TestSpec("model", GetParam().parts));
+    space_ = *stack_->OpenSpace(Spec());
     for (size_t i = 0; i < kClients; ++i) clients_.push_back(NewClient());
     ++generation_;
   }
@@ -118,11 +128,12 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     if (client.leases.empty()) return;
     HeldLease& lease = client.leases[Random(client.leases.size())];
     std::vector<Name> names = lease.names;
-    const uint64_t more = 1 + Random(3);
-    for (uint64_t i = 0; i < more; ++i) names.push_back(TestName(Random(3)));
+    const uint64_t more = (1 + Random(3)) * GetParam().block_places;
+    for (uint64_t i = 0; i < more; ++i) AddRandomName(names);
     std::vector<CommitItem> items;
     for (uint16_t part = 0; part < GetParam().parts; ++part) {
-      for (uint32_t depth = lease.depth; depth < names.size(); ++depth) {
+      const uint32_t step = GetParam().block_places;
+      for (uint32_t depth = lease.depth + step - 1; depth < names.size(); depth += step) {
         auto& slots = client.slots[part];
         if (slots.empty()) break;
         const uint64_t offset = slots.back();
@@ -205,7 +216,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
         if (Random(4) == 0) stack_->DropArena(ignore);
         break;
       case 6:
-        (void)stack_->Delete(FingerprintOf(TestSpec("model", GetParam().parts)), path);
+        (void)stack_->Delete(FingerprintOf(Spec()), path);
         break;
       default:
         stack_->EndGrace();
@@ -355,7 +366,8 @@ INSTANTIATE_TEST_SUITE_P(
                       ModelParameters{"tiny", {4, 6, 4}, kSomeFaults, 1, 3},
                       ModelParameters{"parts", {24, 40, 8}, kSomeFaults, 2, 4},
                       ModelParameters{"no_cold", {12, 0, 4}, {}, 2, 5},
-                      ModelParameters{"few_places", {16, 32, 8, 24}, kSomeFaults, 1, 6}),
+                      ModelParameters{"few_places", {16, 32, 8, 24}, kSomeFaults, 1, 6},
+                      ModelParameters{"long_blocks", {16, 32, 8}, kSomeFaults, 2, 7, 4}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

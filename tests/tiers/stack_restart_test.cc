@@ -32,6 +32,60 @@ TEST_F(StackTest, ARestartFindsWarmAndColdBlocksAndUncheckedOnesSaySo) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackTest, BlocksOfSeveralPlacesSurviveRestartsInBothTiers) {
+  SpaceSpec spec = TestSpec();
+  spec.block_tokens = 4 * kPlaceTokens;
+  Use({.warm_blocks = 16, .cold_blocks = 16, .chunk_blocks = 8}, spec);
+  const auto cold = TestNames({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+  Write(cold);
+  FlushTier(*stack_, TierKind::kWarm);
+  const auto warm = TestNames({1, 2, 3, 4, 5, 6, 70, 80});  // parts from it inside a block
+  LeaseView lease = client_->Match(warm);
+  EXPECT_EQ(lease.depth, 4u);
+  EXPECT_EQ(client_->Extend(lease, warm), 8u);
+  const uint64_t places = (*stack_)->Stats().places;
+  EXPECT_EQ(places, 14u);
+  for (int round = 0; round < 3; ++round) {
+    Restart();
+    EXPECT_EQ((*stack_)->Stats().places, places);
+    const LeaseView found = client_->Match(warm);
+    ASSERT_EQ(found.depth, 8u);
+    ASSERT_EQ(found.blocks.size(), 2u);
+    EXPECT_EQ(found.blocks[1].tier, TierKind::kWarm);
+    client_->ExpectLegal(found.blocks, warm);
+    EXPECT_EQ(client_->Match(TestNames({1, 2, 3, 4, 5, 66, 70, 80})).depth, 4u) << "another name";
+    EXPECT_EQ(client_->Match(TestNames({1, 2, 3})).depth, 0u) << "matches round down";
+    ExpectBooksAgree();
+  }
+  const LeaseView found = client_->Match(cold);
+  ASSERT_EQ(found.depth, 12u);
+  EXPECT_EQ(found.blocks[2].tier, TierKind::kCold);
+  EXPECT_EQ(client_->Load(found, cold), 3u);
+  // What was adopted goes on as if it had been committed now.
+  (*stack_)->EndGrace();
+  const auto longer = TestNames({1, 2, 3, 4, 5, 6, 70, 80, 90, 91, 92, 93});
+  LeaseView grown = client_->Match(longer);
+  EXPECT_EQ(client_->Extend(grown, longer), 12u);
+  Restart();
+  EXPECT_EQ(client_->Match(longer).depth, 12u);
+  (*stack_)->ExpireLeases(client_->number());
+  (*stack_)->EndGrace();
+  ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec), {}).ok());
+  stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().places, 0u);
+  EXPECT_EQ(Tiers(0) + Tiers(1), 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackTest, ABlockSmallerThanItsNamesIsRefused) {
+  Use({});
+  SpaceSpec spec = TestSpec("long blocks");
+  spec.block_tokens = 2048;
+  const absl::Status status = (*stack_)->OpenSpace(spec).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("the names of its 2048 tokens"));
+}
+
 TEST_F(StackTest, NothingReadoptedIsEvictedInTheGracePeriod) {
   Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
   const auto names = TestNames({1, 2, 3, 4, 5, 6});

@@ -37,4 +37,13 @@ inline BlockHeader TestHeader(uint64_t id, uint32_t part, std::span<const std::b
   return header;
 }
 
+/// Of a block of `places` places.
+inline BlockRecord TestRecord(uint64_t id, uint32_t places, std::span<const std::byte> payload) {
+  BlockRecord record(TestHeader(id, 0, payload));
+  record.depth = 2 * places - 1;
+  for (uint64_t i = 1; i < places; ++i) record.inner.push_back(Name{{id, i}});
+  record.Seal();
+  return record;
+}
+
 }  // namespace thermocline

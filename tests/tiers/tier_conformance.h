@@ -101,6 +101,39 @@ TEST_P(TierConformance, PartsOfOnePlaceAreBlocksOfTheirOwn) {
   EXPECT_TRUE(Has(1, 7));
 }
 
+TEST_P(TierConformance, InnerNamesComeBackWithTheirBlockAndCount) {
+  const auto payload = TestPayload(1, 0, kBlockBytes);
+  const BlockRecord record = TestRecord(1, 64, payload);
+  std::vector<std::byte> room(kBlockBytes);
+  const auto expect_found = [&] {
+    const auto found = tier_->Get({1, 0}, room);
+    ASSERT_TRUE(found.ok() && found->has_value()) << found.status();
+    EXPECT_EQ((*found)->inner, record.inner);
+    EXPECT_EQ(room, payload);
+    std::vector<Name> listed;
+    ASSERT_TRUE(tier_
+                    ->ForEach([&](const BlockRecord& block) {
+                      listed = block.inner;
+                      return true;
+                    })
+                    .ok());
+    EXPECT_EQ(listed, record.inner);
+  };
+  ASSERT_TRUE(tier_->Put(record, payload).ok());
+  expect_found();
+  BlockRecord unsealed = record;
+  unsealed.inner[5].word[3] ^= 1;
+  EXPECT_TRUE(absl::IsDataLoss(tier_->Put(unsealed, payload)));
+  if (GetParam().survives_reopening) {
+    const uint64_t used = tier_->Usage().used_bytes;
+    Reopen();
+    EXPECT_EQ(tier_->Usage().used_bytes, used);
+    expect_found();
+  }
+  ASSERT_TRUE(tier_->Erase({1, 0}).ok());
+  EXPECT_EQ(tier_->Usage().used_bytes, 0u);
+}
+
 TEST_P(TierConformance, IdsThatDifferInAnyByteDiffer) {
   std::vector<uint64_t> ids;
   for (int shift = 0; shift < 64; shift += 8) ids.push_back(uint64_t{3} << shift);
