@@ -133,9 +133,8 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
                         [request](TenantView& tenant, ClientNumber client) {
                           for (const uint64_t lease : request->leases()) {
                             // One that has ended already (its client was silent) is as released as
-                            // can be.
-                            const absl::Status released = tenant.stack->Release(client, lease);
-                            if (!released.ok() && !absl::IsNotFound(released)) return released;
+                            // can be, and keeps none of the others.
+                            tenant.stack->Release(client, lease).IgnoreError();
                           }
                           return absl::OkStatus();
                         });

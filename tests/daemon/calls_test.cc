@@ -311,6 +311,19 @@ TEST_F(CallsTest, PinsAreListedAndEnd) {
             grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(CallsTest, ALeaseThatHasEndedKeepsNoOtherFromBeingReleased) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  const uint64_t ended = MatchTokens(client, space, 4, 1).lease();
+  ReleaseLease(client, ended);
+  v1::ReleaseRequest release;
+  release.add_leases(ended);
+  release.add_leases(MatchTokens(client, space, 4, 1).lease());
+  v1::ReleaseResponse released;
+  EXPECT_TRUE(client.Call(*client.data, &v1::Data::Stub::Release, release, &released).ok());
+  EXPECT_EQ(StatsOf(client).leases(), 0u);
+}
+
 TEST_F(CallsTest, LoadThatIsCancelledHurtsNobody) {
   RawClient client(place_, true);
   const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
