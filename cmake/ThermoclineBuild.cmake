@@ -11,6 +11,7 @@ endif()
 
 set(TC_SANITIZE "" CACHE STRING "Value for -fsanitize=: address,undefined or thread")
 option(TC_FUZZ "Build the fuzz targets with libFuzzer (clang)" OFF)
+include(GNUInstallDirs)
 
 find_program(TC_CCACHE ccache)
 if(TC_CCACHE)
