@@ -4,7 +4,9 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
@@ -32,15 +34,22 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 using Request = http::request<http::empty_body>;
 using Response = http::response<http::string_body>;
 
-Response AnswerTo(const Request& request, const HttpHandler& handler) {
-  HttpAnswer answer;
+std::string_view PathOf(const Request& request) {
+  const auto target = request.target();
+  const std::string_view path(target.data(), target.size());
+  return path.substr(0, path.find('?'));
+}
+
+/// What needs no handler.
+std::optional<HttpAnswer> AnswerAtOnce(const Request& request) {
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
-    answer = {.status = 405, .body = "only GET\n"};
-  } else {
-    const auto target = request.target();
-    const std::string_view path(target.data(), target.size());
-    answer = handler(path.substr(0, path.find('?')));
+    return HttpAnswer{.status = 405, .body = "only GET\n"};
   }
+  if (PathOf(request) == "/livez") return HttpAnswer{.body = "ok\n"};
+  return std::nullopt;
+}
+
+Response ResponseTo(const Request& request, HttpAnswer answer) {
   Response response(static_cast<http::status>(answer.status), request.version());
   response.set(http::field::server, "thermoclined");
   response.set(http::field::content_type, answer.content_type);
@@ -55,8 +64,9 @@ Response AnswerTo(const Request& request, const HttpHandler& handler) {
 /// Thread: the server's. Owner: its pending operation.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(tcp::socket socket, const HttpHandler& handler, size_t& open)
-      : stream_(std::move(socket)), handler_(handler), open_(open) {
+  Connection(tcp::socket socket, const HttpHandler& handler, asio::thread_pool& worker,
+             size_t& open)
+      : stream_(std::move(socket)), handler_(handler), worker_(worker), open_(open) {
     ++open_;
   }
   ~Connection() { --open_; }
@@ -74,7 +84,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void Answer() {
-    response_ = AnswerTo(parser_->get(), handler_);
+    if (std::optional<HttpAnswer> answer = AnswerAtOnce(parser_->get())) {
+      return Write(*std::move(answer));
+    }
+    asio::post(worker_, [self = shared_from_this()]() mutable {
+      HttpAnswer answer = self->handler_(PathOf(self->parser_->get()));
+      const auto home = self->stream_.get_executor();
+      asio::post(home, [self = std::move(self), answer = std::move(answer)]() mutable {
+        self->Write(std::move(answer));
+      });
+    });
+  }
+  void Write(HttpAnswer answer) {
+    response_ = ResponseTo(parser_->get(), std::move(answer));
     stream_.expires_after(kRequestPatience);
     http::async_write(stream_, response_, [self = shared_from_this()](error_code error, size_t) {
       if (error) return;
@@ -85,6 +107,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   beast::tcp_stream stream_;
   const HttpHandler& handler_;
+  asio::thread_pool& worker_;
   size_t& open_;
   beast::flat_buffer buffer_{kMaxHeaderBytes * 2};
   std::optional<http::request_parser<http::empty_body>> parser_;
@@ -97,6 +120,8 @@ class HttpServer::Impl {
  public:
   explicit Impl(HttpHandler handler) : handler_(std::move(handler)), acceptor_(io_), pause_(io_) {}
   ~Impl() {
+    worker_.stop();
+    worker_.join();
     io_.stop();
     if (thread_.joinable()) thread_.join();
   }
@@ -137,7 +162,7 @@ class HttpServer::Impl {
       }
       // One too many is closed without a word: a scraper that opens more is broken.
       if (open_ < kMaxConnections) {
-        std::make_shared<Connection>(std::move(socket), handler_, open_)->Read();
+        std::make_shared<Connection>(std::move(socket), handler_, worker_, open_)->Read();
       }
       Accept();
     });
@@ -146,6 +171,7 @@ class HttpServer::Impl {
   const HttpHandler handler_;
   size_t open_ = 0;  // outlives the connections, which die with io_
   asio::io_context io_{1};
+  asio::thread_pool worker_{1};
   tcp::acceptor acceptor_;
   asio::steady_timer pause_;
   uint16_t port_ = 0;

@@ -1,5 +1,6 @@
 // A small HTTP server for probes and scrapes: GET only, a bounded number of connections, each with
-// a deadline on everything. What is answered is the daemon's business.
+// a deadline on everything. What is answered is the daemon's business, on a thread beside the
+// server's; only /livez is the server's own, so that it never waits for a slow scrape.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -16,10 +17,11 @@ struct HttpAnswer {
   std::string content_type = "text/plain; charset=utf-8";
   std::string body;
 };
-/// `path`: of the request, without its query. Thread: the server's; may take a second, no more.
+/// `path`: of the request, without its query.
+/// Thread: one of its own; may take a second, no more.
 using HttpHandler = std::function<HttpAnswer(std::string_view path)>;
 
-/// Thread: any; its own thread does the work.
+/// Thread: any; its own two threads do the work.
 class HttpServer {
  public:
   /// Port 0 takes any free one.
@@ -27,7 +29,7 @@ class HttpServer {
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& host, uint16_t port,
                                                            HttpHandler handler);
   uint16_t port() const;
-  /// Ends every connection and joins the thread.
+  /// Ends every connection and joins the threads.
   ~HttpServer();
 
  private:

@@ -141,7 +141,6 @@ HttpAnswer Server::Impl::AnswerHttp(std::string_view path) {
     return {.content_type = std::string(MetricRegistry::kContentType),
             .body = metrics.registry().Expose()};
   }
-  if (path == "/livez") return {.body = "ok\n"};
   if (path == "/readyz") return Readiness();
   return {.status = 404, .body = "not here; there are /metrics, /livez and /readyz\n"};
 }
