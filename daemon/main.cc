@@ -2,11 +2,14 @@
 #include <google/protobuf/stubs/logging.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "base/log.h"
 #include "daemon/options.h"
@@ -39,6 +42,17 @@ void ExitOnNextSignal(const sigset_t& signals) {
   ::sigaction(SIGTERM, &action, nullptr);
   ::sigaction(SIGINT, &action, nullptr);
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+/// RocksDB keeps every file of the cold tier open, and every client's process is watched by one:
+/// more than the 1024 that a service is given softly.
+void RaiseOpenFileLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    LogEvent(LogLevel::kWarning, "open_file_limit_kept", {{"reason", std::strerror(errno)}});
+  }
 }
 
 int Serve(const DaemonOptions& options, const sigset_t& signals) {
@@ -95,6 +109,7 @@ int Run(int argc, char** argv) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);
+  RaiseOpenFileLimit();
   return Serve(*options, signals);
 }
 
