@@ -127,7 +127,8 @@ Connection::~Connection() {
     Wake();
     thread_.join();
     if (!lost_.load()) {
-      FlushReturns(steady_clock::now() + kGoodbyeTimeout);
+      // A daemon that let the last ones wait sees the session end, which returns everything.
+      if (!unanswered_.load()) FlushReturns(steady_clock::now() + kGoodbyeTimeout);
       SayGoodbye(socket_.get(), "the client is done");
     }
   }
@@ -240,13 +241,15 @@ void Connection::SendReturns(std::span<const uint64_t> releases, std::span<const
     const auto batch = aborts.subspan(at, std::min(kReturnBatch, aborts.size() - at));
     v1::AbortRequest request;
     request.mutable_offsets()->Add(batch.begin(), batch.end());
-    if (absl::IsDeadlineExceeded(calls_->Abort(request, deadline).status())) return;
+    unanswered_.store(absl::IsDeadlineExceeded(calls_->Abort(request, deadline).status()));
+    if (unanswered_.load()) return;
   }
   for (size_t at = 0; at < releases.size(); at += kReturnBatch) {
     const auto batch = releases.subspan(at, std::min(kReturnBatch, releases.size() - at));
     v1::ReleaseRequest request;
     request.mutable_leases()->Add(batch.begin(), batch.end());
-    if (absl::IsDeadlineExceeded(calls_->Release(request, deadline).status())) return;
+    unanswered_.store(absl::IsDeadlineExceeded(calls_->Release(request, deadline).status()));
+    if (unanswered_.load()) return;
   }
 }
 

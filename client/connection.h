@@ -97,6 +97,7 @@ class Connection {
   std::atomic<bool> stop_{false};
   std::atomic<bool> lost_{false};
   std::atomic<bool> superseded_{false};
+  std::atomic<bool> unanswered_{false};  // the last returns were
   Mutex mutex_;
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/transformer.h"
@@ -15,6 +16,13 @@ constexpr size_t kReserveAtOnce = 64;
 // A prefill may wait for the daemon to demote something; it costs less than computing the same
 // blocks again next time.
 constexpr std::chrono::milliseconds kReserveWait{20};
+// Of every call, and what each block to load from disk or to sum adds: a daemon that needs longer
+// is no help, and whoever waits for the answer would notice.
+constexpr std::chrono::milliseconds kCallTimeout{500};
+constexpr std::chrono::milliseconds kLoadTimeout{50};
+constexpr std::chrono::milliseconds kCommitTimeout{5};
+constexpr std::chrono::milliseconds kFirstBackoff{1'000};
+constexpr std::chrono::milliseconds kLastBackoff{60'000};
 
 }  // namespace
 
@@ -41,10 +49,11 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
   cached_by_tier_.clear();
   uncached_blocks_ = losses_ = 0;
   if (!space_ || ids.empty()) return 0;
-  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1));
-  if (!lease.ok()) return 0;
+  if (silent_ && std::chrono::steady_clock::now() < retry_at_) return 0;
+  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), kCallTimeout);
+  if (!Heard(lease.status()).ok()) return 0;
   lease_.emplace(*std::move(lease));
-  if (!lease_->Load().ok()) {
+  if (!lease_->Load({}, kCallTimeout + lease_->blocks().size() * kLoadTimeout).ok()) {
     lease_.reset();
     return 0;
   }
@@ -60,10 +69,10 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
 
 absl::Status KvSequence::Extend(size_t tokens) {
   const size_t needed = BlocksOf(tokens);
-  while (pointers_.size() < needed && lease_ && private_count_ == 0) {
+  while (pointers_.size() < needed && lease_ && private_count_ == 0 && !silent_) {
     const auto count = static_cast<uint32_t>(std::min(needed - pointers_.size(), kReserveAtOnce));
-    auto slots = space_->Reserve(count, 0, kReserveWait);
-    if (!slots.ok() || slots->empty()) break;  // full, or gone: private pages from here on
+    auto slots = space_->Reserve(count, 0, kReserveWait, kCallTimeout);
+    if (!Heard(slots.status()).ok()) break;  // full, silent or gone: private pages from here on
     for (Reservation& slot : *slots) {
       pointers_.push_back(slot.bytes().data());
       reserved_.push_back(std::move(slot));
@@ -83,14 +92,17 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
   const size_t begin = leased();
   const size_t end = std::min(computed.size() / kBlockTokens, pointers_.size() - private_count_);
   // To a daemon that is gone nothing can be given; Intact() keeps what would be lost with the
-  // slots.
-  if (end <= begin || !client_->Connected()) return;
+  // slots. One that has fallen silent since it was last heard would take them with it too, so it is
+  // asked something small first.
+  if (end <= begin || !Reachable()) return;
+  if (!Heard(client_->Stats(kCallTimeout).status()).ok()) return;
   const auto cut = reserved_.begin() + static_cast<ptrdiff_t>(end - begin);
   std::vector<Reservation> slots(std::make_move_iterator(reserved_.begin()),
                                  std::make_move_iterator(cut));
   reserved_.erase(reserved_.begin(), cut);
   const auto names = computed.subspan(begin * kBlockTokens, (end - begin) * kBlockTokens);
-  if (!lease_->Commit(names, std::move(slots)).ok()) {
+  const auto timeout = kCallTimeout + slots.size() * kCommitTimeout;
+  if (!Heard(lease_->Commit(names, std::move(slots), timeout)).ok()) {
     lost_ = true;
     return;
   }
@@ -109,7 +121,20 @@ bool KvSequence::Intact() {
   if (!lease_) return true;
   if (lost_ || !lease_->StillValid()) return false;
   // While the lease still lasts, a lost daemon costs a copy and no computing.
-  return client_->Connected() || Detach();
+  return Reachable() || Detach();
+}
+
+absl::Status KvSequence::Heard(absl::Status status) {
+  if (!absl::IsDeadlineExceeded(status)) {
+    silent_ = false;
+    backoff_ = {};
+    return status;
+  }
+  backoff_ = std::clamp(backoff_ * 2, kFirstBackoff, kLastBackoff);
+  retry_at_ = std::chrono::steady_clock::now() + backoff_;
+  const bool told = std::exchange(silent_, true);
+  if (!told && on_silence_) on_silence_(status);
+  return status;
 }
 
 size_t KvSequence::Recover() {

@@ -9,8 +9,13 @@
 // The cache may vanish at any time: a daemon dies, a lease ends because this process was stopped
 // for a minute. So whoever computes with these blocks asks Intact() afterwards; if not, the result
 // is void, Recover() says how many tokens are still held, and the rest is computed again.
+//
+// A daemon that is there and does not answer (stopped, or out of breath) costs one short time-out:
+// then what is held is copied away, and the daemon is left alone for a while, longer each time.
 #pragma once
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -34,15 +39,20 @@ class KvSequence {
  public:
   /// Without a daemon: private pages alone.
   explicit KvSequence(PrivateBlocks& pages) : pages_(pages) {}
-  KvSequence(PrivateBlocks& pages, Client& client, Space space)
-      : pages_(pages), client_(&client), space_(std::move(space)) {}
+  /// `on_silence` is told, on the calling thread, of each time that the daemon falls silent.
+  KvSequence(PrivateBlocks& pages, Client& client, Space space,
+             std::function<void(const absl::Status&)> on_silence = {})
+      : pages_(pages),
+        client_(&client),
+        space_(std::move(space)),
+        on_silence_(std::move(on_silence)) {}
   ~KvSequence() { Clear(); }
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
   /// Starts anew with the longest cached prefix of `ids` that leaves at least one id to compute,
-  /// even where an earlier turn lost the cache. Returns its tokens. A cache that cannot be asked is
-  /// a miss.
+  /// even where an earlier turn lost the cache, unless it is too early to try a silent daemon
+  /// again. Returns its tokens. A cache that cannot be asked is a miss.
   size_t Begin(std::span<const int32_t> ids);
 
   /// Makes blocks for the positions [0, tokens).
@@ -71,7 +81,12 @@ class KvSequence {
   size_t losses() const { return losses_; }
 
  private:
+  using SteadyTime = std::chrono::steady_clock::time_point;
+
   size_t leased() const { return lease_ ? lease_->depth() : 0; }
+  /// Takes note of an answer of the daemon's, or of its missing; returns `status` again.
+  absl::Status Heard(absl::Status status);
+  bool Reachable() const { return !silent_ && client_->Connected(); }
   /// Copies everything into private pages and ends the lease; false where it did not last so long.
   bool Detach();
   void FreePrivate();
@@ -80,6 +95,10 @@ class KvSequence {
   PrivateBlocks& pages_;
   Client* client_ = nullptr;
   std::optional<Space> space_;
+  std::function<void(const absl::Status&)> on_silence_;
+  bool silent_ = false;                   // the last call had no answer in time
+  SteadyTime retry_at_{};                 // of a silent daemon
+  std::chrono::milliseconds backoff_{0};  // that led there
   std::optional<Lease> lease_;
   std::vector<Reservation> reserved_;  // of the blocks right behind the leased ones
   std::vector<std::byte*> pointers_;   // leased, reserved, private

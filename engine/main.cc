@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -22,6 +23,8 @@ namespace {
 constexpr size_t kMaxInputBytes = Tokenizer::kMaxTextBytes;
 constexpr size_t kProgressFromTokens = 512;  // shorter prefills are over before a bar can be read
 constexpr int kProgressWidth = 40;
+// A daemon that takes longer to say hello is not waited for.
+constexpr std::chrono::milliseconds kConnectTimeout{2000};
 
 absl::StatusOr<std::string> ReadAll(std::istream& input, const std::string& name) {
   std::string text(kMaxInputBytes + 1, '\0');
@@ -84,7 +87,8 @@ Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const Mo
   const absl::Status status = [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const Sha256 digest, file.content_sha256());
     TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
-                                                       .client_name = "thermocline-engine"}));
+                                                       .client_name = "thermocline-engine",
+                                                       .timeout = kConnectTimeout}));
     TC_ASSIGN_OR_RETURN(cache.space, cache.client->OpenSpace(SpaceOf(config, geometry, digest)));
     return absl::OkStatus();
   }();
@@ -140,7 +144,11 @@ absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
   const KvGeometry geometry = transformer->kv_geometry(options.kv_dtype);
   PrivateBlocks pages(geometry, BlocksOf(config.context_length));
   Cache cache = ConnectCache(options, file, config, geometry);
-  auto kv = cache.space ? std::make_unique<KvSequence>(pages, *cache.client, *cache.space)
+  const auto tell = [&](const absl::Status&) {
+    std::cerr << "thermocline-engine: going on without a cache: the daemon at "
+              << cache.client->socket_path() << " does not answer\n";
+  };
+  auto kv = cache.space ? std::make_unique<KvSequence>(pages, *cache.client, *cache.space, tell)
                         : std::make_unique<KvSequence>(pages);
 
   std::string text;

@@ -74,19 +74,24 @@ class Sequence {
     auto space = client_->OpenSpace(model.Space(dtype));
     TC_CHECK(space.ok());
     space_ = *space;
-    kv_ = std::make_unique<KvSequence>(pages_, *client_, *space);
+    kv_ = std::make_unique<KvSequence>(pages_, *client_, *space,
+                                       [this](const absl::Status&) { ++silences_; });
   }
 
+  Sequence(const Sequence&) = delete;
   KvSequence& kv() { return *kv_; }
   const Space& space() const { return *space_; }
   Client& client() { return *client_; }
   size_t private_blocks() const { return pages_.used_blocks(); }
+  /// Times that the daemon fell silent.
+  size_t silences() const { return silences_; }
 
  private:
   PrivateBlocks pages_;
   std::unique_ptr<Client> client_;
   std::optional<Space> space_;
   std::unique_ptr<KvSequence> kv_;
+  size_t silences_ = 0;
 };
 
 struct Turn {
