@@ -183,9 +183,9 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   TC_ASSIGN_OR_RETURN(const auto client, Client::Connect(options));
   TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(options));
   TC_ASSIGN_OR_RETURN(const Sha256 digest, file->content_sha256());
-  TC_ASSIGN_OR_RETURN(const Space space,
-                      client->OpenSpace(SpaceOf(transformer->config(),
-                                                transformer->kv_geometry(kDtype), digest)));
+  TC_ASSIGN_OR_RETURN(
+      const Space space,
+      client->OpenSpace(SpaceOf(transformer->config(), transformer->kv_geometry(kDtype), digest)));
   TtftBench bench(*transformer, *client, *admin, space, daemon->directory() / "raw", report);
   const std::vector<size_t> lengths =
       arguments.quick ? std::vector<size_t>{64} : std::vector<size_t>{256, 512, 1024, 2048, 4096};
