@@ -4,7 +4,12 @@
 #   ./demo.sh [--json FILE]
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-"$top/deploy/setup.sh"
+shm_kib=$(df --output=avail -k /dev/shm | tail -1)
+if [ "$shm_kib" -lt 147456 ]; then
+  echo "demo: /dev/shm has room for $((shm_kib / 1024)) MiB, the warm tier needs 144 (docker run --shm-size=256m)" >&2
+  exit 1
+fi
+"$top/deploy/setup.sh" --no-tests
 [ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null
 cmake --build "$top/build/release" --target thermoclined thermoctl thermocline-engine
 exec python3 "$top/deploy/demo/demo.py" --bin "$top/build/release/bin" \

