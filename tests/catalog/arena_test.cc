@@ -396,7 +396,8 @@ TEST_F(SlotHeadersTest, AKillAtAnyInstantLeavesWholeHeadersOrNone) {
   SCOPED_TRACE("TC_SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   constexpr uint32_t kSlots = 8;
-  for (int round = 0; round < 40; ++round) {
+  size_t committed = 0;  // blocks that a child left behind: on a busy machine it takes more rounds
+  for (int round = 0; round < 40 || (committed == 0 && round < 400); ++round) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
@@ -424,8 +425,10 @@ TEST_F(SlotHeadersTest, AKillAtAnyInstantLeavesWholeHeadersOrNone) {
       const auto block = headers.Committed(page);
       ASSERT_TRUE(block.has_value());
       ASSERT_EQ(block->id, *reinterpret_cast<uint64_t*>(arena.data(page)));
+      ++committed;
     }
   }
+  EXPECT_GT(committed, 0u) << "no child came as far as a commit: this shows nothing";
 }
 
 // A daemon's slabs and headers together: what a restart finds is what was committed.
