@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "client/client.h"
+#include "tests/clean_environment.h"
 
 extern char** environ;
 

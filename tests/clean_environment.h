@@ -1,6 +1,6 @@
 // Whoever includes this starts from a clean environment: no THERMOCLINE_* variable of the developer
-// and no /etc/thermocline/thermocline.toml of the machine reaches the test or the programs that it
-// starts. For the headers that start daemons; what a test sets itself comes later and stays.
+// and no /etc/thermocline/thermocline.toml of the machine reaches a test, a benchmark or the
+// programs that they start. For what starts daemons; what a test sets itself comes later and stays.
 #pragma once
 #include <unistd.h>
 
