@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const Option
   // one.
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   TC_ASSIGN_OR_RETURN(daemon->directory_, ScratchDirectory(self.parent_path()));
-  TC_ASSIGN_OR_RETURN(daemon->arena_, ScratchDirectory("/dev/shm"));
+  TC_ASSIGN_OR_RETURN(daemon->runtime_, ScratchDirectory("/dev/shm"));
   const std::string log = (daemon->directory_ / "log").string();
   const std::vector<std::string> words = {(self.parent_path() / "thermoclined").string(),
                                           "--socket",
@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const Option
                                           "--data-dir",
                                           (daemon->directory_ / "data").string(),
                                           "--arena-dir",
-                                          daemon->arena_.string(),
+                                          daemon->runtime_.string(),
                                           "--warm-capacity",
                                           options.warm_capacity,
                                           "--cold-capacity",
@@ -83,7 +83,7 @@ DaemonProcess::~DaemonProcess() {
   }
   std::error_code ignored;
   std::filesystem::remove_all(directory_, ignored);
-  std::filesystem::remove_all(arena_, ignored);
+  std::filesystem::remove_all(runtime_, ignored);
 }
 
 }  // namespace thermocline::bench

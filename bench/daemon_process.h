@@ -25,16 +25,17 @@ class DaemonProcess {
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
-  std::string socket_path() const { return (directory_ / "thermocline.sock").string(); }
+  std::string socket_path() const { return (runtime_ / "thermocline.sock").string(); }
+  /// For sockets: its path is short wherever the program lies.
+  const std::filesystem::path& runtime_directory() const { return runtime_; }
   /// On the file system of the cold tier.
   const std::filesystem::path& directory() const { return directory_; }
-  pid_t pid() const { return pid_; }
 
  private:
   DaemonProcess() = default;
 
   std::filesystem::path directory_;
-  std::filesystem::path arena_;
+  std::filesystem::path runtime_;  // the arena's too
   pid_t pid_ = -1;
 };
 

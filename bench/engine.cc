@@ -5,6 +5,7 @@
 // llama-cpp-python in an environment of its own (bench/run.sh makes it); without it its rows are
 // left out, visibly.
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ namespace {
 const char kPeerPython[] = TC_SOURCE_DIR "/build/llama-venv/bin/python";
 const char kPeerScript[] = TC_SOURCE_DIR "/bench/llama_peer.py";
 constexpr size_t kDecodeSteps = 48;
+constexpr int kRounds = 3;
 
 /// Our engine: tokens/s of one prefill, or of decoding behind a context.
 class Ours {
@@ -78,16 +80,22 @@ class Ours {
   std::vector<std::byte*> blocks_;
 };
 
-/// llama.cpp's tokens/s of the same work; 0 when it cannot be had.
-double Peer(const char* weights, const char* work, size_t tokens, int threads) {
-  if (access(kPeerPython, X_OK) != 0) return 0;
-  const std::string command = std::string(kPeerPython) + " " + kPeerScript + " " + ModelPath() +
-                              " " + weights + " " + work + " " + std::to_string(tokens) + " " +
-                              std::to_string(kDecodeSteps) + " " + std::to_string(threads);
+bool PeerIsThere() { return access(kPeerPython, X_OK) == 0; }
+
+/// llama.cpp's tokens/s of the same work.
+absl::StatusOr<double> Peer(const char* weights, const char* work, size_t tokens, int threads) {
+  const std::string command = "'" + std::string(kPeerPython) + "' '" + kPeerScript + "' '" +
+                              ModelPath() + "' " + weights + " " + work + " " +
+                              std::to_string(tokens) + " " + std::to_string(kDecodeSteps) + " " +
+                              std::to_string(threads);
   FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return ErrnoStatus(errno, "start " + command);
   double tokens_per_s = 0;
-  if (pipe == nullptr || std::fscanf(pipe, "%lf", &tokens_per_s) != 1) tokens_per_s = 0;
-  if (pipe != nullptr) pclose(pipe);
+  const bool told = std::fscanf(pipe, "%lf", &tokens_per_s) == 1;
+  if (pclose(pipe) != 0 || !told) {
+    return absl::UnavailableError("llama.cpp failed (" + command +
+                                  "); remove build/llama-venv to have it made anew");
+  }
   return tokens_per_s;
 }
 
@@ -96,7 +104,7 @@ class BusyProcess {
  public:
   BusyProcess() : pid_(fork()) {
     if (pid_ == 0) {
-      alarm(600);  // never outlives the benchmark by much
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
       for (std::atomic<uint64_t> spin = 0;;) spin.fetch_add(1, std::memory_order_relaxed);
     }
   }
@@ -112,25 +120,29 @@ class BusyProcess {
   pid_t pid_;
 };
 
-absl::Status RunCase(Ours& ours, const char* work, size_t tokens, int threads, int rounds,
-                     const std::string& suffix, Report& report) {
+/// Adds our tokens/s, against the peer's where there is one, and returns it.
+absl::StatusOr<double> RunCase(Ours& ours, const char* work, size_t tokens, int threads,
+                               const std::string& suffix, Report& report) {
   const bool prefill = std::string(work) == "prefill";
   std::vector<double> mine, f32, q4_1;
-  for (int i = 0; i < rounds; ++i) {
+  for (int i = 0; i < kRounds; ++i) {
     TC_ASSIGN_OR_RETURN(const double rate, prefill ? ours.Prefill(tokens) : ours.Decode(tokens));
     mine.push_back(rate);
-    f32.push_back(Peer("f32", work, tokens, threads));
-    q4_1.push_back(Peer("q4_1", work, tokens, threads));
+    if (!PeerIsThere()) continue;
+    for (auto& [weights, theirs] : {std::pair{"f32", &f32}, std::pair{"q4_1", &q4_1}}) {
+      TC_ASSIGN_OR_RETURN(const double peer, Peer(weights, work, tokens, threads));
+      theirs->push_back(peer);
+    }
   }
   const std::string name = std::string(work) + "/tokens:" + std::to_string(tokens) + suffix;
   const double rate = Median(mine);
-  if (Median(q4_1) == 0) {
+  if (PeerIsThere()) {
+    report.Add({name, work, rate, "tokens/s", "llama.cpp F32", rate / Median(f32)});
+    report.Add({name, work, rate, "tokens/s", "llama.cpp Q4_1", rate / Median(q4_1)});
+  } else {
     report.Add({name, work, rate, "tokens/s"});
-    return absl::OkStatus();
   }
-  report.Add({name, work, rate, "tokens/s", "llama.cpp F32", rate / Median(f32)});
-  report.Add({name, work, rate, "tokens/s", "llama.cpp Q4_1", rate / Median(q4_1)});
-  return absl::OkStatus();
+  return rate;
 }
 
 absl::Status Run(const Arguments& arguments, Report& report) {
@@ -143,17 +155,20 @@ absl::Status Run(const Arguments& arguments, Report& report) {
     TC_ASSIGN_OR_RETURN(const double rate, ours.Prefill(64));
     report.Add({"prefill/tokens:64", "prefill", rate, "tokens/s"});
   } else {
-    if (access(kPeerPython, X_OK) != 0) {
+    if (!PeerIsThere()) {
       std::printf("SKIPPED: llama.cpp (no %s; bench/run.sh engine makes it)\n", kPeerPython);
     }
     for (size_t tokens : {512, 2048, 4096}) {
-      TC_RETURN_IF_ERROR(RunCase(ours, "prefill", tokens, threads, 3, "", report));
+      TC_RETURN_IF_ERROR(RunCase(ours, "prefill", tokens, threads, "", report).status());
     }
-    for (size_t tokens : {16, 1024, 4096}) {
-      TC_RETURN_IF_ERROR(RunCase(ours, "decode", tokens, threads, 3, "", report));
+    for (size_t tokens : {1024, 4096}) {
+      TC_RETURN_IF_ERROR(RunCase(ours, "decode", tokens, threads, "", report).status());
     }
+    TC_ASSIGN_OR_RETURN(const double idle, RunCase(ours, "decode", 16, threads, "", report));
+    const std::string suffix = "/beside_busy_process";
     BusyProcess busy;
-    TC_RETURN_IF_ERROR(RunCase(ours, "decode", 16, threads, 3, "/beside_busy_process", report));
+    TC_ASSIGN_OR_RETURN(const double beside, RunCase(ours, "decode", 16, threads, suffix, report));
+    report.Add({"decode/tokens:16" + suffix, "decode", beside, "tokens/s", "idle", beside / idle});
   }
   return absl::OkStatus();
 }
