@@ -17,6 +17,10 @@
 #include "catalog/fences.h"
 #include "client/fork.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
 namespace thermocline {
 inline namespace client_v1 {
 namespace {
@@ -171,6 +175,20 @@ bool Connection::LeaseHolds(uint64_t generation) const {
 std::span<std::byte> Connection::Bytes(uint64_t offset, uint64_t bytes) const {
   TC_CHECK(Contains(offset, bytes));
   return {arena_ + offset, bytes};
+}
+
+void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
+  TC_CHECK(Contains(offset, bytes));
+  {
+    MutexLock lock(mutex_);
+    mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
+    const auto slot = mapped_slots_.begin() + static_cast<ptrdiff_t>(offset / kPageBytes);
+    if (*slot) return;
+    *slot = true;
+  }
+  // For reading: such a fault maps the pages around it too, and in a shared mapping for writing as
+  // well. Where it is refused (Linux before 5.14) the fill faults, as it would have.
+  (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
 }
 
 absl::Status Connection::Explain(absl::Status status) {

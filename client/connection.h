@@ -56,6 +56,9 @@ class Connection {
   }
   /// REQUIRES: Contains(offset, bytes).
   std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const;
+  /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
+  /// it is filled costs several times as much. REQUIRES: Contains(offset, bytes).
+  void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -102,6 +105,7 @@ class Connection {
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> aborts_ TC_GUARDED_BY(mutex_);
+  std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
   bool returning_ TC_GUARDED_BY(mutex_) = false;  // a thread carries some away
   CondVar returned_;
 };

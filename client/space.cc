@@ -81,6 +81,7 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
       return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
                                  std::to_string(offset));
     }
+    connection->MapSlot(offset, bytes);
     slots.push_back(Reservation(connection, part, offset, bytes));
   }
   if (slots.empty()) return absl::ResourceExhaustedError("the daemon granted no slot");
