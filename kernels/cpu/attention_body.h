@@ -101,12 +101,25 @@ inline Lanes LoadKv(const std::byte* row, bool half, int first, int count) {
               : LoadPart(reinterpret_cast<const float*>(row) + first, count);
 }
 
-/// The 16 rows of K of one block, transposed: out[d * 64 + token].
+/// Fetches a part of what is needed next. A span is a list of runs too short for the hardware to
+/// see them coming; a whole run fetched at once holds up the loads between.
+inline void Fetch(const std::byte* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+/// The 16 rows of K of one block, transposed: out[d * 64 + token]. Fetches as much at `next`.
 template <bool kHalf>
-inline void LoadKeys(const std::byte* keys, int head_dim, float* out) {
-  const size_t row_bytes = static_cast<size_t>(head_dim) * (kHalf ? 2 : 4);
+inline void LoadKeys(const std::byte* keys, int head_dim, float* out, const std::byte* next) {
+  constexpr size_t kBytes = kHalf ? 2 : 4;
+  const size_t row_bytes = head_dim * kBytes;
   for (int d = 0; d < head_dim; d += 16) {
     const int count = Least(16, head_dim - d);
+    if (next != nullptr) Fetch(next + 16 * d * kBytes, 16 * count * kBytes);
+    if (kHalf && count == 16) {
+      StoreTransposedHalves(reinterpret_cast<const char*>(keys) + 2 * d, row_bytes,
+                            out + d * kGroupTokens, kGroupTokens);
+      continue;
+    }
     Lanes rows[16];
     TC_UNROLL
     for (int t = 0; t < 16; ++t) rows[t] = LoadKv(keys + t * row_bytes, kHalf, d, count);
@@ -131,28 +144,36 @@ inline void SoftmaxStep(float* scores, int last, State state, int width) {
   for (int j = 0; j < 4; ++j) e[j] = Load(scores + 16 * j);
   const float maximum =
       Greatest(state.maximum(), MaxOfLanes(Max(Max(e[0], e[1]), Max(e[2], e[3]))));
-  const Lanes rescale = Exp(Set1(state.maximum() - maximum)), negated = Set1(-maximum);
-  Lanes sum = Mul(Load(state.sum()), rescale);
+  const Lanes negated = Set1(-maximum);
+  Lanes sum = Load(state.sum());
+  if (maximum != state.maximum()) {  // else the factor is 1
+    const Lanes rescale = Exp(Set1(state.maximum() - maximum));
+    sum = Mul(sum, rescale);
+    for (int d = 0; d < width; d += 16) {
+      Store(state.values() + d, Mul(Load(state.values() + d), rescale));
+    }
+    state.maximum() = maximum;
+  }
   TC_UNROLL
   for (int j = 0; j < 4; ++j) {
     e[j] = Exp(Add(e[j], negated));
     sum = Add(sum, e[j]);
     Store(scores + 16 * j, e[j]);
   }
-  state.maximum() = maximum;
   Store(state.sum(), sum);
-  for (int d = 0; d < width; d += 16) {
-    Store(state.values() + d, Mul(Load(state.values() + d), rescale));
-  }
 }
 
-/// values += scores[rows][tokens] * v[tokens][width]
-inline void AccumulateValues(const float* scores, int rows, const float* v, size_t v_stride,
-                             int tokens, State first, int width) {
+/// values += scores[rows][tokens] * v[tokens][width]. Fetches 16 rows at `next`.
+template <class W>
+inline void AccumulateValues(const float* scores, int rows, const W* v, size_t v_stride, int tokens,
+                             State first, int width, const W* next) {
   constexpr int kStep = 16 * kAttentionVectors;
   const size_t stride = 32 + width;
   int d = 0;
   for (; d + kStep <= width; d += kStep) {
+    if (next != nullptr) {
+      Fetch(reinterpret_cast<const std::byte*>(next + 16 * d), 16 * kStep * sizeof(W));
+    }
     TileRows<kAttentionRows, kAttentionVectors, true>(scores, kGroupTokens, rows, v + d, v_stride,
                                                       tokens, first.values() + d, stride);
   }
@@ -162,58 +183,74 @@ inline void AccumulateValues(const float* scores, int rows, const float* v, size
   }
 }
 
-/// Fetches the KV head's rows of the group that begins at `token`: a span is a list of short runs.
-inline void PrefetchGroup(const AttentionArgs& args, int kv_head, int token) {
-  const int end = Least(token + kGroupTokens, args.position + args.rows);
-  for (; token < end; token += 16) {
-    const std::byte* block = args.blocks[token / 16];
-    const size_t head = kv_head * args.head_bytes;
-    for (size_t i = 0; i < args.head_bytes; i += 64) {
-      __builtin_prefetch(block + args.keys_offset + head + i, 0, 2);
-      __builtin_prefetch(block + args.values_offset + head + i, 0, 2);
-    }
+/// The exponentials of the scores of rows r0 .. with the `have` tokens whose K is in w.keys, the
+/// first of them first_token.
+inline void ScoreRows(const Queries& w, int r0, int rows, int first_token, int have, int dim) {
+  for (int t = 0; t < have; t += 16 * kAttentionVectors) {
+    TileRows<kAttentionRows, kAttentionVectors, false>(w.q + static_cast<size_t>(r0) * dim, dim,
+                                                       rows, w.keys + t, kGroupTokens, dim,
+                                                       w.scores + t, kGroupTokens);
+  }
+  for (int i = 0; i < rows; ++i) {
+    const int last = w.first_position + (r0 + i) / w.group_heads - first_token;
+    SoftmaxStep(w.scores + i * kGroupTokens, last, w.state(r0 + i), w.width);
   }
 }
 
-inline void AttendGroup(const AttentionArgs& args, const Queries& w, int group) {
-  const int first_token = group * kGroupTokens, dim = args.head_dim;
-  const int have = Least(kGroupTokens, args.position + args.rows - first_token);
-  const int block_count = (have + 15) / 16;
-  // Few queries read V where it lies; many first bring it to floats, close together.
-  const bool in_place = !args.half && w.rows <= 2 * kAttentionRows && dim % 16 == 0;
-  const float* values[kGroupTokens / 16];
-  for (int b = 0; b < block_count; ++b) {
-    const std::byte* head = args.blocks[first_token / 16 + b] + w.kv_head * args.head_bytes;
-    const std::byte* k = head + args.keys_offset;
-    args.half ? LoadKeys<true>(k, dim, w.keys + 16 * b) : LoadKeys<false>(k, dim, w.keys + 16 * b);
-    const std::byte* v = head + args.values_offset;
-    values[b] = reinterpret_cast<const float*>(v);
-    if (in_place) continue;
-    for (int t = 16 * b; t < Least(16 * b + 16, have); ++t, v += dim * (args.half ? 2 : 4)) {
-      for (int d = 0; d < w.width; d += 16) {
-        Store(w.values + t * w.width + d, LoadKv(v, args.half, d, dim - d));
-      }
+/// The 16 rows at `offset` of one KV head in the block of `token`; null beyond the last token.
+inline const std::byte* HeadOf(const AttentionArgs& args, size_t offset, int kv_head, int token) {
+  if (token >= args.position + args.rows) return nullptr;
+  return args.blocks[token / 16] + offset + kv_head * args.head_bytes;
+}
+
+/// Few queries (decode) read V where it lies.
+template <class W>
+inline void AttendGroupOfFew(const AttentionArgs& args, const Queries& w, int first, int have) {
+  ScoreRows(w, 0, w.rows, first, have, args.head_dim);
+  for (int t = 0; t < have; t += 16) {
+    const auto rows_at = [&](int token) {
+      return reinterpret_cast<const W*>(HeadOf(args, args.values_offset, w.kv_head, token));
+    };
+    AccumulateValues(w.scores + t, w.rows, rows_at(first + t), args.head_dim, Least(16, have - t),
+                     w.state(0), w.width, rows_at(first + t + kGroupTokens));
+  }
+}
+
+/// Many queries (prefill) first bring V to floats, close together.
+inline void AttendGroupOfMany(const AttentionArgs& args, const Queries& w, int first, int have) {
+  const int dim = args.head_dim;
+  const size_t row_bytes = static_cast<size_t>(dim) * (args.half ? 2 : 4);
+  for (int t = 0; t < have; ++t) {
+    const size_t row = t % 16 * row_bytes;
+    const std::byte* v = HeadOf(args, args.values_offset, w.kv_head, first + t) + row;
+    const std::byte* next = HeadOf(args, args.values_offset, w.kv_head, first + t + kGroupTokens);
+    if (next != nullptr) Fetch(next + row, row_bytes);
+    for (int d = 0; d < w.width; d += 16) {
+      Store(w.values + t * w.width + d, LoadKv(v, args.half, d, dim - d));
     }
   }
   for (int r0 = 0; r0 < w.rows; r0 += kAttentionRows) {
     const int rows = Least(kAttentionRows, w.rows - r0);
-    for (int t = 0; t < kGroupTokens; t += 16 * kAttentionVectors) {
-      TileRows<kAttentionRows, kAttentionVectors, false>(w.q + static_cast<size_t>(r0) * dim, dim,
-                                                         rows, w.keys + t, kGroupTokens, dim,
-                                                         w.scores + t, kGroupTokens);
-    }
-    for (int i = 0; i < rows; ++i) {
-      const int last = w.first_position + (r0 + i) / w.group_heads - first_token;
-      SoftmaxStep(w.scores + i * kGroupTokens, last, w.state(r0 + i), w.width);
-    }
-    if (!in_place) {
-      AccumulateValues(w.scores, rows, w.values, w.width, have, w.state(r0), w.width);
-      continue;
-    }
-    for (int b = 0; b < block_count; ++b) {
-      AccumulateValues(w.scores + 16 * b, rows, values[b], dim, Least(16, have - 16 * b),
-                       w.state(r0), w.width);
-    }
+    ScoreRows(w, r0, rows, first, have, dim);
+    AccumulateValues<float>(w.scores, rows, w.values, w.width, have, w.state(r0), w.width, nullptr);
+  }
+}
+
+inline void AttendGroup(const AttentionArgs& args, const Queries& w, int group) {
+  const int first = group * kGroupTokens, dim = args.head_dim;
+  const int have = Least(kGroupTokens, args.position + args.rows - first);
+  for (int t = 0; t < have; t += 16) {
+    const std::byte* keys = HeadOf(args, args.keys_offset, w.kv_head, first + t);
+    const std::byte* next = HeadOf(args, args.keys_offset, w.kv_head, first + t + kGroupTokens);
+    args.half ? LoadKeys<true>(keys, dim, w.keys + t, next)
+              : LoadKeys<false>(keys, dim, w.keys + t, next);
+  }
+  if (w.rows > kAttentionRows || dim % 16 != 0) {
+    AttendGroupOfMany(args, w, first, have);
+  } else if (args.half) {
+    AttendGroupOfFew<Half>(args, w, first, have);
+  } else {
+    AttendGroupOfFew<float>(args, w, first, have);
   }
 }
 
@@ -223,7 +260,6 @@ inline void AttendOneSpan(const AttentionArgs& args, const Queries& w, int span)
   const int last_group = Least(w.first_position / kGroupTokens, (span + 1) * kGroups - 1);
   for (int r = 0; r < w.rows; ++r) Clear(w.state(r), w.width);
   for (int group = span * kGroups; group <= last_group; ++group) {
-    if (group < last_group) PrefetchGroup(args, w.kv_head, (group + 1) * kGroupTokens);
     AttendGroup(args, w, group);
   }
 }

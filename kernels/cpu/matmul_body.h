@@ -112,10 +112,13 @@ inline void UnpackPanel(const Panel& panel, int block_count, float* out, size_t 
   });
 }
 
+inline Lanes LoadAs(const float* p) { return Load(p); }
+inline Lanes LoadAs(const Half* p) { return LoadHalf(p); }
+
 /// The register tile: y[kRows][16 kVectors] (+)= x[kRows][k] * w[k][16 kVectors], each output one
-/// chain over ascending k.
-template <int kRows, int kVectors, bool kAccumulate>
-inline void Tile(const float* x, size_t x_stride, const float* w, size_t w_stride, int k, float* y,
+/// chain over ascending k. W: float or Half.
+template <int kRows, int kVectors, bool kAccumulate, class W>
+inline void Tile(const float* x, size_t x_stride, const W* w, size_t w_stride, int k, float* y,
                  size_t y_stride) {
   Lanes sum[kRows][kVectors];
   TC_UNROLL
@@ -128,7 +131,7 @@ inline void Tile(const float* x, size_t x_stride, const float* w, size_t w_strid
   for (int t = 0; t < k; ++t, w += w_stride) {
     Lanes column[kVectors];
     TC_UNROLL
-    for (int j = 0; j < kVectors; ++j) column[j] = Load(w + 16 * j);
+    for (int j = 0; j < kVectors; ++j) column[j] = LoadAs(w + 16 * j);
     TC_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const Lanes xi = Set1(x[i * x_stride + t]);
@@ -144,9 +147,9 @@ inline void Tile(const float* x, size_t x_stride, const float* w, size_t w_strid
 }
 
 /// Tiles of kRows rows, then of 3, then of 1.
-template <int kRows, int kVectors, bool kAccumulate>
-inline void TileRows(const float* x, size_t x_stride, int rows, const float* w, size_t w_stride,
-                     int k, float* y, size_t y_stride) {
+template <int kRows, int kVectors, bool kAccumulate, class W>
+inline void TileRows(const float* x, size_t x_stride, int rows, const W* w, size_t w_stride, int k,
+                     float* y, size_t y_stride) {
   int r = 0;
   for (; r + kRows <= rows; r += kRows) {
     Tile<kRows, kVectors, kAccumulate>(x + r * x_stride, x_stride, w, w_stride, k, y + r * y_stride,

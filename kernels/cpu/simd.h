@@ -21,6 +21,11 @@
 
 namespace thermocline::TC_CPU_FORM {
 
+/// An f16, in memory only.
+struct Half {
+  uint16_t bits;
+};
+
 inline Lanes Zero() { return Set1(0.0f); }
 
 inline int Least(int a, int b) { return a < b ? a : b; }
@@ -33,15 +38,6 @@ inline float SumOfLanes(Lanes a) {
   Store(t, a);
   for (int width = 8; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) t[i] += t[i + width];
-  }
-  return t[0];
-}
-
-inline float MaxOfLanes(Lanes a) {
-  float t[16];
-  Store(t, a);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) t[i] = Greatest(t[i], t[i + width]);
   }
   return t[0];
 }

@@ -30,6 +30,12 @@ inline Lanes Mul(Lanes x, Lanes y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul
 inline Lanes Div(Lanes x, Lanes y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 inline Lanes Max(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline Lanes Min(Lanes x, Lanes y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline float MaxOfLanes(Lanes x) {
+  const __m256 eight = _mm256_max_ps(x.a, x.b);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
 inline Lanes RoundEven(Lanes x) {
   constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};
@@ -92,24 +98,66 @@ inline Lanes ToFloat(IntLanes x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtep
 inline Lanes BitCast(IntLanes x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 inline Lanes Nibble(IntLanes x, int i) { return ToFloat(And(ShiftRight(x, 4 * i), 15)); }
 
-/// Four lanes of `x`, the q-th quarter.
-inline __m128 Quarter(Lanes x, int q) {
-  const __m256 half = q < 2 ? x.a : x.b;
-  return q % 2 == 0 ? _mm256_castps256_ps128(half) : _mm256_extractf128_ps(half, 1);
+/// 8 x 8 floats: 2 x 2 inside the 128-bit halves, then 4 x 4, then the halves themselves.
+inline void StoreTransposed8(const __m256 (&rows)[8], float* out, int stride) {
+  __m256 pairs[8], fours[8];
+  TC_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  TC_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  TC_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(out + c * stride, _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x20));
+    _mm256_storeu_ps(out + (4 + c) * stride, _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x31));
+  }
 }
 inline void StoreTransposed(const Lanes (&rows)[16], float* out, int stride) {
   TC_UNROLL
-  for (int q = 0; q < 4; ++q) {
+  for (int t = 0; t < 16; t += 8) {
+    __m256 low[8], high[8];
     TC_UNROLL
-    for (int t = 0; t < 16; t += 4) {
-      __m128 r0 = Quarter(rows[t], q), r1 = Quarter(rows[t + 1], q);
-      __m128 r2 = Quarter(rows[t + 2], q), r3 = Quarter(rows[t + 3], q);
-      _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-      float* column = out + 4 * q * stride + t;
-      _mm_storeu_ps(column, r0);
-      _mm_storeu_ps(column + stride, r1);
-      _mm_storeu_ps(column + 2 * stride, r2);
-      _mm_storeu_ps(column + 3 * stride, r3);
+    for (int i = 0; i < 8; ++i) {
+      low[i] = rows[t + i].a;
+      high[i] = rows[t + i].b;
+    }
+    StoreTransposed8(low, out + t, stride);
+    StoreTransposed8(high, out + 8 * stride + t, stride);
+  }
+}
+/// As StoreTransposed of 16 rows of f16, `row_bytes` apart: transposed while they are half as wide.
+inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out, int stride) {
+  for (int t = 0; t < 16; t += 8) {
+    __m256i pairs[8], fours[8];
+    TC_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+      const char* row = rows + (t + i) * row_bytes;
+      const __m256i even = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row));
+      const __m256i odd = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + row_bytes));
+      pairs[i] = _mm256_unpacklo_epi16(even, odd);
+      pairs[i + 1] = _mm256_unpackhi_epi16(even, odd);
+    }
+    TC_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+      fours[i] = _mm256_unpacklo_epi32(pairs[i], pairs[i + 2]);
+      fours[i + 1] = _mm256_unpackhi_epi32(pairs[i], pairs[i + 2]);
+      fours[i + 2] = _mm256_unpacklo_epi32(pairs[i + 1], pairs[i + 3]);
+      fours[i + 3] = _mm256_unpackhi_epi32(pairs[i + 1], pairs[i + 3]);
+    }
+    TC_UNROLL
+    for (int c = 0; c < 8; ++c) {  // column c in the low half, 8 + c in the high one
+      const __m256i both = c % 2 == 0 ? _mm256_unpacklo_epi64(fours[c / 2], fours[4 + c / 2])
+                                      : _mm256_unpackhi_epi64(fours[c / 2], fours[4 + c / 2]);
+      float* column = out + c * stride + t;
+      _mm256_storeu_ps(column, _mm256_cvtph_ps(_mm256_castsi256_si128(both)));
+      _mm256_storeu_ps(column + 8 * stride, _mm256_cvtph_ps(_mm256_extracti128_si256(both, 1)));
     }
   }
 }

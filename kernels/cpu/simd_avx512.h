@@ -22,6 +22,7 @@ inline Lanes Mul(Lanes x, Lanes y) { return {_mm512_mul_ps(x.v, y.v)}; }
 inline Lanes Div(Lanes x, Lanes y) { return {_mm512_div_ps(x.v, y.v)}; }
 inline Lanes Max(Lanes x, Lanes y) { return {_mm512_max_ps(x.v, y.v)}; }
 inline Lanes Min(Lanes x, Lanes y) { return {_mm512_min_ps(x.v, y.v)}; }
+inline float MaxOfLanes(Lanes x) { return _mm512_reduce_max_ps(x.v); }
 inline Lanes RoundEven(Lanes x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -100,6 +101,13 @@ inline void StoreTransposed(const Lanes (&rows)[16], float* out, int stride) {
     _mm512_storeu_ps(column + 8 * stride, _mm512_shuffle_f32x4(even_low, even_high, 0xdd));
     _mm512_storeu_ps(column + 12 * stride, _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd));
   }
+}
+
+inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out, int stride) {
+  Lanes floats[16];
+  TC_UNROLL
+  for (int t = 0; t < 16; ++t) floats[t] = LoadHalf(rows + t * row_bytes);
+  StoreTransposed(floats, out, stride);
 }
 
 inline constexpr int kMatmulRows = 12, kMatmulPanels = 2;

@@ -91,6 +91,11 @@ inline Lanes Max(Lanes a, Lanes b) {
 inline Lanes Min(Lanes a, Lanes b) {
   return EachLane([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
+inline float MaxOfLanes(Lanes a) {
+  float greatest = a.v[0];
+  for (int i = 1; i < 16; ++i) greatest = a.v[i] > greatest ? a.v[i] : greatest;
+  return greatest;
+}
 /// To the nearest integer, ties to even. Requires: |a| < 2^22.
 inline Lanes RoundEven(Lanes a) {
   constexpr float kShifter = 0x1.8p23f;
@@ -159,6 +164,16 @@ inline Lanes Nibble(IntLanes a, int i) { return ToFloat(And(ShiftRight(a, 4 * i)
 inline void StoreTransposed(const Lanes (&rows)[16], float* out, int stride) {
   for (int c = 0; c < 16; ++c) {
     for (int t = 0; t < 16; ++t) out[c * stride + t] = rows[t].v[c];
+  }
+}
+
+inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out, int stride) {
+  for (int c = 0; c < 16; ++c) {
+    for (int t = 0; t < 16; ++t) {
+      uint16_t half;
+      std::memcpy(&half, rows + t * row_bytes + 2 * c, 2);
+      out[c * stride + t] = HalfToFloat(half);
+    }
   }
 }
 
