@@ -1,3 +1,5 @@
+// A commit whose caller has gone is not published: by contract the caller has forgotten its slots,
+// and here they are given back, which nobody else could do.
 #include "daemon/data_commit.h"
 
 #include <span>
@@ -44,13 +46,27 @@ absl::Status SumPayloads(CommitJob& job) {
 }
 
 /// On the strand again.
-absl::Status Publish(TenantView& tenant, CommitJob& job) {
-  TC_ASSIGN_OR_RETURN(const ClientNumber client, tenant.ClientOf(job.session));
+absl::Status Publish(TenantView& tenant, ClientNumber client, CommitJob& job) {
   TC_ASSIGN_OR_RETURN(const LeaseView lease, tenant.stack->Commit(client, job.request.lease(),
                                                                   job.names.names, job.items));
   job.response.set_depth(lease.depth);
   for (const BlockView& block : lease.blocks) ToWire(block, *job.response.add_blocks());
   return absl::OkStatus();
+}
+
+/// On the strand, once `prepared` says how what comes before publication went.
+void Finish(TenantView& tenant, CommitJob& job, absl::Status prepared) {
+  const absl::StatusOr<ClientNumber> client = tenant.ClientOf(job.session);
+  if (!client.ok()) return job.call.Finish(client.status());
+  absl::Status status = std::move(prepared);
+  if (job.call.Cancelled()) status.Update(absl::CancelledError("the caller has gone"));
+  if (status.ok()) status = Publish(tenant, *client, job);
+  if (!status.ok() && job.call.Cancelled()) {
+    std::vector<uint64_t> offsets;
+    for (const v1::CommitItem& item : job.request.items()) offsets.push_back(item.offset());
+    tenant.stack->Abort(*client, offsets).IgnoreError();  // those that are not its own stay
+  }
+  job.call.Finish(status);
 }
 
 }  // namespace
@@ -60,18 +76,16 @@ void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRe
   // Shared by the tasks of its three steps, of which one runs at a time.
   auto job = std::make_shared<CommitJob>(CommitJob{
       std::move(strand.call), strand.session, request, response, std::move(names), {}, {}});
-  if (const absl::Status found = FindPayloads(strand.tenant, strand.client, *job); !found.ok()) {
-    return job->call.Finish(found);
-  }
+  absl::Status found = FindPayloads(strand.tenant, strand.client, *job);
+  if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, *job, std::move(found));
   const bool posted = services.workers.Post([job, &tenant = services.tenant] {
-    if (const absl::Status summed = SumPayloads(*job); !summed.ok()) {
-      return job->call.Finish(summed);
-    }
-    tenant.PostCompletion([job](TenantView& view) { job->call.Finish(Publish(view, *job)); });
+    tenant.PostCompletion(
+        [job, summed = SumPayloads(*job)](TenantView& view) { Finish(view, *job, summed); });
   });
   if (!posted) {
-    job->call.Finish(absl::ResourceExhaustedError(
-        "too many commits wait to be summed, or the daemon stops; go on uncached"));
+    Finish(strand.tenant, *job,
+           absl::ResourceExhaustedError(
+               "too many commits wait to be summed, or the daemon stops; go on uncached"));
   }
 }
 

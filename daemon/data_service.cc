@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::chrono::seconds kMaxReserveWait{60};
 
-/// The leased places by the tier that holds them; tokens are where a place's slowest block is.
-DaemonMetrics::Hits HitsOf(const LeaseView& lease, uint64_t place_tokens) {
+/// What is leased by the tier that holds it; tokens are where the slowest block at their end is.
+DaemonMetrics::Hits HitsOf(const LeaseView& lease, uint64_t block_tokens) {
   DaemonMetrics::Hits hits;
   for (size_t i = 0; i < lease.blocks.size();) {
     const uint32_t depth = lease.blocks[i].depth;
@@ -24,9 +24,23 @@ DaemonMetrics::Hits HitsOf(const LeaseView& lease, uint64_t place_tokens) {
       hits.bytes[static_cast<size_t>(block.tier)] += block.bytes;
       slowest = std::max(slowest, block.tier);
     }
-    hits.tokens[static_cast<size_t>(slowest)] += place_tokens;
+    hits.tokens[static_cast<size_t>(slowest)] += block_tokens;
   }
   return hits;
+}
+
+absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request,
+                       const WireNames& names, v1::MatchResponse& response,
+                       DaemonMetrics& metrics) {
+  TC_ASSIGN_OR_RETURN(const TenantView::OpenSpace space,
+                      strand.tenant.SpaceOf(request.space(), names));
+  TC_ASSIGN_OR_RETURN(const LeaseView lease,
+                      strand.tenant.stack->Match(strand.client, request.space(), names.names));
+  response.set_lease(lease.lease);
+  response.set_depth(lease.depth);
+  for (const BlockView& block : lease.blocks) ToWire(block, *response.add_blocks());
+  metrics.Matched(names.names.size() * kPlaceTokens, HitsOf(lease, space.block_tokens));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -36,20 +50,14 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
                                              v1::MatchResponse* response) {
   absl::StatusOr<WireNames> names = NamesOf(request->names());
   if (!names.ok()) return Refuse(services_, context, Operation::kMatch, names.status());
-  return AnswerOnStrand(
+  return RunOnStrand(
       services_, context, Operation::kMatch, false,
-      [this, request, response, names = *std::move(names)](TenantView& tenant,
-                                                           ClientNumber client) -> absl::Status {
-        TC_ASSIGN_OR_RETURN(const TenantView::OpenSpace space,
-                            tenant.SpaceOf(request->space(), names));
-        TC_ASSIGN_OR_RETURN(const LeaseView lease,
-                            tenant.stack->Match(client, request->space(), names.names));
-        response->set_lease(lease.lease);
-        response->set_depth(lease.depth);
-        for (const BlockView& block : lease.blocks) ToWire(block, *response->add_blocks());
-        const uint64_t place_tokens = space.key_bytes > 0 ? space.block_tokens : kPlaceTokens;
-        services_.metrics.Matched(names.names.size() * place_tokens, HitsOf(lease, place_tokens));
-        return absl::OkStatus();
+      [this, request, response, names = *std::move(names)](StrandCall strand) {
+        absl::Status answer = MatchInto(strand, *request, names, *response, services_.metrics);
+        if (answer.ok() && strand.call.Cancelled()) {  // a lease of which nobody will know
+          answer = strand.tenant.stack->Release(strand.client, response->lease());
+        }
+        strand.call.Finish(answer);
       });
 }
 
@@ -109,19 +117,21 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
       services_, context, Operation::kCommit, false,
       [this, request, response, names = *std::move(names)](StrandCall strand) mutable {
         StartCommit(services_, std::move(strand), *request, std::move(names), *response);
-      });
+      },
+      WhenGone::kTheSame);
 }
 
 grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* context,
                                              const v1::AbortRequest* request, v1::AbortResponse*) {
   const absl::Status counted = CheckCount("offsets", static_cast<size_t>(request->offsets_size()));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
-  return AnswerOnStrand(services_, context, Operation::kRelease, false,
-                        [request](TenantView& tenant, ClientNumber client) {
-                          return tenant.stack->Abort(
-                              client, std::span(request->offsets().data(),
-                                                static_cast<size_t>(request->offsets_size())));
-                        });
+  return AnswerOnStrand(
+      services_, context, Operation::kRelease, false,
+      [request](TenantView& tenant, ClientNumber client) {
+        return tenant.stack->Abort(client, std::span(request->offsets().data(),
+                                                     static_cast<size_t>(request->offsets_size())));
+      },
+      WhenGone::kTheSame);
 }
 
 grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* context,
@@ -129,15 +139,17 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
                                                v1::ReleaseResponse*) {
   const absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
-  return AnswerOnStrand(services_, context, Operation::kRelease, false,
-                        [request](TenantView& tenant, ClientNumber client) {
-                          for (const uint64_t lease : request->leases()) {
-                            // One that has ended already (its client was silent) is as released as
-                            // can be, and keeps none of the others.
-                            tenant.stack->Release(client, lease).IgnoreError();
-                          }
-                          return absl::OkStatus();
-                        });
+  return AnswerOnStrand(
+      services_, context, Operation::kRelease, false,
+      [request](TenantView& tenant, ClientNumber client) {
+        for (const uint64_t lease : request->leases()) {
+          // One that has ended already (its client was silent) is as released as
+          // can be, and keeps none of the others.
+          tenant.stack->Release(client, lease).IgnoreError();
+        }
+        return absl::OkStatus();
+      },
+      WhenGone::kTheSame);
 }
 
 }  // namespace thermocline

@@ -50,7 +50,8 @@ void UnaryCall::Finish(const absl::Status& status) {
 
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
                                       grpc::CallbackServerContext* context, Operation operation,
-                                      bool admin, absl::AnyInvocable<void(StrandCall)> task) {
+                                      bool admin, absl::AnyInvocable<void(StrandCall)> task,
+                                      WhenGone when_gone) {
   // Shared, so that the call is still here to be refused when the strand does not take the task.
   auto call = std::make_shared<UnaryCall>(*context, services.metrics, operation);
   // Kept aside: once the call is answered, by whichever thread, it has none.
@@ -60,13 +61,15 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
     call->Finish(identity.status());
     return reactor;
   }
-  const bool posted = services.tenant.Post(
-      [call, session = identity->session, task = std::move(task)](TenantView& tenant) mutable {
-        if (call->Cancelled()) return call->Finish(absl::CancelledError("the caller has gone"));
-        const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
-        if (!client.ok()) return call->Finish(client.status());
-        task({tenant, session, *client, std::move(*call)});
-      });
+  const bool posted = services.tenant.Post([call, when_gone, session = identity->session,
+                                            task = std::move(task)](TenantView& tenant) mutable {
+    if (when_gone == WhenGone::kNothing && call->Cancelled()) {
+      return call->Finish(absl::CancelledError("the caller has gone"));
+    }
+    const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
+    if (!client.ok()) return call->Finish(client.status());
+    task({tenant, session, *client, std::move(*call)});
+  });
   if (!posted) {
     call->Finish(absl::ResourceExhaustedError(
         "the daemon has too many requests waiting, or stops; try again"));
@@ -76,12 +79,14 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
 
 grpc::ServerUnaryReactor* AnswerOnStrand(
     ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
-    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task) {
-  return RunOnStrand(services, context, operation, admin,
-                     [task = std::move(task)](StrandCall strand) mutable {
-                       const absl::Status answer = task(strand.tenant, strand.client);
-                       strand.call.Finish(answer);
-                     });
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task, WhenGone when_gone) {
+  return RunOnStrand(
+      services, context, operation, admin,
+      [task = std::move(task)](StrandCall strand) mutable {
+        const absl::Status answer = task(strand.tenant, strand.client);
+        strand.call.Finish(answer);
+      },
+      when_gone);
 }
 
 grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,

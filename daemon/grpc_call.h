@@ -86,16 +86,24 @@ struct StrandCall {
   UnaryCall call;
 };
 
+/// What is done for a caller that has gone when the strand comes to its call.
+enum class WhenGone {
+  kNothing,
+  kTheSame,  // it gave something back, or forgets what it offered: that must not be lost
+};
+
 /// Authenticates, and runs `task` on the strand with the session's client; answers by itself when
 /// that cannot be. `task` answers the call.
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
                                       grpc::CallbackServerContext* context, Operation operation,
-                                      bool admin, absl::AnyInvocable<void(StrandCall)> task);
+                                      bool admin, absl::AnyInvocable<void(StrandCall)> task,
+                                      WhenGone when_gone = WhenGone::kNothing);
 
 /// As RunOnStrand, for a task that knows its answer at once.
 grpc::ServerUnaryReactor* AnswerOnStrand(
     ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
-    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task);
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
+    WhenGone when_gone = WhenGone::kNothing);
 
 /// Answers at once: what came is wrong.
 grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
