@@ -1,8 +1,8 @@
 // Every metric of thermoclined. A metric is declared here and listed in kMetricTable below it;
 // docs/metrics.md is generated from this table, dashboards and alerts are checked against it.
 //
-// Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, moving,
-// corrupt, io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
+// Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, corrupt,
+// io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
 // prefetch, delete or flush. No label ever carries a tenant, a salt or a key: they are secrets.
 #pragma once
 #include "base/metrics.h"

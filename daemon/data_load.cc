@@ -19,12 +19,15 @@ class LoadStream final : public grpc::ServerWriteReactor<v1::LoadResponse> {
   explicit LoadStream(DaemonMetrics& metrics) : metrics_(metrics) {}
   void Hold(std::shared_ptr<LoadStream> self) { self_ = std::move(self); }
 
-  void Ready(std::vector<BlockView> blocks) {
+  /// False when the caller has gone.
+  bool Ready(std::vector<BlockView> blocks) {
     {
       MutexLock lock(mutex_);
+      if (gone_) return false;
       queue_.insert(queue_.end(), blocks.begin(), blocks.end());
     }
     Step();
+    return true;
   }
   void End(absl::Status status) {
     {
@@ -119,15 +122,15 @@ grpc::ServerWriteReactor<v1::LoadResponse>* StartLoad(ServiceContext& services,
     return stream.get();
   }
   auto guard = std::make_shared<LoadGuard>(stream);
-  const bool posted =
-      services.tenant.Post([guard, lease, session = identity->session](TenantView& tenant) {
-        const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
-        if (!client.ok()) return guard->stream->End(client.status());
-        tenant.stack->Load(
-            *client, lease,
-            [guard](std::vector<BlockView> blocks) { guard->stream->Ready(std::move(blocks)); },
-            [guard](absl::Status status) { guard->stream->End(std::move(status)); });
-      });
+  const bool posted = services.tenant.Post([guard, lease,
+                                            session = identity->session](TenantView& tenant) {
+    const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
+    if (!client.ok()) return guard->stream->End(client.status());
+    tenant.stack->Load(
+        *client, lease,
+        [guard](std::vector<BlockView> blocks) { return guard->stream->Ready(std::move(blocks)); },
+        [guard](absl::Status status) { guard->stream->End(std::move(status)); });
+  });
   if (!posted) {
     stream->End(absl::ResourceExhaustedError(
         "the daemon has too many requests waiting, or stops; try again"));

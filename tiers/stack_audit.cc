@@ -12,8 +12,6 @@ const char* MissReasonName(MissReason reason) {
       return "absent";
     case MissReason::kIncomplete:
       return "incomplete";
-    case MissReason::kMoving:
-      return "moving";
     case MissReason::kCorrupt:
       return "corrupt";
     case MissReason::kIoError:

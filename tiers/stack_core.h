@@ -314,7 +314,7 @@ class StackCore final : public TierStack {
   void EndPromotion(BlockRef ref);
   void AdvanceLoads();
   bool AdvanceLoad(LoadState& load);
-  void DeliverLoad(LoadState& load, const Lease& lease);
+  bool DeliverLoad(LoadState& load, const Lease& lease);
   bool StartReads(LoadState& load, const Lease& lease);
   uint32_t QueuePrefetch(const Space& space, const std::vector<Place>& path, uint32_t blocks);
   void AdvancePrefetches();

@@ -125,12 +125,11 @@ void StackCore::AdvanceLoads() {
 
 // True when it is over.
 bool StackCore::AdvanceLoad(LoadState& load) {
-  if (const auto lease = leases_.find(load.lease); lease != leases_.end()) {
-    DeliverLoad(load, lease->second);
-  }
-  const auto lease = leases_.find(load.lease);  // the callback may have released it
-  if (lease == leases_.end()) {
-    load.done(absl::CancelledError("the lease has ended"));
+  auto lease = leases_.find(load.lease);
+  const bool wanted = lease == leases_.end() || DeliverLoad(load, lease->second);
+  lease = leases_.find(load.lease);  // the callback may have released it
+  if (!wanted || lease == leases_.end()) {
+    load.done(absl::CancelledError(wanted ? "the lease has ended" : "the caller has gone"));
     return true;
   }
   const bool ended = StartReads(load, lease->second);
@@ -139,7 +138,8 @@ bool StackCore::AdvanceLoad(LoadState& load) {
   return true;
 }
 
-void StackCore::DeliverLoad(LoadState& load, const Lease& lease) {
+// False when nobody waits for the rest.
+bool StackCore::DeliverLoad(LoadState& load, const Lease& lease) {
   std::vector<BlockView> ready;
   for (; load.next_deliver < load.items.size(); ++load.next_deliver) {
     const auto [depth, part] = load.items[load.next_deliver];
@@ -148,7 +148,7 @@ void StackCore::DeliverLoad(LoadState& load, const Lease& lease) {
     ready.push_back(ViewOf(place, part));
   }
   load.next_start = std::max(load.next_start, load.next_deliver);
-  if (!ready.empty()) load.ready(std::move(ready));
+  return ready.empty() || load.ready(std::move(ready));
 }
 
 // Keeps a few reads ahead of what was delivered. True when the next block cannot be had: it is

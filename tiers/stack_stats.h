@@ -18,12 +18,11 @@ inline constexpr size_t kTierKindCount = 5;
 enum class MissReason : uint8_t {
   kAbsent,      // no such place
   kIncomplete,  // not all parts are here
-  kMoving,      // its bytes are on their way
   kCorrupt,     // was here, did not verify, was dropped
   kIoError,     // the tier could not be read
   kNoSlot,      // cold, and no warm slot could be had
 };
-inline constexpr size_t kMissReasonCount = 6;
+inline constexpr size_t kMissReasonCount = 5;
 
 /// "absent", "incomplete", ...: as metrics and Stats say it.
 const char* MissReasonName(MissReason reason);

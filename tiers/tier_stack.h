@@ -90,8 +90,9 @@ class TierStack {
   virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                           std::span<const Name> names) = 0;
   /// `ready` is called with warm blocks in prefix order, any number of times, then `done` once. A
-  /// block that cannot be had ends the load early, with OK.
-  using ReadyCallback = std::function<void(std::vector<BlockView>)>;
+  /// block that cannot be had ends the load early, with OK. `ready` answers whether anybody still
+  /// waits: false ends the load, and what is not under way yet stays where it is.
+  using ReadyCallback = std::function<bool(std::vector<BlockView>)>;
   using DoneCallback = std::function<void(absl::Status)>;
   virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
                     DoneCallback done) = 0;

@@ -269,6 +269,7 @@ class TestClient {
             ++ready;
           }
           ExpectLegal(blocks, names);
+          return true;
         },
         [&](absl::Status status) {
           load_status = status;

@@ -101,6 +101,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
           for (const BlockView& block : blocks) {
             if (block.depth < lease.names.size()) ExpectLegal(block, lease.names);
           }
+          return Random(8) > 0;
         },
         [this, generation = generation_](absl::Status) {
           if (generation == generation_) --callbacks_due_;

@@ -108,6 +108,7 @@ class StressClient {
           number_, lease.lease,
           [blocks](std::vector<BlockView> more) {
             blocks->insert(blocks->end(), more.begin(), more.end());
+            return true;
           },
           [blocks, done](absl::Status status) {
             done(Load{*blocks, status});

@@ -1,6 +1,8 @@
 // The tier stack, step by step.
 #include <gmock/gmock.h>
 
+#include <numeric>
+
 #include "tests/tiers/stack_fixture.h"
 
 namespace thermocline {
@@ -189,13 +191,42 @@ TEST_F(StackTest, TwoLoadsOfOnePathReadItOnce) {
   for (const LeaseView* lease : {&a, &b}) {
     (*stack_)->Load(
         client_->number(), lease->lease,
-        [&](std::vector<BlockView> blocks) { ready += blocks.size(); },
+        [&](std::vector<BlockView> blocks) {
+          ready += blocks.size();
+          return true;
+        },
         [&](absl::Status status) { done += status.ok() ? 1 : 100; });
   }
   stack_->Settle();
   EXPECT_EQ(done, 2);
   EXPECT_EQ(ready, 8u);
   EXPECT_EQ((*stack_)->Stats().tiers[0].promotions, 4u);
+}
+
+TEST_F(StackTest, ALoadThatNobodyWaitsForStopsPromoting) {
+  Use({.warm_blocks = 64, .cold_blocks = 64, .chunk_blocks = 16});
+  std::vector<uint64_t> values(40);
+  std::iota(values.begin(), values.end(), 1);
+  const auto names = TestNames(values);
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  const LeaseView lease = client_->Match(names);
+  ASSERT_EQ(lease.depth, 40u);
+  int calls = 0;
+  absl::Status end;
+  (*stack_)->Load(
+      client_->number(), lease.lease,
+      [&](std::vector<BlockView>) {
+        ++calls;
+        return false;
+      },
+      [&](absl::Status status) { end = status; });
+  stack_->Settle();
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(absl::IsCancelled(end)) << end;
+  EXPECT_LE((*stack_)->Stats().tiers[0].promotions, kMaxReadsPerLoad);
+  ExpectBooksAgree();
+  EXPECT_EQ(client_->Load(lease, names), 40u) << "the lease is as good as before";
 }
 
 TEST_F(StackTest, ACommitOverAColdBlockWarmsIt) {
