@@ -165,5 +165,6 @@ inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out
 inline constexpr int kMatmulRows = 6, kMatmulPanels = 1;
 inline constexpr int kAttentionRows = 6, kAttentionVectors = 1;
 inline constexpr int kFusedPanels = 2;
+inline constexpr bool kNibblesInPairs = true;
 
 }  // namespace thermocline::TC_CPU_FORM

@@ -113,5 +113,6 @@ inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out
 inline constexpr int kMatmulRows = 12, kMatmulPanels = 2;
 inline constexpr int kAttentionRows = 6, kAttentionVectors = 4;
 inline constexpr int kFusedPanels = 6;
+inline constexpr bool kNibblesInPairs = false;
 
 }  // namespace thermocline::TC_CPU_FORM

@@ -181,5 +181,6 @@ inline void StoreTransposedHalves(const char* rows, size_t row_bytes, float* out
 inline constexpr int kMatmulRows = 4, kMatmulPanels = 1;
 inline constexpr int kAttentionRows = 4, kAttentionVectors = 1;
 inline constexpr int kFusedPanels = 2;
+inline constexpr bool kNibblesInPairs = false;
 
 }  // namespace thermocline::TC_CPU_FORM
