@@ -32,7 +32,8 @@ constexpr milliseconds kHeartbeat{kHeartbeatMilliseconds};
 // Short beside a lease's life: the thread that waits for it also beats the heart.
 constexpr milliseconds kReturnTimeout{1000};
 constexpr milliseconds kGoodbyeTimeout{500};
-// What waits to be given back to a daemon that does not answer; more is left to it to expire.
+// What waits to be given back to a daemon that does not answer; beyond it, a slot stays this
+// session's until it ends. A session has far fewer leases.
 constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
 constexpr size_t kReturnBatch = 1024;
 
@@ -42,6 +43,12 @@ uint64_t BootNow() {
   timespec now;
   ::clock_gettime(CLOCK_BOOTTIME, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+/// Whether the daemon has come to a call, whatever it said.
+bool Answered(const absl::Status& status) {
+  return status.ok() || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+         absl::IsNotFound(status);
 }
 
 // A forked child begins a list of its own and leaves its parent's alone, whose mutex another thread
@@ -65,9 +72,11 @@ OpenConnections& OfThisProcess() {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const SessionRequest& request,
+absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(SessionRequest request,
                                                              Deadline deadline) {
   TC_RETURN_IF_ERROR(CheckGrpcAfterFork());
+  // The daemon counts sessions by process: whichever of ours comes back may end its patience.
+  request.before_hello = &SupersedeLost;
   TC_ASSIGN_OR_RETURN(SessionGrant grant, OpenSession(request, deadline));
   std::shared_ptr<Connection> connection(new Connection(request.socket_path), [](Connection* c) {
     if (!c->Forked()) delete c;
@@ -233,41 +242,60 @@ void Connection::FlushReturns(Deadline deadline) {
   }
   SendReturns(releases, aborts, deadline);
   MutexLock lock(mutex_);
+  if (!lost_.load()) {  // what is left waits for the next beat
+    releases_.insert(releases_.end(), releases.begin(), releases.end());
+    aborts_.insert(aborts_.end(), aborts.begin(), aborts.end());
+  }
   returning_ = false;
   returned_.NotifyAll();
 }
 
 void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadline) {
-  std::vector<std::weak_ptr<Connection>> connections;
-  {
-    OpenConnections& open = OfThisProcess();
-    MutexLock lock(open.mutex);
-    connections = open.connections;
-  }
-  for (const std::weak_ptr<Connection>& weak : connections) {
-    const std::shared_ptr<Connection> connection = weak.lock();
-    if (connection != nullptr && connection->socket_path_ == socket_path) {
-      connection->FlushReturns(deadline);
-    }
+  for (const std::shared_ptr<Connection>& connection : AllOfThisProcess()) {
+    if (connection->socket_path_ == socket_path) connection->FlushReturns(deadline);
   }
 }
 
-// An answer that does not come leaves the rest to the daemon, which expires what is not used.
-void Connection::SendReturns(std::span<const uint64_t> releases, std::span<const uint64_t> aborts,
-                             Deadline deadline) {
-  for (size_t at = 0; at < aborts.size(); at += kReturnBatch) {
-    const auto batch = aborts.subspan(at, std::min(kReturnBatch, aborts.size() - at));
-    v1::AbortRequest request;
-    request.mutable_offsets()->Add(batch.begin(), batch.end());
-    unanswered_.store(absl::IsDeadlineExceeded(calls_->Abort(request, deadline).status()));
-    if (unanswered_.load()) return;
+void Connection::SupersedeLost() {
+  for (const std::shared_ptr<Connection>& connection : AllOfThisProcess()) {
+    if (!connection->Alive().ok()) connection->superseded_.store(true);
   }
-  for (size_t at = 0; at < releases.size(); at += kReturnBatch) {
-    const auto batch = releases.subspan(at, std::min(kReturnBatch, releases.size() - at));
+}
+
+std::vector<std::shared_ptr<Connection>> Connection::AllOfThisProcess() {
+  std::vector<std::shared_ptr<Connection>> connections;
+  OpenConnections& open = OfThisProcess();
+  MutexLock lock(open.mutex);
+  for (const std::weak_ptr<Connection>& weak : open.connections) {
+    if (std::shared_ptr<Connection> connection = weak.lock()) {
+      connections.push_back(std::move(connection));
+    }
+  }
+  return connections;
+}
+
+// A lease's number is never used again, so a release that got no answer is sent once more. A slot
+// may be granted again once its abort was sent, so only one that the daemon refused to take is: the
+// daemon gives back what it is told to, also when nobody waits for its answer any more.
+void Connection::SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
+                             Deadline deadline) {
+  while (!aborts.empty()) {
+    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
+    v1::AbortRequest request;
+    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
+    const absl::Status status = calls_->Abort(request, deadline).status();
+    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return;
+  }
+  while (!releases.empty()) {
+    const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
     v1::ReleaseRequest request;
-    request.mutable_leases()->Add(batch.begin(), batch.end());
-    unanswered_.store(absl::IsDeadlineExceeded(calls_->Release(request, deadline).status()));
-    if (unanswered_.load()) return;
+    request.mutable_leases()->Add(releases.begin() + static_cast<ptrdiff_t>(rest), releases.end());
+    const absl::Status status = calls_->Release(request, deadline).status();
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return;
+    releases.resize(rest);
   }
 }
 
@@ -278,8 +306,10 @@ void Connection::Run() {
     if (now >= next_beat) {
       control_->heartbeat.fetch_add(1, std::memory_order_release);
       next_beat = now + kHeartbeat;
+      FlushReturns(now + kReturnTimeout);  // what an earlier try left
     }
-    const auto wait = std::chrono::ceil<milliseconds>(next_beat - now).count();
+    const auto left = std::chrono::ceil<milliseconds>(next_beat - steady_clock::now()).count();
+    const int64_t wait = std::max<int64_t>(left, 0);
     pollfd entries[2] = {{.fd = wake_.get(), .events = POLLIN, .revents = 0},
                          {.fd = socket_.get(), .events = POLLIN | POLLRDHUP, .revents = 0}};
     if (::poll(entries, 2, static_cast<int>(wait)) <= 0) continue;

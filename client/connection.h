@@ -3,8 +3,9 @@
 //
 // When the session is lost the arena is remapped privately in place: views stay readable, and what
 // is still written into reserved slots reaches nobody, since a restarted daemon may lend those
-// slots to another. When a new session is about to be asked for, the leases of this one end at
-// once, because the daemon stops protecting them as soon as this process is back.
+// slots to another. When this process is about to ask for a new session, by whichever client, the
+// leases of all its lost ones end at once, because the daemon stops protecting them as soon as this
+// process is back.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -30,8 +31,9 @@ inline namespace client_v1 {
 ///         leaves everything as it is: gRPC's and the heartbeat's threads are not there.
 class Connection {
  public:
+  /// `request` without before_hello, which ends the leases of lost sessions here.
   /// Errors: as OpenSession; ResourceExhausted when memory cannot be mapped.
-  static absl::StatusOr<std::shared_ptr<Connection>> Open(const SessionRequest& request,
+  static absl::StatusOr<std::shared_ptr<Connection>> Open(SessionRequest request,
                                                           Deadline deadline);
   ~Connection();
   Connection(const Connection&) = delete;
@@ -43,9 +45,6 @@ class Connection {
   bool Forked() const;
   /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
   absl::Status Alive();
-  /// Leases of this session are good no more.
-  void Supersede() { superseded_.store(true); }
-
   /// To be read before a lease is asked for, and handed to LeaseHolds.
   uint64_t LeaseGeneration() const;
   /// Whether everything read before this call through leases of `generation` was theirs.
@@ -65,7 +64,8 @@ class Connection {
   /// `status` of a call, in words that name the daemon.
   absl::Status Explain(absl::Status status);
 
-  /// Given back soon, in a batch. Never blocks; nothing happens after a fork or a loss.
+  /// Given back soon, in a batch, and again with every beat until the daemon has it. Never blocks;
+  /// nothing happens after a fork or a loss.
   void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
@@ -79,8 +79,11 @@ class Connection {
   absl::Status Map(SessionGrant grant);
   absl::Status StartThread();
   void Run();
-  void SendReturns(std::span<const uint64_t> releases, std::span<const uint64_t> aborts,
+  /// Leaves in the vectors what has to be sent again.
+  void SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
                    Deadline deadline);
+  static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
+  static void SupersedeLost();
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
   void Wake();
 
@@ -106,7 +109,7 @@ class Connection {
   std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);
   std::vector<uint64_t> aborts_ TC_GUARDED_BY(mutex_);
   std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
-  bool returning_ TC_GUARDED_BY(mutex_) = false;  // a thread carries some away
+  bool returning_ TC_GUARDED_BY(mutex_) = false;          // a thread carries some away
   CondVar returned_;
 };
 

@@ -56,7 +56,6 @@ bool ClientCore::Connected() const {
 
 absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& state,
                                                                Deadline deadline, bool now) {
-  std::shared_ptr<Connection> old;
   {
     MutexLock lock(state.mutex);
     if (state.connection != nullptr) {
@@ -71,17 +70,10 @@ absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& sta
                                    : state.last_error;
     }
     state.connecting = true;
-    old = state.connection;
   }
-  absl::StatusOr<std::shared_ptr<Connection>> fresh =
-      Connection::Open({.socket_path = options_.socket_path,
-                        .client_name = options_.client_name,
-                        .admin = admin_,
-                        .before_hello =
-                            [&old] {
-                              if (old != nullptr) old->Supersede();
-                            }},
-                       deadline);
+  absl::StatusOr<std::shared_ptr<Connection>> fresh = Connection::Open(
+      {.socket_path = options_.socket_path, .client_name = options_.client_name, .admin = admin_},
+      deadline);
   MutexLock lock(state.mutex);
   state.connecting = false;
   if (fresh.ok()) {

@@ -14,7 +14,8 @@ namespace {
 constexpr int kMaxLoadRounds = 4;
 
 /// Whether a failed call surely did nothing, so that its slots may be given back at once. Where the
-/// answer got lost the slots may be published already: the daemon expires what is not.
+/// answer got lost the slots may be published already, and the daemon gives back those that are
+/// not.
 bool SurelyRefused(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kDeadlineExceeded:
@@ -65,14 +66,18 @@ absl::Status Lease::Rep::Acquire(NamesView names, uint32_t places, Deadline dead
   v1::MatchRequest request;
   request.set_space(number);
   *request.mutable_names() = ToWire(names, places);
-  const auto response = connection->calls().Match(request, deadline);
+  auto response = connection->calls().Match(request, deadline);
+  if (absl::IsResourceExhausted(response.status())) {
+    // A session's leases are few, and some of them may be those that were let go of a moment ago.
+    connection->FlushReturns(deadline);
+    response = connection->calls().Match(request, deadline);
+  }
   if (!response.ok()) return connection->Explain(response.status());
   if (held) {
-    // Now, not in a batch: a block that was found damaged gives way to the next commit only once
-    // nobody leases it. Where the answer does not come the daemon lets the lease expire.
-    v1::ReleaseRequest release;
-    release.add_leases(lease);
-    connection->calls().Release(release, deadline).status().IgnoreError();
+    // Now, not with the next batch: a block that was found damaged gives way to the next commit
+    // only once nobody leases it.
+    connection->QueueRelease(lease);
+    connection->FlushReturns(deadline);
   }
   // What was read through the old lease is judged by the generation that it was taken under.
   if (!held) generation = before;
@@ -241,7 +246,7 @@ absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_rea
     rep_->Cut(readable);
     if (!rep_->windowed()) return readable;
     // A shorter path has its windows elsewhere: ask for it, and look whether they can be had.
-    const absl::Status moved = rep_->Rematch(rep_->space->core->DeadlineOf({}));
+    const absl::Status moved = rep_->Rematch(rep_->space->core->DeadlineOf(timeout));
     if (!moved.ok() && !absl::IsAborted(moved)) return moved;
   }
   rep_->Cut(0);
@@ -260,13 +265,12 @@ absl::Status Lease::Truncate(uint32_t depth, Timeout timeout) {
 
 absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
   TC_RETURN_IF_ERROR(rep_->Usable());
+  TC_RETURN_IF_ERROR(CheckNames(rep_->space->spec, names));
   const uint32_t parts = rep_->part_count();
   const uint32_t places = names.places() - names.places() % rep_->block_places();
-  if (slots.size() != size_t{places} / rep_->block_places() * parts ||
-      names.keys().empty() == rep_->space->spec.opaque_names) {
+  if (slots.size() != size_t{places} / rep_->block_places() * parts) {
     return absl::InvalidArgumentError("a commit of " + std::to_string(names.places()) +
-                                      " places takes one slot for each block " +
-                                      "and part, and names of the space's kind; " +
+                                      " places takes one slot for each block and part; " +
                                       std::to_string(slots.size()) + " slots were given");
   }
   if (places == 0) return absl::OkStatus();

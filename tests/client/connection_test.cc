@@ -79,9 +79,30 @@ TEST_F(ConnectionTest, ALeaseHoldsInItsTimeGenerationAndEpochOnly) {
   EXPECT_TRUE(connection->LeaseHolds(generation + 1));
   grant_.area->epoch = 8;
   EXPECT_FALSE(connection->LeaseHolds(generation + 1));
-  grant_.area->epoch = 7;
-  connection->Supersede();
-  EXPECT_FALSE(connection->LeaseHolds(generation + 1));
+}
+
+TEST_F(ConnectionTest, WhichClientEverComesBackTheLeasesOfLostSessionsEndFirst) {
+  FakeGrant living_grant;
+  living_grant.area->lease_until_ns = BootNow() + 60'000'000'000;
+  FakeSessionServer living_server([&](FakePeer& peer) {
+    peer.ReadHello();
+    peer.Send(Frame(FrameKind::kWelcome, living_grant.welcome), living_grant.descriptors());
+    peer.WaitForEnd();
+  });
+  const auto living = Connection::Open({.socket_path = living_server.path()},
+                                       steady_clock::now() + milliseconds(2000));
+  ASSERT_TRUE(living.ok()) << living.status();
+  grant_.area->lease_until_ns = BootNow() + 60'000'000'000;
+  hang_up_ = true;
+  const auto lost = Connect();
+  EXPECT_TRUE(Eventually([&] { return !lost->Alive().ok(); }));
+  EXPECT_TRUE(lost->LeaseHolds(0)) << "its daemon still protects them";
+  hang_up_ = false;
+  over_ = true;
+  const auto other = Connect();  // another client of this process
+  EXPECT_FALSE(lost->LeaseHolds(0)) << "a daemon that counts by process does so no more";
+  EXPECT_TRUE(other->LeaseHolds(0));
+  EXPECT_TRUE((*living)->LeaseHolds(0));
 }
 
 TEST_F(ConnectionTest, AControlAreaOfAnotherEpochIsRefused) {

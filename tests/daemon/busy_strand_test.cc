@@ -1,0 +1,213 @@
+// The daemon's services in this process, on a strand that a test keeps busy: what is given back
+// meanwhile is not lost, whether its caller waits or not. And what can be counted in here only.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <sstream>
+
+#include "base/executor.h"
+#include "client/client.h"
+#include "daemon/grpc_server.h"
+#include "daemon/session_server.h"
+#include "tests/client/blocks.h"
+#include "tests/daemon/daemon_process.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::DaemonPlace;
+using testing::Eventually;
+using ::testing::HasSubstr;
+using testing::OpenTestSpace;
+using testing::RawClient;
+using testing::StatsOf;
+
+constexpr uint64_t kBlockBytes = 64 * 1024;
+constexpr uint32_t kLeasesASession = 63;
+
+class BusyStrandTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto claim = ClaimSocketPath(place_.socket);
+    ASSERT_TRUE(claim.ok()) << claim.status();
+    std::filesystem::create_directories(place_.data_dir);
+    Tenant::Options options{.name = "default"};
+    options.stack.arena_path = place_.arena_dir + "/default.arena";
+    options.stack.data_dir = place_.data_dir;
+    options.stack.warm_capacity_bytes = 16 << 20;
+    auto tenant = Tenant::Open(std::move(options), strands_, disk_, TierStack::Open);
+    ASSERT_TRUE(tenant.ok()) << tenant.status();
+    tenant_ = *std::move(tenant);
+    const std::string grpc_socket = place_.socket + ".grpc",
+                      admin_socket = place_.socket + ".admin";
+    auto grpc = GrpcServer::Start({.socket = grpc_socket, .admin_socket = admin_socket}, registry_,
+                                  *tenant_, workers_, metrics_);
+    ASSERT_TRUE(grpc.ok()) << grpc.status();
+    grpc_ = *std::move(grpc);
+    SessionServerOptions sessions{.epoch = tenant_->epoch(),
+                                  .arena_fd = tenant_->arena_fd(),
+                                  .arena_bytes = tenant_->arena_bytes(),
+                                  .grpc_socket = grpc_socket,
+                                  .admin_socket = admin_socket};
+    auto server = SessionServer::Start(sessions, *std::move(claim), *tenant_, registry_);
+    ASSERT_TRUE(server.ok()) << server.status();
+    sessions_ = *std::move(server);
+  }
+  void TearDown() override {
+    GoOn();
+    sessions_->Stop("the test is over", false);
+    grpc_->BeginStop();
+    std::promise<absl::Status> down;
+    tenant_->Shutdown(false, [&](absl::Status status) { down.set_value(std::move(status)); });
+    EXPECT_TRUE(down.get_future().get().ok());
+    workers_.Stop();
+    EXPECT_TRUE(tenant_->Close(milliseconds(10'000)));
+    grpc_.reset();
+  }
+
+  /// From now on the strand does nothing, until GoOn().
+  void KeepBusy() {
+    go_on_.emplace();
+    std::promise<void> busy;
+    tenant_->PostCompletion([&busy, go_on = go_on_->get_future().share()](TenantView&) {
+      busy.set_value();
+      go_on.wait();
+    });
+    busy.get_future().wait();
+  }
+  /// Nor is more work taken.
+  void FillQueue() {
+    while (tenant_->Post([](TenantView&) {})) continue;
+  }
+  void GoOn() {
+    if (go_on_) go_on_->set_value();
+    go_on_.reset();
+  }
+  double Metric(const std::string& series) {
+    std::istringstream lines(metrics_.registry().Expose());
+    for (std::string line; std::getline(lines, line);) {
+      if (line.rfind(series + " ", 0) == 0) return std::stod(line.substr(series.size() + 1));
+    }
+    return -1;
+  }
+  std::unique_ptr<Client> Connect() {
+    auto client = Client::Connect({.socket_path = place_.socket});
+    EXPECT_TRUE(client.ok()) << client.status();
+    return *std::move(client);
+  }
+  /// As many leases as a session may hold.
+  std::vector<Lease> AllLeases(const Space& space) {
+    std::vector<Lease> leases;
+    for (uint32_t i = 0; i < kLeasesASession; ++i) {
+      auto lease = space.Match(Prompt(1, 1));
+      EXPECT_TRUE(lease.ok()) << lease.status();
+      if (lease.ok()) leases.push_back(*std::move(lease));
+    }
+    return leases;
+  }
+
+  DaemonPlace place_;
+  DaemonMetrics metrics_{"test"};
+  SessionRegistry registry_;
+  Executor strands_{{.name = "tc-strand", .queue_limit = 64}};
+  Executor disk_{{.name = "tc-disk"}};
+  Executor workers_{{.name = "tc-worker"}};
+  std::unique_ptr<Tenant> tenant_;
+  std::unique_ptr<GrpcServer> grpc_;
+  std::unique_ptr<SessionServer> sessions_;
+  std::optional<std::promise<void>> go_on_;
+};
+
+TEST_F(BusyStrandTest, ReleasesThatNobodyWaitsForAnyMoreAreDone) {
+  const auto client = Connect();
+  const Space space = *client->OpenSpace(TestSpace());
+  std::vector<Lease> leases = AllLeases(space);
+  KeepBusy();
+  leases.clear();
+  std::this_thread::sleep_for(milliseconds(1500));  // longer than the client waits for an answer
+  GoOn();
+  const RawClient other(place_);
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).leases() == 0; }));
+  EXPECT_TRUE(space.Match(Prompt(1, 1)).ok());
+}
+
+TEST_F(BusyStrandTest, ReleasesAndAbortsThatWereRefusedAreSentAgain) {
+  const auto client = Connect();
+  const Space space = *client->OpenSpace(TestSpace());
+  std::vector<Lease> leases = AllLeases(space);
+  std::vector<Reservation> slots = *space.Reserve(8);
+  ASSERT_EQ(slots.size(), 8u);
+  KeepBusy();
+  FillQueue();
+  leases.clear();
+  slots.clear();
+  std::this_thread::sleep_for(milliseconds(300));
+  GoOn();
+  EXPECT_TRUE(space.Match(Prompt(1, 1)).ok()) << "a match gives back first what is in its way";
+  const RawClient other(place_);
+  EXPECT_TRUE(Eventually(
+      [&] { return StatsOf(other).leases() == 0 && StatsOf(other).reservations() == 0; }));
+}
+
+/// A space's tokens are those of its places; every block of a hit counts for all that it spans.
+TEST_F(BusyStrandTest, AWholeHitCountsAsManyTokensAsWereAskedFor) {
+  const auto client = Connect();
+  SpaceSpec by_tokens = TestSpace();
+  by_tokens.block_tokens = 64;
+  SpaceSpec by_keys = TestSpace(kBlockBytes, "opaque");
+  by_keys.block_tokens = 32;
+  by_keys.opaque_names = true;
+  by_keys.key_bytes = 4;
+  const std::vector<int32_t> tokens = Prompt(1, 8);
+  const std::vector<std::string> keys = {"aaaa", "bbbb", "cccc", "dddd"};
+  double asked = 0;
+  for (const auto& [spec, names] :
+       {std::pair(by_tokens, NamesView(tokens)), std::pair(by_keys, NamesView(keys))}) {
+    const Space space = *client->OpenSpace(spec);
+    auto slots = space.Reserve(2);
+    ASSERT_TRUE(slots.ok()) << slots.status();
+    ASSERT_EQ(slots->size(), 2u);
+    auto lease = space.Match({});
+    ASSERT_TRUE(lease.ok()) << lease.status();
+    const absl::Status put = lease->Commit(names, *std::move(slots));
+    ASSERT_TRUE(put.ok()) << put;
+    EXPECT_EQ(space.Match(names)->depth(), names.places());
+    asked += names.places() * 16;
+    EXPECT_EQ(Metric("thermocline_lookup_requested_tokens_total"), asked);
+    EXPECT_EQ(Metric("thermocline_lookup_hit_tokens_total{tier=\"warm\"}"), asked);
+  }
+}
+
+TEST_F(BusyStrandTest, ACommitWhoseCallerHasGoneGivesItsSlotsBack) {
+  const RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, testing::TestSpace(kBlockBytes));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(4);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  v1::CommitRequest commit;
+  commit.set_lease(testing::MatchTokens(client, space, 4, 1).lease());
+  commit.mutable_names()->set_tokens(testing::TokensOf(4, 1));
+  for (int i = 0; i < 4; ++i) {
+    commit.add_items()->set_offset(slots.offsets(i));
+    commit.mutable_items(i)->set_depth(static_cast<uint32_t>(i));
+  }
+  ASSERT_EQ(StatsOf(client).reservations(), 4u);
+  KeepBusy();
+  grpc::ClientContext context;
+  client.Prepare(context);
+  context.set_deadline(std::chrono::system_clock::now() + milliseconds(300));
+  v1::CommitResponse committed;
+  EXPECT_EQ(client.data->Commit(&context, commit, &committed).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  std::this_thread::sleep_for(milliseconds(100));
+  GoOn();
+  EXPECT_TRUE(Eventually([&] { return StatsOf(client).reservations() == 0; }));
+  EXPECT_EQ(StatsOf(client).places(), 0u) << "nor was anything published";
+}
+
+}  // namespace
+}  // namespace thermocline
