@@ -4,12 +4,22 @@
 #include <string>
 #include <string_view>
 
+#include "base/status.h"
+
 namespace thermocline {
 
 /// /run/thermocline/thermocline.sock where this user may create it; else
-/// $XDG_RUNTIME_DIR/thermocline/thermocline.sock; else /tmp/thermocline-UID/thermocline.sock.
+/// $XDG_RUNTIME_DIR/thermocline/thermocline.sock; else thermocline.sock in FallbackDirectory().
 /// Thread: any (reads the environment).
 std::string DefaultSocketPath();
+
+/// /tmp/thermocline-UID. Anybody may make it first: MakeOwnDirectory before anything in it is used.
+std::string FallbackDirectory();
+
+/// Makes `directory` (0700). One that is there must be this user's (or root's) and writable by
+/// nobody else, or what lies in it may be somebody else's trap.
+/// Errors: FailedPrecondition when it is not so; of mkdir.
+absl::Status MakeOwnDirectory(const std::string& directory);
 
 /// What clients use: $THERMOCLINE_SOCKET, else DefaultSocketPath().
 std::string ClientSocketPath();

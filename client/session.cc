@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -13,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/socket_path.h"
 #include "proto/shm_layout.h"
 
 namespace thermocline {
@@ -166,6 +168,15 @@ std::vector<std::byte> Frame(FrameKind kind, const google::protobuf::MessageLite
 
 }  // namespace
 
+absl::Status TrustDaemon(uid_t daemon_uid, uid_t our_uid, bool named, const std::string& path) {
+  if (daemon_uid == our_uid || daemon_uid == 0 || (our_uid == 0 && named)) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      "whoever listens at " + path + " runs as uid " + std::to_string(daemon_uid) +
+      ", not as uid " + std::to_string(our_uid) +
+      " or root, and would be told this process's prompts; start a daemon "
+      "of your own at another --socket");
+}
+
 absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std::byte> payload,
                                         bool admin) {
   const int bytes = static_cast<int>(payload.size());
@@ -209,6 +220,12 @@ absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline
   const std::string& path = request.socket_path;
   SessionGrant grant;
   TC_ASSIGN_OR_RETURN(grant.socket, ConnectTo(path, deadline));
+  ucred daemon{};
+  socklen_t daemon_bytes = sizeof daemon;
+  if (::getsockopt(grant.socket.get(), SOL_SOCKET, SO_PEERCRED, &daemon, &daemon_bytes) != 0) {
+    return ErrnoStatus(errno, "ask who listens at " + path);
+  }
+  TC_RETURN_IF_ERROR(TrustDaemon(daemon.uid, ::geteuid(), path != DefaultSocketPath(), path));
   if (request.before_hello) request.before_hello();
   v1::Hello hello;
   hello.set_protocol_version(kProtocolVersion);

@@ -1,6 +1,8 @@
 // The client's side of the session socket: connect, say hello, take the welcome with its two
 // descriptors. Blocking calls with poll deadlines; what the daemon says is checked before use.
 #pragma once
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -36,9 +38,15 @@ struct SessionGrant {
 };
 
 /// Errors: Unavailable when nobody listens (says how to start the daemon) or the daemon hung up;
-///         DeadlineExceeded; the daemon's own words when it refused; Internal for a welcome that
-///         cannot be used; InvalidArgument for a path that no socket can have.
+///         PermissionDenied when another user's process listens; DeadlineExceeded; the daemon's own
+///         words when it refused; Internal for a welcome that cannot be used; InvalidArgument for a
+///         path that no socket can have.
 absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline deadline);
+
+/// Whether this process may tell its prompts to whoever listens: a daemon of its own user or of
+/// root. Root may talk to whom it `named`, and not found at the default path.
+/// Errors: PermissionDenied.
+absl::Status TrustDaemon(uid_t daemon_uid, uid_t our_uid, bool named, const std::string& path);
 
 /// The daemon's answer to Hello, without its descriptors.
 /// Errors: what a Refused frame says; Internal for anything but a usable Welcome.

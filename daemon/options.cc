@@ -121,7 +121,7 @@ std::string DefaultDataDirectory() {
   if (state != nullptr && state[0] == '/') return std::string(state) + "/thermocline";
   const char* home = std::getenv("HOME");
   if (home != nullptr && home[0] == '/') return std::string(home) + "/.local/state/thermocline";
-  return "/tmp/thermocline-" + std::to_string(::geteuid()) + "/data";
+  return FallbackDirectory() + "/data";
 }
 
 LogLevel LevelOf(const std::string& name) {

@@ -193,6 +193,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
                                                       const Tenant::Opener& open_stack) {
   LogEvent(LogLevel::kInfo, "starting",
            {{"version", Version()}, {"pid", ::getpid()}, {"socket", options.socket}});
+  for (const std::string& path : {options.socket, options.data_dir}) {
+    const std::string shared = FallbackDirectory();
+    if (path.rfind(shared + "/", 0) == 0) TC_RETURN_IF_ERROR(MakeOwnDirectory(shared));
+  }
   // First what another daemon may hold: a refusal must not have touched anything.
   TC_ASSIGN_OR_RETURN(SocketClaim claim, ClaimSocketPath(options.socket));
   std::unique_ptr<Server> server(new Server(std::make_unique<Impl>(options)));

@@ -200,5 +200,18 @@ TEST(SessionTest, AnAdminNeedsAnAdminSocket) {
             absl::StatusCode::kInternal);
 }
 
+TEST(TrustDaemonTest, OnlyOnesOwnDaemonOrRootsIsTold) {
+  const std::string path = "/tmp/thermocline-1000/thermocline.sock";
+  for (const bool named : {false, true}) {
+    EXPECT_TRUE(TrustDaemon(1000, 1000, named, path).ok());
+    EXPECT_TRUE(TrustDaemon(0, 1000, named, path).ok());
+    const absl::Status foreign = TrustDaemon(1001, 1000, named, path);
+    EXPECT_EQ(foreign.code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_THAT(std::string(foreign.message()), HasSubstr("uid 1001"));
+  }
+  EXPECT_TRUE(TrustDaemon(1001, 0, true, path).ok()) << "whom root names, it means";
+  EXPECT_FALSE(TrustDaemon(1001, 0, false, path).ok());
+}
+
 }  // namespace
 }  // namespace thermocline

@@ -4,11 +4,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <functional>
 
+#include "base/socket_path.h"
 #include "daemon/options.h"
+#include "daemon/session_hello.h"
 #include "daemon/session_registry.h"
 
 namespace thermocline {
@@ -147,6 +152,29 @@ TEST(DaemonOptionsTest, DefaultsResolve) {
   EXPECT_EQ(options->http, "127.0.0.1:9469") << "loopback alone";
   EXPECT_EQ(options->grpc_listen, "off");
   EXPECT_FALSE(options->drain);
+}
+
+TEST(AdmitPeerTest, ServesItsOwnUserAndRootAndMakesNobodyElseAdmin) {
+  v1::Hello user, admin;
+  admin.set_admin(true);
+  EXPECT_TRUE(AdmitPeer(user, 1000, 1000).ok());
+  EXPECT_TRUE(AdmitPeer(admin, 1000, 1000).ok());
+  EXPECT_TRUE(AdmitPeer(user, 0, 1000).ok());
+  EXPECT_THAT(Text(AdmitPeer(admin, 0, 1000)), HasSubstr("admin role"));
+  EXPECT_THAT(Text(AdmitPeer(user, 1001, 1000)), HasSubstr("not uid 1001"));
+  EXPECT_EQ(AdmitPeer(user, 1001, 0).code(), absl::StatusCode::kPermissionDenied);
+}
+
+TEST(OwnDirectoryTest, IsMadeOrMustBeOursAlone) {
+  char name[] = "/tmp/tc-own-XXXXXX";
+  const std::string root = ::mkdtemp(name);
+  EXPECT_TRUE(MakeOwnDirectory(root + "/new").ok());
+  EXPECT_TRUE(MakeOwnDirectory(root + "/new").ok());
+  ASSERT_EQ(::chmod((root + "/new").c_str(), 0777), 0);
+  EXPECT_THAT(Text(MakeOwnDirectory(root + "/new")), HasSubstr("pose as the daemon"));
+  ASSERT_EQ(::symlink(root.c_str(), (root + "/link").c_str()), 0);
+  EXPECT_THAT(Text(MakeOwnDirectory(root + "/link")), HasSubstr("pose as the daemon"));
+  std::filesystem::remove_all(root);
 }
 
 TEST(SessionRegistryTest, FindsByTokenAndForgets) {
