@@ -14,8 +14,8 @@ void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
   options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
   options.disk = [&disk](Task task) { disk.PostCompletion(std::move(task)); };
   options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
-    // Refused only when the daemon stops: there are fewer waiters than timers.
-    if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kDebug, "timer_dropped");
+    // Refused when the daemon stops, or when thousands wait: then a deadline passes unnoticed.
+    if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kWarning, "timer_dropped");
   };
 }
 
@@ -90,7 +90,7 @@ void Tenant::ScheduleTick() {
         view->stack->Tick();
         Next(strand, view, on);
       });
-      if (!posted) LogEvent(LogLevel::kDebug, "tick_stopped");
+      if (!posted && *on) LogEvent(LogLevel::kError, "tick_stopped");
     }
   };
   Ticker::Next(strand_, view_, ticking_);
