@@ -2,7 +2,12 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <system_error>
 
 #include "base/file_util.h"
 #include "base/log.h"
@@ -41,6 +46,17 @@ Json SpecToJson(const SpaceSpec& spec) {
           {"tenant", spec.tenant}};
 }
 
+/// The library would cut a number that does not fit, or worse.
+template <class Number>
+void TakeNumber(const Json& json, const char* key, Number& out) {
+  const Json& value = json.at(key);
+  if (!value.is_number_unsigned() ||
+      value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<Number>::max())) {
+    throw std::out_of_range(std::string(key) + " is no whole number in its range");
+  }
+  out = value.get<Number>();
+}
+
 Sha256 Sha256Of(const Json& hex) {
   const auto bytes = Sha256FromHex(hex.get<std::string>());
   return bytes.ok() ? *bytes : Sha256{};
@@ -51,16 +67,16 @@ SpaceSpec SpecFromJson(const Json& json) {
   spec.model = json.at("model");
   spec.weights_sha256 = Sha256Of(json.at("weights_sha256"));
   spec.kv_dtype = json.at("kv_dtype");
-  spec.layers = json.at("layers");
-  spec.kv_heads = json.at("kv_heads");
-  spec.head_dim = json.at("head_dim");
-  spec.block_tokens = json.at("block_tokens");
+  TakeNumber(json, "layers", spec.layers);
+  TakeNumber(json, "kv_heads", spec.kv_heads);
+  TakeNumber(json, "head_dim", spec.head_dim);
+  TakeNumber(json, "block_tokens", spec.block_tokens);
   for (const Json& entry : json.at("parts")) {
     PartSpec part;
     part.name = entry.at("name");
-    part.rank = entry.at("rank");
-    part.block_bytes = entry.at("block_bytes");
-    part.window_tokens = entry.at("window_tokens");
+    TakeNumber(entry, "rank", part.rank);
+    TakeNumber(entry, "block_bytes", part.block_bytes);
+    TakeNumber(entry, "window_tokens", part.window_tokens);
     spec.parts.push_back(std::move(part));
   }
   spec.layout = json.at("layout");
@@ -68,27 +84,28 @@ SpaceSpec SpecFromJson(const Json& json) {
   spec.lora = json.at("lora");
   spec.salt = json.at("salt");
   spec.opaque_names = json.at("opaque_names");
-  spec.key_bytes = json.at("key_bytes");
+  TakeNumber(json, "key_bytes", spec.key_bytes);
   spec.tenant = json.at("tenant");
   return spec;
 }
 
 StackState StateFromJson(const Json& json) {
   StackState state;
-  state.epoch = json.at("epoch");
+  TakeNumber(json, "epoch", state.epoch);
   for (const Json& entry : json.at("spaces")) {
     SpaceSpec spec = SpecFromJson(entry);
     if (spec.Validate().ok()) state.spaces.push_back(std::move(spec));
   }
   for (const Json& entry : json.at("pins")) {
     StackState::Pin pin;
-    pin.pin = entry.at("pin");
-    pin.place_id = entry.at("place_id");
+    TakeNumber(entry, "pin", pin.pin);
+    TakeNumber(entry, "place_id", pin.place_id);
     pin.space.bytes = Sha256Of(entry.at("space"));
-    pin.depth = entry.at("depth");
-    pin.expires_unix_ms = entry.at("expires_unix_ms");
-    pin.tier = entry.at("tier").get<int>() == static_cast<int>(TierKind::kWarm) ? TierKind::kWarm
-                                                                                : TierKind::kNone;
+    TakeNumber(entry, "depth", pin.depth);
+    TakeNumber(entry, "expires_unix_ms", pin.expires_unix_ms);
+    uint32_t tier = 0;
+    TakeNumber(entry, "tier", tier);
+    pin.tier = tier == static_cast<uint32_t>(TierKind::kWarm) ? TierKind::kWarm : TierKind::kNone;
     if (pin.pin != 0 && pin.place_id != 0) state.pins.push_back(pin);
   }
   return state;
@@ -121,16 +138,22 @@ absl::StatusOr<StackState> ParseState(const std::string& text) {
       return absl::DataLossError("state file: its form is not " + std::string(kStateFormat));
     }
     return StateFromJson(json);
-  } catch (const Json::exception& error) {
+  } catch (const std::exception& error) {  // the library's, and TakeNumber's
     return absl::DataLossError("state file: " + std::string(error.what()));
   }
 }
 
 absl::StatusOr<StackState> ReadStateFile(const std::string& path) {
-  const auto text = ReadFile(path, kMaxStateBytes);
-  if (absl::IsNotFound(text.status())) return StackState{};
-  TC_RETURN_IF_ERROR(text.status());
-  auto state = ParseState(*text);
+  std::error_code unknown;
+  const bool too_large = std::filesystem::file_size(path, unknown) > kMaxStateBytes && !unknown;
+  auto state = absl::StatusOr<StackState>(
+      absl::DataLossError("state file: it has more than " + FormatBytes(kMaxStateBytes)));
+  if (!too_large) {
+    const auto text = ReadFile(path, kMaxStateBytes);
+    if (absl::IsNotFound(text.status())) return StackState{};
+    TC_RETURN_IF_ERROR(text.status());
+    state = ParseState(*text);
+  }
   if (state.ok()) return state;
   const std::string aside = path + ".damaged";
   if (std::rename(path.c_str(), aside.c_str()) != 0) return ErrnoStatus(errno, "rename " + path);
