@@ -214,13 +214,18 @@ uint64_t Arena::BytesOfChunk(uint32_t chunk) const {
   return std::min(chunk_bytes(), capacity_bytes() - chunk * chunk_bytes());
 }
 
-absl::Status Arena::PopulateChunk(uint32_t chunk) {
-  const uint64_t bytes = BytesOfChunk(chunk);
-  if (fallocate(fd_.get(), 0, static_cast<off_t>(ChunkOffset(chunk)), static_cast<off_t>(bytes)) !=
-      0) {
-    return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,
-                       "the file system is full: free some of it, or lower the capacity");
+absl::Status Arena::AllocateChunk(uint32_t chunk) {
+  const auto bytes = static_cast<off_t>(BytesOfChunk(chunk));
+  if (fallocate(fd_.get(), 0, static_cast<off_t>(ChunkOffset(chunk)), bytes) == 0) {
+    return absl::OkStatus();
   }
+  return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,
+                     "the file system is full: free some of it, or lower the capacity");
+}
+
+absl::Status Arena::PopulateChunk(uint32_t chunk) {
+  TC_RETURN_IF_ERROR(AllocateChunk(chunk));
+  const uint64_t bytes = BytesOfChunk(chunk);
   if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
     return absl::OkStatus();
   }

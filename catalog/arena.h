@@ -67,7 +67,10 @@ class Arena {
   Arena& operator=(Arena&&) = delete;
   ~Arena();
 
-  /// Makes a chunk safe to touch.
+  /// Makes a chunk safe to touch: allocates what is not there.
+  /// Errors: ResourceExhausted when the file system is full.
+  absl::Status AllocateChunk(uint32_t chunk);
+  /// The same, and touches it all, so that whoever writes there first does not pay for it.
   /// Errors: ResourceExhausted when file system or memory limits refuse.
   /// Cost:   zeroes what was not there: 64 MiB take 20 to 60 ms.
   absl::Status PopulateChunk(uint32_t chunk);

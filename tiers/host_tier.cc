@@ -59,8 +59,9 @@ absl::Status HostTier::Adopt() {
   headers_.Visit(
       [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) status = slabs_.RestoreChunk(chunk, slot_bytes);
-        // A chunk that was never wholly touched, or lost pages, must not raise SIGBUS later.
-        if (status.ok()) status = arena_.PopulateChunk(chunk);
+        // A chunk that lost pages must not raise SIGBUS later. Touching those that are there would
+        // cost a restart most of its time.
+        if (status.ok()) status = arena_.AllocateChunk(chunk);
       },
       [&](uint32_t page, const SlotRecord& record) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) AdoptSlot(page, record);

@@ -211,11 +211,19 @@ class StackCore final : public TierStack {
             std::unique_ptr<Policy> cold_policy);
 
   // ---- stack_open.cc
+  struct FoundCopy {             // of a part, in one of the tiers
+    uint64_t payload_bytes = 0;  // 0: none
+    uint64_t checksum = 0;
+    uint64_t sequence = 0;
+    uint64_t offset = 0;  // of a warm one
+  };
+  struct FoundPart {
+    FoundCopy warm;
+    FoundCopy cold;
+  };
   struct Found {  // a place as the records tell it
     BlockRecord record;
-    std::array<uint64_t, kMaxParts> warm_offset{};
-    std::array<BlockHeader, kMaxParts> warm{};
-    std::array<BlockHeader, kMaxParts> cold{};  // id 0: none
+    std::vector<FoundPart> parts;  // up to the last that there is
   };
   absl::Status Recover(const StackState& state);
   absl::Status CollectRecords(std::unordered_map<uint64_t, Found>& found);

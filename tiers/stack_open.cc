@@ -90,12 +90,11 @@ absl::Status StackCore::Recover(const StackState& state) {
   last_id_ = epoch() << kEpochShift;
   std::unordered_map<uint64_t, Found> found;
   TC_RETURN_IF_ERROR(CollectRecords(found));
+  std::set<Fingerprint> used;
+  for (const auto& [id, entry] : found) used.insert(entry.record.space);
   for (const SpaceSpec& spec : state.spaces) {
     const Fingerprint fingerprint = FingerprintOf(spec);
-    const bool used = std::any_of(found.begin(), found.end(), [&](const auto& entry) {
-      return entry.second.record.space == fingerprint;
-    });
-    if (!used || space_numbers_.contains(fingerprint)) continue;
+    if (!used.contains(fingerprint) || space_numbers_.contains(fingerprint)) continue;
     TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
     AddSpace(spec, root);
   }
@@ -125,31 +124,33 @@ absl::Status StackCore::Recover(const StackState& state) {
 }
 
 absl::Status StackCore::CollectRecords(std::unordered_map<uint64_t, Found>& found) {
-  const auto collect = [&](const BlockRecord& record) -> Found* {
+  const auto collect = [&](const BlockRecord& record) -> FoundPart* {
     last_sequence_ = std::max(last_sequence_, record.sequence);
     const auto [at, fresh] = found.try_emplace(record.id);
     Found& entry = at->second;
     if (fresh) entry.record = record;
-    return SamePlace(entry.record, record) ? &entry : nullptr;
+    if (!SamePlace(entry.record, record)) return nullptr;
+    if (entry.parts.size() <= record.part) entry.parts.resize(record.part + 1u);
+    return &entry.parts[record.part];
+  };
+  const auto copy_of = [](const BlockRecord& record, uint64_t offset) {
+    return FoundCopy{record.payload_bytes, record.payload_checksum, record.sequence, offset};
   };
   std::vector<uint64_t> misfits;
   host_->ForEachSlot([&](uint64_t offset, const BlockRecord& record) {
-    Found* entry = collect(record);
-    if (entry == nullptr) {
+    if (FoundPart* part = collect(record)) {
+      part->warm = copy_of(record, offset);
+    } else {
       misfits.push_back(offset);
-      return;
     }
-    entry->warm[record.part] = record;
-    entry->warm_offset[record.part] = offset;
   });
   for (uint64_t offset : misfits) ForgetSlot(offset);
   if (cold_ == nullptr) return absl::OkStatus();
   return cold_->ForEach([&](const BlockRecord& record) {
-    Found* entry = collect(record);
-    if (entry == nullptr) {
-      erasures_.push_back({record.id, record.part});
+    if (FoundPart* part = collect(record)) {
+      part->cold = copy_of(record, 0);
     } else {
-      entry->cold[record.part] = record;
+      erasures_.push_back({record.id, record.part});
     }
     return true;
   });
@@ -161,27 +162,26 @@ bool StackCore::RestorePlace(const Found& found) {
   const auto number = space_numbers_.find(record.space);
   if (number == space_numbers_.end()) return false;
   Space& space = spaces_.at(number->second);
-  for (uint32_t part = 0; part < kMaxParts; ++part) {
-    for (const BlockHeader* block : {&found.warm[part], &found.cold[part]}) {
-      if (block->id == 0) continue;
-      if (part >= space.part_count()) return false;
-      if (block->payload_bytes != space.spec.parts[part].block_bytes) return false;
+  if (found.parts.size() > space.part_count()) return false;
+  for (uint32_t part = 0; part < found.parts.size(); ++part) {
+    for (const FoundCopy* copy : {&found.parts[part].warm, &found.parts[part].cold}) {
+      if (copy->payload_bytes == 0) continue;
+      if (copy->payload_bytes != space.spec.parts[part].block_bytes) return false;
     }
   }
   const auto place = RestorePath(space, record);
   if (!place) return false;
   PlaceState& state = places_.at(record.id);
-  for (uint32_t part = 0; part < space.part_count(); ++part) {
-    const BlockHeader& warm = found.warm[part];
-    const BlockHeader& cold = found.cold[part];
-    const bool is_warm = warm.id != 0;
-    const bool stale = is_warm && cold.id != 0 && cold.payload_checksum != warm.payload_checksum;
-    const bool is_cold = cold.id != 0 && !stale;
+  for (uint32_t part = 0; part < found.parts.size(); ++part) {
+    const auto& [warm, cold] = found.parts[part];
+    const bool is_warm = warm.payload_bytes != 0;
+    const bool stale = is_warm && cold.payload_bytes != 0 && cold.checksum != warm.checksum;
+    const bool is_cold = cold.payload_bytes != 0 && !stale;
     if (!is_warm && !is_cold) continue;
-    state.parts[part].checksum = (is_warm ? warm : cold).payload_checksum;
+    state.parts[part].checksum = (is_warm ? warm : cold).checksum;
     state.parts[part].sequence = (is_warm ? warm : cold).sequence;
     state.parts[part].adopted = is_warm;
-    const auto page = static_cast<uint32_t>(found.warm_offset[part] / kPageBytes);
+    const auto page = static_cast<uint32_t>(warm.offset / kPageBytes);
     ChangeWord(record.id, *place, part, Word().WithWarmSlot(page).WithColdCopy(is_cold));
     if (stale) QueueErasure(record.id, part);
   }
@@ -223,9 +223,10 @@ void StackCore::ForgetSlot(uint64_t offset) {
 }
 
 void StackCore::ForgetFound(const Found& found) {
-  for (uint32_t part = 0; part < kMaxParts; ++part) {
-    if (found.warm[part].id != 0) ForgetSlot(found.warm_offset[part]);
-    if (found.cold[part].id != 0) {
+  for (uint32_t part = 0; part < found.parts.size(); ++part) {
+    const auto& [warm, cold] = found.parts[part];
+    if (warm.payload_bytes != 0) ForgetSlot(warm.offset);
+    if (cold.payload_bytes != 0) {
       erasures_.push_back({found.record.id, static_cast<uint16_t>(part)});
     }
   }
