@@ -232,6 +232,37 @@ TEST_F(DiskTierTest, AFullDiskRefusesWritesKeepsReadingAndRecovers) {
   ::umount2(mount.c_str(), MNT_DETACH);
 }
 
+TEST_F(DiskTierTest, AFullDiskThatIsFreedTakesWritesAgainWithoutARestart) {
+  const std::string mount = directory_.path() + "/small";
+  std::filesystem::create_directory(mount);
+  if (::mount("tmpfs", mount.c_str(), "tmpfs", 0, "size=64m") != 0) {
+    GTEST_SKIP() << "a small file system cannot be mounted here";
+  }
+  {
+    auto opened = DiskTier::Open({.directory = mount, .capacity_bytes = GiB});
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    DiskTier& tier = **opened;
+    std::ofstream(mount + "/others") << std::string(48 * MiB, 'x');
+    uint64_t id = 1;
+    while (Put(tier, id).ok()) ASSERT_LT(++id, 10000u);
+    std::filesystem::remove(mount + "/others");
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!Put(tier, id).ok() && std::chrono::steady_clock::now() < patience) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+    ASSERT_TRUE(Put(tier, id + 1).ok()) << tier.State();
+    EXPECT_EQ(tier.State(), "ok");
+    EXPECT_TRUE(tier.Sync().ok()) << tier.Sync();
+    for (uint64_t each = 1; each <= id + 1; ++each) EXPECT_TRUE(Get(tier, each)) << each;
+  }
+  {
+    auto again = DiskTier::Open({.directory = mount, .capacity_bytes = GiB});
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_TRUE(Get(**again, 1));
+  }
+  ::umount2(mount.c_str(), MNT_DETACH);
+}
+
 TEST(FaultTierTest, EveryFaultHappensAndNoneWithoutARate) {
   ScratchDirectory directory;
   FaultTier tier(MakeDisk(directory.path(), 8192, 1000), {.lose = 0.5}, 3);
