@@ -15,8 +15,8 @@ constexpr int kItemBits = 24;
 constexpr uint64_t kItemMask = (uint64_t{1} << kItemBits) - 1;
 static_assert(ThreadPool::kMaxItems <= static_cast<int>(kItemMask));
 
-/// About what it costs to sleep and be woken. Decode of SmolLM2 on two cores, idle and beside a busy
-/// process: 5 us 156 and 99 tokens/s, 20 us 169 and 91, 50 us 171 and 89, 200 us 165 and 77.
+/// About what it costs to sleep and be woken. Decode of SmolLM2 on two cores, idle and beside a
+/// busy process: 5 us 156 and 99 tokens/s, 20 us 169 and 91, 50 us 171 and 89, 200 us 165 and 77.
 constexpr std::chrono::microseconds kSpin(20);
 
 int UsableCores() {
