@@ -16,9 +16,11 @@ constexpr size_t kReserveAtOnce = 64;
 // A prefill may wait for the daemon to demote something; it costs less than computing the same
 // blocks again next time.
 constexpr std::chrono::milliseconds kReserveWait{20};
-// Of every call, and what each block to load from disk or to sum adds: a daemon that needs longer
-// is no help, and whoever waits for the answer would notice.
-constexpr std::chrono::milliseconds kCallTimeout{500};
+// What a call may take: before a prefill, which is at stake and for which the daemon may have to
+// touch memory first; between two tokens, where whoever reads the answer would notice; and what
+// each block to load from disk or to sum adds.
+constexpr std::chrono::milliseconds kFirstTimeout{2000};
+constexpr std::chrono::milliseconds kCallTimeout{600};
 constexpr std::chrono::milliseconds kLoadTimeout{50};
 constexpr std::chrono::milliseconds kCommitTimeout{5};
 constexpr std::chrono::milliseconds kFirstBackoff{1'000};
@@ -50,10 +52,10 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
   uncached_blocks_ = losses_ = 0;
   if (!space_ || ids.empty()) return 0;
   if (silent_ && std::chrono::steady_clock::now() < retry_at_) return 0;
-  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), kCallTimeout);
+  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), kFirstTimeout);
   if (!Heard(lease.status()).ok()) return 0;
   lease_.emplace(*std::move(lease));
-  if (!lease_->Load({}, kCallTimeout + lease_->blocks().size() * kLoadTimeout).ok()) {
+  if (!lease_->Load({}, kFirstTimeout + lease_->blocks().size() * kLoadTimeout).ok()) {
     lease_.reset();
     return 0;
   }
@@ -71,7 +73,7 @@ absl::Status KvSequence::Extend(size_t tokens) {
   const size_t needed = BlocksOf(tokens);
   while (pointers_.size() < needed && lease_ && private_count_ == 0 && !silent_) {
     const auto count = static_cast<uint32_t>(std::min(needed - pointers_.size(), kReserveAtOnce));
-    auto slots = space_->Reserve(count, 0, kReserveWait, kCallTimeout);
+    auto slots = space_->Reserve(count, 0, kReserveWait, count > 1 ? kFirstTimeout : kCallTimeout);
     if (!Heard(slots.status()).ok()) break;  // full, silent or gone: private pages from here on
     for (Reservation& slot : *slots) {
       pointers_.push_back(slot.bytes().data());
