@@ -5,6 +5,7 @@
 #include "base/socket_path.h"
 #include "client/core.h"
 #include "client/wire.h"
+#include "hashing/name.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -93,6 +94,11 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(ClientOptions 
 
 absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView names,
                                              Timeout timeout) {
+  if (names.tokens().size() % kPlaceTokens != 0) {  // rounded down it would delete more
+    return absl::InvalidArgumentError("delete takes whole places of 16 token ids, and " +
+                                      std::to_string(names.tokens().size()) +
+                                      " ids are no multiple of 16");
+  }
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
   Connection::FlushAllReturns(client_->socket_path(), deadline);

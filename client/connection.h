@@ -45,6 +45,7 @@ class Connection {
   bool Forked() const;
   /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
   absl::Status Alive();
+
   /// To be read before a lease is asked for, and handed to LeaseHolds.
   uint64_t LeaseGeneration() const;
   /// Whether everything read before this call through leases of `generation` was theirs.

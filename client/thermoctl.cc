@@ -2,10 +2,12 @@
 // 1 refused or failed, 2 usage, 3 no daemon. With --json every verb prints one JSON object on
 // standard output, {"error": {"code", "message"}} when it failed.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "base/units.h"
 #include "base/version.h"
@@ -50,6 +52,11 @@ std::function<std::string(const std::string&)> Checked(Parse parse) {
   return [parse](const std::string& text) { return std::string(parse(text).status().message()); };
 }
 
+/// An empty variable of a script must not stand for whatever is there.
+std::function<std::string(const std::string&)> NotEmpty() {
+  return [](const std::string& text) { return std::string(text.empty() ? "it is empty" : ""); };
+}
+
 CLI::Option* AddDuration(CLI::App& app, const char* flag, std::string& value, const char* help) {
   return app.add_option(flag, value, help)
       ->capture_default_str()
@@ -58,9 +65,11 @@ CLI::Option* AddDuration(CLI::App& app, const char* flag, std::string& value, co
 
 void AddPath(CLI::App& verb, PathOptions& path) {
   auto* which = verb.add_option_group("path");
-  which->add_option("--name", path.name, "a file that was put under this name");
-  auto* space = which->add_option("--space", path.space,
-                                  "a space, by its fingerprint or the first digits of it");
+  which->add_option("--name", path.name, "a file that was put under this name")->check(NotEmpty());
+  auto* space = which
+                    ->add_option("--space", path.space,
+                                 "a space, by its fingerprint or the first digits of it")
+                    ->check(NotEmpty());
   which->require_option(1);
   auto* tokens = verb.add_option("--tokens", path.tokens, "token ids: 1,2,3");
   tokens->needs(space)->check(
@@ -86,7 +95,7 @@ void AddVerbs(CLI::App& app, Arguments& a, Verb& chosen) {
           a.path);
   auto* put = add(app, "put", "Put a file into the cache, cut into blocks",
                   [&] { return RunPut(a.connect, a.name, a.file); });
-  put->add_option("--name", a.name, "the name to find it by")->required();
+  put->add_option("--name", a.name, "the name to find it by")->required()->check(NotEmpty());
   put->add_option("file", a.file, "the file")->required();
   auto* get = add(app, "get", "Restore a file that was put, bit for bit", [&] {
     const absl::StatusOr<Json> got = RunGet(a.connect, a.name, a.file);
@@ -127,14 +136,16 @@ void AddVerbs(CLI::App& app, Arguments& a, Verb& chosen) {
   })->add_option("--count", a.refreshes, "end after so many refreshes");
 }
 
+void PrintError(absl::StatusCode code, const std::string& message) {
+  const Json error = {{"code", absl::StatusCodeToString(code)}, {"message", message}};
+  std::cout << Dump({{"error", error}}) << "\n";
+}
+
 int Report(const absl::StatusOr<Json>& result, bool json) {
   if (!result.ok()) {
     const absl::Status& status = result.status();
     const std::string message(status.message());
-    if (json) {
-      const Json error = {{"code", absl::StatusCodeToString(status.code())}, {"message", message}};
-      std::cout << Dump({{"error", error}}) << "\n";
-    }
+    if (json) PrintError(status.code(), message);
     std::cerr << "thermoctl: " << message << "\n";
     return ExitCodeOf(status);
   }
@@ -157,7 +168,12 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;
+    if (app.exit(error) == 0) return kDone;
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    if (std::find(words.begin(), words.end(), "--json") != words.end()) {
+      PrintError(absl::StatusCode::kInvalidArgument, error.what());
+    }
+    return kUsage;
   }
   arguments.connect.timeout =
       std::chrono::ceil<std::chrono::milliseconds>(*ParseDuration(arguments.timeout));

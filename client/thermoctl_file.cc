@@ -1,10 +1,13 @@
 #include "client/thermoctl_file.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <span>
 
 #include "base/file_util.h"
@@ -16,7 +19,7 @@ inline namespace client_v1 {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'T', 'C', 'F', 'I', 'L', 'E', '0', '1'};
-constexpr uint64_t kMaxFileBytes = 2 * GiB;
+constexpr uint64_t kMaxFileBytes = 2 * GiB - kFileBlockBytes;  // 32,768 places with the header
 constexpr uint32_t kPutBatch = 64;
 constexpr std::chrono::milliseconds kReserveWait{10'000};
 
@@ -163,6 +166,14 @@ absl::StatusOr<FileResult> GetFile(const Space& space, const std::string& name,
     if (std::fwrite(content.data(), 1, content.size(), stdout) != content.size() ||
         std::fflush(stdout) != 0) {
       return ErrnoStatus(errno, "write to standard output");
+    }
+    return result;
+  }
+  struct stat found;
+  if (::lstat(path.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) {  // a device, a pipe, a link
+    std::ofstream into(path, std::ios::binary);
+    if (!into.write(content.data(), static_cast<std::streamsize>(content.size())).flush()) {
+      return ErrnoStatus(errno, "write into " + path);
     }
     return result;
   }

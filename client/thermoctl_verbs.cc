@@ -25,14 +25,14 @@ absl::StatusOr<std::unique_ptr<Client>> Connect(const ConnectOptions& connect) {
 }
 
 absl::StatusOr<std::vector<int32_t>> TokensOf(const PathOptions& path) {
-  if (path.tokens_file.empty()) return ParseTokenIds(path.tokens, "--tokens");
+  if (!path.tokens_file) return ParseTokenIds(path.tokens.value_or(""), "--tokens");
   std::string text;
   if (path.tokens_file == "-") {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
   } else {
-    TC_ASSIGN_OR_RETURN(text, ReadFile(path.tokens_file, kMaxTokensFileBytes));
+    TC_ASSIGN_OR_RETURN(text, ReadFile(*path.tokens_file, kMaxTokensFileBytes));
   }
-  return ParseTokenIds(text, path.tokens_file);
+  return ParseTokenIds(text, *path.tokens_file);
 }
 
 /// The one space whose fingerprint begins so.
@@ -73,8 +73,13 @@ absl::StatusOr<Path> OpenPath(Client& client, const PathOptions& options) {
     return absl::InvalidArgumentError("the space " + options.space +
                                       " names its places by keys of an engine, not by tokens");
   }
-  // Found by its fingerprint, so the same specification opens the same space.
+  // The listing keeps a salt to itself, and without it this is another space.
   TC_ASSIGN_OR_RETURN(Space space, client.OpenSpace(info.spec));
+  if (!(space.fingerprint() == info.fingerprint)) {
+    return absl::FailedPreconditionError("the space " + options.space +
+                                         " has a salt, which only its engine knows: its paths can "
+                                         "be deleted here, and no more");
+  }
   return Path{std::move(space), std::move(tokens), {}};
 }
 
@@ -253,6 +258,11 @@ absl::StatusOr<Json> RunDelete(const ConnectOptions& connect, const PathOptions&
     keys = FileKeys(options.name, 1);
   } else {
     TC_ASSIGN_OR_RETURN(tokens, TokensOf(options));
+    if (tokens.empty() && (options.tokens || options.tokens_file)) {
+      return absl::InvalidArgumentError(
+          "no token ids were given; to delete the whole space leave --tokens and --tokens-file "
+          "out");
+    }
     TC_ASSIGN_OR_RETURN(const SpaceInfo info, FindSpace(*client, options.space));
     fingerprint = info.fingerprint;
   }

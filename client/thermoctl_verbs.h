@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,10 +20,10 @@ using Json = nlohmann::ordered_json;
 
 /// Which path a verb speaks of: of a file put by name, or of a space.
 struct PathOptions {
-  std::string name;         // of a file
-  std::string space;        // hexadecimal fingerprint, or the first digits of one
-  std::string tokens;       // "1,2,3"
-  std::string tokens_file;  // numbers in a file, "-": standard input
+  std::string name;                        // of a file
+  std::string space;                       // hexadecimal fingerprint, or the first digits of one
+  std::optional<std::string> tokens;       // "1,2,3"
+  std::optional<std::string> tokens_file;  // numbers in a file, "-": standard input
 };
 
 struct ConnectOptions {

@@ -1,6 +1,7 @@
 #include "daemon/admin_service.h"
 
 #include "base/log.h"
+#include "hashing/name.h"
 
 namespace thermocline {
 
@@ -11,10 +12,19 @@ grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* cont
   if (!space.ok()) return Refuse(services_, context, Operation::kDelete, space.status());
   absl::StatusOr<WireNames> names = NamesOf(request->names());
   if (!names.ok()) return Refuse(services_, context, Operation::kDelete, names.status());
+  if (request->names().tokens().size() % kNameBytes != 0) {  // rounded down it would delete more
+    return Refuse(services_, context, Operation::kDelete,
+                  absl::InvalidArgumentError("delete takes whole places of 16 token ids"));
+  }
   return AnswerOnStrand(
       services_, context, Operation::kDelete, true,
       [response, space = *space, names = *std::move(names)](TenantView& tenant,
                                                             ClientNumber) -> absl::Status {
+        for (const SpaceView& view : tenant.stack->Spaces()) {
+          if (!(view.fingerprint == space) || names.names.empty()) continue;
+          if (view.spec.key_bytes == names.key_bytes) continue;
+          return absl::InvalidArgumentError("the names have not the form of the space's");
+        }
         TC_ASSIGN_OR_RETURN(const uint64_t places, tenant.stack->Delete(space, names.names));
         response->set_places(places);
         LogEvent(LogLevel::kInfo, "deleted",

@@ -164,6 +164,7 @@ TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
   }
   std::string list;
   for (const int32_t token : tokens) list += std::to_string(token) + ",";
+  list.pop_back();
 
   const Json status = Run({"status"}).json();
   EXPECT_EQ(status["socket"], daemon_.socket());
@@ -203,6 +204,71 @@ TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
   EXPECT_EQ(Run({"delete", "--space", fingerprint}).json()["deleted_places"], 3);
   EXPECT_EQ(Run({"arena", "drop"}).json()["dropped_blocks"], 0);
   EXPECT_EQ(Run({"flush", "--tier", "cold"}).code, 0);
+}
+
+TEST_F(ThermoctlDaemonTest, DeleteDeletesNoMoreThanWasNamed) {
+  const auto client = daemon_.Connect();
+  const Space space = *client->OpenSpace(TestSpace());
+  const auto tokens = Prompt(1, 4);
+  {
+    auto lease = space.Match(tokens);
+    ASSERT_TRUE(Extend(space, *lease, tokens, 4).ok());
+  }
+  const std::string fingerprint = space.fingerprint().Hex();
+  std::ofstream(File("empty")).flush();
+  std::string twenty;
+  for (int i = 0; i < 20; ++i) twenty += (i > 0 ? "," : "") + std::to_string(tokens[i]);
+  for (const std::vector<std::string>& path : std::vector<std::vector<std::string>>{
+           {"--space", fingerprint, "--tokens", "1,2,3"},
+           {"--space", fingerprint, "--tokens", twenty},
+           {"--space", fingerprint, "--tokens", ""},
+           {"--space", fingerprint, "--tokens-file", File("empty")},
+           {"--space", fingerprint, "--tokens-file", "-"},
+           {"--space", ""},
+           {"--name", ""}}) {
+    std::vector<std::string> arguments = {"delete"};
+    arguments.insert(arguments.end(), path.begin(), path.end());
+    const Result result = Run(arguments);
+    EXPECT_EQ(result.code, 2) << ::testing::PrintToString(path);
+    EXPECT_EQ(result.json()["error"]["code"], "INVALID_ARGUMENT") << result.output;
+  }
+  EXPECT_NE(Run({"delete", "--space", fingerprint, "--tokens-file", ""}).code, 0);
+  EXPECT_EQ(Run({"status"}).json()["places"], 4);
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  EXPECT_EQ((*admin)->Delete(space.fingerprint(), std::vector<int32_t>{1, 2, 3}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ((*admin)->Delete(space.fingerprint(), std::vector<std::string>{"key"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(space.Match(tokens)->depth(), 4u);
+}
+
+TEST_F(ThermoctlDaemonTest, ASaltedSpaceIsNotTakenForAnotherOne) {
+  const auto client = daemon_.Connect();
+  SpaceSpec spec = TestSpace();
+  spec.salt = "secret";
+  const Space space = *client->OpenSpace(spec);
+  const auto tokens = Prompt(1, 1);
+  {
+    auto lease = space.Match(tokens);
+    ASSERT_TRUE(Extend(space, *lease, tokens, 1).ok());
+  }
+  const std::string digits = space.fingerprint().Hex();
+  for (const std::string verb : {"match", "pin", "prefetch"}) {
+    const Result refused = Run({verb, "--space", digits, "--tokens", "1"});
+    EXPECT_EQ(refused.code, 1) << verb;
+    EXPECT_THAT(refused.errors, HasSubstr("has a salt")) << verb;
+  }
+  EXPECT_EQ(Run({"delete", "--space", digits}).json()["deleted_places"], 1);
+}
+
+TEST_F(ThermoctlDaemonTest, GetWritesThroughALink) {
+  const std::string content = Write("a", 1000, 1);
+  EXPECT_EQ(Run({"put", "--name", "n", File("a")}).code, 0);
+  std::ofstream(File("target")) << std::string(5000, 'x');
+  std::filesystem::create_symlink(File("target"), File("link"));
+  EXPECT_EQ(Run({"get", "--name", "n", File("link")}).code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(File("link")));
+  EXPECT_EQ(ReadAll(File("target")), content);
 }
 
 TEST_F(ThermoctlDaemonTest, TextIsForPeople) {
