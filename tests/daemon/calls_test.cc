@@ -1,5 +1,6 @@
 // The calls of a real daemon: which of them whom it answers, what it hands out, what it refuses.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -184,6 +185,52 @@ TEST_F(CallsTest, RoleByCall) {
   v1::MatchResponse match;
   EXPECT_EQ(admin.Call(*data, &v1::Data::Stub::Match, v1::MatchRequest(), &match).error_code(),
             grpc::StatusCode::UNIMPLEMENTED);
+}
+
+/// The first answer of a method that has no stub here, to one message; its bytes.
+std::string FirstAnswer(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                        const std::string& request) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  grpc::CompletionQueue queue;
+  const auto done = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  call->StartCall(nullptr);
+  EXPECT_TRUE(done());
+  const grpc::Slice slice(request);
+  call->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+  EXPECT_TRUE(done());
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  EXPECT_TRUE(done());
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  EXPECT_TRUE(done());
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  std::vector<grpc::Slice> slices;
+  answer.Dump(&slices).ok();
+  std::string bytes;
+  for (const grpc::Slice& part : slices) {
+    bytes.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return bytes;
+}
+
+TEST_F(CallsTest, HealthAndReflectionAreThereWithoutASession) {
+  for (const auto& [socket, service] : {std::pair(".grpc", "thermocline.v1.Control"),
+                                        std::pair(".admin", "thermocline.v1.Admin")}) {
+    const auto channel = RawClient::Channel(place_.socket + socket);
+    EXPECT_EQ(FirstAnswer(channel, "/grpc.health.v1.Health/Check", ""), "\x08\x01") << "serving";
+    EXPECT_THAT(
+        FirstAnswer(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                    "\x3a\x01*"),  // list_services
+        HasSubstr(service));
+  }
 }
 
 TEST_F(CallsTest, TokenDiesWithItsSession) {
