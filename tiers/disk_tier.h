@@ -14,8 +14,10 @@
 //
 // A store of another form, or one that does not open for damage, is renamed to
 // <directory>/quarantine-<time> and an empty one begun: a cold tier is worth hits, never a start.
-// After a background error reads go on and writes are refused; State() tells. RocksDB stays behind
-// tiers/disk_*.
+// After a background error reads go on and writes are refused; State() tells. From a full disk
+// RocksDB recovers by itself some seconds after there is room for a write buffer (32 MiB); after
+// any other failed write of its log only opening it anew helps (DB::Resume does not), which is a
+// restart of the daemon. RocksDB stays behind tiers/disk_*.
 #pragma once
 #include <atomic>
 #include <memory>
