@@ -57,20 +57,7 @@ absl::Status CheckRoom(int fd, const ArenaOptions& options, uint64_t capacity_by
   return absl::ResourceExhaustedError(
       "arena " + options.path + ": its file system has room for " + FormatBytes(available) +
       " where " + FormatBytes(capacity_bytes) + " are asked for; lower " + options.capacity_option +
-      ", or enlarge it (mount -o remount,size=...)");
-}
-
-absl::StatusOr<UniqueFd> OpenFile(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return ErrnoStatus(errno, "open " + path, "is its directory there and writable?");
-  struct stat file;
-  if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path);
-  if (!S_ISREG(file.st_mode) || file.st_uid != geteuid() || (file.st_mode & 077) != 0) {
-    return absl::FailedPreconditionError("arena " + path +
-                                         ": exists and is not a file of this user with mode 0600; "
-                                         "move it away or give another directory");
-  }
-  return fd;
+      ", enlarge it (mount -o remount,size=...), or give another directory with --arena-dir");
 }
 
 absl::Status Lock(int fd, const std::string& path) {
@@ -89,9 +76,22 @@ uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
 
 }  // namespace
 
+absl::StatusOr<UniqueFd> OpenArenaFile(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return ErrnoStatus(errno, "open " + path, "is its directory there and writable?");
+  struct stat file;
+  if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path);
+  if (!S_ISREG(file.st_mode) || file.st_uid != geteuid() || (file.st_mode & 077) != 0) {
+    return absl::FailedPreconditionError("arena " + path +
+                                         ": exists and is not a file of this user with mode 0600; "
+                                         "move it away or give another directory");
+  }
+  return fd;
+}
+
 absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
   TC_RETURN_IF_ERROR(CheckOptions(options));
-  TC_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(options.path));
+  TC_ASSIGN_OR_RETURN(UniqueFd lock, OpenArenaFile(options.path));
   TC_RETURN_IF_ERROR(Lock(lock.get(), options.path));
   // The same file, whatever its path names by now.
   UniqueFd fd(open(("/proc/self/fd/" + std::to_string(lock.get())).c_str(), O_RDWR | O_CLOEXEC));
@@ -254,15 +254,30 @@ bool IsWritableTmpfs(const std::string& directory) {
          access(directory.c_str(), W_OK | X_OK) == 0;
 }
 
+bool HasRoomFor(const std::string& directory, uint64_t bytes) {
+  struct statfs system;
+  return statfs(directory.c_str(), &system) == 0 &&
+         uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize) > bytes;
+}
+
+bool IsThere(const std::string& path) {
+  struct stat found;
+  return lstat(path.c_str(), &found) == 0;
+}
+
 }  // namespace
 
-absl::StatusOr<std::string> ChooseArenaDirectory(const std::string& option,
-                                                 const std::string& run_directory,
-                                                 const std::string& shm_directory) {
-  if (!option.empty()) return option;
-  if (IsWritableTmpfs(run_directory)) return run_directory;
-  const std::string own = shm_directory + "-" + std::to_string(geteuid());
-  const std::string advice = "give another with the option arena.directory";
+absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places) {
+  if (!places.option.empty()) return places.option;
+  const std::string own = places.shm_directory + "-" + std::to_string(geteuid());
+  const auto holds_it = [&](const std::string& directory) {
+    return IsThere(directory + "/" + places.file);
+  };
+  if (IsWritableTmpfs(places.run_directory)) {
+    const bool fits = HasRoomFor(places.run_directory, places.capacity_bytes);
+    if (holds_it(places.run_directory) || (fits && !holds_it(own))) return places.run_directory;
+  }
+  const std::string advice = "give another with --arena-dir";
   if (mkdir(own.c_str(), 0700) != 0 && errno != EEXIST) {
     return ErrnoStatus(errno, "create " + own, advice);
   }

@@ -114,11 +114,22 @@ class Arena {
   bool created_ = false;
 };
 
-/// Where arenas lie: `option` where it is given, else `run_directory` if that is a writable tmpfs,
-/// else `shm_directory`-UID, created 0700 and refused when it is a link or somebody else's.
-absl::StatusOr<std::string> ChooseArenaDirectory(
-    const std::string& option, const std::string& run_directory = "/run/thermocline",
-    const std::string& shm_directory = "/dev/shm/thermocline");
+struct ArenaPlaces {
+  std::string option;           // as given; empty: choose
+  std::string file;             // the arena's name in its directory
+  uint64_t capacity_bytes = 0;  // for which there must be room
+  std::string run_directory = "/run/thermocline";
+  std::string shm_directory = "/dev/shm/thermocline";
+};
+
+/// Where an arena lies: `option` where it is given; where it lies already; else `run_directory` if
+/// that is a writable tmpfs with room for it (/run is small on most machines); else
+/// `shm_directory`-UID, created 0700 and refused when it is a link or somebody else's.
+absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places);
+
+/// Opens the file of an arena or of its slot headers for reading and writing, and creates it 0600.
+/// Errors: FailedPrecondition when it is a link, no file, somebody else's, or open to others.
+absl::StatusOr<UniqueFd> OpenArenaFile(const std::string& path);
 
 /// The file that holds an arena's slot headers.
 inline std::string MetadataPath(const std::string& arena_path) { return arena_path + ".meta"; }

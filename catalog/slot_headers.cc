@@ -31,8 +31,7 @@ uint64_t RegionBytes(uint64_t chunk_bytes) { return RecordsBytes(chunk_bytes) + 
 
 absl::StatusOr<SlotHeaders> SlotHeaders::Open(const Arena& arena) {
   const std::string path = MetadataPath(arena.path());
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return ErrnoStatus(errno, "open " + path, "is its directory writable?");
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenArenaFile(path));
   SlotHeaders headers(path, std::move(fd), arena);
   TC_RETURN_IF_ERROR(headers.Map(arena.header().uuid));
   return headers;

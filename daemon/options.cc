@@ -28,8 +28,8 @@ constexpr OptionDef kOptions[] = {
     {.key = "arena_dir",
      .type = OptionType::kString,
      .default_value = "",
-     .help = "Directory of the arena, on a tmpfs. Empty: /run/thermocline if that is a tmpfs, "
-             "else /dev/shm/thermocline-UID."},
+     .help = "Directory of the arena, on a tmpfs. Empty: /run/thermocline if that is a tmpfs with "
+             "room for warm_capacity, else /dev/shm/thermocline-UID."},
     {.key = "warm_capacity",
      .type = OptionType::kBytes,
      .default_value = "1GiB",

@@ -71,9 +71,13 @@ absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
   TC_ASSIGN_OR_RETURN(data_lock,
                       TakeLock(options.data_dir + "/LOCK", "data directory " + options.data_dir,
                                "stop that daemon or choose another --data-dir"));
-  TC_ASSIGN_OR_RETURN(const std::string arena_dir, ChooseArenaDirectory(options.arena_dir));
+  const std::string arena_file = std::string(kTenantName) + ".arena";
+  TC_ASSIGN_OR_RETURN(const std::string arena_dir,
+                      ChooseArenaDirectory({.option = options.arena_dir,
+                                            .file = arena_file,
+                                            .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
-  arena_path = arena_dir + "/" + kTenantName + ".arena";
+  arena_path = arena_dir + "/" + arena_file;
   Tenant::Options tenant_options{.name = kTenantName};
   tenant_options.stack.arena_path = arena_path;
   tenant_options.stack.data_dir = options.data_dir;

@@ -215,26 +215,48 @@ TEST_F(ArenaTest, CapacityMayChangeBetweenDaemons) {
 TEST_F(ArenaTest, DirectoryIsTheOptionOrATmpfsOrOurOwn) {
   const std::string run = directory_.path() + "/run";
   const std::string shm = directory_.path() + "/shm";
-  EXPECT_EQ(ChooseArenaDirectory("/given", run, shm).value(), "/given");
+  const auto choose = [&](const std::string& option) {
+    return ChooseArenaDirectory(
+        {.option = option, .file = "arena", .run_directory = run, .shm_directory = shm});
+  };
+  EXPECT_EQ(choose("/given").value(), "/given");
   const std::string own = shm + "-" + std::to_string(geteuid());
-  EXPECT_EQ(ChooseArenaDirectory("", run, shm).value(), own);
-  EXPECT_EQ(ChooseArenaDirectory("", run, shm).value(), own) << "there already";
+  EXPECT_EQ(choose("").value(), own);
+  EXPECT_EQ(choose("").value(), own) << "there already";
   struct stat found;
   ASSERT_EQ(stat(own.c_str(), &found), 0);
   EXPECT_EQ(found.st_mode & 0777, 0700u);
   ASSERT_EQ(chmod(own.c_str(), 0755), 0);
-  EXPECT_EQ(ChooseArenaDirectory("", run, shm).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  const absl::Status open_to_others = choose("").status();
+  EXPECT_EQ(open_to_others.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(open_to_others.message()), HasSubstr("--arena-dir"));
   ASSERT_EQ(rmdir(own.c_str()), 0);
   ASSERT_EQ(symlink("/tmp", own.c_str()), 0);
-  EXPECT_EQ(ChooseArenaDirectory("", run, shm).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(choose("").status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// /run is a tenth of the memory on most machines.
+TEST_F(ArenaTest, TheRunDirectoryIsTakenIfItHasRoomAndKeptWhereTheArenaIs) {
+  const std::string run = directory_.path() + "/run";
+  const std::string own = directory_.path() + "/shm-" + std::to_string(geteuid());
   ASSERT_EQ(mkdir(run.c_str(), 0700), 0);
   struct statfs system;
   ASSERT_EQ(statfs(run.c_str(), &system), 0);
-  if (system.f_type == TMPFS_MAGIC) {
-    EXPECT_EQ(ChooseArenaDirectory("", run, shm).value(), run);
-  }
+  if (system.f_type != TMPFS_MAGIC) GTEST_SKIP() << "/dev/shm is no tmpfs";
+  const auto choose = [&](uint64_t capacity_bytes) {
+    return ChooseArenaDirectory({.file = "arena",
+                                 .capacity_bytes = capacity_bytes,
+                                 .run_directory = run,
+                                 .shm_directory = directory_.path() + "/shm"})
+        .value();
+  };
+  constexpr uint64_t kTooMuch = uint64_t{1} << 60;
+  EXPECT_EQ(choose(kPageBytes), run);
+  EXPECT_EQ(choose(kTooMuch), own);
+  std::ofstream(own + "/arena") << "an arena";
+  EXPECT_EQ(choose(kPageBytes), own) << "what is there is not left behind";
+  std::ofstream(run + "/arena") << "an arena";
+  EXPECT_EQ(choose(kTooMuch), run) << "to be refused with what is wrong";
 }
 
 // ---- slot headers ------------------------------------------------------------------------------
