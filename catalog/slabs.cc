@@ -146,20 +146,19 @@ std::optional<uint32_t> SlabAllocator::ReclaimEmptyChunk() {
   return std::nullopt;
 }
 
-std::optional<uint32_t> SlabAllocator::EmptiestOtherChunk(uint64_t slot_bytes) const {
-  std::optional<uint32_t> best;
-  uint64_t best_bytes = 0;
+std::vector<uint32_t> SlabAllocator::OtherChunks(uint64_t slot_bytes) const {
+  std::vector<uint32_t> others;
   for (uint32_t chunk = 0; chunk < chunks_.size(); ++chunk) {
-    const Chunk& other = chunks_[chunk];
-    if (other.slot_bytes == 0 || other.slot_bytes == slot_bytes) continue;
-    if (BytesOfChunk(chunk) < slot_bytes) continue;
-    const uint64_t bytes = other.used * other.slot_bytes;
-    if (!best || bytes < best_bytes) {
-      best = chunk;
-      best_bytes = bytes;
-    }
+    const uint64_t other_bytes = chunks_[chunk].slot_bytes;
+    if (other_bytes == 0 || other_bytes == slot_bytes) continue;
+    if (BytesOfChunk(chunk) >= slot_bytes) others.push_back(chunk);
   }
-  return best;
+  const auto used_bytes = [&](uint32_t chunk) {
+    return chunks_[chunk].used * chunks_[chunk].slot_bytes;
+  };
+  std::stable_sort(others.begin(), others.end(),
+                   [&](uint32_t a, uint32_t b) { return used_bytes(a) < used_bytes(b); });
+  return others;
 }
 
 std::vector<uint32_t> SlabAllocator::UsedPages(uint32_t chunk) const {
@@ -188,6 +187,12 @@ uint64_t SlabAllocator::FreeSlots(uint64_t slot_bytes) const {
     if (bytes != slot_bytes) count(size.empty);
   }
   return slots;
+}
+
+std::vector<uint64_t> SlabAllocator::SlotSizes() const {
+  std::vector<uint64_t> sizes;
+  for (const auto& [slot_bytes, size] : sizes_) sizes.push_back(slot_bytes);
+  return sizes;
 }
 
 uint32_t SlabAllocator::ChunkOf(uint32_t page) const {

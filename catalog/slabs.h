@@ -64,7 +64,7 @@ class SlabAllocator {
   static uint64_t SlotBytes(uint64_t block_bytes) { return RoundUp(block_bytes, kPageBytes); }
 
   /// Takes a slot. nullopt when none is free: evict, then again (blocks of another size help only
-  /// when they empty a chunk: see EmptiestOtherChunk).
+  /// when they empty a chunk: see OtherChunks).
   /// Errors: InvalidArgument when no chunk can hold such a slot.
   absl::StatusOr<std::optional<SlotReservation>> Reserve(uint64_t slot_bytes);
   /// What the last `lend` said. After a failure (the file system is full) chunks that nobody has
@@ -83,9 +83,9 @@ class SlabAllocator {
   /// Takes an empty chunk away from its size, so that its memory can be punched; nullopt when no
   /// lent chunk is empty.
   std::optional<uint32_t> ReclaimEmptyChunk();
-  /// Of the chunks lent to other sizes but big enough for `slot_bytes`, one with the fewest bytes
-  /// in use; emptying it makes room for this size. Visits all chunks.
-  std::optional<uint32_t> EmptiestOtherChunk(uint64_t slot_bytes) const;
+  /// The chunks lent to other sizes but big enough for `slot_bytes`, those with the fewest bytes in
+  /// use first: emptying one makes room for this size. Visits all chunks.
+  std::vector<uint32_t> OtherChunks(uint64_t slot_bytes) const;
   /// The used slots (reserved ones too) of a chunk, as page numbers.
   std::vector<uint32_t> UsedPages(uint32_t chunk) const;
 
@@ -95,6 +95,8 @@ class SlabAllocator {
   uint64_t reserved_bytes() const { return reserved_bytes_; }  // slots reserved
   /// How many slots of this size could be reserved now without evicting anything.
   uint64_t FreeSlots(uint64_t slot_bytes) const;
+  /// The sizes that have chunks.
+  std::vector<uint64_t> SlotSizes() const;
   uint64_t SlotBytesOf(uint32_t page) const { return chunks_[ChunkOf(page)].slot_bytes; }
   uint32_t ChunkOf(uint32_t page) const;
 

@@ -1,5 +1,7 @@
 #include "daemon/control_service.h"
 
+#include <set>
+
 #include "base/log.h"
 #include "base/version.h"
 
@@ -8,6 +10,15 @@ namespace {
 
 /// A pin for longer than this is a mistake in units.
 constexpr uint64_t kMaxPinMilliseconds = uint64_t{366} * 24 * 3600 * 1000;
+/// So many are remembered before those that gave way to others are looked for.
+constexpr size_t kMaxSpacesRemembered = 4096;
+
+void ForgetClosedSpaces(TenantView& tenant) {
+  if (tenant.spaces.size() < kMaxSpacesRemembered) return;
+  std::set<uint32_t> open;
+  for (const SpaceView& view : tenant.stack->Spaces()) open.insert(view.space);
+  std::erase_if(tenant.spaces, [&](const auto& entry) { return !open.contains(entry.first); });
+}
 
 void SetFingerprint(const Fingerprint& fingerprint, std::string& out) {
   out.assign(reinterpret_cast<const char*>(fingerprint.bytes.data()), fingerprint.bytes.size());
@@ -54,6 +65,7 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
       [spec = *std::move(spec), response](TenantView& tenant, ClientNumber) -> absl::Status {
         TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
         const Fingerprint fingerprint = FingerprintOf(spec);
+        ForgetClosedSpaces(tenant);
         const bool is_new =
             tenant.spaces
                 .insert_or_assign(space, TenantView::OpenSpace{.key_bytes = spec.key_bytes,

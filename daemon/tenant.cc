@@ -14,7 +14,7 @@ void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
   options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
   options.disk = [&disk](Task task) { disk.PostCompletion(std::move(task)); };
   options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
-    // Refused when the daemon stops, or when thousands wait: then a deadline passes unnoticed.
+    // Refused when the daemon stops: a stack has some hundred timers, an executor thousands.
     if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kWarning, "timer_dropped");
   };
 }

@@ -43,8 +43,12 @@ HostTier::HostTier(Arena arena, SlotHeaders headers)
                           TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); }}) {}
 
 absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
-  TC_RETURN_IF_ERROR(arena_.PopulateChunk(chunk));
-  return headers_.LendChunk(chunk, slot_bytes);
+  absl::Status status = arena_.PopulateChunk(chunk);
+  if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
+  if (!status.ok()) {
+    LogEvent(LogLevel::kWarning, "arena_does_not_grow", {{"cause", std::string(status.message())}});
+  }
+  return status;
 }
 
 absl::Status HostTier::Adopt() {
@@ -174,13 +178,26 @@ uint64_t HostTier::FreeSlots(uint64_t bytes) const {
   return slabs_.FreeSlots(SlabAllocator::SlotBytes(bytes));
 }
 
-std::vector<uint64_t> HostTier::OffsetsToClearFor(uint64_t bytes) const {
+std::vector<uint32_t> HostTier::ChunksToClearFor(uint64_t bytes) const {
+  MutexLock lock(mutex_);
+  return slabs_.OtherChunks(SlabAllocator::SlotBytes(bytes));
+}
+
+std::vector<uint64_t> HostTier::UsedOffsets(uint32_t chunk) const {
   MutexLock lock(mutex_);
   std::vector<uint64_t> offsets;
-  const auto chunk = slabs_.EmptiestOtherChunk(SlabAllocator::SlotBytes(bytes));
-  if (!chunk) return offsets;
-  for (uint32_t page : slabs_.UsedPages(*chunk)) offsets.push_back(OffsetOf(page));
+  for (uint32_t page : slabs_.UsedPages(chunk)) offsets.push_back(OffsetOf(page));
   return offsets;
+}
+
+std::vector<uint64_t> HostTier::SlotSizes() const {
+  MutexLock lock(mutex_);
+  return slabs_.SlotSizes();
+}
+
+void HostTier::RetryLending() {
+  MutexLock lock(mutex_);
+  slabs_.RetryLending();
 }
 
 uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
@@ -273,6 +290,13 @@ absl::Status HostTier::ForEach(const std::function<bool(const BlockRecord&)>& vi
 TierUsage HostTier::Usage() const {
   MutexLock lock(mutex_);
   return {arena_.capacity_bytes(), slabs_.used_bytes(), pages_.size(), corrupt_count_};
+}
+
+std::string HostTier::State() const {
+  MutexLock lock(mutex_);
+  if (slabs_.lend_status().ok()) return "ok";
+  return "serves from the " + FormatBytes(slabs_.lent_bytes()) +
+         " that it has: " + std::string(slabs_.lend_status().message());
 }
 
 }  // namespace thermocline

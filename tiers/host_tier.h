@@ -44,6 +44,7 @@ class HostTier : public Tier {
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override { return absl::OkStatus(); }  // survives the process, no more
   TierUsage Usage() const override;
+  std::string State() const override;
 
   // ---- in place
   /// A slot for `bytes` of payload, granted to a process. nullopt: none is free, evict first.
@@ -67,9 +68,15 @@ class HostTier : public Tier {
 
   /// How many slots for `bytes` are free, in this size's chunks and in empty ones.
   uint64_t FreeSlots(uint64_t bytes) const;
-  /// The used slots of the chunk of another slot size that is easiest to empty for a slot of
-  /// `bytes`: when all have left, there is room. Empty when no such chunk is lent.
-  std::vector<uint64_t> OffsetsToClearFor(uint64_t bytes) const;
+  /// The chunks lent to other slot sizes, those first that are easiest to empty for a slot of
+  /// `bytes`: when all of UsedOffsets of one have left, there is room.
+  std::vector<uint32_t> ChunksToClearFor(uint64_t bytes) const;
+  std::vector<uint64_t> UsedOffsets(uint32_t chunk) const;
+  /// The slot sizes that have chunks, in bytes.
+  std::vector<uint64_t> SlotSizes() const;
+  /// After the file system was full, to be called from time to time: lets the arena grow again if
+  /// it can.
+  void RetryLending();
   uint64_t SlotBytesAt(uint64_t offset) const;
   /// Gives back what an earlier, larger capacity took, once nobody reads there any more.
   absl::Status PunchBeyondCapacity() { return arena_.PunchBeyondCapacity(); }

@@ -8,7 +8,9 @@ namespace thermocline {
 
 void StackCore::Tick() {
   for (const auto& [number, lease] : leases_) TouchPath(lease.path);  // a lease is a use
+  host_->RetryLending();
   ExpirePins();
+  PromotePinned();
   ReleaseQuarantine();
   ExpireIncomplete();
   DropDoomed();
@@ -103,12 +105,12 @@ void StackCore::Flush(TierKind tier, FlushCallback done) {
     });
     return;
   }
-  flushes_.push_back({.tier = tier, .drop = false, .blocks = 0, .done = std::move(done)});
+  flushes_.push_back({.tier = tier, .newest = last_sequence_, .done = std::move(done)});
   SchedulePump();
 }
 
 void StackCore::DropArena(FlushCallback done) {
-  flushes_.push_back({.tier = TierKind::kWarm, .drop = true, .blocks = 0, .done = std::move(done)});
+  flushes_.push_back({.tier = TierKind::kWarm, .drop = true, .done = std::move(done)});
   SchedulePump();
 }
 
@@ -121,12 +123,17 @@ void StackCore::AdvanceFlushes() {
   }
 }
 
-// Does what can be done now; true when nothing is left to do or to wait for.
+// Does what can be done now; true when nothing is left to do or to wait for. Only a pump between
+// two jobs comes to an end, however many jobs others keep under way.
 bool StackCore::AdvanceFlush(FlushState& flush) {
+  const auto is_older = [&](const ColdWrite& write) {
+    return write.record.sequence <= flush.newest;
+  };
   if (flush.tier == TierKind::kCold) {
     if (cold_ == nullptr) return true;
-    flush.blocks += EvictCold(UINT64_MAX);
-    return (erasures_.empty() || !cold_writable()) && !job_running_ && planned_writes_.empty();
+    if (!flush.settle) flush.blocks += EvictCold(UINT64_MAX, flush.newest);
+    return (erasures_.empty() || !cold_writable()) && !job_running_ &&
+           std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
   }
   if (flush.drop) {
     if (job_running_ || !planned_writes_.empty()) return false;
@@ -138,15 +145,16 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     }
     return true;
   }
-  flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr});
+  flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr, flush.newest});
   if (cold_full_) {  // of what stands above the blocks to be written: their tails have to go
-    const uint64_t dropped = FreeClean({0, 1, true});
+    const uint64_t dropped = FreeClean({0, 1, true, flush.newest});
     flush.blocks += dropped;
     if (dropped > 0) SchedulePump();
     return dropped == 0 && !job_running_;
   }
-  if (cold_writable()) PlanWrites({0, UINT64_MAX, false});
-  return planned_writes_.empty() && !job_running_;
+  if (cold_writable()) PlanWrites({0, UINT64_MAX, false, flush.newest});
+  return !job_running_ && planned_writes_.size() < kMaxBatchBlocks &&
+         std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
 }
 
 uint64_t StackCore::DropWarm() {
@@ -184,28 +192,36 @@ uint64_t StackCore::KeptBlocks(TierKind tier) const {
   return cold_ == nullptr ? 0 : cold_->Usage().block_count;
 }
 
+// Whatever was answered as deleted is erased before the end.
 void StackCore::Shutdown(bool drain, DoneCallback done) {
   closing_ = true;
-  const auto finish = [this, done = std::move(done)] {
-    const absl::Status saved = SaveState();
-    if (cold_ == nullptr) {
-      PostStrand([done, saved](StackCore&) { done(saved); });
-      return;
-    }
-    options_.disk([cold = cold_, strand = options_.strand, done, saved] {
-      absl::Status status = cold->Sync();
-      if (status.ok()) status = saved;
-      strand([done, status] { done(status); });
-    });
-  };
-  if (!drain) {
+  draining_ = drain;
+  const auto finish = [this, done = std::move(done)](absl::Status drained) {
+    const auto sync = [this, done, drained](absl::Status, uint64_t, uint64_t) {
+      absl::Status status = drained;
+      status.Update(SaveState());
+      if (cold_ == nullptr) {
+        PostStrand([done, status](StackCore&) { done(status); });
+        return;
+      }
+      options_.disk([cold = cold_, strand = options_.strand, done, status]() mutable {
+        status.Update(cold->Sync());
+        strand([done, status] { done(status); });
+      });
+    };
+    flushes_.push_front({.tier = TierKind::kCold, .settle = true, .done = sync});
     SchedulePump();
-    finish();
-    return;
-  }
+  };
+  if (!drain) return finish(absl::OkStatus());
   Flush(TierKind::kWarm, [this, finish](absl::Status, uint64_t blocks, uint64_t kept) {
     LogEvent(LogLevel::kInfo, "warm_tier_drained", {{"blocks", blocks}, {"kept", kept}});
-    DropArena([finish](absl::Status, uint64_t, uint64_t) { finish(); });
+    if (kept > 0) {
+      return finish(absl::UnavailableError(
+          std::to_string(kept) + " blocks could not be written to the cold tier (" +
+          (cold_ == nullptr ? "it is off" : cold_->State()) + "); they stay in " +
+          host_->arena().path() + " for the next daemon"));
+    }
+    DropArena([finish](absl::Status, uint64_t, uint64_t) { finish(absl::OkStatus()); });
   });
 }
 

@@ -52,6 +52,7 @@ absl::Status StackCore::Audit() const {
   }
   for (const auto& [offset, slot] : quarantine_) slot_bytes += host_->SlotBytesAt(offset);
   for (const uint64_t offset : forgotten_) slot_bytes += host_->SlotBytesAt(offset);
+  TC_RETURN_IF_ERROR(AuditPins());
   const TierUsage warm = host_->Usage();
   if (warm.block_count != warm_blocks) {
     return absl::InternalError("audit: " + std::to_string(warm_blocks) + " warm words, " +
@@ -66,6 +67,26 @@ absl::Status StackCore::Audit() const {
   if (cold_ == nullptr) return absl::OkStatus();
   const TierUsage cold = cold_->Usage();
   if (cold.used_bytes > cold.capacity_bytes) return absl::InternalError("audit: cold over budget");
+  return absl::OkStatus();
+}
+
+absl::Status StackCore::AuditPins() const {
+  std::map<uint64_t, std::pair<uint32_t, uint32_t>> held;  // by place: of any tier, of warm
+  for (const auto& [number, pin] : pins_) {
+    const auto end = writer_.PlaceOf(pin.id);
+    if (!end)
+      return absl::InternalError("audit: pin " + std::to_string(number) + " lost its place");
+    for (Place place : PathTo(*end)) {
+      auto& [any, warm] = held[writer_.IdOf(place)];
+      ++any;
+      if (pin.view.tier == TierKind::kWarm) ++warm;
+    }
+  }
+  for (const auto& [id, state] : places_) {
+    if (held[id] != std::pair(state.pins, state.warm_pins)) {
+      return absl::InternalError("audit: the pins of place " + std::to_string(id) + " are wrong");
+    }
+  }
   return absl::OkStatus();
 }
 

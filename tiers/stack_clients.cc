@@ -137,6 +137,7 @@ absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
   const auto found = space_numbers_.find(FingerprintOf(spec));
   if (found != space_numbers_.end()) return found->second;
   TC_RETURN_IF_ERROR(CheckFits(spec));
+  TC_RETURN_IF_ERROR(MakeRoomForSpace());
   TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
   const uint32_t number = AddSpace(spec, root).number;
   const absl::Status saved = SaveState();
@@ -144,6 +145,25 @@ absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
     LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(saved.message())}});
   }
   return number;
+}
+
+// The oldest space that holds nothing and that nobody uses gives way.
+absl::Status StackCore::MakeRoomForSpace() {
+  if (spaces_.size() < options_.max_spaces) return absl::OkStatus();
+  std::set<uint32_t> used;
+  for (const auto& [number, lease] : leases_) used.insert(lease.space);
+  for (const auto& [offset, reservation] : reservations_) used.insert(reservation.space);
+  for (const Waiter& waiter : waiters_) used.insert(waiter.space);
+  for (auto space = spaces_.begin(); space != spaces_.end(); ++space) {
+    if (space->second.places > 0 || used.contains(space->first)) continue;
+    TC_RETURN_IF_ERROR(writer_.RemoveRoot(space->second.root));
+    space_numbers_.erase(space->second.fingerprint);
+    spaces_.erase(space);
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(
+      "there are " + std::to_string(spaces_.size()) +
+      " spaces with blocks or leases already; delete some, or go on uncached");
 }
 
 StackCore::Space& StackCore::AddSpace(const SpaceSpec& spec, Root root) {

@@ -27,7 +27,7 @@ void StackCore::QueueErasure(uint64_t id, uint32_t part) {
 
 // Leaf first: what is warm too loses its copy only; what is nowhere else leaves with its name, if
 // nothing stands behind it. Answers how many blocks go; their erasures are queued.
-uint64_t StackCore::EvictCold(uint64_t bytes) {
+uint64_t StackCore::EvictCold(uint64_t bytes, uint64_t newest) {
   std::vector<uint64_t> victims;
   std::unordered_set<uint64_t> taken;
   uint64_t found = 0;
@@ -35,6 +35,7 @@ uint64_t StackCore::EvictCold(uint64_t bytes) {
     if (found >= bytes) return Policy::Answer::kStop;
     const PlaceState& state = places_.at(id);
     const Place place = *writer_.PlaceOf(id);
+    if (IsNewer(state, newest)) return Policy::Answer::kTake;
     if (!MayLeaveCold(state, place, taken)) return Policy::Answer::kSkip;
     for (uint32_t part = 0; part < state.parts.size(); ++part) {
       if (!writer_.word(place, part).cold_copy()) continue;

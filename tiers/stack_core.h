@@ -199,7 +199,9 @@ class StackCore final : public TierStack {
   };
   struct FlushState {
     TierKind tier = TierKind::kWarm;
-    bool drop = false;  // of warm: without writing
+    bool drop = false;    // of warm: without writing
+    bool settle = false;  // of cold: only what is queued for erasure already
+    uint64_t newest = 0;  // the last sequence when it began; what came later is not waited for
     uint64_t blocks = 0;
     FlushCallback done;
   };
@@ -239,6 +241,7 @@ class StackCore final : public TierStack {
   absl::StatusOr<Space*> SpaceOf(uint32_t space);
   Space& AddSpace(const SpaceSpec& spec, Root root);
   absl::Status CheckFits(const SpaceSpec& spec) const;
+  absl::Status MakeRoomForSpace();
   void EndLease(uint64_t lease);
   void SetLeasePlace(Lease& lease, Place place);
   uint32_t UsableBlocks(const Space& space, const std::vector<Place>& path) const;
@@ -263,7 +266,8 @@ class StackCore final : public TierStack {
   struct FreeGoal {
     uint64_t slot_bytes = 0;  // slots of this size; 0: of any
     uint64_t count = 0;
-    bool drop_dirty = false;  // what has no cold copy may be dropped
+    bool drop_dirty = false;       // what has no cold copy may be dropped
+    uint64_t newest = UINT64_MAX;  // sequence; what was committed later is passed over
   };
   /// A place about to leave warm, its words moving.
   struct Victim {
@@ -276,12 +280,14 @@ class StackCore final : public TierStack {
   void SchedulePump();
   void Pump();
   void AddWaiter(Waiter waiter);
+  void WakeForWaiters();
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
   uint64_t SlotsWanted(uint64_t slot_bytes) const;
   void KeepReserve();
   bool MayLeaveWarm(const PlaceState& state) const;
+  static bool IsNewer(const PlaceState& state, uint64_t sequence);
   uint64_t FreeClean(const FreeGoal& goal);
   std::optional<Victim> TakeVictim(uint64_t id, const FreeGoal& goal,
                                    const std::unordered_set<uint64_t>& taken);
@@ -290,6 +296,7 @@ class StackCore final : public TierStack {
   void PlanWrites(const FreeGoal& goal);
   void PlanWrite(uint64_t id, Place place);
   void ClearChunkFor(uint64_t bytes);
+  bool ClearChunk(const std::vector<uint64_t>& offsets);
   void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
   bool IsLeased(Place place);
   bool HasBytes(Place place) const;
@@ -302,7 +309,7 @@ class StackCore final : public TierStack {
   // ---- stack_cold.cc
   bool cold_writable() const;
   void QueueErasure(uint64_t id, uint32_t part);
-  uint64_t EvictCold(uint64_t bytes);
+  uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
                     const std::unordered_set<uint64_t>& taken);
@@ -336,6 +343,7 @@ class StackCore final : public TierStack {
   absl::Status SaveState();
   int64_t UnixMs() const;
   void ExpirePins();
+  void PromotePinned();
 
   // ---- stack_admin.cc
   std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
@@ -347,6 +355,7 @@ class StackCore final : public TierStack {
   uint64_t DropWarm();
   uint64_t KeptBlocks(TierKind tier) const;
   absl::Status AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const;
+  absl::Status AuditPins() const;
 
   template <class Function>
   void PostStrand(Function function);
@@ -377,14 +386,16 @@ class StackCore final : public TierStack {
   std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends
   std::map<uint64_t, TtlPin> pins_;
   uint64_t last_pin_ = 0;
+  uint64_t last_promoted_pin_ = 0;
 
   bool pump_scheduled_ = false;
   bool progressing_ = false;  // the last pump freed slots, or a job that may do so is under way
   bool grace_ = false;
   bool closing_ = false;
+  bool draining_ = false;  // pins to warm hold nothing back any more
   bool state_saved_ = false;
   std::deque<Waiter> waiters_;
-  std::set<uint64_t> sizes_;  // slot sizes that were asked for
+  std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
   uint32_t reads_ = 0;  // promotions begun and not ended
   std::deque<LoadState> loads_;

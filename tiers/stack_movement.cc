@@ -14,6 +14,10 @@ constexpr uint64_t kLeastReserve = 2;        // but two at least,
 constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
 constexpr size_t kPlacesToDrop = 64;
 
+// Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long.
+constexpr std::chrono::milliseconds kWakeGrid{10};
+constexpr std::chrono::seconds kLongestWake{1};
+
 uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
 
 }  // namespace
@@ -39,6 +43,7 @@ void StackCore::Pump() {
     }
   }
   ServeWaiters(progressing_);
+  WakeForWaiters();
   AdvanceFlushes();
   RunColdJob();
 }
@@ -46,15 +51,26 @@ void StackCore::Pump() {
 // ---- who waits for slots
 
 void StackCore::AddWaiter(Waiter waiter) {
-  sizes_.insert(SlabAllocator::SlotBytes(waiter.bytes));
-  const auto delay = waiter.deadline - options_.clock->Now();
   waiters_.push_back(std::move(waiter));
-  if (delay > delay.zero()) {
-    options_.strand_at(delay, [weak = std::weak_ptr<StackCore*>(self_)] {
-      if (const auto self = weak.lock()) (*self)->SchedulePump();
-    });
-  }
   SchedulePump();
+}
+
+// One timer for all, set again while anybody waits. An earlier deadline sets another, which leaves
+// kLongestWake / kWakeGrid at most.
+void StackCore::WakeForWaiters() {
+  if (waiters_.empty()) return;
+  const SteadyTime now = options_.clock->Now();
+  SteadyTime first = now + kLongestWake;
+  for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
+  first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
+  if (wake_at_ && *wake_at_ <= first) return;
+  wake_at_ = first;
+  options_.strand_at(first - now, [weak = std::weak_ptr<StackCore*>(self_), first] {
+    const auto self = weak.lock();
+    if (!self) return;
+    if ((*self)->wake_at_ == first) (*self)->wake_at_.reset();
+    (*self)->SchedulePump();
+  });
 }
 
 // In the order in which they came, by size; whoever cannot be served holds up the others of its
@@ -89,11 +105,20 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
       "no slot for " + std::to_string(waiter.bytes) +
       " bytes came free in time: the arena is full of blocks in use; go on uncached");
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
-  while (!closing_ && offsets.size() < waiter.count) {
+  bool none_left = false;
+  while (!closing_ && !none_left && offsets.size() < waiter.count) {
     const auto offset = host_->Reserve(waiter.bytes, owner, spaces_.at(waiter.space).inner_count());
-    if (!offset.ok()) status = offset.status();
-    if (!offset.ok() || !offset->has_value()) break;
-    offsets.push_back(**offset);
+    if (!offset.ok()) {
+      status = offset.status();
+      break;
+    }
+    none_left = !offset->has_value();
+    if (!none_left) offsets.push_back(**offset);
+  }
+  // The arena could not grow: there are fewer slots than it seemed, which is known from now on.
+  if (none_left && !late && may_come) {
+    for (uint64_t offset : offsets) host_->Free(offset);
+    return false;
   }
   if (is_promotion) {
     if (offsets.empty()) {
@@ -131,10 +156,14 @@ uint64_t StackCore::SlotsWanted(uint64_t slot_bytes) const {
 
 // ---- warm
 
-// Clean victims leave at once; dirty ones are written first and leave with a later pump.
+// For the slot sizes in use and those that somebody waits for. Clean victims leave at once; dirty
+// ones are written first and leave with a later pump.
 void StackCore::KeepReserve() {
   progressing_ = false;
-  for (const uint64_t slot_bytes : sizes_) {
+  const std::vector<uint64_t> lent = host_->SlotSizes();
+  std::set<uint64_t> sizes(lent.begin(), lent.end());
+  for (const Waiter& waiter : waiters_) sizes.insert(SlabAllocator::SlotBytes(waiter.bytes));
+  for (const uint64_t slot_bytes : sizes) {
     const uint64_t wanted = SlotsWanted(slot_bytes);
     const uint64_t target = wanted + ReserveTarget(slot_bytes);
     const uint64_t free = host_->FreeSlots(slot_bytes);
@@ -153,9 +182,14 @@ void StackCore::KeepReserve() {
 }
 
 bool StackCore::MayLeaveWarm(const PlaceState& state) const {
-  if (state.busy() || state.warm_pins > 0) return false;
+  if (state.busy() || (state.warm_pins > 0 && !draining_)) return false;
   return !grace_ || std::none_of(state.parts.begin(), state.parts.end(),
                                  [](const PartState& part) { return part.adopted; });
+}
+
+bool StackCore::IsNewer(const PlaceState& state, uint64_t sequence) {
+  return std::any_of(state.parts.begin(), state.parts.end(),
+                     [&](const PartState& part) { return part.sequence > sequence; });
 }
 
 // Walks leaf first and lets go of places of which all warm parts have a cold copy; with drop_dirty
@@ -167,6 +201,7 @@ uint64_t StackCore::FreeClean(const FreeGoal& goal) {
   uint64_t slots = 0;
   warm_policy_->Victims([&](uint64_t id) {
     if (slots >= goal.count) return Policy::Answer::kStop;
+    if (IsNewer(places_.at(id), goal.newest)) return Policy::Answer::kTake;
     auto victim = TakeVictim(id, goal, taken);
     if (!victim) return Policy::Answer::kSkip;
     taken.insert(id);
@@ -237,18 +272,21 @@ void StackCore::PlanWrites(const FreeGoal& goal) {
     const PlaceState& state = places_.at(id);
     const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
                                      [](const PartState& part) { return part.reading; });
-    if (reading || state.warm_pins > 0 || state.doomed) return Policy::Answer::kSkip;
+    if (reading || state.doomed) return Policy::Answer::kSkip;
+    if (state.warm_pins > 0 && !draining_) return Policy::Answer::kSkip;
+    if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
     if (!state.busy() && (!MayLeaveWarm(state) || IsLeased(*writer_.PlaceOf(id)))) {
       return Policy::Answer::kSkip;
     }
     const Space& space = spaces_.at(state.space);
     const Place place = *writer_.PlaceOf(id);
+    const uint64_t slots_before = slots;
     for (uint32_t part = 0; part < space.part_count(); ++part) {
       const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
       if (writer_.word(place, part).warm_slot() == 0) continue;
       if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++slots;
     }
-    PlanWrite(id, place);
+    if (slots > slots_before) PlanWrite(id, place);
     return Policy::Answer::kTake;
   });
 }
@@ -267,34 +305,49 @@ void StackCore::PlanWrite(uint64_t id, Place place) {
   }
 }
 
-// Another slot size has all the chunks: the one that is easiest to empty is emptied, whoever is in
-// it. What has a cold copy leaves, what has none is written; without a cold tier the oldest blocks
-// of any size go until a chunk comes free.
+// Other slot sizes have all the chunks: of those that can be emptied the easiest one is. Without a
+// cold tier the oldest blocks of any size go until a chunk comes free.
 void StackCore::ClearChunkFor(uint64_t bytes) {
-  const std::vector<uint64_t> offsets = host_->OffsetsToClearFor(bytes);
-  if (offsets.empty()) return;
+  const std::vector<uint32_t> chunks = host_->ChunksToClearFor(bytes);
+  if (chunks.empty()) return;
   if (cold_ == nullptr || !cold_writable()) {
-    if (FreeClean({0, offsets.size(), true}) > 0) progressing_ = true;
+    const uint64_t slots = host_->UsedOffsets(chunks[0]).size();
+    if (FreeClean({0, std::max<uint64_t>(slots, 1), true}) > 0) progressing_ = true;
     return;
   }
+  for (uint32_t chunk : chunks) {
+    if (ClearChunk(host_->UsedOffsets(chunk))) return;
+  }
+}
+
+// Of what lies in these slots, what has a cold copy leaves, what has none is written. False, and
+// nothing is changed, when a slot holds what may not leave: leased, pinned to warm, being filled.
+bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
+  std::vector<Victim> victims;
+  std::vector<Movement> moves;
   for (uint64_t offset : offsets) {
-    if (planned_writes_.size() >= kMaxBatchBlocks) break;
     const BlockHeader header = host_->HeaderAt(offset);
     const auto place = writer_.PlaceOf(header.id);
-    if (!place) continue;
+    if (!place || !MayLeaveWarm(places_.at(header.id))) return false;
     const Word word = writer_.word(*place, header.part);
-    PlaceState& state = places_.at(header.id);
-    if (word.warm_slot() == 0 || OffsetOf(word) != offset || !MayLeaveWarm(state)) continue;
-    if (!word.cold_copy()) {
-      if (!IsLeased(*place)) PlanWrite(header.id, *place);
+    if (word.warm_slot() == 0 || OffsetOf(word) != offset) return false;
+    victims.push_back({.id = header.id, .place = *place});
+    moves.push_back({.place = *place, .part = header.part});
+  }
+  const bool may_leave = !moves.empty() && writer_.BeginMove(moves) == moves.size();
+  for (size_t i = 0; i < moves.size(); ++i) {
+    if (may_leave && moves[i].before.cold_copy()) {
+      victims[i].moves = {moves[i]};
+      LetGo(victims[i]);
+      progressing_ = true;
       continue;
     }
-    Victim victim{.id = header.id, .place = *place};
-    victim.moves.push_back({.place = *place, .part = header.part});
-    if (writer_.BeginMove(victim.moves) == 0) continue;
-    LetGo(victim);
-    progressing_ = true;
+    if (moves[i].granted) writer_.FinishMove(moves[i].place, moves[i].part, moves[i].before);
+    if (may_leave && planned_writes_.size() < kMaxBatchBlocks) {
+      PlanWrite(victims[i].id, victims[i].place);
+    }
   }
+  return may_leave;
 }
 
 // ---- words and names

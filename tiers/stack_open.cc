@@ -145,15 +145,19 @@ absl::Status StackCore::CollectRecords(std::unordered_map<uint64_t, Found>& foun
     }
   });
   for (uint64_t offset : misfits) ForgetSlot(offset);
+  stats_.corrupt_blocks += misfits.size() + host_->Usage().corrupt_count;
   if (cold_ == nullptr) return absl::OkStatus();
-  return cold_->ForEach([&](const BlockRecord& record) {
+  const absl::Status read = cold_->ForEach([&](const BlockRecord& record) {
     if (FoundPart* part = collect(record)) {
       part->cold = copy_of(record, 0);
     } else {
       erasures_.push_back({record.id, record.part});
+      ++stats_.corrupt_blocks;
     }
     return true;
   });
+  stats_.corrupt_blocks += cold_->Usage().corrupt_count;
+  return read;
 }
 
 // All of a place or nothing: a part that its space does not have makes the place suspect.
@@ -222,12 +226,18 @@ void StackCore::ForgetSlot(uint64_t offset) {
   forgotten_.push_back(offset);
 }
 
+// Its parent or its space is not there, for lack of a copy or of the state file: it is lost, which
+// is no damage.
 void StackCore::ForgetFound(const Found& found) {
   for (uint32_t part = 0; part < found.parts.size(); ++part) {
     const auto& [warm, cold] = found.parts[part];
-    if (warm.payload_bytes != 0) ForgetSlot(warm.offset);
+    if (warm.payload_bytes != 0) {
+      ForgetSlot(warm.offset);
+      ++warm_counters_.evictions;
+    }
     if (cold.payload_bytes != 0) {
       erasures_.push_back({found.record.id, static_cast<uint16_t>(part)});
+      ++cold_counters_.evictions;
     }
   }
 }

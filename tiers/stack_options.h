@@ -12,8 +12,8 @@
 namespace thermocline {
 
 /// Runs a task later, never inside the call itself, and does not refuse: what a stack has under way
-/// is bounded (kMaxReads, kMaxWrites in tiers/stack_core.h, and one timer a waiting call). Tasks
-/// still queued when the process ends may be destroyed unrun.
+/// is bounded (kMaxReads and one cold job in tiers/stack_core.h; some hundred timers). Tasks still
+/// queued when the process ends may be destroyed unrun.
 using Runner = std::function<void(Task)>;
 using TimedRunner = std::function<void(std::chrono::steady_clock::duration, Task)>;
 
@@ -29,6 +29,7 @@ struct StackOptions {
   uint32_t max_clients = 64;
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
+  uint32_t max_spaces = 1024;      // an empty one makes room for the next
 
   // ---- when
   std::chrono::milliseconds load_wait{2000};        // a promotion's patience for a slot

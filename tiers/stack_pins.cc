@@ -6,6 +6,11 @@
 #include "tiers/stack_core.h"
 
 namespace thermocline {
+namespace {
+
+constexpr size_t kPinsPromotedPerTick = 64;
+
+}  // namespace
 
 int64_t StackCore::UnixMs() const {
   const auto since = options_.clock->WallNow().time_since_epoch();
@@ -26,11 +31,15 @@ absl::Status StackCore::SaveState() {
   return saved;
 }
 
+// Of its whole path: where a chunk is cleared any place leaves, not leaves first.
 void StackCore::HoldPin(const TtlPin& pin, int by) {
-  const auto found = places_.find(pin.id);
-  if (found == places_.end()) return;
-  found->second.pins += by;
-  if (pin.view.tier == TierKind::kWarm) found->second.warm_pins += by;
+  const auto end = writer_.PlaceOf(pin.id);
+  if (!end) return;
+  for (Place place = *end; !writer_.IsRoot(place); place = writer_.Parent(place)) {
+    PlaceState& state = places_.at(writer_.IdOf(place));
+    state.pins += by;
+    if (pin.view.tier == TierKind::kWarm) state.warm_pins += by;
+  }
 }
 
 absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
@@ -83,6 +92,22 @@ std::vector<StackCore::PinView> StackCore::Pins() const {
   std::vector<PinView> views;
   for (const auto& [number, pin] : pins_) views.push_back(pin.view);
   return views;
+}
+
+// What lies under pins of the warm tier is to be warm again after a restart, or when no slot was
+// free the last time. A few pins a tick, in turn.
+void StackCore::PromotePinned() {
+  if (cold_ == nullptr || !prefetches_.empty()) return;
+  auto pin = pins_.upper_bound(last_promoted_pin_);
+  for (size_t left = std::min(pins_.size(), kPinsPromotedPerTick); left > 0; --left, ++pin) {
+    if (pin == pins_.end()) pin = pins_.begin();
+    last_promoted_pin_ = pin->first;
+    const auto place = writer_.PlaceOf(pin->second.id);
+    if (!place || pin->second.view.tier != TierKind::kWarm) continue;
+    const Space& space = spaces_.at(places_.at(pin->second.id).space);
+    const std::vector<Place> path = PathTo(*place);
+    QueuePrefetch(space, path, static_cast<uint32_t>(path.size()) / space.block_places);
+  }
 }
 
 void StackCore::ExpirePins() {

@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kStateFormat = "thermocline-state.v1";
-constexpr uint64_t kMaxStateBytes = 64 * MiB;
+constexpr uint64_t kMaxStateBytes = 128 * MiB;  // 1024 spaces of 92 KiB, 65536 pins of 250 bytes
 
 Json SpecToJson(const SpaceSpec& spec) {
   Json parts = Json::array();

@@ -30,8 +30,8 @@ std::string FormatState(const StackState& state);
 /// Errors: DataLoss when it is not such a file; spaces and pins that make no sense are left out.
 absl::StatusOr<StackState> ParseState(const std::string& text);
 
-/// An absent file is an empty state. A damaged one is renamed to `<path>.damaged`, with a log line,
-/// and is an empty state: its blocks are misses then.
+/// An absent file is an empty state. A damaged one, or one too large to be ours, is renamed to
+/// `<path>.damaged`, with a log line, and is an empty state: its blocks are misses then.
 /// Errors: of reading.
 absl::StatusOr<StackState> ReadStateFile(const std::string& path);
 

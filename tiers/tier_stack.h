@@ -81,8 +81,10 @@ class TierStack {
   virtual void EndGrace() = 0;
 
   // ---- spaces
-  /// The number of the space with this fingerprint, valid until the epoch ends.
-  /// Errors: INVALID_ARGUMENT for a bad spec or a capacity too small for one of its blocks.
+  /// The number of the space with this fingerprint, valid until the epoch ends, or until it holds
+  /// nothing, is used by nobody and has to give way (StackOptions::max_spaces).
+  /// Errors: INVALID_ARGUMENT for a bad spec or a capacity too small for one of its blocks,
+  ///         RESOURCE_EXHAUSTED when there are too many spaces.
   virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
   virtual std::vector<SpaceView> Spaces() const = 0;
 
@@ -143,10 +145,12 @@ class TierStack {
   virtual void DropArena(FlushCallback done) = 0;
 
   // ---- life
-  /// Called every second or so: expires TTL pins and reservations, keeps the reserve of free slots.
+  /// Called every second or so: expires TTL pins and incomplete places, returns slots from
+  /// quarantine, keeps the reserve of free slots.
   virtual void Tick() = 0;
-  /// SIGTERM: `drain` writes every warm block to cold first; both leave everything durable. `done`
-  /// on the strand.
+  /// SIGTERM: `drain` writes every warm block to cold first and frees the arena; both leave
+  /// everything durable. `done` on the strand, with an error when it is not, or when a drain had to
+  /// leave blocks in the arena.
   virtual void Shutdown(bool drain, DoneCallback done) = 0;
 
   virtual StackStats Stats() const = 0;

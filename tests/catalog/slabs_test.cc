@@ -94,7 +94,7 @@ TEST(SlabTest, AnEmptyChunkGoesToAnotherSize) {
   std::vector<uint32_t> small;
   for (int i = 0; i < 17; ++i) small.push_back(Take(slabs, kPageBytes));
   EXPECT_TRUE(IsFull(slabs, kChunk));
-  EXPECT_EQ(slabs.EmptiestOtherChunk(kChunk), 1u);
+  EXPECT_THAT(slabs.OtherChunks(kChunk), ElementsAre(1u, 0u));
   EXPECT_THAT(slabs.UsedPages(1), ElementsAre(small[16]));
   slabs.Free(small[16]);
   EXPECT_EQ(slabs.FreeSlots(kChunk), 1u);

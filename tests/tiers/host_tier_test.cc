@@ -90,7 +90,9 @@ TEST_F(HostTierTest, AnotherSizeGetsAChunkOnceItIsEmpty) {
   for (uint64_t id = 1; id <= 8; ++id) offsets.push_back(CommitInPlace(id));
   EXPECT_EQ(*tier_->Reserve(16 * KiB, self_), std::nullopt);
   tier_->Free(offsets[7]);
-  const auto clear = tier_->OffsetsToClearFor(16 * KiB);
+  const auto chunks = tier_->ChunksToClearFor(16 * KiB);
+  ASSERT_EQ(chunks.size(), 2u);
+  const auto clear = tier_->UsedOffsets(chunks[0]);
   EXPECT_EQ(clear.size(), 3u);
   for (uint64_t offset : clear) tier_->Free(offset);
   EXPECT_EQ(tier_->FreeSlots(16 * KiB), 2u);

@@ -33,6 +33,7 @@ class SteppedStack {
     uint64_t cold_blocks = 64;
     uint64_t chunk_blocks = 8;
     uint32_t max_places = 4096;
+    uint32_t max_spaces = 64;
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
@@ -54,6 +55,7 @@ class SteppedStack {
     options.cold_capacity_bytes = sizes_.cold_blocks * (kTestBlockBytes + sizeof(BlockHeader));
     options.chunk_bytes = sizes_.chunk_blocks * kTestBlockBytes;
     options.max_places = sizes_.max_places;
+    options.max_spaces = sizes_.max_spaces;
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };
@@ -124,6 +126,7 @@ class SteppedStack {
   const std::string& directory() const { return directory_.path(); }
   Sizes& sizes() { return sizes_; }
   size_t disk_tasks() const { return disk_.size(); }
+  size_t timers() const { return timers_.size(); }
 
  private:
   ScratchDirectory directory_;
