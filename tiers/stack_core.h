@@ -300,6 +300,8 @@ class StackCore final : public TierStack {
   void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
   bool IsLeased(Place place);
   bool HasBytes(Place place) const;
+  /// One of a block's places before the last, where its bytes are.
+  bool IsInner(Place place) const;
   bool IsComplete(const Space& space, const PlaceState& state, Place place) const;
   void NoteIncomplete(uint64_t id);
   bool DropLeaf(Place place);

@@ -238,11 +238,14 @@ std::optional<StackCore::Victim> StackCore::TakeVictim(uint64_t id, const FreeGo
   return std::nullopt;
 }
 
-// Whether nothing stands behind the place but what is about to go.
+// Whether nothing stands behind the place but what is about to go, or goes with it: inner places,
+// which hold no bytes.
 bool StackCore::StandsOnly(Place place, const std::unordered_set<uint64_t>& taken) const {
   bool only = true;
-  writer_.VisitChildren(place,
-                        [&](Place child) { only = only && taken.contains(writer_.IdOf(child)); });
+  writer_.VisitChildren(place, [&](Place child) {
+    only = only &&
+           (taken.contains(writer_.IdOf(child)) || (IsInner(child) && StandsOnly(child, taken)));
+  });
   return only;
 }
 
@@ -372,7 +375,11 @@ void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
     warm = warm || now.warm_slot() != 0;
     cold = cold || now.cold_copy();
   }
-  const uint64_t parent = writer_.IdOf(writer_.Parent(place));
+  // Of its order behind the block before it the policy is told, not of the inner places between
+  // the two, which hold no bytes.
+  Place before = writer_.Parent(place);
+  while (writer_.Depth(before) % space.block_places != 0) before = writer_.Parent(before);
+  const uint64_t parent = writer_.IdOf(before);
   if (warm != warm_policy_->Contains(id)) {
     warm ? warm_policy_->Insert(id, parent) : warm_policy_->Remove(id);
   }
@@ -394,6 +401,11 @@ bool StackCore::IsLeased(Place place) {
   return false;
 }
 
+bool StackCore::IsInner(Place place) const {
+  const PlaceState& state = places_.at(writer_.IdOf(place));
+  return writer_.Depth(place) % spaces_.at(state.space).block_places != 0;
+}
+
 bool StackCore::HasBytes(Place place) const {
   const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
   for (uint32_t part = 0; part < parts; ++part) {
@@ -403,8 +415,7 @@ bool StackCore::HasBytes(Place place) const {
 }
 
 bool StackCore::IsComplete(const Space& space, const PlaceState& state, Place place) const {
-  if (writer_.Depth(place) % space.block_places != 0)
-    return HasBytes(place) || !writer_.IsLeaf(place);
+  if (IsInner(place)) return HasBytes(place) || !writer_.IsLeaf(place);
   for (uint32_t part = 0; part < state.parts.size(); ++part) {
     if (space.window_blocks[part] == 0 && writer_.word(place, part).empty()) return false;
   }

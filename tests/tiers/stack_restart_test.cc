@@ -77,6 +77,18 @@ TEST_F(StackTest, BlocksOfSeveralPlacesSurviveRestartsInBothTiers) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackTest, BlocksOfSeveralPlacesLeaveWithTheirInnerPlacesWhereThereIsNoColdTier) {
+  SpaceSpec spec = TestSpec();
+  spec.block_tokens = 4 * kPlaceTokens;
+  Use({.warm_blocks = 16, .cold_blocks = 0, .chunk_blocks = 8}, spec);
+  Write(TestNames({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
+  Restart();  // the first block is the oldest now, and the last one has to go before it
+  (*stack_)->EndGrace();
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm), std::pair(uint64_t{3}, uint64_t{0}));
+  EXPECT_EQ((*stack_)->Stats().places, 0u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackTest, ABlockSmallerThanItsNamesIsRefused) {
   Use({});
   SpaceSpec spec = TestSpec("long blocks");
