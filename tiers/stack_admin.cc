@@ -217,9 +217,10 @@ void StackCore::Shutdown(bool drain, DoneCallback done) {
     LogEvent(LogLevel::kInfo, "warm_tier_drained", {{"blocks", blocks}, {"kept", kept}});
     if (kept > 0) {
       return finish(absl::UnavailableError(
-          std::to_string(kept) + " blocks could not be written to the cold tier (" +
-          (cold_ == nullptr ? "it is off" : cold_->State()) + "); they stay in " +
-          host_->arena().path() + " for the next daemon"));
+          std::to_string(kept) + " blocks could not leave for the cold tier (" +
+          (cold_ == nullptr ? "it is off" : cold_->State()) +
+          (grace_ ? ", and clients of the last daemon may still read some" : "") +
+          "); they stay in " + host_->arena().path() + " for the next daemon"));
     }
     DropArena([finish](absl::Status, uint64_t, uint64_t) { finish(absl::OkStatus()); });
   });
