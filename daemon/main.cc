@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
+#include "daemon/service_notify.h"
 #include "tiers/tier_stack.h"
 
 namespace thermocline {
@@ -59,6 +60,7 @@ int Serve(const DaemonOptions& options, const sigset_t& signals) {
   auto server = Server::Start(options, TierStack::Open);
   if (!server.ok()) {
     LogEvent(LogLevel::kError, "start_failed", {{"reason", server.status()}});
+    NotifyStatus("refused to start: " + std::string(server.status().message()));
     return Complain(server.status(), kFailed);
   }
   int signal = 0;

@@ -18,6 +18,7 @@
 #include "daemon/http_server.h"
 #include "daemon/lock_file.h"
 #include "daemon/metrics.h"
+#include "daemon/service_notify.h"
 #include "daemon/session_registry.h"
 #include "daemon/session_server.h"
 
@@ -201,6 +202,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
     const std::string shared = FallbackDirectory();
     if (path.rfind(shared + "/", 0) == 0) TC_RETURN_IF_ERROR(MakeOwnDirectory(shared));
   }
+  NotifyStatus("opening what the last daemon left");
   // First what another daemon may hold: a refusal must not have touched anything.
   TC_ASSIGN_OR_RETURN(SocketClaim claim, ClaimSocketPath(options.socket));
   std::unique_ptr<Server> server(new Server(std::make_unique<Impl>(options)));
@@ -214,12 +216,18 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
            {{"socket", options.socket},
             {"http", impl.http ? impl.http_address : "off"},
             {"grpc_listen", options.grpc_listen}});
+  // On the strand: whoever waits for a stuck one gets no answer, however well the rest is.
+  if (const auto interval = WatchdogInterval()) {
+    impl.tenant->Repeat(*interval, [](TenantView&) { NotifyAlive(); });
+  }
+  NotifyReady("serving at " + options.socket);
   return server;
 }
 
 absl::Status Server::Shutdown() {
   Impl& impl = *impl_;
   impl.stopping = true;
+  NotifyStopping(impl.options.shutdown_timeout + 2 * kClosePatience);
   LogEvent(LogLevel::kInfo, "stopping", {{"shutdown", impl.options.drain ? "drain" : "keep"}});
   if (impl.sessions) {
     impl.sessions->Stop("the daemon stops; it may be back soon", impl.options.drain);

@@ -50,7 +50,7 @@ Tenant::Tenant(std::string name, Strand strand)
     : name_(std::move(name)),
       strand_(std::move(strand)),
       view_(std::make_shared<TenantView>()),
-      ticking_(std::make_shared<bool>(true)) {}
+      repeating_(std::make_shared<std::atomic<bool>>(true)) {}
 
 Tenant::~Tenant() = default;
 
@@ -69,7 +69,7 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, Executor& 
   tenant->arena_fd_ = tenant->view_->stack->arena_fd();
   tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
   tenant->epoch_ = tenant->view_->stack->epoch();
-  tenant->ScheduleTick();
+  tenant->Repeat(kTick, [](TenantView& view) { view.stack->Tick(); });
   return tenant;
 }
 
@@ -81,19 +81,26 @@ void Tenant::PostCompletion(absl::AnyInvocable<void(TenantView&)> task) {
   strand_.PostCompletion([view = view_, task = std::move(task)]() mutable { task(*view); });
 }
 
-void Tenant::ScheduleTick() {
-  struct Ticker {
-    static void Next(Strand strand, std::shared_ptr<TenantView> view, std::shared_ptr<bool> on) {
-      Strand poster = strand;
-      const bool posted = poster.PostAfter(kTick, [strand, view, on] {
-        if (!*on) return;
-        view->stack->Tick();
-        Next(strand, view, on);
+void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task) {
+  struct Repeater {
+    Strand strand;
+    std::shared_ptr<TenantView> view;
+    std::shared_ptr<std::atomic<bool>> on;
+    std::chrono::microseconds interval;
+    std::function<void(TenantView&)> task;
+
+    static void Next(std::shared_ptr<Repeater> self) {
+      Strand& strand = self->strand;
+      const bool posted = strand.PostAfter(self->interval, [self] {
+        if (!*self->on) return;
+        self->task(*self->view);
+        Next(self);
       });
-      if (!posted && *on) LogEvent(LogLevel::kError, "tick_stopped");
+      if (!posted && *self->on) LogEvent(LogLevel::kError, "tick_stopped");
     }
   };
-  Ticker::Next(strand_, view_, ticking_);
+  Repeater::Next(
+      std::make_shared<Repeater>(Repeater{strand_, view_, repeating_, interval, std::move(task)}));
 }
 
 std::optional<StackStats> Tenant::Stats(std::chrono::milliseconds patience) {
@@ -111,7 +118,7 @@ std::optional<StackStats> Tenant::Stats(std::chrono::milliseconds patience) {
 }
 
 void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
-  PostCompletion([drain, done = std::move(done), on = ticking_](TenantView& view) mutable {
+  PostCompletion([drain, done = std::move(done), on = repeating_](TenantView& view) mutable {
     *on = false;
     // What is drained must not be held; what is kept stays as its clients left it.
     for (const auto& [session, client] : view.clients) {

@@ -1,6 +1,7 @@
 // One tenant: its tier stack, the strand that owns it, and which sessions are its clients. Whoever
 // wants something of the stack posts to the strand; gRPC and session threads never touch it.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -55,6 +56,9 @@ class Tenant final : public SessionHost {
   /// Runs `task` on the strand for work that was admitted before.
   void PostCompletion(absl::AnyInvocable<void(TenantView&)> task);
 
+  /// Runs `task` on the strand every `interval` until Shutdown().
+  void Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task);
+
   const std::string& name() const { return name_; }
   int arena_fd() const { return arena_fd_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
@@ -62,7 +66,8 @@ class Tenant final : public SessionHost {
 
   /// Nothing when the strand does not answer in time.
   std::optional<StackStats> Stats(std::chrono::milliseconds patience);
-  /// Stops ticking, lets no session at the stack any more and shuts it down. `done` on the strand.
+  /// Ends what is repeated, lets no session at the stack any more and shuts it down. `done` on the
+  /// strand.
   void Shutdown(bool drain, TierStack::DoneCallback done);
   /// Destroys the stack, and with it the callbacks that it still holds. False when the strand does
   /// not come to it in time.
@@ -78,13 +83,12 @@ class Tenant final : public SessionHost {
 
  private:
   Tenant(std::string name, Strand strand);
-  void ScheduleTick();
 
   const std::string name_;
   Strand strand_;
   // Shared with tasks that still wait on the strand when the tenant goes.
   std::shared_ptr<TenantView> view_;
-  std::shared_ptr<bool> ticking_;  // touched on the strand only
+  std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began
   int arena_fd_ = -1;
   uint64_t arena_bytes_ = 0;
   uint64_t epoch_ = 0;

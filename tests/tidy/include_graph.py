@@ -42,6 +42,7 @@ FENCES = {
     "toml++": (r"toml\+\+/", ["base/options_toml.cc"]),
     "CLI11": (r"CLI/", ["client/*ctl*", "engine/main.cc", "engine/*options.cc", "engine/command*"]),
     "prometheus-cpp": (r"prometheus/", ["base/metrics.cc"]),
+    "libsystemd": (r"systemd/", ["daemon/service_notify.cc"]),
     "xxHash": (r"xxhash\.h$", ["hashing/*"]),
     "PCRE2": (r"pcre2\.h$", ["engine/*"]),
 }
