@@ -41,12 +41,12 @@ std::string_view PathOf(const Request& request) {
 }
 
 /// What needs no handler.
-std::optional<HttpAnswer> AnswerAtOnce(const Request& request) {
+std::optional<HttpAnswer> AnswerAtOnce(const Request& request, const HttpLiveness& alive) {
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
     return HttpAnswer{.status = 405, .body = "only GET\n"};
   }
-  if (PathOf(request) == "/livez") return HttpAnswer{.body = "ok\n"};
-  return std::nullopt;
+  if (PathOf(request) != "/livez") return std::nullopt;
+  return alive() ? HttpAnswer{.body = "ok\n"} : HttpAnswer{.status = 503, .body = "stuck\n"};
 }
 
 Response ResponseTo(const Request& request, HttpAnswer answer) {
@@ -64,9 +64,9 @@ Response ResponseTo(const Request& request, HttpAnswer answer) {
 /// Thread: the server's. Owner: its pending operation.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(tcp::socket socket, const HttpHandler& handler, asio::thread_pool& worker,
-             size_t& open)
-      : stream_(std::move(socket)), handler_(handler), worker_(worker), open_(open) {
+  Connection(tcp::socket socket, const HttpHandler& handler, const HttpLiveness& alive,
+             asio::thread_pool& worker, size_t& open)
+      : stream_(std::move(socket)), handler_(handler), alive_(alive), worker_(worker), open_(open) {
     ++open_;
   }
   ~Connection() { --open_; }
@@ -84,7 +84,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   void Answer() {
-    if (std::optional<HttpAnswer> answer = AnswerAtOnce(parser_->get())) {
+    if (std::optional<HttpAnswer> answer = AnswerAtOnce(parser_->get(), alive_)) {
       return Write(*std::move(answer));
     }
     asio::post(worker_, [self = shared_from_this()]() mutable {
@@ -107,6 +107,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   beast::tcp_stream stream_;
   const HttpHandler& handler_;
+  const HttpLiveness& alive_;
   asio::thread_pool& worker_;
   size_t& open_;
   beast::flat_buffer buffer_{kMaxHeaderBytes * 2};
@@ -118,7 +119,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
 class HttpServer::Impl {
  public:
-  explicit Impl(HttpHandler handler) : handler_(std::move(handler)), acceptor_(io_), pause_(io_) {}
+  Impl(HttpHandler handler, HttpLiveness alive)
+      : handler_(std::move(handler)), alive_(std::move(alive)), acceptor_(io_), pause_(io_) {}
   ~Impl() {
     worker_.stop();
     worker_.join();
@@ -162,13 +164,14 @@ class HttpServer::Impl {
       }
       // One too many is closed without a word: a scraper that opens more is broken.
       if (open_ < kMaxConnections) {
-        std::make_shared<Connection>(std::move(socket), handler_, worker_, open_)->Read();
+        std::make_shared<Connection>(std::move(socket), handler_, alive_, worker_, open_)->Read();
       }
       Accept();
     });
   }
 
   const HttpHandler handler_;
+  const HttpLiveness alive_;
   size_t open_ = 0;  // outlives the connections, which die with io_
   asio::io_context io_{1};
   asio::thread_pool worker_{1};
@@ -182,8 +185,9 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host,
-                                                              uint16_t port, HttpHandler handler) {
-  auto impl = std::make_unique<Impl>(std::move(handler));
+                                                              uint16_t port, HttpHandler handler,
+                                                              HttpLiveness alive) {
+  auto impl = std::make_unique<Impl>(std::move(handler), std::move(alive));
   TC_RETURN_IF_ERROR(impl->Start(host, port));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

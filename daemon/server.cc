@@ -28,6 +28,9 @@ namespace {
 constexpr char kTenantName[] = "default";
 constexpr std::chrono::seconds kStatsPatience{1};
 constexpr std::chrono::seconds kClosePatience{10};
+constexpr std::chrono::seconds kPulse{1};
+/// A strand that has done nothing for so long is stuck: nothing that it does takes a second.
+constexpr std::chrono::seconds kStuck{10};
 
 std::string HttpFileOf(const std::string& socket) { return socket + ".http"; }
 
@@ -47,12 +50,17 @@ struct Server::Impl {
   absl::Status OpenHttp();
   HttpAnswer AnswerHttp(std::string_view path);
   HttpAnswer Readiness();
+  void Pulse() { pulsed_at = std::chrono::steady_clock::now(); }
+  bool Alive() const {
+    return stopping || std::chrono::steady_clock::now() < pulsed_at.load() + kStuck;
+  }
   absl::Status StopStack();
 
   const DaemonOptions options;
   DaemonMetrics metrics;
   SessionRegistry registry;
   UniqueFd data_lock;
+  std::atomic<std::chrono::steady_clock::time_point> pulsed_at{};  // by the tenant's strand
   Executor strands;
   Executor disk;
   Executor workers;
@@ -133,8 +141,12 @@ absl::Status Server::Impl::OpenHttp() {
   });
   if (options.http == "off") return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.http));
-  TC_ASSIGN_OR_RETURN(http, HttpServer::Start(address.host, address.port,
-                                              [this](auto path) { return AnswerHttp(path); }));
+  Pulse();
+  tenant->Repeat(kPulse, [this](TenantView&) { Pulse(); });
+  TC_ASSIGN_OR_RETURN(
+      http, HttpServer::Start(
+                address.host, address.port, [this](auto path) { return AnswerHttp(path); },
+                [this] { return Alive(); }));
   const bool v6 = address.host.find(':') != std::string::npos;
   http_address =
       (v6 ? "[" + address.host + "]" : address.host) + ":" + std::to_string(http->port());

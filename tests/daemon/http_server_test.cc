@@ -43,11 +43,14 @@ std::string AnswerOf(const UniqueFd& socket) {
 
 TEST(HttpServerTest, ASlowScrapeKeepsNoLivenessProbeWaiting) {
   std::promise<void> begun, go_on;
-  auto server = HttpServer::Start("127.0.0.1", 0, [&](std::string_view path) {
-    begun.set_value();
-    go_on.get_future().wait();
-    return HttpAnswer{.body = "of " + std::string(path) + "\n"};
-  });
+  auto server = HttpServer::Start(
+      "127.0.0.1", 0,
+      [&](std::string_view path) {
+        begun.set_value();
+        go_on.get_future().wait();
+        return HttpAnswer{.body = "of " + std::string(path) + "\n"};
+      },
+      [] { return true; });
   ASSERT_TRUE(server.ok()) << server.status();
   const uint16_t port = (*server)->port();
   const UniqueFd scrape = Ask(port, "/metrics?all");
@@ -57,11 +60,24 @@ TEST(HttpServerTest, ASlowScrapeKeepsNoLivenessProbeWaiting) {
   EXPECT_THAT(AnswerOf(scrape), HasSubstr("of /metrics\n"));
 }
 
+TEST(HttpServerTest, AStuckDaemonIsNotAlive) {
+  std::atomic<bool> alive{true};
+  auto server = HttpServer::Start(
+      "127.0.0.1", 0, [](std::string_view) { return HttpAnswer{}; }, [&] { return alive.load(); });
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_THAT(AnswerOf(Ask((*server)->port(), "/livez")), HasSubstr("200 OK"));
+  alive = false;
+  EXPECT_THAT(AnswerOf(Ask((*server)->port(), "/livez")), HasSubstr("503 Service Unavailable"));
+}
+
 TEST(HttpServerTest, EndsWithRequestsUnderWay) {
-  auto server = HttpServer::Start("127.0.0.1", 0, [](std::string_view) {
-    ::usleep(50'000);
-    return HttpAnswer{.body = "late\n"};
-  });
+  auto server = HttpServer::Start(
+      "127.0.0.1", 0,
+      [](std::string_view) {
+        ::usleep(50'000);
+        return HttpAnswer{.body = "late\n"};
+      },
+      [] { return true; });
   ASSERT_TRUE(server.ok()) << server.status();
   std::vector<UniqueFd> asked;
   for (int i = 0; i < 8; ++i) asked.push_back(Ask((*server)->port(), "/readyz"));
