@@ -117,7 +117,6 @@ absl::StatusOr<std::optional<BlockRecord>> DiskTier::Get(BlockRef ref,
   const DiskKey key = KeyOf(ref);
   rocksdb::PinnableSlice value;
   rocksdb::ReadOptions read;
-  read.fill_cache = false;
   const rocksdb::Status status = database_->db->Get(read, database_->blocks, SliceOf(key), &value);
   if (status.IsNotFound() || status.IsCorruption()) {
     DropDamaged(ref, status.ToString());

@@ -10,7 +10,8 @@
 // A Put is one write batch with a log, so that after a kill either both are there or none. The
 // budget counts headers and payloads; the files may be larger until a compaction has removed what
 // was erased. Direct I/O where the file system has it, no cache, no compression, every read
-// verified by RocksDB and by us.
+// verified by RocksDB and by us. Tables have filters: without one a look-up reads a whole value
+// from each table whose range spans the key.
 //
 // A store of another form, or one that does not open for damage, is renamed to
 // <directory>/quarantine-<time> and an empty one begun: a cold tier is worth hits, never a start.

@@ -178,6 +178,34 @@ TEST_F(DiskTierTest, AFlippedByteOnDiskIsAMissNeverAWrongByte) {
   EXPECT_GT(misses, 0);
 }
 
+/// Bytes that this process has asked the kernel for.
+uint64_t BytesRead() {
+  std::ifstream file("/proc/self/io");
+  std::string word;
+  uint64_t bytes = 0;
+  file >> word >> bytes;
+  EXPECT_EQ(word, "rchar:");
+  return bytes;
+}
+
+TEST_F(DiskTierTest, ABlockIsReadFromOneTableOfAllThatSpanItsKey) {
+  constexpr uint64_t kTables = 3, kBlocks = 12;
+  for (uint64_t table = 0; table < kTables; ++table) {
+    auto tier = Open();  // writes what the log holds as a table
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    for (uint64_t i = 0; i < kBlocks; ++i) {
+      ASSERT_TRUE(Put(**tier, 1 + i * kTables + table).ok());
+    }
+  }
+  auto tier = Open();
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  const uint64_t before = BytesRead();
+  for (uint64_t id = 1; id <= kTables * kBlocks; ++id) EXPECT_TRUE(Get(**tier, id)) << id;
+  const uint64_t read = BytesRead() - before, stored = kTables * kBlocks * 8192;
+  EXPECT_GE(read, stored) << "they are on disk";
+  EXPECT_LE(read, stored * 3 / 2);
+}
+
 TEST_F(DiskTierTest, TheSameDirectoryCannotBeOpenedTwice) {
   auto tier = Open();
   ASSERT_TRUE(tier.ok());
