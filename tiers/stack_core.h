@@ -46,7 +46,7 @@
 namespace thermocline {
 
 inline constexpr uint32_t kMaxReads = 16;            // promotions under way, in all
-inline constexpr uint32_t kMaxReadsPerLoad = 4;      // of one Load
+inline constexpr uint32_t kMaxReadsPerLoad = 8;      // of one Load
 inline constexpr uint32_t kMaxBatchBlocks = 32;      // of one write job; one is under way at most
 inline constexpr uint64_t kMaxBatchBytes = 8 * MiB;  // but one block at least
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
