@@ -39,19 +39,20 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const Option
   TC_ASSIGN_OR_RETURN(daemon->directory_, ScratchDirectory(self.parent_path()));
   TC_ASSIGN_OR_RETURN(daemon->runtime_, ScratchDirectory("/dev/shm"));
   const std::string log = (daemon->directory_ / "log").string();
-  const std::vector<std::string> words = {(self.parent_path() / "thermoclined").string(),
-                                          "--socket",
-                                          daemon->socket_path(),
-                                          "--data-dir",
-                                          (daemon->directory_ / "data").string(),
-                                          "--arena-dir",
-                                          daemon->runtime_.string(),
-                                          "--warm-capacity",
-                                          options.warm_capacity,
-                                          "--cold-capacity",
-                                          options.cold_capacity,
-                                          "--http",
-                                          "off"};
+  std::vector<std::string> words = {(self.parent_path() / "thermoclined").string(),
+                                    "--socket",
+                                    daemon->socket_path(),
+                                    "--data-dir",
+                                    (daemon->directory_ / "data").string(),
+                                    "--arena-dir",
+                                    daemon->runtime_.string(),
+                                    "--warm-capacity",
+                                    options.warm_capacity,
+                                    "--cold-capacity",
+                                    options.cold_capacity,
+                                    "--http",
+                                    "off"};
+  words.insert(words.end(), options.more.begin(), options.more.end());
   std::vector<char*> argv;
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);

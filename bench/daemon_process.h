@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 
@@ -17,6 +18,7 @@ class DaemonProcess {
   struct Options {
     std::string warm_capacity = "1GiB";
     std::string cold_capacity = "2GiB";
+    std::vector<std::string> more = {};  // further arguments
   };
 
   /// Returns once the daemon answers. Errors: what it printed when it does not.

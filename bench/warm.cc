@@ -5,23 +5,15 @@
 // Measured beside them in the same run: memcpy of the same bytes by one thread between buffers
 // larger than the caches, which is the limit of a copied read, and a real Redis over its unix
 // socket.
-#include <hiredis/hiredis.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <thread>
 
 #include "base/units.h"
 #include "bench/daemon_process.h"
+#include "bench/redis_peer.h"
 #include "bench/report.h"
 #include "client/client.h"
 #include "kernels/aligned_buffer.h"
-
-extern char** environ;
 
 namespace thermocline::bench {
 namespace {
@@ -51,70 +43,6 @@ class Ring {
  private:
   AlignedBuffer buffer_;
   size_t at_ = 0;
-};
-
-/// A redis-server on a unix socket alone, without persistence. Not there: no process, and the rows
-/// are left out, visibly.
-class Redis {
- public:
-  explicit Redis(const std::filesystem::path& directory) {
-    const std::string socket = (directory / "redis.sock").string();
-    const std::vector<std::string> words = {
-        "redis-server", "--port", "0",     "--unixsocket",     socket,      "--save",   "",
-        "--appendonly", "no",     "--dir", directory.string(), "--logfile", "/dev/null"};
-    std::vector<char*> argv;
-    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    if (posix_spawnp(&pid_, argv[0], nullptr, nullptr, argv.data(), environ) != 0) return;
-    for (int i = 0; i < 500 && context_ == nullptr; ++i) {
-      context_ = redisConnectUnix(socket.c_str());
-      if (context_ != nullptr && context_->err != 0) {
-        redisFree(context_);
-        context_ = nullptr;
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      }
-    }
-  }
-  ~Redis() {
-    if (context_ != nullptr) redisFree(context_);
-    if (pid_ > 0) {
-      kill(pid_, SIGTERM);
-      waitpid(pid_, nullptr, 0);
-    }
-  }
-  Redis(const Redis&) = delete;
-  Redis& operator=(const Redis&) = delete;
-
-  bool there() const { return context_ != nullptr; }
-  void AppendSet(const std::string& key, const std::byte* value, size_t bytes) {
-    redisAppendCommand(context_, "SET %b %b", key.data(), key.size(), value, bytes);
-  }
-  void AppendGet(const std::string& key) {
-    redisAppendCommand(context_, "GET %b", key.data(), key.size());
-  }
-  /// The next reply's bytes, copied to `into` as an engine would; false when it is not that many.
-  bool TakeValue(std::byte* into, size_t bytes) {
-    redisReply* reply = Take();
-    const bool right = reply != nullptr && reply->type == REDIS_REPLY_STRING && reply->len == bytes;
-    if (right) std::memcpy(into, reply->str, bytes);
-    freeReplyObject(reply);
-    return right;
-  }
-  bool TakeOk() {
-    redisReply* reply = Take();
-    const bool right = reply != nullptr && reply->type == REDIS_REPLY_STATUS;
-    freeReplyObject(reply);
-    return right;
-  }
-  void FlushAll() { freeReplyObject(redisCommand(context_, "FLUSHALL")); }
-
- private:
-  redisReply* Take() {
-    void* reply = nullptr;
-    return redisGetReply(context_, &reply) == REDIS_OK ? static_cast<redisReply*>(reply) : nullptr;
-  }
-  pid_t pid_ = -1;
-  redisContext* context_ = nullptr;
 };
 
 std::string KeyOf(size_t number) {

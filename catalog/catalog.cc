@@ -1,6 +1,9 @@
 #include "catalog/catalog.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,10 +17,9 @@ namespace thermocline {
 namespace {
 
 constexpr uint32_t kMaxNodes = uint32_t{1} << 28;
-constexpr uint32_t kMaxAreas = 4096;
-constexpr uint32_t kMaxPinsPerArea = 4096;
 constexpr uint32_t kMinTableLog2 = 6;  // one page
 constexpr uint32_t kMaxTableLog2 = 28;
+constexpr int kSeals = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 absl::Status CheckGeometry(const Geometry& g) {
   const auto refuse = [](const char* what, uint64_t value, uint64_t least, uint64_t most) {
@@ -30,12 +32,6 @@ absl::Status CheckGeometry(const Geometry& g) {
   }
   if (g.run_places < 1 || g.run_places > kMaxRunPlaces) {
     return refuse("run_places", g.run_places, 1, kMaxRunPlaces);
-  }
-  if (g.area_count < 1 || g.area_count > kMaxAreas) {
-    return refuse("area_count", g.area_count, 1, kMaxAreas);
-  }
-  if (g.pins_per_area < 2 || g.pins_per_area > kMaxPinsPerArea) {
-    return refuse("pins_per_area", g.pins_per_area, 2, kMaxPinsPerArea);
   }
   if (g.table_log2 < kMinTableLog2 || g.table_log2 > g.table_log2_max) {
     return refuse("table_log2", g.table_log2, kMinTableLog2, g.table_log2_max);
@@ -61,13 +57,13 @@ Geometry Normal(Geometry g) {
 }  // namespace
 
 Catalog::Catalog(void* base, const Geometry& g) : base_(static_cast<char*>(base)), geometry_(g) {
-  area_stride_ = RoundUp(sizeof(PinArea) + g.pins_per_area * sizeof(uint64_t), 64);
   node_stride_ = sizeof(NodeHeader) + g.run_places * sizeof(SharedName);
   part_stride_ = RoundUp(size_t{g.node_count} * g.run_places * sizeof(uint64_t), kPageBytes);
-  areas_ = kPageBytes;
-  nodes_ = RoundUp(areas_ + g.area_count * area_stride_, kPageBytes);
-  words_ = RoundUp(nodes_ + g.node_count * node_stride_, kPageBytes);
-  tables_ = words_ + kMaxParts * part_stride_;
+  nodes_ = kPageBytes;
+  ids_ = RoundUp(nodes_ + g.node_count * node_stride_, kPageBytes);
+  words_ = ids_ + part_stride_;
+  checksums_ = words_ + kMaxParts * part_stride_;
+  tables_ = checksums_ + kMaxParts * part_stride_;
   const size_t buckets = (size_t{2} << g.table_log2_max) - (size_t{1} << g.table_log2);
   total_ = RoundUp(tables_ + buckets * sizeof(ChildBucket), kPageBytes);
 }
@@ -157,25 +153,53 @@ Catalog::Child Catalog::Probe(uint32_t log2, uint64_t hash, Place parent, const 
 
 absl::StatusOr<CatalogMemory> CatalogMemory::Create(const Geometry& geometry, uint64_t epoch) {
   TC_ASSIGN_OR_RETURN(const size_t bytes, Catalog::Bytes(geometry));
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  UniqueFd fd(::memfd_create("thermocline-catalog", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return ErrnoStatus(errno, "memfd_create of a catalog");
+  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus(errno, "catalog: ftruncate to " + FormatBytes(bytes),
+                       "lower the capacities, or raise the limit of file sizes (ulimit -f)");
+  }
+  void* base =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
   if (base == MAP_FAILED) {
     return ErrnoStatus(errno, "catalog: map " + FormatBytes(bytes),
                        "lower the capacities, or raise the limit on address space");
   }
-  auto catalog = Catalog::Format(base, geometry, epoch);
-  if (!catalog.ok()) {
-    munmap(base, bytes);
-    return catalog.status();
+  CatalogMemory memory(std::move(fd), base, bytes, Catalog(base, geometry));
+  // From here on it can be mapped for reading only, whoever opens it and how, and never cut short.
+  if (::fcntl(memory.fd(), F_ADD_SEALS, kSeals) != 0) {
+    return ErrnoStatus(errno, "sealing a catalog", "Linux 5.1 or newer is needed");
   }
-  return CatalogMemory(base, bytes, *catalog);
+  TC_ASSIGN_OR_RETURN(memory.catalog_, Catalog::Format(base, geometry, epoch));
+  return memory;
+}
+
+absl::StatusOr<CatalogMemory> CatalogMemory::Open(UniqueFd fd) {
+  struct stat file {};
+  if (::fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "fstat of a catalog");
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+    return absl::FailedPreconditionError("catalog: the memory handed over may yet be cut short");
+  }
+  const auto bytes = static_cast<size_t>(file.st_size);
+  void* base = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+  if (base == MAP_FAILED) {
+    return ErrnoStatus(errno, "map the daemon's catalog of " + FormatBytes(bytes),
+                       "raise this process's limit of address space (ulimit -v)");
+  }
+  CatalogMemory memory(std::move(fd), base, bytes, Catalog(base, {}));
+  TC_ASSIGN_OR_RETURN(memory.catalog_, Catalog::Open(base, bytes));
+  return memory;
 }
 
 CatalogMemory::CatalogMemory(CatalogMemory&& other) noexcept
-    : base_(std::exchange(other.base_, nullptr)), bytes_(other.bytes_), catalog_(other.catalog_) {}
+    : fd_(std::move(other.fd_)),
+      base_(std::exchange(other.base_, nullptr)),
+      bytes_(other.bytes_),
+      catalog_(other.catalog_) {}
 
 CatalogMemory::~CatalogMemory() {
-  if (base_ != nullptr) munmap(base_, bytes_);
+  if (base_ != nullptr) ::munmap(base_, bytes_);
 }
 
 }  // namespace thermocline

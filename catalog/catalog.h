@@ -9,8 +9,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "base/status.h"
+#include "base/unique_fd.h"
 #include "catalog/layout.h"
 #include "catalog/word.h"
 
@@ -36,12 +38,6 @@ class Catalog {
   const Geometry& geometry() const { return geometry_; }
   uint64_t epoch() const { return header().epoch; }
 
-  PinArea& area(uint32_t index) const {
-    return *reinterpret_cast<PinArea*>(base_ + areas_ + index * area_stride_);
-  }
-  std::atomic<uint64_t>& pin(uint32_t area_index, uint32_t pin) const {
-    return reinterpret_cast<std::atomic<uint64_t>*>(&area(area_index) + 1)[pin];
-  }
   NodeHeader& node(NodeId node) const {
     return *reinterpret_cast<NodeHeader*>(base_ + nodes_ + node * node_stride_);
   }
@@ -53,6 +49,15 @@ class Catalog {
   std::atomic<uint64_t>& word(uint32_t part, NodeId node, uint32_t position) const {
     return reinterpret_cast<std::atomic<uint64_t>*>(
         base_ + words_ + part * part_stride_)[size_t{node} * geometry_.run_places + position];
+  }
+  /// Of the block that the word stands for: written before it is.
+  std::atomic<uint64_t>& checksum(uint32_t part, NodeId node, uint32_t position) const {
+    return reinterpret_cast<std::atomic<uint64_t>*>(
+        base_ + checksums_ + part * part_stride_)[size_t{node} * geometry_.run_places + position];
+  }
+  std::atomic<uint64_t>& id(NodeId node, uint32_t position) const {
+    return reinterpret_cast<std::atomic<uint64_t>*>(
+        base_ + ids_)[size_t{node} * geometry_.run_places + position];
   }
   ChildBucket* table(uint32_t log2) const {
     const size_t before = (size_t{1} << log2) - (size_t{1} << geometry_.table_log2);
@@ -75,6 +80,7 @@ class Catalog {
   static size_t Home(uint64_t hash, uint32_t log2) { return hash >> (64 - log2); }
 
  private:
+  friend class CatalogMemory;
   Catalog(void* base, const Geometry& geometry);
   CatalogHeader& header() const { return *reinterpret_cast<CatalogHeader*>(base_); }
   Child CheckChild(NodeId node, Place parent, const Name& name) const;
@@ -82,26 +88,34 @@ class Catalog {
 
   char* base_;
   Geometry geometry_;
-  size_t area_stride_, node_stride_, part_stride_;
-  size_t areas_, nodes_, words_, tables_, total_;
+  size_t node_stride_, part_stride_;
+  size_t nodes_, ids_, words_, checksums_, tables_, total_;
 };
 
-/// A catalog in memory of its own, shared with forked children only.
-/// Owner: unmaps in its destructor.
+/// A catalog's memory, as its writer made it or as a reader in another process maps it: a memfd
+/// that nobody but its maker can ever write.
+/// Owner: unmaps and closes in its destructor.
 class CatalogMemory {
  public:
+  /// Formatted anew, to be written by this process alone.
   /// Errors: InvalidArgument for a geometry out of range, ResourceExhausted without memory.
   static absl::StatusOr<CatalogMemory> Create(const Geometry& geometry, uint64_t epoch);
+  /// Maps what another process made, read-only.
+  /// Errors: those of Catalog::Open; FailedPrecondition for a file that may yet be cut.
+  static absl::StatusOr<CatalogMemory> Open(UniqueFd fd);
   CatalogMemory(CatalogMemory&& other) noexcept;
   CatalogMemory& operator=(CatalogMemory&& other) = delete;
   ~CatalogMemory();
 
   const Catalog& catalog() const { return catalog_; }
+  /// To be handed to readers. Borrowed.
+  int fd() const { return fd_.get(); }
 
  private:
-  CatalogMemory(void* base, size_t bytes, Catalog catalog)
-      : base_(base), bytes_(bytes), catalog_(catalog) {}
+  CatalogMemory(UniqueFd fd, void* base, size_t bytes, Catalog catalog)
+      : fd_(std::move(fd)), base_(base), bytes_(bytes), catalog_(catalog) {}
 
+  UniqueFd fd_;
   void* base_;
   size_t bytes_;
   Catalog catalog_;

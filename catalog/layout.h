@@ -2,12 +2,16 @@
 // of the mapping, so that the same bytes may be mapped anywhere, by the daemon and by its clients.
 //
 //   page 0            CatalogHeader
-//   pin areas         area_count x PinArea, each followed by its pins
 //   nodes             node_count x { NodeHeader, run_places x SharedName }
+//   ids               node_count x run_places: of the place of each name
 //   words             kMaxParts regions of node_count x run_places words, one region a part: in
 //                     sparse memory a part that nobody uses costs nothing
+//   checksums         as the words: of the payload that a word stands for
 //   child tables      one region for every size the table may grow to, so that an address never
 //                     means two things
+//
+// Only the writer writes here; its clients map it read-only. Pins, the one thing that a reader
+// writes, lie in memory of its own that the writer reads (its control area, proto/shm_layout.h).
 //
 // All fields that change are atomics, read and written relaxed where a fence orders them: there is
 // no data race, for the compiler as for ThreadSanitizer.
@@ -15,6 +19,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "hashing/name.h"
 #include "hashing/space.h"  // kMaxParts
@@ -22,7 +27,7 @@
 namespace thermocline {
 
 inline constexpr uint64_t kCatalogMagic = 0x31474c5441434354;  // "TCCATLG1"
-inline constexpr uint32_t kCatalogLayoutVersion = 1;
+inline constexpr uint32_t kCatalogLayoutVersion = 2;
 inline constexpr uint32_t kMaxRunPlaces = 32;
 
 using NodeId = uint32_t;  // 0 is no node
@@ -42,6 +47,9 @@ inline constexpr Place PlaceFromBits(uint64_t bits) {
   return {static_cast<NodeId>(bits >> 16), static_cast<uint32_t>(bits & 0xffff)};
 }
 
+/// The pins of one reader: each PlaceBits of the place that it protects with all above it, or 0.
+using Pins = std::span<std::atomic<uint64_t>>;
+
 /// A node's version and length in one atomic word. Appending raises the length; dropping a tail
 /// lowers it under a new version; a version never comes back (48 bits).
 struct NodeState {
@@ -57,8 +65,6 @@ struct NodeState {
 struct Geometry {
   uint32_t node_count = 0;              // run nodes; number 0 is not used
   uint32_t run_places = kMaxRunPlaces;  // names a node
-  uint32_t area_count = 64;             // pin areas: one a session
-  uint32_t pins_per_area = 64;          // pin 0 is the reader's own, see reader.h
   uint32_t table_log2 = 6;              // buckets of 8 children: at first
   uint32_t table_log2_max = 0;          // and at most; 0: enough for all nodes
 };
@@ -70,12 +76,6 @@ struct alignas(64) CatalogHeader {
   uint64_t epoch;  // of the daemon that formatted it
   Geometry geometry;
   std::atomic<uint32_t> table_log2;
-};
-
-struct alignas(64) PinArea {
-  std::atomic<uint64_t> owner;  // session number, 0 free
-  uint64_t reserved[7];
-  // pins_per_area atomic words follow: PlaceBits, 0 none
 };
 
 struct alignas(64) NodeHeader {
@@ -113,10 +113,9 @@ struct alignas(64) ChildBucket {
 inline constexpr uint64_t kTombstone = uint64_t{1} << 32;
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
-static_assert(sizeof(Geometry) == 24);
+static_assert(sizeof(Geometry) == 16);
 static_assert(sizeof(CatalogHeader) == 64 && offsetof(CatalogHeader, epoch) == 16 &&
-              offsetof(CatalogHeader, geometry) == 24 && offsetof(CatalogHeader, table_log2) == 48);
-static_assert(sizeof(PinArea) == 64);
+              offsetof(CatalogHeader, geometry) == 24 && offsetof(CatalogHeader, table_log2) == 40);
 static_assert(sizeof(NodeHeader) == 64 && offsetof(NodeHeader, parent) == 8 &&
               offsetof(NodeHeader, next) == 16 && offsetof(NodeHeader, root) == 20);
 static_assert(sizeof(SharedName) == 64 && sizeof(Name) == 64 && sizeof(ChildBucket) == 64);

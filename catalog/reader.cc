@@ -7,15 +7,15 @@
 
 namespace thermocline {
 
-Reader::Reader(const Catalog& catalog, uint32_t area) : catalog_(catalog), area_(area) {
-  TC_CHECK(area < catalog.geometry().area_count);
+Reader::Reader(const Catalog& catalog, Pins pins) : catalog_(catalog), pins_(pins) {
+  TC_CHECK(pins.size() >= 2);
   path_.reserve(64);
 }
 
 Reader::Match Reader::MatchAndPin(Root root, std::span<const Name> names, uint32_t pin,
                                   std::span<const PartRule> rules, uint32_t block_places) {
   TC_CHECK(catalog_.IsNode(root.node));
-  TC_CHECK(pin < catalog_.geometry().pins_per_area);
+  TC_CHECK(pin < pins_.size());
   TC_CHECK(rules.size() <= kMaxParts);
   TC_CHECK(block_places > 0);
   const auto parts = static_cast<uint32_t>(rules.size());
@@ -24,7 +24,7 @@ Reader::Match Reader::MatchAndPin(Root root, std::span<const Name> names, uint32
     if (depth == 0) return {};
     if (!kWordsBehindFence) ReadWords(depth, parts);
     const Place end{path_.back().node, path_.back().count};
-    catalog_.pin(area_, pin).store(PlaceBits(end), std::memory_order_release);
+    pins_[pin].store(PlaceBits(end), std::memory_order_release);
     ReaderFence();  // the pin before the loads below, and the loads of the walk before them too
     if (!kReaderRevalidates || Untouched(root) || Frozen(root, names)) {
       if (kWordsBehindFence) ReadWords(depth, parts);
@@ -44,7 +44,7 @@ Reader::Match Reader::Extend(Root root, std::span<const Name> names, size_t held
   const bool grows = match.depth >= held_depth && match.depth > 0;
   if (grows) {
     const Place end{path_.back().node, path_.back().count};
-    catalog_.pin(area_, pin).store(PlaceBits(end), std::memory_order_release);
+    pins_[pin].store(PlaceBits(end), std::memory_order_release);
   }
   Unpin(kScratch);
   return grows ? match : Match{};
@@ -60,10 +60,10 @@ Place Reader::PlaceAt(size_t depth) const {
 }
 
 void Reader::Shorten(uint32_t pin, Place place) {
-  catalog_.pin(area_, pin).store(PlaceBits(place), std::memory_order_release);
+  pins_[pin].store(PlaceBits(place), std::memory_order_release);
 }
 
-void Reader::Unpin(uint32_t pin) { catalog_.pin(area_, pin).store(0, std::memory_order_release); }
+void Reader::Unpin(uint32_t pin) { pins_[pin].store(0, std::memory_order_release); }
 
 // Compares names downwards, under the states read before.
 size_t Reader::Walk(Root root, std::span<const Name> names) {

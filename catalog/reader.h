@@ -2,9 +2,9 @@
 // place where it ends, and reads the words of its places from behind its own fence. It waits for
 // nothing and writes nothing but its pins.
 //
-// A session's pins are numbered; pin 0 is scratch for Extend. The writer reads the pins of an area
-// in ascending order, so a pin may be copied to a higher number and then cleared without a moment
-// in which the writer could see neither.
+// A reader's pins are numbered; pin 0 is scratch for Extend. The writer reads them in ascending
+// order, so a pin may be copied to a higher number and then cleared without a moment in which the
+// writer could see neither.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -27,10 +27,11 @@ struct PartRule {
   uint32_t window_places = 0;  // 0: at every place; else at the last so many places only
 };
 
-/// Thread: one at a time. Owner: borrows the catalog's memory; its area is lent by the writer.
+/// Thread: one at a time. Owner: borrows the memory of the catalog and of its pins, at least two,
+/// which the writer was told of (Writer::LendPins).
 class Reader {
  public:
-  Reader(const Catalog& catalog, uint32_t area);
+  Reader(const Catalog& catalog, Pins pins);
 
   struct Match {
     size_t depth = 0;   // places found and pinned; 0: nothing is pinned
@@ -52,6 +53,13 @@ class Reader {
 
   /// Of the last match: the word of a part at the place number `index`, from 0.
   Word word(uint32_t part, size_t index) const { return words_[part * depth_ + index]; }
+  /// A piece of the path of the last match: the first `count` names of a node's run.
+  struct Step {
+    NodeId node;
+    uint32_t count;
+    NodeState state;
+  };
+  std::span<const Step> path() const { return path_; }
   /// Of the last match: the place at `depth`, from 1.
   Place PlaceAt(size_t depth) const;
 
@@ -64,11 +72,6 @@ class Reader {
 
  private:
   static constexpr int kAttempts = 4;
-  struct Step {
-    NodeId node;
-    uint32_t count;
-    NodeState state;
-  };
 
   size_t Walk(Root root, std::span<const Name> names);
   bool Untouched(Root root) const;
@@ -77,7 +80,7 @@ class Reader {
   size_t Usable(std::span<const PartRule> rules, uint32_t block_places) const;
 
   Catalog catalog_;
-  uint32_t area_;
+  Pins pins_;
   std::vector<Step> path_;
   size_t depth_ = 0;
   std::vector<Word> words_;  // [part][depth_]

@@ -84,6 +84,11 @@ uint32_t SlabAllocator::ChunkWithFreeSlot(uint64_t slot_bytes) {
   return kNone;
 }
 
+std::optional<uint32_t> SlabAllocator::NextToLend() const {
+  if (!may_lend_ || unlent_.first == kNone) return std::nullopt;
+  return unlent_.first;
+}
+
 // One that nobody has, or an empty one of another size, which has its memory already.
 uint32_t SlabAllocator::ChunkToLend(uint64_t slot_bytes) const {
   uint32_t chunk = may_lend_ ? FirstThatFits(unlent_, slot_bytes) : kNone;

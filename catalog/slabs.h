@@ -72,6 +72,8 @@ class SlabAllocator {
   /// until RetryLending allows one more try.
   const absl::Status& lend_status() const { return lend_status_; }
   void RetryLending() { may_lend_ = true; }
+  /// The chunk that will be lent next, to whichever size needs one; nullopt when none is to be had.
+  std::optional<uint32_t> NextToLend() const;
   /// Gives a committed slot back.
   void Free(uint32_t page);
 

@@ -8,6 +8,7 @@
 //   bit  56      moving:    the writer is about to reuse the slot; readers must not start on it
 //   bit  57      checked:   the daemon has verified the payload since it was last adopted
 //   bit  58      cold copy: the cold tier holds a copy
+//   bit  59      deleted:   readers must not start on it; it goes once nobody reads there
 #pragma once
 #include <cstdint>
 
@@ -33,8 +34,9 @@ class Word {
   constexpr bool moving() const { return (bits_ & kMovingBit) != 0; }
   constexpr bool checked() const { return (bits_ & kCheckedBit) != 0; }
   constexpr bool cold_copy() const { return (bits_ & kColdCopyBit) != 0; }
+  constexpr bool deleted() const { return (bits_ & kDeletedBit) != 0; }
   /// Whether a host client may read the bytes in place: they are warm and stay where they are.
-  constexpr bool readable_warm() const { return warm_slot() != 0 && !moving(); }
+  constexpr bool readable_warm() const { return warm_slot() != 0 && !moving() && !deleted(); }
 
   /// Copies with one field replaced. Slots are cut to 28 bits.
   constexpr Word WithWarmSlot(uint32_t slot) const {
@@ -48,12 +50,15 @@ class Word {
   constexpr Word WithChecked(bool on) const { return WithFlag(kCheckedBit, on); }
   constexpr Word WithColdCopy(bool on) const { return WithFlag(kColdCopyBit, on); }
 
+  constexpr Word WithDeleted(bool on) const { return WithFlag(kDeletedBit, on); }
+
   constexpr bool operator==(const Word&) const = default;
 
  private:
   static constexpr uint64_t kMovingBit = uint64_t{1} << 56;
   static constexpr uint64_t kCheckedBit = uint64_t{1} << 57;
   static constexpr uint64_t kColdCopyBit = uint64_t{1} << 58;
+  static constexpr uint64_t kDeletedBit = uint64_t{1} << 59;
   constexpr Word WithFlag(uint64_t bit, bool on) const {
     return FromBits(on ? bits_ | bit : bits_ & ~bit);
   }

@@ -10,9 +10,7 @@ Writer::Writer(const Catalog& catalog)
       table_(catalog),
       run_(catalog.geometry().run_places),
       nodes_(catalog.geometry().node_count),
-      children_(size_t{catalog.geometry().node_count} * (run_ + 1)),
-      ids_(size_t{catalog.geometry().node_count} * run_),
-      owners_(catalog.geometry().area_count) {}
+      children_(size_t{catalog.geometry().node_count} * (run_ + 1)) {}
 
 absl::StatusOr<Root> Writer::AddRoot(uint32_t tag) {
   if (tag == 0) return absl::InvalidArgumentError("catalog: tag 0 names no space");
@@ -94,7 +92,7 @@ absl::StatusOr<Place> Writer::Append(Place at, const Name& name, uint64_t id) {
   const Place place{node, state.length() + 1};
   const bool fresh = places_.emplace(id, PlaceBits(place)).second;
   TC_CHECK(fresh);
-  ids_[IndexOf(place)] = id;
+  SharedId(place).store(id, std::memory_order_relaxed);
   catalog_.name(node, state.length()).Store(name);
   if (!extends) catalog_.node(node).parent.store(PlaceBits(at), std::memory_order_relaxed);
   catalog_.node(node).state.store(NodeState::Of(state.version(), place.count).bits,
@@ -121,6 +119,13 @@ void Writer::SetWord(Place place, uint32_t part, Word word) {
   if (word == old) return;
   nodes_[place.node].parts |= static_cast<uint8_t>(1u << part);
   SharedWord(place, part).store(word.bits(), std::memory_order_release);
+}
+
+void Writer::SetChecksum(Place place, uint32_t part, uint64_t checksum) {
+  TC_CHECK(Contains(place));
+  TC_CHECK(!IsRoot(place));
+  TC_CHECK(part < kMaxParts);
+  catalog_.checksum(part, place.node, place.count - 1).store(checksum, std::memory_order_relaxed);
 }
 
 bool Writer::Contains(Place place) const {
@@ -185,7 +190,7 @@ std::vector<Name> Writer::NamesOf(Place place) const {
 
 uint64_t Writer::IdOf(Place place) const {
   TC_CHECK(Contains(place));
-  return IsRoot(place) ? 0 : ids_[IndexOf(place)];
+  return IsRoot(place) ? 0 : SharedId(place).load(std::memory_order_relaxed);
 }
 
 std::optional<Place> Writer::PlaceOf(uint64_t id) const {

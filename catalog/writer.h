@@ -96,6 +96,8 @@ class Writer {
   /// Publishes a word; the bytes in its slots are in place. It may add a slot or change flags; a
   /// slot that is set already, readers may hold: changing it takes BeginMove.
   void SetWord(Place place, uint32_t part, Word word);
+  /// What the bytes sum to for which the next word will stand. REQUIRES: nobody reads any there.
+  void SetChecksum(Place place, uint32_t part, uint64_t checksum);
 
   bool Contains(Place place) const;
   bool IsRoot(Place place) const { return place.count == 0; }
@@ -124,11 +126,12 @@ class Writer {
   /// Publishes what became of a moving word: its new whereabouts, or `before` to call it off.
   void FinishMove(Place place, uint32_t part, Word word);
 
-  /// Lends a pin area to a session (number not 0).
-  /// Errors: ResourceExhausted when all areas are lent.
-  absl::StatusOr<uint32_t> LendArea(uint64_t session);
-  /// Forgets what a session had pinned. Only once its reads are over for certain.
-  void ForgetReader(uint32_t area);
+  /// From now on what these pins say is respected. Whoever else writes them may write anything.
+  /// Owner: borrows the memory until ForgetPins.
+  /// Returns the number of the area that they are.
+  uint32_t LendPins(Pins pins);
+  /// Respects them no more. Only once the reads of their owner are over for certain.
+  void ForgetPins(uint32_t area);
   /// Sets a pin on behalf of the area's owner: to a place that is in the tree, or that another pin
   /// of it covers. Place{} unpins. The caller sees to it that its owner does not pin there, too.
   void SetPin(uint32_t area, uint32_t pin, Place place);
@@ -163,7 +166,9 @@ class Writer {
   uint32_t children(Place place) const {
     return children_[size_t{place.node} * (run_ + 1) + place.count];
   }
-  size_t IndexOf(Place place) const { return size_t{place.node} * run_ + place.count - 1; }
+  std::atomic<uint64_t>& SharedId(Place place) const {
+    return catalog_.id(place.node, place.count - 1);
+  }
   std::atomic<uint64_t>& SharedWord(Place place, uint32_t part) const {
     return catalog_.word(part, place.node, place.count - 1);
   }
@@ -182,11 +187,10 @@ class Writer {
   NodeId used_ = 1;  // nodes from here on were never used
   std::vector<NodeId> free_;
   SparseArray<Node> nodes_;
-  SparseArray<uint32_t> children_;  // nodes that hang at each place
-  SparseArray<uint64_t> ids_;
+  SparseArray<uint32_t> children_;                        // nodes that hang at each place
   boost::unordered_flat_map<uint64_t, uint64_t> places_;  // id to PlaceBits
   boost::unordered_flat_map<uint32_t, NodeId> roots_;     // by tag
-  std::vector<uint64_t> owners_;  // of pin areas; the copies in shared memory are for show
+  std::vector<Pins> areas_;                               // an empty one is free
   uint64_t mark_round_ = 0;
 };
 

@@ -62,7 +62,7 @@ void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
   const uint8_t parts = nodes_[tail.node].parts;
   for (uint32_t count = keep + 1; count <= tail.old; ++count) {
     const Place place{tail.node, count};
-    Dropped dropped{.id = ids_[IndexOf(place)]};
+    Dropped dropped{.id = SharedId(place).exchange(0, std::memory_order_relaxed)};
     for (uint32_t part = 0; part < kMaxParts; ++part) {
       if ((parts >> part & 1) == 0) continue;
       // 0 before a slot is reused: nobody may find it under the name that comes here next.
@@ -70,7 +70,6 @@ void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
           Word::FromBits(SharedWord(place, part).exchange(0, std::memory_order_relaxed));
     }
     places_.erase(dropped.id);
-    ids_[IndexOf(place)] = 0;
     result.dropped.push_back(dropped);
   }
   if (keep != tail.to) {
@@ -122,11 +121,9 @@ void Writer::FinishMove(Place place, uint32_t part, Word word) {
 // stale or made-up one marks too much at most.
 void Writer::MarkPins() {
   ++mark_round_;
-  const Geometry& geometry = catalog_.geometry();
-  for (uint32_t area = 0; area < geometry.area_count; ++area) {
-    if (owners_[area] == 0) continue;
-    for (uint32_t pin = 0; pin < geometry.pins_per_area; ++pin) {  // ascending, see reader.h
-      const uint64_t bits = catalog_.pin(area, pin).load(std::memory_order_acquire);
+  for (const Pins& pins : areas_) {
+    for (const std::atomic<uint64_t>& pin : pins) {  // ascending, see reader.h
+      const uint64_t bits = pin.load(std::memory_order_acquire);
       const Place place = PlaceFromBits(bits);
       if (bits >> 48 != 0 || place.node >= used_) continue;
       if (place.count == 0 || place.count > run_) continue;
@@ -148,34 +145,24 @@ void Writer::MarkUpwards(Place place) {
   }
 }
 
-absl::StatusOr<uint32_t> Writer::LendArea(uint64_t session) {
-  TC_CHECK(session != 0);
-  const auto area = std::find(owners_.begin(), owners_.end(), 0);
-  if (area == owners_.end()) {
-    return absl::ResourceExhaustedError("catalog: all " + std::to_string(owners_.size()) +
-                                        " pin areas are lent; close a session first");
-  }
-  *area = session;
-  const auto index = static_cast<uint32_t>(area - owners_.begin());
-  catalog_.area(index).owner.store(session, std::memory_order_release);
-  return index;
+uint32_t Writer::LendPins(Pins pins) {
+  TC_CHECK(!pins.empty());
+  auto area = std::find_if(areas_.begin(), areas_.end(), [](Pins p) { return p.empty(); });
+  if (area == areas_.end()) area = areas_.emplace(area);
+  *area = pins;
+  return static_cast<uint32_t>(area - areas_.begin());
 }
 
-void Writer::ForgetReader(uint32_t area) {
-  TC_CHECK(area < owners_.size());
-  for (uint32_t pin = 0; pin < catalog_.geometry().pins_per_area; ++pin) {
-    catalog_.pin(area, pin).store(0, std::memory_order_relaxed);
-  }
-  owners_[area] = 0;
-  catalog_.area(area).owner.store(0, std::memory_order_release);
+void Writer::ForgetPins(uint32_t area) {
+  TC_CHECK(area < areas_.size());
+  areas_[area] = {};
 }
 
 void Writer::SetPin(uint32_t area, uint32_t pin, Place place) {
-  TC_CHECK(area < owners_.size());
-  TC_CHECK(owners_[area] != 0);
-  TC_CHECK(pin < catalog_.geometry().pins_per_area);
+  TC_CHECK(area < areas_.size());
+  TC_CHECK(pin < areas_[area].size());
   TC_CHECK(place == Place{} || Contains(place));
-  catalog_.pin(area, pin).store(PlaceBits(place), std::memory_order_release);
+  areas_[area][pin].store(PlaceBits(place), std::memory_order_release);
 }
 
 }  // namespace thermocline

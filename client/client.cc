@@ -35,6 +35,9 @@ absl::StatusOr<Space> Client::OpenSpace(const SpaceSpec& spec, Timeout timeout) 
   auto state = std::make_shared<SpaceState>();
   state->core = core_;
   state->spec = spec;
+  for (const PartSpec& part : spec.parts) {
+    state->rules.push_back({(part.window_tokens + kPlaceTokens - 1) / kPlaceTokens});
+  }
   TC_RETURN_IF_ERROR(state->NumberIn(*connection, deadline).status());
   return Space(std::move(state));
 }
@@ -104,7 +107,7 @@ absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView
   Connection::FlushAllReturns(client_->socket_path(), deadline);
   v1::DeleteRequest request;
   request.set_fingerprint(space.bytes.data(), space.bytes.size());
-  *request.mutable_names() = ToWire(names, names.places());
+  *request.mutable_names() = ToWire(names);
   const auto response = connection->calls().Delete(request, deadline);
   if (!response.ok()) return connection->Explain(response.status());
   return response->places();

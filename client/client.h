@@ -251,8 +251,19 @@ struct DaemonStats {
   std::vector<TierUse> tiers;
 };
 
+/// How to reach a daemon whose arena this process cannot map. What is empty is taken from the
+/// environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE.
+struct RemoteOptions {
+  std::string address;           // "tls://HOST:PORT"; "": none, see Client
+  std::string ca_file;           // PEM, as all of them: who signed the daemon's certificate
+  std::string certificate_file;  // of this client
+  std::string key_file;
+  std::string token_file;  // the client's token, alone in its file
+};
+
 struct ClientOptions {
   std::string socket_path;                  // "": $THERMOCLINE_SOCKET, else the daemon's default
+  RemoteOptions remote;
   std::string client_name;                  // for the daemon's log
   std::chrono::milliseconds timeout{5000};  // of calls that name none
   bool auto_reconnect =

@@ -113,6 +113,14 @@ absl::Status Connection::Map(SessionGrant grant) {
     return absl::InternalError("the control area that the daemon handed over is not one of epoch " +
                                std::to_string(epoch_));
   }
+  TC_ASSIGN_OR_RETURN(CatalogMemory catalog, CatalogMemory::Open(std::move(grant.catalog)));
+  if (catalog.catalog().epoch() != epoch_) {
+    return absl::InternalError("the catalog that the daemon handed over is not one of epoch " +
+                               std::to_string(epoch_));
+  }
+  catalog_.emplace(std::move(catalog));
+  local_readers_.emplace(catalog_->catalog(), *control_);
+  mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
   return absl::OkStatus();
 }
@@ -190,7 +198,6 @@ void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
   TC_CHECK(Contains(offset, bytes));
   {
     MutexLock lock(mutex_);
-    mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
     const auto slot = mapped_slots_.begin() + static_cast<ptrdiff_t>(offset / kPageBytes);
     if (*slot) return;
     *slot = true;

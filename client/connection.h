@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -19,7 +20,9 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "catalog/catalog.h"
 #include "client/grpc_calls.h"
+#include "client/local_readers.h"
 #include "client/session.h"
 #include "proto/shm_layout.h"
 
@@ -45,6 +48,8 @@ class Connection {
   bool Forked() const;
   /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
   absl::Status Alive();
+  /// The same as far as it is known, without asking the system.
+  bool SeemsAlive() const { return !lost_.load(std::memory_order_acquire) && !Forked(); }
 
   /// To be read before a lease is asked for, and handed to LeaseHolds.
   uint64_t LeaseGeneration() const;
@@ -59,6 +64,9 @@ class Connection {
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much. REQUIRES: Contains(offset, bytes).
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
+
+  const Catalog& catalog() const { return catalog_->catalog(); }
+  LocalReaders& local_readers() { return *local_readers_; }
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -98,6 +106,8 @@ class Connection {
   std::byte* arena_ = nullptr;
   uint64_t arena_bytes_ = 0;
   ControlArea* control_ = nullptr;
+  std::optional<CatalogMemory> catalog_;
+  std::optional<LocalReaders> local_readers_;
   std::unique_ptr<GrpcCalls> calls_;
   std::thread thread_;
 

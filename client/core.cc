@@ -58,6 +58,7 @@ absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& sta
                                                                Deadline deadline, bool now) {
   {
     MutexLock lock(state.mutex);
+    if (state.connection != nullptr && state.connection->SeemsAlive()) return state.connection;
     if (state.connection != nullptr) {
       const absl::Status alive = state.connection->Alive();
       if (alive.ok()) return state.connection;
@@ -90,19 +91,33 @@ absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& sta
 }
 
 absl::StatusOr<uint32_t> SpaceState::NumberIn(Connection& connection, Deadline deadline) {
-  const uint64_t known = serial_and_number.load();
-  if (known >> 32 == connection.serial()) return static_cast<uint32_t>(known);
+  TC_ASSIGN_OR_RETURN(const Root root, RootIn(connection, deadline));
+  return root.tag;
+}
+
+absl::StatusOr<Root> SpaceState::RootIn(Connection& connection, Deadline deadline) {
+  const uint64_t number = serial_and_number.load(std::memory_order_acquire);
+  const uint64_t node = serial_and_root.load(std::memory_order_acquire);
+  if (number >> 32 == connection.serial() && node >> 32 == connection.serial()) {
+    return Root{static_cast<NodeId>(node), static_cast<uint32_t>(number)};
+  }
   v1::OpenSpaceRequest request;
   ToWire(spec, *request.mutable_spec());
   request.mutable_spec()->set_salt(spec.salt);
   const absl::StatusOr<v1::OpenSpaceResponse> response =
       connection.calls().OpenSpace(request, deadline);
   if (!response.ok()) return connection.Explain(response.status());
-  if (known == 0) {  // the first time, before anyone shares this
+  if (!connection.catalog().IsNode(response->root_node())) {
+    return absl::InternalError("the daemon opened the space at node " +
+                               std::to_string(response->root_node()) +
+                               ", which is none of its catalog");
+  }
+  if (number == 0) {  // the first time, before anyone shares this
     TC_ASSIGN_OR_RETURN(fingerprint, FingerprintFromWire(response->fingerprint()));
   }
+  serial_and_root.store(connection.serial() << 32 | response->root_node());
   serial_and_number.store(connection.serial() << 32 | response->space());
-  return response->space();
+  return Root{response->root_node(), response->space()};
 }
 
 }  // namespace client_v1

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/mutex.h"
 #include "base/status.h"
@@ -54,17 +55,21 @@ class ClientCore {
   std::atomic<ProcessState*> state_;
 };
 
-/// A space and its number in the session that it was last used in.
+/// A space and where it stands in the session that it was last used in.
 /// Thread: any.
 struct SpaceState {
   std::shared_ptr<ClientCore> core;  // shared: a space outlives its client
   SpaceSpec spec;
+  std::vector<PartRule> rules;  // of its parts
   Fingerprint fingerprint;
-  // The connection's serial above, the number below: one word, so that neither is seen without the
-  // other.
+  // The connection's serial above, the number and the root's node below: a word each, so that
+  // neither is seen without the serial.
   std::atomic<uint64_t> serial_and_number{0};
+  std::atomic<uint64_t> serial_and_root{0};
 
-  /// Opens the space in a session that has not seen it.
+  /// Where the space stands: its number is the tag of its root. Opens it in a session that has not
+  /// seen it.
+  absl::StatusOr<Root> RootIn(Connection& connection, Deadline deadline);
   absl::StatusOr<uint32_t> NumberIn(Connection& connection, Deadline deadline);
 };
 

@@ -1,19 +1,14 @@
 #include "client/grpc_calls.h"
 
 #include <grpc/fork.h>
-#include <grpcpp/grpcpp.h>
 #include <pthread.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdlib>
-#include <string_view>
 
 #include "base/check.h"
 #include "client/fork.h"
-#include "thermocline/v1/admin.grpc.pb.h"
-#include "thermocline/v1/control.grpc.pb.h"
-#include "thermocline/v1/data.grpc.pb.h"
+#include "client/grpc_stubs.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -21,36 +16,6 @@ namespace {
 
 // A match of a million tokens answers with 65,536 blocks of about 50 bytes.
 constexpr int kMaxMessageBytes = 64 << 20;
-
-/// gRPC reads the path of a unix target as a URI does.
-std::string UnixTarget(std::string_view path) {
-  static constexpr char kHex[] = "0123456789ABCDEF";
-  std::string target = "unix:";
-  for (const char c : path) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       std::string_view("/-._~").find(c) != std::string_view::npos;
-    if (plain) {
-      target += c;
-    } else {
-      target += {'%', kHex[byte >> 4], kHex[byte & 15]};
-    }
-  }
-  return target;
-}
-
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& socket) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // Every session has a connection of its own: a global subchannel would carry the backoff of a
-  // daemon that was away into the session with the one that came back.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(UnixTarget(socket), grpc::InsecureChannelCredentials(),
-                                   arguments);
-}
 
 // gRPC's own handlers stop its threads before a fork and start them again on both sides, where its
 // fork support is on; they pass when a thread is inside gRPC. Debian's build does not register
@@ -69,18 +34,60 @@ void InChild() {
   if (threads_inside.exchange(0) != 0) forked_amid_call.store(true);
 }
 
-/// Held while this thread is inside gRPC.
-class Inside {
- public:
-  Inside() { threads_inside.fetch_add(1); }
-  ~Inside() { threads_inside.fetch_sub(1); }
-  Inside(const Inside&) = delete;
-};
-
 bool RegisterForkHandlers() {
   const bool handled = !ForkSupportIsOn() || ::pthread_atfork(&grpc_prefork, &grpc_postfork_parent,
                                                               &grpc_postfork_child) == 0;
   return ::pthread_atfork(nullptr, nullptr, &InChild) == 0 && handled;
+}
+
+}  // namespace
+
+InsideGrpc::InsideGrpc() { threads_inside.fetch_add(1); }
+InsideGrpc::~InsideGrpc() { threads_inside.fetch_sub(1); }
+
+void UseGrpc() {
+  static const bool registered = RegisterForkHandlers();
+  TC_CHECK(registered);
+  used_in_generation.store(ForkGeneration());
+}
+
+std::string UnixTarget(std::string_view path) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string target = "unix:";
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       std::string_view("/-._~").find(c) != std::string_view::npos;
+    if (plain) {
+      target += c;
+    } else {
+      target += {'%', kHex[byte >> 4], kHex[byte & 15]};
+    }
+  }
+  return target;
+}
+
+std::shared_ptr<grpc::Channel> ChannelTo(
+    const std::string& target, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // Every session has a connection of its own: a global subchannel would carry the backoff of a
+  // daemon that was away into the session with the one that came back.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(target, credentials, arguments);
+}
+
+std::string TokenHex(std::string_view token) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string hex;
+  for (const char c : token) {
+    const auto byte = static_cast<unsigned char>(c);
+    hex += {kHex[byte >> 4], kHex[byte & 15]};
+  }
+  return hex;
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -88,7 +95,11 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
 }
 
-}  // namespace
+std::chrono::system_clock::time_point SystemTime(Deadline deadline) {
+  return std::chrono::system_clock::now() +
+         std::chrono::duration_cast<std::chrono::system_clock::duration>(
+             deadline - std::chrono::steady_clock::now());
+}
 
 absl::Status CheckGrpcAfterFork() {
   const uint64_t used = used_in_generation.load();
@@ -101,53 +112,23 @@ absl::Status CheckGrpcAfterFork() {
       ", and cannot use it; connect after the fork only, or exec");
 }
 
-struct GrpcCalls::Stubs {
-  std::string token_hex;
-  std::unique_ptr<v1::Control::Stub> control;
-  std::unique_ptr<v1::Data::Stub> data;
-  std::unique_ptr<v1::Admin::Stub> admin;  // none unless the session is an admin's
-
-  void Prepare(grpc::ClientContext& context, Deadline deadline) const {
-    context.AddMetadata("thermocline-session", token_hex);
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                             deadline - std::chrono::steady_clock::now()));
-  }
-
-  template <class Stub, class Request, class Response>
-  absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                             Response*),
-                                Stub* stub, const Request& request, Deadline deadline) const {
-    const Inside inside;
-    grpc::ClientContext context;
-    Prepare(context, deadline);
-    Response response;
-    const grpc::Status status = (stub->*method)(&context, request, &response);
-    if (!status.ok()) return FromGrpc(status);
-    return response;
-  }
-};
-
 GrpcCalls::GrpcCalls(const v1::Welcome& welcome) : stubs_(std::make_unique<Stubs>()) {
-  static const bool registered = RegisterForkHandlers();
-  TC_CHECK(registered);
-  used_in_generation.store(ForkGeneration());
-  const Inside inside;
-  static constexpr char kHex[] = "0123456789abcdef";
-  for (const char c : welcome.session_token()) {
-    const auto byte = static_cast<unsigned char>(c);
-    stubs_->token_hex += {kHex[byte >> 4], kHex[byte & 15]};
-  }
-  const std::shared_ptr<grpc::Channel> channel = ChannelTo(welcome.grpc_socket());
+  UseGrpc();
+  const InsideGrpc inside;
+  stubs_->token_hex = TokenHex(welcome.session_token());
+  const auto insecure = grpc::InsecureChannelCredentials();
+  const auto channel = ChannelTo(UnixTarget(welcome.grpc_socket()), insecure);
   stubs_->control = v1::Control::NewStub(channel);
   stubs_->data = v1::Data::NewStub(channel);
   if (!welcome.admin_socket().empty()) {
-    stubs_->admin = v1::Admin::NewStub(ChannelTo(welcome.admin_socket()));
+    stubs_->admin = v1::Admin::NewStub(ChannelTo(UnixTarget(welcome.admin_socket()), insecure));
   }
 }
 
+GrpcCalls::GrpcCalls(std::unique_ptr<Stubs> stubs) : stubs_(std::move(stubs)) {}
+
 GrpcCalls::~GrpcCalls() {
-  const Inside inside;
+  const InsideGrpc inside;
   stubs_.reset();
 }
 
@@ -177,7 +158,7 @@ TC_DEFINE_CALL(Admin, admin, DropArena)
 absl::Status GrpcCalls::Load(
     const v1::LoadRequest& request, Deadline deadline,
     const std::function<absl::Status(const v1::LoadResponse&)>& on_blocks) {
-  const Inside inside;
+  const InsideGrpc inside;
   grpc::ClientContext context;
   stubs_->Prepare(context, deadline);
   const std::unique_ptr<grpc::ClientReader<v1::LoadResponse>> reader =

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "client/address.h"
 #include "client/session.h"
 #include "thermocline/v1/admin.pb.h"
 #include "thermocline/v1/control.pb.h"
@@ -29,6 +30,18 @@ class GrpcCalls {
   explicit GrpcCalls(const v1::Welcome& welcome);
   ~GrpcCalls();
 
+  /// Of a session without the map, which it opens and is: it ends when this goes.
+  /// Errors: Unavailable when nobody answers at the address; what is wrong with the files; the
+  ///         daemon's own words when it refuses.
+  static absl::StatusOr<std::unique_ptr<GrpcCalls>> OpenRemote(const DaemonAddress& address,
+                                                               const RemoteOptions& options,
+                                                               const std::string& client_name,
+                                                               v1::RemoteWelcome& welcome,
+                                                               Deadline deadline);
+  /// Tells the daemon that the remote session lives, and waits for its answer.
+  /// Thread: one at a time. Errors: how the session ended; DeadlineExceeded.
+  absl::Status Beat(Deadline deadline);
+
   absl::StatusOr<v1::OpenSpaceResponse> OpenSpace(const v1::OpenSpaceRequest&, Deadline);
   absl::StatusOr<v1::ListSpacesResponse> ListSpaces(const v1::ListSpacesRequest&, Deadline);
   absl::StatusOr<v1::PinResponse> Pin(const v1::PinRequest&, Deadline);
@@ -47,12 +60,19 @@ class GrpcCalls {
   absl::Status Load(const v1::LoadRequest&, Deadline,
                     const std::function<absl::Status(const v1::LoadResponse&)>& on_blocks);
 
+  /// As Load, with the bytes. For remote sessions.
+  absl::Status Read(const v1::ReadRequest&, Deadline,
+                    const std::function<absl::Status(const v1::ReadResponse&)>& on_blocks);
+  /// Sends what `next` puts into an empty message, until it answers false. For remote sessions.
+  absl::Status Write(Deadline, const std::function<bool(v1::WriteRequest&)>& next);
+
   absl::StatusOr<v1::DeleteResponse> Delete(const v1::DeleteRequest&, Deadline);
   absl::StatusOr<v1::FlushResponse> Flush(const v1::FlushRequest&, Deadline);
   absl::StatusOr<v1::DropArenaResponse> DropArena(const v1::DropArenaRequest&, Deadline);
 
  private:
   struct Stubs;
+  explicit GrpcCalls(std::unique_ptr<Stubs> stubs);
   std::unique_ptr<Stubs> stubs_;
 };
 

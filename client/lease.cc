@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/units.h"
 #include "client/wire.h"
 #include "hashing/checksum.h"
 
@@ -32,12 +33,24 @@ bool SurelyRefused(const absl::Status& status) {
 }  // namespace
 
 Lease::Rep::~Rep() {
-  if (held) connection->QueueRelease(lease);
+  if (held) LetGo();
+}
+
+void Lease::Rep::LetGo() {
+  held = false;
+  if (local == nullptr) return connection->QueueRelease(lease);
+  if (!connection->Forked()) connection->local_readers().GiveBack(std::move(local));
 }
 
 bool Lease::Rep::windowed() const {
-  return std::any_of(space->spec.parts.begin(), space->spec.parts.end(),
-                     [](const PartSpec& part) { return part.window_tokens != 0; });
+  return std::any_of(space->rules.begin(), space->rules.end(),
+                     [](const PartRule& rule) { return rule.window_places != 0; });
+}
+
+bool Lease::Rep::Needs(uint32_t part, uint32_t block, uint32_t count) const {
+  const uint32_t window = space->rules[part].window_places;
+  const uint32_t window_blocks = (window + block_places() - 1) / block_places();
+  return window == 0 || block + window_blocks >= count;
 }
 
 absl::Status Lease::Rep::Usable() const {
@@ -51,21 +64,53 @@ absl::Status Lease::Rep::Usable() const {
   return absl::OkStatus();
 }
 
-void Lease::Rep::AppendNames(NamesView names, uint32_t places) {
-  if (space->spec.opaque_names) {
-    keys.insert(keys.end(), names.keys().begin(), names.keys().begin() + places);
-  } else {
-    tokens.insert(tokens.end(), names.tokens().begin(),
-                  names.tokens().begin() + size_t{places} * kPlaceTokens);
-  }
+absl::Status Lease::Rep::Acquire(Deadline deadline) {
+  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
+  const uint64_t before = connection->LeaseGeneration();
+  // What was read through an earlier lease is judged by the generation that it was taken under.
+  if (!held) generation = before;
+  if (!AcquireLocal(root)) TC_RETURN_IF_ERROR(AcquireByMessage(root.tag, deadline));
+  names.resize(leased_depth);
+  return absl::OkStatus();
 }
 
-absl::Status Lease::Rep::Acquire(NamesView names, uint32_t places, Deadline deadline) {
-  TC_ASSIGN_OR_RETURN(const uint32_t number, space->NumberIn(*connection, deadline));
-  const uint64_t before = connection->LeaseGeneration();
+bool Lease::Rep::AcquireLocal(Root root) {
+  std::unique_ptr<LocalReader> next = connection->local_readers().Take();
+  if (next == nullptr) return false;
+  const Reader::Match match =
+      next->reader.MatchAndPin(root, names, LocalReader::kLeasePin, space->rules, block_places());
+  const auto found = static_cast<uint32_t>(match.depth - match.depth % block_places());
+  if (match.usable != found) {  // cold, on the move, deleted or incomplete: the daemon knows more
+    connection->local_readers().GiveBack(std::move(next));
+    return false;
+  }
+  Place end;
+  if (found > 0) {
+    end = next->reader.PlaceAt(found);
+    next->reader.Shorten(LocalReader::kLeasePin, end);
+  } else {
+    next->reader.Unpin(LocalReader::kLeasePin);
+  }
+  uint64_t hits = 0;
+  const uint32_t count = found / block_places();
+  for (const PartRule& rule : space->rules) {
+    const uint32_t window = (rule.window_places + block_places() - 1) / block_places();
+    hits += window == 0 ? count : std::min(window, count);
+  }
+  const uint64_t asked = names.size() / block_places();
+  connection->local_readers().Count(end, hits, (asked - count) * part_count());
+  if (held) LetGo();
+  held = true;
+  local = std::move(next);
+  depth = leased_depth = found;
+  listed = false;
+  return true;
+}
+
+absl::Status Lease::Rep::AcquireByMessage(uint32_t space_number, Deadline deadline) {
   v1::MatchRequest request;
-  request.set_space(number);
-  *request.mutable_names() = ToWire(names, places);
+  request.set_space(space_number);
+  *request.mutable_names() = ToWire(space->spec, names);
   auto response = connection->calls().Match(request, deadline);
   if (absl::IsResourceExhausted(response.status())) {
     // A session's leases are few, and some of them may be those that were let go of a moment ago.
@@ -76,25 +121,32 @@ absl::Status Lease::Rep::Acquire(NamesView names, uint32_t places, Deadline dead
   if (held) {
     // Now, not with the next batch: a block that was found damaged gives way to the next commit
     // only once nobody leases it.
-    connection->QueueRelease(lease);
+    List();
+    LetGo();
     connection->FlushReturns(deadline);
   }
-  // What was read through the old lease is judged by the generation that it was taken under.
-  if (!held) generation = before;
   held = true;
   lease = response->lease();
   depth = leased_depth = response->depth();
-  if (depth > places || depth % block_places() != 0) {
+  if (depth > names.size() || depth % block_places() != 0) {
     return absl::InternalError("the daemon matched " + std::to_string(depth) + " places of " +
-                               std::to_string(places));
+                               std::to_string(names.size()));
   }
   const std::vector<BlockInfo> old_blocks = std::move(blocks);
   const std::vector<Source> old_sources = std::move(sources);
+  listed = true;
   blocks.clear();
   sources.clear();
   blocks.reserve(static_cast<size_t>(response->blocks_size()));
   sources.reserve(static_cast<size_t>(response->blocks_size()));
   for (const v1::Block& block : response->blocks()) TC_RETURN_IF_ERROR(Put(block, true));
+  CarryOver(old_blocks, old_sources);
+  return absl::OkStatus();
+}
+
+// The path was held all the while, so a block that lies where it lay is the same.
+void Lease::Rep::CarryOver(const std::vector<BlockInfo>& old_blocks,
+                           const std::vector<Source>& old_sources) {
   for (size_t i = 0; i < old_blocks.size(); ++i) {
     const size_t at = IndexOf(old_blocks[i].depth, old_blocks[i].part);
     if (at == blocks.size() || blocks[at].id != old_blocks[i].id) continue;
@@ -102,18 +154,51 @@ absl::Status Lease::Rep::Acquire(NamesView names, uint32_t places, Deadline dead
     const bool same_bytes = sources[at].offset == old_sources[i].offset;
     if (same_bytes && old_sources[i].verified) sources[at].verified = true;
   }
-  return absl::OkStatus();
+}
+
+void Lease::Rep::List() {
+  if (listed) return;
+  const std::vector<BlockInfo> old_blocks = std::move(blocks);
+  const std::vector<Source> old_sources = std::move(sources);
+  listed = true;
+  blocks.clear();
+  sources.clear();
+  const Catalog& catalog = connection->catalog();
+  const uint32_t count = leased_depth / block_places();
+  blocks.reserve(size_t{count} * part_count());
+  sources.reserve(size_t{count} * part_count());
+  uint32_t at = 0;  // places
+  for (const Reader::Step& step : local->reader.path()) {
+    for (uint32_t position = 0; position < step.count && at < depth; ++position) {
+      if (++at % block_places() != 0) continue;
+      for (uint32_t part = 0; part < part_count(); ++part) {
+        if (!Needs(part, at / block_places() - 1, count)) continue;
+        const Word word = local->reader.word(part, at - 1);
+        const uint64_t bytes = space->spec.parts[part].block_bytes;
+        const uint64_t offset = uint64_t{word.warm_slot()} * kPageBytes;
+        if (!connection->Contains(offset, bytes)) return Cut(at - block_places());
+        blocks.push_back({.depth = at - 1,
+                          .part = part,
+                          .id = catalog.id(step.node, position).load(std::memory_order_relaxed),
+                          .matched_tier = BlockTier::kWarm,
+                          .tier = BlockTier::kWarm,
+                          .bytes = bytes});
+        sources.push_back(
+            {.offset = offset,
+             .checksum =
+                 catalog.checksum(part, step.node, position).load(std::memory_order_relaxed),
+             .verified = word.checked()});
+      }
+    }
+  }
+  CarryOver(old_blocks, old_sources);
 }
 
 absl::Status Lease::Rep::Rematch(Deadline deadline) {
   const uint32_t wanted = depth;
-  const NamesView names = space->spec.opaque_names ? NamesView(keys) : NamesView(tokens);
-  TC_RETURN_IF_ERROR(Acquire(names, wanted, deadline));
-  if (space->spec.opaque_names) {
-    keys.resize(leased_depth);
-  } else {
-    tokens.resize(size_t{leased_depth} * kPlaceTokens);
-  }
+  List();
+  names.resize(wanted);
+  TC_RETURN_IF_ERROR(Acquire(deadline));
   if (depth == wanted) return absl::OkStatus();
   return absl::AbortedError("of " + std::to_string(wanted) + " places only " +
                             std::to_string(depth) + " are still here");
@@ -197,6 +282,7 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   uint32_t told = Advance(next);
   if (on_ready && told > 0) on_ready(told);
   if (next == blocks.size()) return absl::OkStatus();
+  TC_CHECK(local == nullptr);  // whose path is warm throughout
   v1::LoadRequest request;
   request.set_lease(lease);
   const absl::Status loaded =
@@ -211,24 +297,62 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   return connection->Explain(loaded);
 }
 
+absl::Status Lease::Rep::SayWhere(v1::CommitRequest& request, Deadline deadline) const {
+  if (local == nullptr) {
+    request.set_lease(lease);
+    return absl::OkStatus();
+  }
+  TC_ASSIGN_OR_RETURN(const uint32_t number, space->NumberIn(*connection, deadline));
+  v1::PinnedEnd& end = *request.mutable_pinned();
+  end.set_space(number);
+  end.set_pin(local->pin);
+  if (depth > 0) end.set_place(PlaceBits(local->reader.PlaceAt(depth)));
+  return absl::OkStatus();
+}
+
+absl::Status Lease::Rep::TakeOver(const v1::CommitResponse& response, uint32_t old_depth,
+                                  Deadline deadline) {
+  if (local == nullptr) {
+    depth = leased_depth = response.depth();
+    for (const v1::Block& block : response.blocks()) TC_RETURN_IF_ERROR(Put(block, true));
+    return absl::OkStatus();
+  }
+  // The daemon has moved our pin; now we read what it holds.
+  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
+  List();
+  const Reader::Match grown = local->reader.Extend(root, names, old_depth, LocalReader::kLeasePin,
+                                                   space->rules, block_places());
+  if (grown.usable == names.size()) {
+    depth = leased_depth = response.depth();
+    listed = false;
+    return absl::OkStatus();
+  }
+  depth = static_cast<uint32_t>(names.size());
+  return Rematch(deadline);
+}
+
 Lease::Lease(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
 Lease::Lease(Lease&&) noexcept = default;
 Lease& Lease::operator=(Lease&&) noexcept = default;
 Lease::~Lease() = default;
 
 uint32_t Lease::depth() const { return rep_->depth; }
-std::span<const BlockInfo> Lease::blocks() const { return rep_->blocks; }
+std::span<const BlockInfo> Lease::blocks() const {
+  rep_->List();
+  return rep_->blocks;
+}
 
 const BlockInfo* Lease::Find(uint32_t depth, uint32_t part) const {
+  rep_->List();
   const size_t index = rep_->IndexOf(depth, part);
   return index < rep_->blocks.size() ? &rep_->blocks[index] : nullptr;
 }
 
 std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
+  if (rep_->connection->Forked()) return {};
+  rep_->List();
   const size_t index = rep_->IndexOf(depth, part);
-  if (index == rep_->blocks.size() || rep_->connection->Forked() || !rep_->Readable(index)) {
-    return {};
-  }
+  if (index == rep_->blocks.size() || !rep_->Readable(index)) return {};
   return rep_->connection->Bytes(rep_->sources[index].offset, rep_->blocks[index].bytes);
 }
 
@@ -238,6 +362,7 @@ absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_rea
   const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
   for (int round = 0; round < kMaxLoadRounds; ++round) {
     size_t next = 0;
+    rep_->List();
     TC_RETURN_IF_ERROR(rep_->Promote(next, on_ready, deadline));
     const uint32_t readable = rep_->Advance(next);
     if (readable == rep_->depth && (rep_->depth == rep_->leased_depth || !rep_->windowed())) {
@@ -258,6 +383,7 @@ absl::Status Lease::Truncate(uint32_t depth, Timeout timeout) {
   TC_CHECK(depth <= rep_->depth);
   depth -= depth % rep_->block_places();
   if (depth == rep_->depth) return absl::OkStatus();
+  rep_->List();
   rep_->Cut(depth);
   if (!rep_->windowed()) return absl::OkStatus();
   return rep_->Rematch(rep_->space->core->DeadlineOf(timeout));
@@ -276,12 +402,15 @@ absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Time
   if (places == 0) return absl::OkStatus();
   const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
   if (rep_->depth != rep_->leased_depth) TC_RETURN_IF_ERROR(rep_->Rematch(deadline));
+  const uint32_t old_depth = rep_->depth;
 
   v1::CommitRequest request;
-  request.set_lease(rep_->lease);
-  *request.mutable_names() = ToWire(names, places);
+  TC_RETURN_IF_ERROR(rep_->SayWhere(request, deadline));
+  AppendNames(rep_->space->spec, names, places, rep_->names);
+  *request.mutable_names() = ToWire(rep_->space->spec, std::span(rep_->names).subspan(old_depth));
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].connection_ != rep_->connection || slots[i].part_ != i % parts) {
+      rep_->names.resize(old_depth);
       return absl::FailedPreconditionError(
           "slot " + std::to_string(i) +
           " was reserved in another session, or for another part; reserve again");
@@ -289,26 +418,26 @@ absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Time
     v1::CommitItem* item = request.add_items();
     item->set_offset(slots[i].offset_);
     item->set_part(slots[i].part_);
-    item->set_depth(rep_->depth + static_cast<uint32_t>(i / parts + 1) * rep_->block_places() - 1);
+    item->set_depth(old_depth + static_cast<uint32_t>(i / parts + 1) * rep_->block_places() - 1);
   }
-  const auto response = rep_->connection->calls().Commit(request, deadline);
+  auto response = rep_->connection->calls().Commit(request, deadline);
   const bool used = response.ok() || !SurelyRefused(response.status());
   for (Reservation& slot : slots) {
     if (used) slot.connection_.reset();
   }
-  if (!response.ok()) return rep_->connection->Explain(response.status());
-  if (response->depth() != rep_->depth + places ||
-      response->blocks_size() != request.items_size()) {
-    return absl::InternalError("the daemon answered a commit of " + std::to_string(places) +
-                               " places at " + std::to_string(rep_->depth) + " with depth " +
-                               std::to_string(response->depth()));
+  absl::Status status =
+      response.ok() ? absl::OkStatus() : rep_->connection->Explain(response.status());
+  if (status.ok() && (response->depth() != old_depth + places ||
+                      response->blocks_size() != request.items_size())) {
+    status = absl::InternalError("the daemon answered a commit of " + std::to_string(places) +
+                                 " places at " + std::to_string(old_depth) + " with depth " +
+                                 std::to_string(response->depth()));
   }
-  rep_->AppendNames(names, places);
-  rep_->depth = rep_->leased_depth = response->depth();
-  for (const v1::Block& block : response->blocks()) {
-    TC_RETURN_IF_ERROR(rep_->Put(block, true));
+  if (!status.ok()) {
+    rep_->names.resize(old_depth);
+    return status;
   }
-  return absl::OkStatus();
+  return rep_->TakeOver(*response, old_depth, deadline);
 }
 
 bool Lease::StillValid() const {
@@ -317,9 +446,9 @@ bool Lease::StillValid() const {
 
 void Lease::Release() {
   if (rep_ == nullptr || !rep_->held) return;
-  rep_->connection->QueueRelease(rep_->lease);
-  rep_->held = false;
   rep_->Cut(0);
+  rep_->listed = true;
+  rep_->LetGo();
 }
 
 }  // namespace client_v1

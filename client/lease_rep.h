@@ -1,6 +1,7 @@
 // The inside of a lease: where its path ends, which blocks lie on it, and which of them are known
-// to be whole. The daemon's cursor may lie behind ours after a truncation; it is moved when that
-// matters, by matching the shorter path anew before the old lease is let go.
+// to be whole. A path that is warm throughout is held by a pin in shared memory, without a message;
+// any other, and one without the memory to share, by a lease of the daemon's. What holds the path
+// may lie behind its end after a truncation; it is moved when that matters.
 #pragma once
 #include <functional>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "client/client.h"
 #include "client/connection.h"
 #include "client/core.h"
+#include "client/local_readers.h"
 #include "hashing/name.h"
 
 namespace thermocline {
@@ -26,15 +28,16 @@ struct Lease::Rep {
 
   std::shared_ptr<Connection> connection;
   std::shared_ptr<SpaceState> space;
-  uint64_t lease = 0;
+  std::unique_ptr<LocalReader> local;  // what holds the path, or
+  uint64_t lease = 0;                  // the daemon's number
   bool held = false;
   uint64_t generation = 0;    // of the control area, before the match
   uint32_t depth = 0;         // places that the owner may use
-  uint32_t leased_depth = 0;  // where the daemon's cursor stands
-  // The names of [0, leased_depth), in one of two forms.
-  std::vector<int32_t> tokens;
-  std::vector<std::string> keys;
-  // Sorted by depth, then part; below `depth` only. `sources` is parallel.
+  uint32_t leased_depth = 0;  // places that are held
+  std::vector<Name> names;    // of [0, leased_depth)
+  // Sorted by depth, then part; below `depth` only. `sources` is parallel. Of a path that is held
+  // in shared memory they are written down when somebody first asks.
+  bool listed = true;
   std::vector<BlockInfo> blocks;
   std::vector<Source> sources;
 
@@ -45,11 +48,25 @@ struct Lease::Rep {
 
   /// FailedPrecondition when this lease cannot be used any more.
   absl::Status Usable() const;
-  void AppendNames(NamesView names, uint32_t places);
-  /// Matches the first `places` of `names` and takes over what the daemon answers.
-  absl::Status Acquire(NamesView names, uint32_t places, Deadline deadline);
-  /// Moves the daemon's cursor to `depth`. Aborted when the path is not all there any more.
+  /// Matches `names` and holds what is there of them.
+  absl::Status Acquire(Deadline deadline);
+  /// The same without a message. False when that cannot be: then nothing has changed.
+  bool AcquireLocal(Root root);
+  absl::Status AcquireByMessage(uint32_t space_number, Deadline deadline);
+  /// Lets go of what holds the path.
+  void LetGo();
+  /// Moves what holds the path to `depth`. Aborted when the path is not all there any more.
   absl::Status Rematch(Deadline deadline);
+  /// Writes down the blocks of a path that is held in shared memory.
+  void List();
+  /// Of the blocks listed now, those that were known to be whole in an earlier list still are.
+  void CarryOver(const std::vector<BlockInfo>& old_blocks, const std::vector<Source>& old_sources);
+  /// Whether a path of `count` blocks has one of this part at its block number `block`.
+  bool Needs(uint32_t part, uint32_t block, uint32_t count) const;
+  /// Says in a commit what it stands behind.
+  absl::Status SayWhere(v1::CommitRequest& request, Deadline deadline) const;
+  /// After a commit of the names behind `old_depth`.
+  absl::Status TakeOver(const v1::CommitResponse& response, uint32_t old_depth, Deadline deadline);
   /// Checks a block against the arena and the space, and makes it one of the path.
   absl::Status Put(const v1::Block& block, bool matched);
   size_t IndexOf(uint32_t block_depth, uint32_t part) const;  // blocks.size(): none

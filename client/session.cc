@@ -24,7 +24,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr size_t kWelcomeDescriptors = 2;
+constexpr size_t kWelcomeDescriptors = 3;
 // Room for more than are expected, so that surplus ones are seen and closed.
 constexpr size_t kMaxDescriptors = 8;
 constexpr milliseconds kConnectRetry{5};
@@ -251,10 +251,11 @@ absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline
   if (descriptors.size() != kWelcomeDescriptors) {
     return absl::InternalError("the daemon's welcome came with " +
                                std::to_string(descriptors.size()) +
-                               " descriptors instead of 2 (arena, control area)");
+                               " descriptors instead of 3 (arena, control area, catalog)");
   }
   grant.arena = std::move(descriptors[0]);
   grant.control = std::move(descriptors[1]);
+  grant.catalog = std::move(descriptors[2]);
   TC_RETURN_IF_ERROR(CheckDescriptor(grant.arena, "arena", grant.welcome.arena_bytes()));
   TC_RETURN_IF_ERROR(CheckDescriptor(grant.control, "control area", kControlAreaBytes));
   return grant;

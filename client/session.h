@@ -1,4 +1,4 @@
-// The client's side of the session socket: connect, say hello, take the welcome with its two
+// The client's side of the session socket: connect, say hello, take the welcome with its
 // descriptors. Blocking calls with poll deadlines; what the daemon says is checked before use.
 #pragma once
 #include <sys/types.h>
@@ -34,6 +34,7 @@ struct SessionGrant {
   UniqueFd socket;  // non-blocking
   UniqueFd arena;
   UniqueFd control;
+  UniqueFd catalog;
   v1::Welcome welcome;
 };
 

@@ -49,8 +49,8 @@ absl::StatusOr<Lease> Space::Match(NamesView names, Timeout timeout) const {
   auto rep = std::make_unique<Lease::Rep>();
   TC_ASSIGN_OR_RETURN(rep->connection, state_->core->Get(deadline));
   rep->space = state_;
-  TC_RETURN_IF_ERROR(rep->Acquire(names, names.places(), deadline));
-  rep->AppendNames(names, rep->leased_depth);
+  AppendNames(state_->spec, names, names.places(), rep->names);
+  TC_RETURN_IF_ERROR(rep->Acquire(deadline));
   return Lease(std::move(rep));
 }
 
@@ -97,7 +97,7 @@ absl::StatusOr<PinInfo> Space::Pin(NamesView names, std::chrono::milliseconds tt
   v1::PinRequest request;
   TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
   request.set_space(number);
-  *request.mutable_names() = ToWire(names, names.places());
+  *request.mutable_names() = ToWire(names);
   request.set_ttl_ms(static_cast<uint64_t>(ttl.count()));
   request.set_tier(ToWire(tier));
   const int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -119,7 +119,7 @@ absl::StatusOr<PrefetchInfo> Space::Prefetch(NamesView names, Timeout timeout) c
   v1::PrefetchRequest request;
   TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
   request.set_space(number);
-  *request.mutable_names() = ToWire(names, names.places());
+  *request.mutable_names() = ToWire(names);
   const auto response = connection->calls().Prefetch(request, deadline);
   if (!response.ok()) return connection->Explain(response.status());
   return PrefetchInfo{.matched_depth = response->matched_depth(),

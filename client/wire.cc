@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "base/check.h"
 #include "hashing/name.h"
@@ -10,7 +11,7 @@
 namespace thermocline {
 inline namespace client_v1 {
 
-static_assert(std::endian::native == std::endian::little, "token ids travel little-endian");
+static_assert(std::endian::native == std::endian::little, "a name of tokens is their bytes");
 
 const char* BlockTierName(BlockTier tier) {
   switch (tier) {
@@ -35,13 +36,36 @@ BlockTier FromWire(v1::Tier tier) {
                                                          : BlockTier::kNone;
 }
 
-v1::Names ToWire(NamesView names, uint32_t places) {
+void AppendNames(const SpaceSpec& spec, NamesView names, uint32_t places, std::vector<Name>& to) {
   TC_CHECK(places <= names.places());
+  if (!spec.opaque_names) {
+    const size_t before = to.size();
+    to.resize(before + places);
+    std::memcpy(to.data() + before, names.tokens().data(), size_t{places} * sizeof(Name));
+    return;
+  }
+  for (const std::string& key : names.keys().first(places)) {
+    to.push_back(NameOfKey(key, spec.key_bytes).value());
+  }
+}
+
+v1::Names ToWire(const SpaceSpec& spec, std::span<const Name> names) {
   v1::Names wire;
-  if (!names.keys().empty()) {
-    for (uint32_t i = 0; i < places; ++i) wire.add_keys(names.keys()[i]);
-  } else {
-    wire.set_tokens(names.tokens().data(), size_t{places} * kPlaceTokens * sizeof(int32_t));
+  if (!spec.opaque_names) {
+    wire.set_tokens(names.data(), names.size_bytes());
+    return wire;
+  }
+  for (const Name& name : names) {
+    wire.add_keys(std::string(reinterpret_cast<const char*>(name.word), spec.key_bytes));
+  }
+  return wire;
+}
+
+v1::Names ToWire(NamesView names) {
+  v1::Names wire;
+  for (const std::string& key : names.keys()) wire.add_keys(key);
+  if (names.keys().empty()) {
+    wire.set_tokens(names.tokens().data(), size_t{names.places()} * sizeof(Name));
   }
   return wire;
 }

@@ -16,8 +16,8 @@ uint64_t BootNanoseconds() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-absl::StatusOr<SessionControlArea> SessionControlArea::Create(uint64_t epoch,
-                                                              uint64_t first_lease_until_ns) {
+absl::StatusOr<std::shared_ptr<SessionControlArea>> SessionControlArea::Create(
+    uint64_t epoch, uint64_t first_lease_until_ns) {
   UniqueFd fd(::memfd_create("thermocline-control", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return ErrnoStatus(errno, "memfd_create of a control area");
   if (::ftruncate(fd.get(), kControlAreaBytes) != 0) {
@@ -33,20 +33,12 @@ absl::StatusOr<SessionControlArea> SessionControlArea::Create(uint64_t epoch,
   auto* area = new (memory) ControlArea{};
   area->epoch.store(epoch, std::memory_order_relaxed);
   area->magic.store(kControlAreaMagic, std::memory_order_release);
-  SessionControlArea created(std::move(fd), area);
-  created.SetLeaseUntil(first_lease_until_ns);
+  std::shared_ptr<SessionControlArea> created(new SessionControlArea(std::move(fd), area));
+  created->SetLeaseUntil(first_lease_until_ns);
   return created;
 }
 
-SessionControlArea::SessionControlArea(SessionControlArea&& other) noexcept
-    : fd_(std::move(other.fd_)),
-      area_(std::exchange(other.area_, nullptr)),
-      lease_until_ns_(other.lease_until_ns_),
-      lease_generation_(other.lease_generation_) {}
-
-SessionControlArea::~SessionControlArea() {
-  if (area_ != nullptr) ::munmap(area_, kControlAreaBytes);
-}
+SessionControlArea::~SessionControlArea() { ::munmap(area_, kControlAreaBytes); }
 
 uint64_t SessionControlArea::Heartbeat() const {
   return area_->heartbeat.load(std::memory_order_acquire);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "daemon/grpc_remote_session.h"
 
 namespace thermocline {
 namespace {
@@ -55,13 +56,18 @@ void ToWire(const StackStats& stats, v1::StatsResponse& out) {
 
 }  // namespace
 
+grpc::ServerBidiReactor<v1::RemoteSessionRequest, v1::RemoteSessionResponse>*
+ControlService::OpenRemoteSession(grpc::CallbackServerContext* context) {
+  return StartRemoteSession(services_, *context);
+}
+
 grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext* context,
                                                     const v1::OpenSpaceRequest* request,
                                                     v1::OpenSpaceResponse* response) {
   absl::StatusOr<SpaceSpec> spec = SpaceSpecOf(request->spec(), services_.tenant.name());
-  if (!spec.ok()) return Refuse(services_, context, Operation::kOther, spec.status());
+  if (!spec.ok()) return Refuse(services_, context, Operation::kOther, Right::kRead, spec.status());
   return AnswerOnStrand(
-      services_, context, Operation::kOther, false,
+      services_, context, Operation::kOther, Right::kRead,
       [spec = *std::move(spec), response](TenantView& tenant, ClientNumber) -> absl::Status {
         TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
         const Fingerprint fingerprint = FingerprintOf(spec);
@@ -72,6 +78,7 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
                                                                .block_tokens = spec.block_tokens})
                 .second;
         response->set_space(space);
+        response->set_root_node(tenant.stack->RootOf(space).node);
         SetFingerprint(fingerprint, *response->mutable_fingerprint());
         if (is_new) {
           LogEvent(LogLevel::kInfo, "space_opened",
@@ -87,7 +94,7 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* ControlService::ListSpaces(grpc::CallbackServerContext* context,
                                                      const v1::ListSpacesRequest*,
                                                      v1::ListSpacesResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, false,
+  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
                         [response](TenantView& tenant, ClientNumber) {
                           for (const SpaceView& view : tenant.stack->Spaces()) {
                             v1::SpaceInfo* info = response->add_spaces();
@@ -106,17 +113,18 @@ grpc::ServerUnaryReactor* ControlService::Pin(grpc::CallbackServerContext* conte
                                               const v1::PinRequest* request,
                                               v1::PinResponse* response) {
   absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok()) return Refuse(services_, context, Operation::kPin, names.status());
+  if (!names.ok())
+    return Refuse(services_, context, Operation::kPin, Right::kWrite, names.status());
   const absl::StatusOr<TierKind> tier = TierOf(request->tier());
-  if (!tier.ok()) return Refuse(services_, context, Operation::kPin, tier.status());
+  if (!tier.ok()) return Refuse(services_, context, Operation::kPin, Right::kWrite, tier.status());
   if (request->ttl_ms() == 0 || request->ttl_ms() > kMaxPinMilliseconds) {
-    return Refuse(services_, context, Operation::kPin,
+    return Refuse(services_, context, Operation::kPin, Right::kWrite,
                   absl::InvalidArgumentError("ttl_ms is " + std::to_string(request->ttl_ms()) +
                                              "; it must be from 1 to " +
                                              std::to_string(kMaxPinMilliseconds) + " (366 days)"));
   }
   return AnswerOnStrand(
-      services_, context, Operation::kPin, false,
+      services_, context, Operation::kPin, Right::kWrite,
       [request, response, tier = *tier, names = *std::move(names)](TenantView& tenant,
                                                                    ClientNumber) -> absl::Status {
         TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
@@ -133,14 +141,14 @@ grpc::ServerUnaryReactor* ControlService::Unpin(grpc::CallbackServerContext* con
                                                 const v1::UnpinRequest* request,
                                                 v1::UnpinResponse*) {
   return AnswerOnStrand(
-      services_, context, Operation::kPin, false,
+      services_, context, Operation::kPin, Right::kWrite,
       [request](TenantView& tenant, ClientNumber) { return tenant.stack->Unpin(request->pin()); });
 }
 
 grpc::ServerUnaryReactor* ControlService::ListPins(grpc::CallbackServerContext* context,
                                                    const v1::ListPinsRequest*,
                                                    v1::ListPinsResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, false,
+  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
                         [response](TenantView& tenant, ClientNumber) {
                           for (const TierStack::PinView& pin : tenant.stack->Pins()) {
                             v1::PinInfo* info = response->add_pins();
@@ -158,8 +166,9 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
                                                    const v1::PrefetchRequest* request,
                                                    v1::PrefetchResponse* response) {
   absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok()) return Refuse(services_, context, Operation::kPrefetch, names.status());
-  return AnswerOnStrand(services_, context, Operation::kPrefetch, false,
+  if (!names.ok())
+    return Refuse(services_, context, Operation::kPrefetch, Right::kRead, names.status());
+  return AnswerOnStrand(services_, context, Operation::kPrefetch, Right::kRead,
                         [request, response, names = *std::move(names)](
                             TenantView& tenant, ClientNumber) -> absl::Status {
                           TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
@@ -175,7 +184,7 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ControlService::Stats(grpc::CallbackServerContext* context,
                                                 const v1::StatsRequest*,
                                                 v1::StatsResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, false,
+  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
                         [this, response](TenantView& tenant, ClientNumber) {
                           ToWire(tenant.stack->Stats(), *response);
                           response->set_version(std::string(Version()));

@@ -10,6 +10,8 @@ class ControlService final : public v1::Control::CallbackService {
  public:
   explicit ControlService(ServiceContext services) : services_(services) {}
 
+  grpc::ServerBidiReactor<v1::RemoteSessionRequest, v1::RemoteSessionResponse>* OpenRemoteSession(
+      grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* OpenSpace(grpc::CallbackServerContext* context,
                                       const v1::OpenSpaceRequest* request,
                                       v1::OpenSpaceResponse* response) override;

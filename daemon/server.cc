@@ -33,6 +33,12 @@ constexpr std::chrono::seconds kPulse{1};
 constexpr std::chrono::seconds kStuck{10};
 
 std::string HttpFileOf(const std::string& socket) { return socket + ".http"; }
+std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
+
+std::string AddressText(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
 
 }  // namespace
 
@@ -70,6 +76,7 @@ struct Server::Impl {
   std::unique_ptr<SessionServer> sessions;
   std::unique_ptr<HttpServer> http;
   std::string http_address;
+  std::string tcp_address;
   std::atomic<bool> stopping{false};
 };
 
@@ -93,7 +100,7 @@ absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
   tenant_options.stack.warm_capacity_bytes = options.warm_capacity_bytes;
   tenant_options.stack.cold_capacity_bytes = options.cold_capacity_bytes;
   // A session that has closed may hold its place until its leases have run out.
-  tenant_options.stack.max_clients = options.max_sessions;
+  tenant_options.stack.max_clients = options.max_sessions + options.max_remote_sessions;
   tenant_options.stack.max_places = options.max_places;
   tenant_options.stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   tenant_options.stack.policy = options.policy;
@@ -117,12 +124,21 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
       grpc,
       GrpcServer::Start({.socket = grpc_socket,
                          .admin_socket = admin_socket,
-                         .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen},
+                         .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen,
+                         .tls = options.tls,
+                         .token_file = options.token_file,
+                         .remote = {.max_sessions = options.max_remote_sessions}},
                         registry, *tenant, workers, metrics));
+  if (options.grpc_listen != "off") {
+    TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.grpc_listen));
+    tcp_address = AddressText(address.host, grpc->tcp_port());
+    TC_RETURN_IF_ERROR(WriteFileAtomically(TcpFileOf(options.socket), tcp_address + "\n"));
+  }
   SessionServerOptions session_options;
   session_options.epoch = tenant->epoch();
   session_options.arena_fd = tenant->arena_fd();
   session_options.arena_bytes = tenant->arena_bytes();
+  session_options.catalog_fd = tenant->catalog_fd();
   session_options.grpc_socket = std::filesystem::absolute(grpc_socket).string();
   session_options.admin_socket = std::filesystem::absolute(admin_socket).string();
   session_options.daemon_version = std::string(Version());
@@ -137,7 +153,10 @@ absl::Status Server::Impl::OpenHttp() {
   metrics.registry().OnScrape([this] {
     const auto stats = tenant->Stats(kStatsPatience);
     metrics.ShowReady(stats.has_value() && !stopping);
-    if (stats) metrics.Update(*stats, sessions->counters());
+    if (!stats) return;
+    SessionServer::Counters counters = sessions->counters();
+    counters += grpc->remote_counters();
+    metrics.Update(*stats, counters);
   });
   if (options.http == "off") return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.http));
@@ -147,9 +166,7 @@ absl::Status Server::Impl::OpenHttp() {
       http, HttpServer::Start(
                 address.host, address.port, [this](auto path) { return AnswerHttp(path); },
                 [this] { return Alive(); }));
-  const bool v6 = address.host.find(':') != std::string::npos;
-  http_address =
-      (v6 ? "[" + address.host + "]" : address.host) + ":" + std::to_string(http->port());
+  http_address = AddressText(address.host, http->port());
   return WriteFileAtomically(HttpFileOf(options.socket), http_address + "\n");
 }
 
@@ -227,7 +244,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
   LogEvent(LogLevel::kInfo, "ready",
            {{"socket", options.socket},
             {"http", impl.http ? impl.http_address : "off"},
-            {"grpc_listen", options.grpc_listen}});
+            {"grpc_listen", impl.tcp_address.empty() ? "off" : impl.tcp_address}});
   // On the strand: whoever waits for a stuck one gets no answer, however well the rest is.
   if (const auto interval = WatchdogInterval()) {
     impl.tenant->Repeat(*interval, [](TenantView&) { NotifyAlive(); });
@@ -250,12 +267,17 @@ absl::Status Server::Shutdown() {
   impl.grpc.reset();
   impl.http.reset();
   if (!impl.http_address.empty()) ::unlink(HttpFileOf(impl.options.socket).c_str());
+  if (!impl.tcp_address.empty()) ::unlink(TcpFileOf(impl.options.socket).c_str());
   if (status.ok()) {
     LogEvent(LogLevel::kInfo, "stopped");
   } else {
     LogEvent(LogLevel::kError, "stopped_with_loss", {{"reason", status}});
   }
   return status;
+}
+
+void Server::Reload() {
+  if (impl_->grpc) impl_->grpc->Reload();
 }
 
 std::string Server::http_address() const { return impl_->http_address; }

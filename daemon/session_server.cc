@@ -62,9 +62,11 @@ class SessionServer::Impl final : public SessionConnection::Events {
     uint64_t start_time = 0;
     std::string name;
     bool admin = false;
-    std::optional<SessionControlArea> area;  // once it is welcome
+    std::shared_ptr<SessionControlArea> area;  // the tenant's, too
+    bool welcome = false;
     uint64_t heartbeat = 0;
     bool silent = false;  // its leases were ended
+    bool ending = false;  // or are about to be
     bool closed = false;  // its socket has ended, its leases not yet
   };
 
@@ -143,7 +145,7 @@ void SessionServer::Impl::Stop(const std::string& reason, bool revoke_leases) {
     goodbye.set_reason(reason);
     for (auto& [number, session] : sessions_) {
       registry_.Remove(number);
-      if (revoke_leases && session.area) {
+      if (revoke_leases) {
         session.area->EndLeases();
         session.area->SetLeaseUntil(0);
       }
@@ -207,11 +209,13 @@ void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
   }
   Session& session = sessions_.at(number);
   session.connection = connection;
-  host_.Join(number, session.pid, session.start_time, [weak = self_, number](absl::Status joined) {
-    if (const auto self = weak.lock()) {
-      asio::post(self->io_, [raw = self.get(), number, joined] { raw->OnJoined(number, joined); });
-    }
-  });
+  host_.Join(number, session.pid, session.start_time, session.area->memory(),
+             [weak = self_, number](absl::Status joined) {
+               if (const auto self = weak.lock()) {
+                 asio::post(self->io_,
+                            [raw = self.get(), number, joined] { raw->OnJoined(number, joined); });
+               }
+             });
 }
 
 absl::Status SessionServer::Impl::Admit(uint64_t number, SessionConnection& connection,
@@ -228,6 +232,9 @@ absl::Status SessionServer::Impl::Admit(uint64_t number, SessionConnection& conn
                                           "raise max_sessions");
     }
     Session session;
+    TC_ASSIGN_OR_RETURN(
+        session.area, SessionControlArea::Create(options_.epoch,
+                                                 BootNanoseconds() + Nanoseconds(options_.lease)));
     session.pid = peer.pid;
     session.start_time = peer.start_time;
     session.name = CleanName(hello.client_name());
@@ -262,10 +269,6 @@ void SessionServer::Impl::OnJoined(uint64_t number, const absl::Status& joined) 
 }
 
 absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
-  TC_ASSIGN_OR_RETURN(
-      SessionControlArea area,
-      SessionControlArea::Create(options_.epoch, BootNanoseconds() + Nanoseconds(options_.lease)));
-  session.area.emplace(std::move(area));
   TC_ASSIGN_OR_RETURN(const SessionToken token, NewSessionToken());
   // A client of whom the next daemon would not know could be left reading what that reuses.
   TC_RETURN_IF_ERROR(Annotate(processes_.Remember(), "remember the session"));
@@ -278,7 +281,8 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
   if (session.admin) welcome.set_admin_socket(options_.admin_socket);
   welcome.set_arena_bytes(options_.arena_bytes);
   welcome.set_daemon_version(options_.daemon_version);
-  const std::array<int, 2> fds = {options_.arena_fd, session.area->fd()};
+  session.welcome = true;
+  const std::array<int, 3> fds = {options_.arena_fd, session.area->fd(), options_.catalog_fd};
   return session.connection->Send(FrameKind::kWelcome, welcome, fds);
 }
 
@@ -295,7 +299,7 @@ void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
   if (found == sessions_.end()) return;
   Session& session = found->second;
   if (!why.ok()) CountRefusal(number, session.pid, why);
-  if (!session.area) return EndSession(number, false, "left before it was welcome");
+  if (!session.welcome) return EndSession(number, false, "left before it was welcome");
   // The process may be alive and reading: its leases stay until lease_until.
   session.closed = true;
   registry_.Remove(number);
@@ -333,7 +337,7 @@ void SessionServer::Impl::Tick() {
   const uint64_t now = BootNanoseconds();
   for (auto next = sessions_.begin(); next != sessions_.end();) {
     const auto current = next++;  // TickSession may erase it
-    if (current->second.area) TickSession(current->first, current->second, now);
+    if (current->second.welcome) TickSession(current->first, current->second, now);
   }
   tick_.expires_after(options_.tick);
   tick_.async_wait([this](error_code error) {
@@ -345,9 +349,10 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
   SessionControlArea& area = *session.area;
   const uint64_t heartbeat = area.Heartbeat();
   if (!session.closed && heartbeat != session.heartbeat) {
+    // What it leased since the last silence began may have ended with the rest. From here on that
+    // cannot be: the rest has ended.
+    if (session.ending) return;
     session.heartbeat = heartbeat;
-    // What it leased since the last silence began may have ended with the rest, if the strand came
-    // to it first. From here on that cannot be: the strand has been told a tick ago.
     if (session.silent) area.EndLeases();
     session.silent = false;
     area.SetLeaseUntil(now + Nanoseconds(options_.lease));
@@ -359,7 +364,15 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
   session.silent = true;
   ++expired_;
   area.EndLeases();
-  host_.ExpireLeases(number);
+  session.ending = true;
+  host_.ExpireLeases(number, [weak = self_, number] {
+    const auto self = weak.lock();
+    if (!self) return;
+    asio::post(self->io_, [raw = self.get(), number] {
+      const auto found = raw->sessions_.find(number);
+      if (found != raw->sessions_.end()) found->second.ending = false;
+    });
+  });
   LogEvent(LogLevel::kWarning, "session_silent", {{"session", number}, {"pid", session.pid}});
 }
 

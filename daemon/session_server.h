@@ -1,4 +1,5 @@
-// The session socket: who connects, says hello and is welcomed with a token and two descriptors;
+// The session socket: who connects, says hello and is welcomed with a token and its
+// descriptors;
 // whose heart beats; who has gone. A session's life is its socket's, but what it held outlives the
 // socket as long as somebody may still use it:
 //
@@ -33,12 +34,15 @@ namespace thermocline {
 class SessionHost {
  public:
   virtual ~SessionHost() = default;
-  /// A new session. `done` is called once, on any thread; an error refuses the client.
+  /// A new session. `shared`: its control area, nullptr for one without. `done` is called once, on
+  /// any thread; an error refuses the client.
   virtual void Join(uint64_t session, pid_t pid, uint64_t start_time,
+                    std::shared_ptr<ControlArea> shared,
                     std::function<void(absl::Status)> done) = 0;
   virtual void Leave(uint64_t session, bool process_gone) = 0;
   virtual void ProcessGone(pid_t pid, uint64_t start_time) = 0;
-  virtual void ExpireLeases(uint64_t session) = 0;
+  /// `done` is called once, on any thread, when they have ended.
+  virtual void ExpireLeases(uint64_t session, std::function<void()> done) = 0;
   virtual void EndGrace() = 0;
 };
 
@@ -46,6 +50,7 @@ struct SessionServerOptions {
   uint64_t epoch = 0;
   int arena_fd = -1;  // borrowed
   uint64_t arena_bytes = 0;
+  int catalog_fd = -1;  // borrowed
   std::string grpc_socket;
   std::string admin_socket;
   std::string daemon_version;
@@ -75,6 +80,14 @@ class SessionServer {
     uint64_t opened = 0;
     uint64_t refused = 0;
     uint64_t expired = 0;  // times that a silent client's leases ended
+
+    Counters& operator+=(const Counters& other) {
+      sessions += other.sessions;
+      opened += other.opened;
+      refused += other.refused;
+      expired += other.expired;
+      return *this;
+    }
   };
   Counters counters() const;
 

@@ -68,6 +68,7 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, Executor& 
   TC_RETURN_IF_ERROR(opened.get_future().get());
   tenant->arena_fd_ = tenant->view_->stack->arena_fd();
   tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
+  tenant->catalog_fd_ = tenant->view_->stack->catalog_fd();
   tenant->epoch_ = tenant->view_->stack->epoch();
   tenant->Repeat(kTick, [](TenantView& view) { view.stack->Tick(); });
   return tenant;
@@ -140,10 +141,11 @@ bool Tenant::Close(std::chrono::milliseconds patience) {
 }
 
 void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time,
-                  std::function<void(absl::Status)> done) {
-  PostCompletion([=, done = std::move(done)](TenantView& view) {
+                  std::shared_ptr<ControlArea> shared, std::function<void(absl::Status)> done) {
+  PostCompletion([=, shared = std::move(shared), done = std::move(done)](TenantView& view) mutable {
     if (!view.stack) return done(absl::UnavailableError("the daemon stops"));
-    const absl::StatusOr<ClientNumber> client = view.stack->AddClient(pid, start_time);
+    const absl::StatusOr<ClientNumber> client =
+        view.stack->AddClient(pid, start_time, std::move(shared));
     if (client.ok()) view.clients.emplace(session, *client);
     done(client.status());
   });
@@ -164,10 +166,11 @@ void Tenant::ProcessGone(pid_t pid, uint64_t start_time) {
   });
 }
 
-void Tenant::ExpireLeases(uint64_t session) {
-  PostCompletion([=](TenantView& view) {
+void Tenant::ExpireLeases(uint64_t session, std::function<void()> done) {
+  PostCompletion([=, done = std::move(done)](TenantView& view) {
     const auto found = view.clients.find(session);
     if (found != view.clients.end()) view.stack->ExpireLeases(found->second);
+    done();
   });
 }
 

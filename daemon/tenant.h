@@ -62,6 +62,7 @@ class Tenant final : public SessionHost {
   const std::string& name() const { return name_; }
   int arena_fd() const { return arena_fd_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
+  int catalog_fd() const { return catalog_fd_; }
   uint64_t epoch() const { return epoch_; }
 
   /// Nothing when the strand does not answer in time.
@@ -74,11 +75,11 @@ class Tenant final : public SessionHost {
   [[nodiscard]] bool Close(std::chrono::milliseconds patience);
 
   // SessionHost
-  void Join(uint64_t session, pid_t pid, uint64_t start_time,
+  void Join(uint64_t session, pid_t pid, uint64_t start_time, std::shared_ptr<ControlArea> shared,
             std::function<void(absl::Status)> done) override;
   void Leave(uint64_t session, bool process_gone) override;
   void ProcessGone(pid_t pid, uint64_t start_time) override;
-  void ExpireLeases(uint64_t session) override;
+  void ExpireLeases(uint64_t session, std::function<void()> done) override;
   void EndGrace() override;
 
  private:
@@ -91,6 +92,7 @@ class Tenant final : public SessionHost {
   std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began
   int arena_fd_ = -1;
   uint64_t arena_bytes_ = 0;
+  int catalog_fd_ = -1;
   uint64_t epoch_ = 0;
 };
 

@@ -1,6 +1,6 @@
-// What daemon and client share in memory beside the arena: one control area per session, mapped by
-// that client and the daemon only. Each side treats what the other writes as untrusted. POD with
-// fixed offsets: other languages read it too.
+// What daemon and client share in memory beside the arena and the catalog: one control area per
+// session, mapped by that client and the daemon only. Each side treats what the other writes as
+// untrusted. POD with fixed offsets: other languages read it too.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -8,13 +8,15 @@
 
 namespace thermocline {
 
-/// Of the arena, the slot headers, the control area and the session protocol. Raised by any change
-/// to either.
-inline constexpr uint32_t kLayoutVersion = 1;
-inline constexpr uint32_t kProtocolVersion = 1;
+/// Of the arena, the control area and the session protocol. Raised by any change to either. The
+/// catalog has a version of its own (catalog/layout.h).
+inline constexpr uint32_t kLayoutVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 inline constexpr uint64_t kControlAreaMagic = 0x3141544c52544354;  // "TCTRLTA1"
-inline constexpr uint64_t kControlAreaBytes = 4096;
+inline constexpr uint64_t kControlAreaBytes = 12288;
+inline constexpr uint32_t kControlPins = 256;  // a lease takes two of them, see catalog/reader.h
+inline constexpr uint32_t kUseRecords = 1024;
 
 /// A lease outlives the last sign of life of its client, or of its daemon, by at most this.
 inline constexpr uint64_t kLeaseMilliseconds = 10'000;
@@ -36,6 +38,18 @@ struct alignas(64) ControlArea {
   std::atomic<uint64_t> lease_generation;
   // Written by the client: raised every kHeartbeatMilliseconds.
   alignas(64) std::atomic<uint64_t> heartbeat;
+  // Written by the client: what its matches without a message came to, since the session began. Of
+  // blocks, except for the lookups.
+  alignas(64) std::atomic<uint64_t> lookups;
+  std::atomic<uint64_t> warm_hits;
+  std::atomic<uint64_t> absent;
+  // Written by the client: which places its matches ended at, for the policy alone. A ring that
+  // overwrites what nobody has read: record n is uses[n % kUseRecords], uses_written is the next n.
+  alignas(64) std::atomic<uint64_t> uses_written;
+  // Written by the client, and by the daemon when it ends leases or moves one behind what was
+  // committed: PlaceBits of catalog/layout.h, 0 none.
+  alignas(64) std::atomic<uint64_t> pins[kControlPins];
+  alignas(64) std::atomic<uint64_t> uses[kUseRecords];
 };
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -44,6 +58,10 @@ static_assert(offsetof(ControlArea, epoch) == 8);
 static_assert(offsetof(ControlArea, lease_until_ns) == 64);
 static_assert(offsetof(ControlArea, lease_generation) == 72);
 static_assert(offsetof(ControlArea, heartbeat) == 128);
+static_assert(offsetof(ControlArea, lookups) == 192);
+static_assert(offsetof(ControlArea, uses_written) == 256);
+static_assert(offsetof(ControlArea, pins) == 320);
+static_assert(offsetof(ControlArea, uses) == 320 + 8 * kControlPins);
 static_assert(sizeof(ControlArea) <= kControlAreaBytes);
 
 }  // namespace thermocline

@@ -200,6 +200,18 @@ void HostTier::RetryLending() {
   slabs_.RetryLending();
 }
 
+std::optional<uint32_t> HostTier::ChunkToTouch() const {
+  MutexLock lock(mutex_);
+  const std::optional<uint32_t> next = slabs_.NextToLend();
+  return slabs_.lent_bytes() == 0 || next == touched_ ? std::nullopt : next;
+}
+
+void HostTier::TouchChunk(uint32_t chunk) {
+  arena_.PopulateChunk(chunk).IgnoreError();
+  MutexLock lock(mutex_);
+  touched_ = chunk;
+}
+
 uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
   MutexLock lock(mutex_);
   return slabs_.SlotBytesOf(PageOf(offset));
@@ -211,6 +223,10 @@ absl::Status HostTier::PunchEmptyChunks() {
     headers_.ForgetChunk(*chunk);
     TC_RETURN_IF_ERROR(arena_.PunchChunk(*chunk));
   }
+  if (touched_ && touched_ == slabs_.NextToLend()) {
+    TC_RETURN_IF_ERROR(arena_.PunchChunk(*touched_));
+  }
+  touched_.reset();
   return absl::OkStatus();
 }
 

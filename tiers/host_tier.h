@@ -77,10 +77,16 @@ class HostTier : public Tier {
   /// After the file system was full, to be called from time to time: lets the arena grow again if
   /// it can.
   void RetryLending();
+  /// Once the arena is in use, the chunk that comes next, unless its memory was touched already.
+  std::optional<uint32_t> ChunkToTouch() const;
+  /// Allocates and touches its memory, so that lending it takes no time. Failing says nothing yet:
+  /// lending it tries again.
+  /// Thread: any.
+  void TouchChunk(uint32_t chunk);
   uint64_t SlotBytesAt(uint64_t offset) const;
   /// Gives back what an earlier, larger capacity took, once nobody reads there any more.
   absl::Status PunchBeyondCapacity() { return arena_.PunchBeyondCapacity(); }
-  /// Gives the memory of chunks without used slots back to the system.
+  /// Gives the memory of chunks without used slots, and of one touched ahead, back to the system.
   absl::Status PunchEmptyChunks();
 
   // ---- what an earlier daemon left
@@ -111,6 +117,7 @@ class HostTier : public Tier {
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
   std::unordered_map<BlockRef, uint32_t, BlockRefHash> pages_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
+  std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
   std::vector<Granted> left_granted_;
 };
 

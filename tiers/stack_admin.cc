@@ -8,12 +8,15 @@ namespace thermocline {
 
 void StackCore::Tick() {
   for (const auto& [number, lease] : leases_) TouchPath(lease.path);  // a lease is a use
+  TouchPinned();
   host_->RetryLending();
   ExpirePins();
   PromotePinned();
   ReleaseQuarantine();
   ExpireIncomplete();
   DropDoomed();
+  scrub_allowance_ = options_.scrub_bytes_per_tick;
+  Scrub();
   SchedulePump();
 }
 
@@ -69,9 +72,7 @@ absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
   if (!writer_.IsRoot(found.place)) doomed.push_back(found.place);
   writer_.VisitSubtree(found.place, [&](Place place) { doomed.push_back(place); });
   for (Place place : doomed) {
-    const uint64_t id = writer_.IdOf(place);
-    places_.at(id).doomed = true;
-    doomed_.insert(id);
+    SetDoomed(writer_.IdOf(place), place, true);
   }
   std::erase_if(pins_, [&](const auto& entry) {
     if (!doomed_.contains(entry.second.id)) return false;
@@ -226,11 +227,18 @@ void StackCore::Shutdown(bool drain, DoneCallback done) {
   });
 }
 
-StackStats StackCore::Stats() const {
+StackStats StackCore::Stats() {
+  NoteUses();
   StackStats stats = stats_;
   stats.epoch = epoch();
   stats.clients = clients_.size();
   stats.leases = leases_.size();
+  for (const auto& [number, client] : clients_) {
+    if (client.shared == nullptr) continue;
+    stats.leases += static_cast<uint64_t>(
+        std::count_if(std::begin(client.shared->pins), std::end(client.shared->pins),
+                      [](const std::atomic<uint64_t>& pin) { return pin.load() != 0; }));
+  }
   stats.reserved_slots = reservations_.size();
   stats.quarantined_slots = quarantine_.size();
   stats.spaces = spaces_.size();

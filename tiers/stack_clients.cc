@@ -11,14 +11,26 @@ bool StackCore::PlaceState::busy() const {
   return std::any_of(parts.begin(), parts.end(), [](const PartState& part) { return part.busy(); });
 }
 
-absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time) {
+absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time,
+                                                  std::shared_ptr<ControlArea> shared) {
   if (closing_) return absl::UnavailableError("the daemon is shutting down");
-  TC_ASSIGN_OR_RETURN(const uint32_t area, writer_.LendArea(++last_session_));
-  Client client{{pid, start_time}, area, Reader(writer_.catalog(), area), {}, {}};
-  for (uint32_t pin = options_.max_leases_per_client; pin > 0; --pin) {
-    client.free_pins.push_back(pin);  // pin 0 is the reader's own
+  if (clients_.size() >= options_.max_clients) {
+    return absl::ResourceExhaustedError("all of the " + std::to_string(options_.max_clients) +
+                                        " clients are there; close a session first");
   }
-  clients_.emplace(area, std::move(client));
+  std::vector<std::atomic<uint64_t>> pins(options_.max_leases_per_client + 1);
+  const uint32_t area = writer_.LendPins(pins);
+  const uint32_t number = ++last_client_;
+  Client client{.process = {pid, start_time},
+                .pins = std::move(pins),
+                .area = area,
+                .reader = Reader(writer_.catalog(), client.pins),
+                .shared = std::move(shared)};
+  for (uint32_t pin = options_.max_leases_per_client; pin > 0; --pin) {
+    client.free_pins.push_back(pin);
+  }
+  if (client.shared != nullptr) client.shared_area = writer_.LendPins(client.shared->pins);
+  clients_.emplace(number, std::move(client));
   // Whoever has come back does not fill what it was granted before; a copy that was in the midst
   // of it is over by the time that a lease lasts.
   for (auto& [offset, slot] : quarantine_) {
@@ -26,7 +38,7 @@ absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time) 
       slot.release_at = options_.clock->Now() + options_.lease_time;
     }
   }
-  return ClientNumber{area};
+  return ClientNumber{number};
 }
 
 void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
@@ -42,7 +54,8 @@ void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
   }
   std::erase_if(waiters_, [](const Waiter& waiter) { return waiter.count == 0; });
   ReturnReservations(number.value, process_gone);
-  writer_.ForgetReader(found->second.area);
+  writer_.ForgetPins(found->second.area);
+  ForgetShared(found->second);
   clients_.erase(found);
   SchedulePump();
 }
@@ -65,6 +78,9 @@ void StackCore::ExpireLeases(ClientNumber number) {
   if (found == clients_.end()) return;
   const std::set<uint64_t> leases = found->second.leases;
   for (uint64_t lease : leases) EndLease(lease);
+  if (found->second.shared == nullptr) return;
+  for (std::atomic<uint64_t>& pin : found->second.shared->pins) pin.store(0);
+  SchedulePump();
 }
 
 void StackCore::EndGrace() {

@@ -189,12 +189,13 @@ void StackCore::FinishColdJob(ColdJob job) {
 
 // A warm block whose payload does not fit its header: a client spoiled it, or memory failed.
 void StackCore::DropSpoiled(BlockRef ref, Place place) {
-  ++stats_.corrupt_blocks;
-  LogEvent(LogLevel::kWarning, "warm_block_dropped", {{"id", ref.id}, {"part", ref.part}});
   Movement move{.place = place, .part = ref.part};
   if (writer_.BeginMove({&move, 1}) == 0) return;  // leased; it is met again
+  ++stats_.corrupt_blocks;
+  LogEvent(LogLevel::kWarning, "warm_block_dropped", {{"id", ref.id}, {"part", ref.part}});
   host_->Free(uint64_t{move.before.warm_slot()} * kPageBytes);
-  ChangeWord(ref.id, place, ref.part, Word());
+  ChangeWord(ref.id, place, ref.part, move.before.WithWarmSlot(0).WithChecked(false));
+  if (!writer_.word(place, ref.part).empty()) return;
   NoteIncomplete(ref.id);
   if (!HasBytes(place)) DropLeaf(place);
 }

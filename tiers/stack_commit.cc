@@ -77,8 +77,7 @@ void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
   }
 }
 
-absl::Status StackCore::CheckCommit(const Client& client, const Lease& lease,
-                                    std::span<const Name> names,
+absl::Status StackCore::CheckCommit(const Lease& lease, std::span<const Name> names,
                                     std::span<const CommitItem> items) const {
   const Space& space = spaces_.at(lease.space);
   if (items.empty() || names.empty() || names.size() > kMaxNamesPerCall) {
@@ -91,7 +90,7 @@ absl::Status StackCore::CheckCommit(const Client& client, const Lease& lease,
     const std::string where = "commit of depth " + std::to_string(item.depth) + ", part " +
                               std::to_string(item.part) + ": ";
     const auto reserved = reservations_.find(item.offset);
-    if (reserved == reservations_.end() || reserved->second.client != client.area) {
+    if (reserved == reservations_.end() || reserved->second.client != lease.client) {
       return absl::FailedPreconditionError(where + "its slot is not reserved by this session");
     }
     if (reserved->second.space != lease.space || reserved->second.part != item.part) {
@@ -116,36 +115,40 @@ absl::Status StackCore::CheckCommit(const Client& client, const Lease& lease,
 absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_number,
                                             std::span<const Name> names,
                                             std::span<const CommitItem> items) {
-  TC_ASSIGN_OR_RETURN(const Client* client, ClientOf(number));
   TC_ASSIGN_OR_RETURN(Lease * lease, LeaseOf(number, lease_number));
-  TC_RETURN_IF_ERROR(CheckCommit(*client, *lease, names, items));
-  Space& space = spaces_.at(lease->space);
+  return CommitBehind(*lease, names, items);
+}
+
+absl::StatusOr<LeaseView> StackCore::CommitBehind(Lease& lease, std::span<const Name> names,
+                                                  std::span<const CommitItem> items) {
+  TC_RETURN_IF_ERROR(CheckCommit(lease, names, items));
+  Space& space = spaces_.at(lease.space);
   std::vector<const CommitItem*> sorted;
   for (const CommitItem& item : items) sorted.push_back(&item);
   std::sort(sorted.begin(), sorted.end(), [](const CommitItem* a, const CommitItem* b) {
     return a->depth != b->depth ? a->depth < b->depth : a->part < b->part;
   });
-  const auto first_depth = static_cast<uint32_t>(lease->path.size());
+  const auto first_depth = static_cast<uint32_t>(lease.path.size());
   std::vector<Place> committed;
   size_t next = 0;
   for (uint32_t depth = first_depth; depth <= sorted.back()->depth; ++depth) {
     TC_ASSIGN_OR_RETURN(const Place place,
-                        FindOrAppend(space, lease->place, names[depth - first_depth]));
-    lease->path.push_back(writer_.IdOf(place));
+                        FindOrAppend(space, lease.place, names[depth - first_depth]));
+    lease.path.push_back(writer_.IdOf(place));
     committed.push_back(place);
     for (; next < sorted.size() && sorted[next]->depth == depth; ++next) {
       Publish(space, place, *sorted[next]);
     }
-    SetLeasePlace(*lease, place);  // held from here on
-    PlaceState& state = places_.at(lease->path.back());
+    SetLeasePlace(lease, place);  // held from here on
+    PlaceState& state = places_.at(lease.path.back());
     if (IsComplete(space, state, place)) {
-      incomplete_.erase(lease->path.back());
+      incomplete_.erase(lease.path.back());
     } else {
-      NoteIncomplete(lease->path.back());
+      NoteIncomplete(lease.path.back());
     }
   }
-  TouchPath(lease->path);
-  LeaseView view{lease_number, static_cast<uint32_t>(lease->path.size()), {}};
+  TouchPath(lease.path);
+  LeaseView view{lease.number, static_cast<uint32_t>(lease.path.size()), {}, lease.place};
   for (const CommitItem& item : items) {
     view.blocks.push_back(ViewOf(committed[item.depth - first_depth], item.part));
   }
@@ -158,9 +161,7 @@ absl::StatusOr<Place> StackCore::FindOrAppend(Space& space, Place at, const Name
   // there again.
   const bool doomed = !writer_.IsRoot(at) && places_.at(writer_.IdOf(at)).doomed;
   if (const auto there = writer_.FindNext(at, name)) {
-    const uint64_t id = writer_.IdOf(*there);
-    places_.at(id).doomed = doomed;
-    if (!doomed) doomed_.erase(id);
+    SetDoomed(writer_.IdOf(*there), *there, doomed);
     return *there;
   }
   if (places_.size() >= options_.max_places) DropOldest();
@@ -175,9 +176,20 @@ absl::StatusOr<Place> StackCore::FindOrAppend(Space& space, Place at, const Name
     place = Append(space, at, name, id);
   }
   TC_RETURN_IF_ERROR(place.status());
-  places_.at(id).doomed = doomed;
-  if (doomed) doomed_.insert(id);
+  SetDoomed(id, *place, doomed);
   return place;
+}
+
+// Readers see it by the words.
+void StackCore::SetDoomed(uint64_t id, Place place, bool doomed) {
+  PlaceState& state = places_.at(id);
+  if (state.doomed == doomed) return;
+  state.doomed = doomed;
+  doomed ? (void)doomed_.insert(id) : (void)doomed_.erase(id);
+  for (uint32_t part = 0; part < state.parts.size(); ++part) {
+    const Word word = writer_.word(place, part);
+    if (!word.empty()) ChangeWord(id, place, part, word);
+  }
 }
 
 absl::StatusOr<Place> StackCore::Append(Space& space, Place at, const Name& name, uint64_t id) {

@@ -14,10 +14,12 @@
 //
 //   stack_open.cc      opening, recovery from headers
 //   stack_clients.cc   clients, spaces, match, leases
+//   stack_shared.cc    what clients do without a message: pins, uses, counts
 //   stack_commit.cc    reserve, commit, abort
 //   stack_movement.cc  slots, eviction from warm, dropping
 //   stack_cold.cc      write-back, eviction from cold
 //   stack_load.cc      promotion, Load, Prefetch
+//   stack_scrub.cc     warm blocks read back and summed
 //   stack_pins.cc      TTL pins and the state file
 //   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
 //   stack_audit.cc     the books checked against each other
@@ -49,6 +51,7 @@ inline constexpr uint32_t kMaxReads = 16;            // promotions under way, in
 inline constexpr uint32_t kMaxReadsPerLoad = 8;      // of one Load
 inline constexpr uint32_t kMaxBatchBlocks = 32;      // of one write job; one is under way at most
 inline constexpr uint64_t kMaxBatchBytes = 8 * MiB;  // but one block at least
+inline constexpr uint32_t kMaxScrubItems = 64;       // of one job; one is under way at most
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
 inline constexpr uint32_t kMaxWaiters = 4096;
@@ -63,20 +66,28 @@ class StackCore final : public TierStack {
                                                              std::unique_ptr<Tier> cold);
   ~StackCore() override;
 
-  absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time) override;
+  absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time,
+                                         std::shared_ptr<ControlArea> shared) override;
   void RemoveClient(ClientNumber client, bool process_gone) override;
   void ProcessGone(int pid, uint64_t start_time) override;
   void ExpireLeases(ClientNumber client) override;
   void EndGrace() override;
   absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) override;
+  Root RootOf(uint32_t space) const override { return spaces_.at(space).root; }
   std::vector<SpaceView> Spaces() const override;
   absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                   std::span<const Name> names) override;
   void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;
+  absl::Status CheckLease(ClientNumber client, uint64_t lease) override {
+    return LeaseOf(client, lease).status();
+  }
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                std::chrono::milliseconds wait, ReserveCallback done) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
+                                   std::span<const CommitItem> items) override;
+  absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
+                                   std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
   absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;
@@ -90,11 +101,12 @@ class StackCore final : public TierStack {
   void DropArena(FlushCallback done) override;
   void Tick() override;
   void Shutdown(bool drain, DoneCallback done) override;
-  StackStats Stats() const override;
+  StackStats Stats() override;
   int arena_fd() const override { return host_->arena().fd(); }
+  int catalog_fd() const override { return memory_.fd(); }
   uint64_t arena_bytes() const override { return host_->arena().mapped_bytes(); }
   uint64_t epoch() const override { return host_->arena().epoch(); }
-  std::span<const std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const override {
+  std::span<std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const override {
     return host_->Payload(offset, bytes);
   }
 
@@ -144,10 +156,15 @@ class StackCore final : public TierStack {
   };
   struct Client {
     ProcessRef process;
+    std::vector<std::atomic<uint64_t>> pins;  // of leases by message; pin 0 is scratch
     uint32_t area = 0;
     Reader reader;
     std::vector<uint32_t> free_pins;
     std::set<uint64_t> leases;
+    // What it does without a message.
+    std::shared_ptr<ControlArea> shared;
+    uint32_t shared_area = 0;
+    uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, uses_seen = 0;
   };
   struct Lease {
     uint64_t number = 0;
@@ -251,9 +268,19 @@ class StackCore final : public TierStack {
   void TouchPath(std::span<const uint64_t> path);
   void CountMisses(const Space& space, size_t asked, size_t found, size_t usable);
 
+  // ---- stack_shared.cc
+  void NoteUses();
+  void NoteUses(Client& client);
+  bool TouchShared(uint64_t place_bits, size_t& budget);
+  void TouchPinned();
+  void ForgetShared(Client& client);
+
   // ---- stack_commit.cc
-  absl::Status CheckCommit(const Client& client, const Lease& lease, std::span<const Name> names,
+  absl::Status CheckCommit(const Lease& lease, std::span<const Name> names,
                            std::span<const CommitItem> items) const;
+  absl::StatusOr<LeaseView> CommitBehind(Lease& lease, std::span<const Name> names,
+                                         std::span<const CommitItem> items);
+  void SetDoomed(uint64_t id, Place place, bool doomed);
   absl::StatusOr<Place> FindOrAppend(Space& space, Place at, const Name& name);
   absl::StatusOr<Place> Append(Space& space, Place at, const Name& name, uint64_t id);
   void TellPlace(const Space& space, Place place, BlockRecord& record) const;
@@ -286,6 +313,7 @@ class StackCore final : public TierStack {
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
   uint64_t SlotsWanted(uint64_t slot_bytes) const;
   void KeepReserve();
+  void TouchAhead();
   bool MayLeaveWarm(const PlaceState& state) const;
   static bool IsNewer(const PlaceState& state, uint64_t sequence);
   uint64_t FreeClean(const FreeGoal& goal);
@@ -336,6 +364,20 @@ class StackCore final : public TierStack {
   uint32_t QueuePrefetch(const Space& space, const std::vector<Place>& path, uint32_t blocks);
   void AdvancePrefetches();
 
+  // ---- stack_scrub.cc
+  struct ScrubItem {
+    BlockRef ref;
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+    uint64_t checksum = 0;
+    bool right = false;  // out
+  };
+  void Scrub();
+  bool MayScrubMore(uint64_t bytes) const;
+  bool NextScrubChunk();
+  std::optional<ScrubItem> ScrubItemAt(uint64_t offset) const;
+  void FinishScrub(const std::vector<ScrubItem>& job);
+
   // ---- stack_pins.cc
   struct TtlPin {
     PinView view;
@@ -380,7 +422,7 @@ class StackCore final : public TierStack {
   uint64_t last_sequence_ = 0;
 
   std::map<uint32_t, Client> clients_;
-  uint64_t last_session_ = 0;
+  uint32_t last_client_ = 0;
   std::unordered_map<uint64_t, Lease> leases_;
   uint64_t last_lease_ = 0;
   std::map<uint64_t, Reservation> reservations_;  // by offset
@@ -393,6 +435,7 @@ class StackCore final : public TierStack {
   bool pump_scheduled_ = false;
   bool progressing_ = false;  // the last pump freed slots, or a job that may do so is under way
   bool grace_ = false;
+  bool touching_ = false;  // a chunk that comes next
   bool closing_ = false;
   bool draining_ = false;  // pins to warm hold nothing back any more
   bool state_saved_ = false;
@@ -410,6 +453,14 @@ class StackCore final : public TierStack {
   std::deque<FlushState> flushes_;
   std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
   std::set<uint64_t> doomed_;
+
+  std::array<std::atomic<uint64_t>, kMaxScrubItems> scrub_pins_{};
+  uint32_t scrub_area_ = 0;
+  std::vector<uint64_t> scrub_offsets_;  // what is left of the chunk before scrub_chunk_
+  uint32_t scrub_chunk_ = 0;
+  uint64_t scrub_allowance_ = 0;  // bytes until the next tick
+  bool scrub_first_round_ = true;
+  bool scrub_running_ = false;
 
   StackStats stats_;
   Counters warm_counters_;

@@ -32,10 +32,12 @@ void StackCore::SchedulePump() {
 }
 
 void StackCore::Pump() {
+  NoteUses();
   AdvanceLoads();
   AdvancePrefetches();
   ServeWaiters(true);
   KeepReserve();
+  TouchAhead();
   if (cold_ != nullptr && erasures_.empty() && !job_running_) {
     const TierUsage usage = cold_->Usage();
     if (usage.used_bytes > usage.capacity_bytes) {  // the capacity was lowered
@@ -46,6 +48,21 @@ void StackCore::Pump() {
   WakeForWaiters();
   AdvanceFlushes();
   RunColdJob();
+}
+
+// A chunk's first touch takes as long as a hundred calls: it is done by the time somebody needs it.
+void StackCore::TouchAhead() {
+  const std::optional<uint32_t> chunk =
+      touching_ || closing_ ? std::nullopt : host_->ChunkToTouch();
+  if (!chunk) return;
+  touching_ = true;
+  options_.disk([host = host_, chunk = *chunk, strand = options_.strand,
+                 weak = std::weak_ptr<StackCore*>(self_)] {
+    host->TouchChunk(chunk);
+    strand([weak] {
+      if (const auto self = weak.lock()) (*self)->touching_ = false;
+    });
+  });
 }
 
 // ---- who waits for slots
@@ -357,6 +374,12 @@ bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
 
 void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
   const Word old = writer_.word(place, part);
+  const PlaceState& state = places_.at(id);
+  word = word.WithDeleted(state.doomed && !word.empty());
+  // Of a slot that is there already the sum stands, and readers may be looking at it.
+  if (old.warm_slot() != word.warm_slot()) {
+    writer_.SetChecksum(place, part, state.parts[part].checksum);
+  }
   if (old.moving()) {
     writer_.FinishMove(place, part, word);
   } else {

@@ -20,10 +20,7 @@ constexpr int kEpochShift = 32;
 std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
 
 absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch) {
-  return CatalogMemory::Create({.node_count = options.max_places / kPlacesPerNode + 1024,
-                                .area_count = options.max_clients,
-                                .pins_per_area = options.max_leases_per_client + 1},
-                               epoch);
+  return CatalogMemory::Create({.node_count = options.max_places / kPlacesPerNode + 1024}, epoch);
 }
 
 // Ids hold the epoch that gave them; a new epoch is above all of them.
@@ -68,6 +65,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   TC_RETURN_IF_ERROR(core->Recover(state));
   TC_RETURN_IF_ERROR(Annotate(core->SaveState(), "data directory"));
   core->SchedulePump();
+  core->PostStrand([](StackCore& self) { self.Scrub(); });
   return core;
 }
 
@@ -82,7 +80,8 @@ StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
       warm_policy_(std::move(warm_policy)),
       cold_policy_(std::move(cold_policy)),
       self_process_{::getpid(), ProcessStartTime(::getpid()).value_or(0)},
-      self_(std::make_shared<StackCore*>(this)) {}
+      self_(std::make_shared<StackCore*>(this)),
+      scrub_area_(writer_.LendPins(scrub_pins_)) {}
 
 StackCore::~StackCore() = default;
 

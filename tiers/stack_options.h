@@ -36,6 +36,8 @@ struct StackOptions {
   std::chrono::milliseconds incomplete_ttl{30000};  // places whose parts never all came
   std::chrono::milliseconds lease_time{10000};  // how long a lease outlives its client's silence
 
+  uint64_t scrub_bytes_per_tick = 32u << 20;  // of warm blocks, read back in turn; 0: none
+
   // ---- who runs it
   Runner strand;          // tasks of the thread that owns the stack, in order
   Runner disk;            // tasks that block on the disk; several may run at once

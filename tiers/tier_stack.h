@@ -16,8 +16,10 @@
 #include <vector>
 
 #include "base/status.h"
+#include "catalog/reader.h"
 #include "hashing/name.h"
 #include "hashing/space.h"
+#include "proto/shm_layout.h"
 #include "tiers/stack_options.h"
 #include "tiers/stack_stats.h"
 #include "tiers/tier.h"
@@ -46,6 +48,15 @@ struct LeaseView {
   uint64_t lease = 0;
   uint32_t depth = 0;             // usable places
   std::vector<BlockView> blocks;  // depth-major, then part
+  Place end;                      // where it ends in the catalog
+};
+
+/// The end of a path that a client holds by a pin of its control area; Place{} for a path of
+/// nothing, which needs no pin.
+struct PinnedEnd {
+  uint32_t space = 0;
+  uint32_t pin = 0;
+  Place place;
 };
 
 struct CommitItem {
@@ -65,15 +76,19 @@ class TierStack {
   virtual ~TierStack() = default;
 
   // ---- clients
-  /// `pid`, `start_time` as in base/process.h. RESOURCE_EXHAUSTED beyond the catalog's pin areas.
-  virtual absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time) = 0;
+  /// `pid`, `start_time` as in base/process.h. `shared`: where the client pins and counts without a
+  /// message; nullptr for one that has no such memory. RESOURCE_EXHAUSTED beyond max_clients.
+  /// Owner: `shared` is the client's and the stack's together.
+  virtual absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time,
+                                                 std::shared_ptr<ControlArea> shared) = 0;
   /// The session is over: its leases end. Its reservations return at once when `process_gone`, else
   /// they stay in quarantine until ProcessGone(pid, start_time): a stopped process may still write
   /// into them.
   virtual void RemoveClient(ClientNumber client, bool process_gone) = 0;
   virtual void ProcessGone(int pid, uint64_t start_time) = 0;
-  /// The client was silent for longer than a lease lasts: its leases end, its reservations stay
-  /// with it.
+  /// The client was silent for longer than a lease lasts: its leases end, those by its own pins
+  /// too, and its reservations stay with it. Whoever calls sees to it that the client takes nothing
+  /// for leased that it pinned before this has returned.
   virtual void ExpireLeases(ClientNumber client) = 0;
   /// After a restart: nothing re-adopted is evicted, and no slot granted before is reused, until
   /// every client of the last epoch that still lives has come back or `grace` has passed. The
@@ -86,6 +101,8 @@ class TierStack {
   /// Errors: INVALID_ARGUMENT for a bad spec or a capacity too small for one of its blocks,
   ///         RESOURCE_EXHAUSTED when there are too many spaces.
   virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
+  /// Where clients find the space in the catalog. REQUIRES: OpenSpace answered it, just now.
+  virtual Root RootOf(uint32_t space) const = 0;
   virtual std::vector<SpaceView> Spaces() const = 0;
 
   // ---- data
@@ -98,6 +115,9 @@ class TierStack {
   using DoneCallback = std::function<void(absl::Status)>;
   virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
                     DoneCallback done) = 0;
+  /// Whether the lease is the client's and has not ended: asked after leased bytes were copied
+  /// outside the strand. Errors: FailedPrecondition.
+  virtual absl::Status CheckLease(ClientNumber client, uint64_t lease) = 0;
   using ReserveCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
   virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                        std::chrono::milliseconds wait, ReserveCallback done) = 0;
@@ -112,6 +132,11 @@ class TierStack {
   ///         slots of the others stay reserved, and the lease should be given up. With all other
   ///         errors nothing has changed.
   virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease,
+                                           std::span<const Name> names,
+                                           std::span<const CommitItem> items) = 0;
+  /// The same behind a path that the client holds without a message. Its pin is moved to the new
+  /// end, unless the client has let go of it meanwhile.
+  virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
                                            std::span<const Name> names,
                                            std::span<const CommitItem> items) = 0;
   /// Gives back what is reserved; an error names the first offset that was not.
@@ -153,12 +178,13 @@ class TierStack {
   /// leave blocks in the arena.
   virtual void Shutdown(bool drain, DoneCallback done) = 0;
 
-  virtual StackStats Stats() const = 0;
+  virtual StackStats Stats() = 0;
   virtual int arena_fd() const = 0;
+  virtual int catalog_fd() const = 0;
   virtual uint64_t arena_bytes() const = 0;
   virtual uint64_t epoch() const = 0;
-  /// The slot's payload, for summing it. `offset`, `bytes` come from ReservedBytes.
-  virtual std::span<const std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const = 0;
+  /// The slot's payload. `offset`, `bytes` come from ReservedBytes, or are those of a leased block.
+  virtual std::span<std::byte> SlotPayload(uint64_t offset, uint64_t bytes) const = 0;
 };
 
 }  // namespace thermocline

@@ -1,5 +1,7 @@
 // What the catalog's tests share: names by number, a small catalog, seeds.
 #pragma once
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <random>
@@ -28,12 +30,13 @@ inline uint64_t TestSeed() {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device()();
 }
 
-/// A catalog, its writer and one space.
+/// A catalog, its writer, one space and the pins of one reader.
 struct SmallCatalog {
   explicit SmallCatalog(const Geometry& geometry = {.node_count = 1000})
       : memory(CatalogMemory::Create(geometry, 1).value()),
         writer(memory.catalog()),
-        root(writer.AddRoot(1).value()) {}
+        root(writer.AddRoot(1).value()),
+        area(writer.LendPins(pins)) {}
 
   /// Appends what is missing of `names`, with ids counted up; returns the last place.
   Place Add(std::span<const Name> names) {
@@ -48,6 +51,8 @@ struct SmallCatalog {
   CatalogMemory memory;
   Writer writer;
   Root root;
+  std::array<std::atomic<uint64_t>, 64> pins{};
+  uint32_t area;
   uint64_t next_id = 1;
 };
 

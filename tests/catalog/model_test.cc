@@ -19,8 +19,7 @@ struct Held {
 
 class Walk {
  public:
-  Walk(const Geometry& geometry, uint64_t seed)
-      : small_(geometry), random_(seed), area_(small_.writer.LendArea(1).value()) {}
+  Walk(const Geometry& geometry, uint64_t seed) : small_(geometry), random_(seed) {}
 
   void Step() {
     switch (random_() % 8) {
@@ -193,14 +192,14 @@ class Walk {
   void Pin() {
     const uint32_t pin = 1 + random_() % 5;
     const auto place = random_() % 2 ? RandomPlace() : std::nullopt;
-    small_.writer.SetPin(area_, pin, place.value_or(Place{}));
+    small_.writer.SetPin(small_.area, pin, place.value_or(Place{}));
     pins_.erase(pin);
     if (place) pins_[pin] = PathOf(*place);
   }
 
   void Look() {
     const Path path = RandomPath();
-    Reader reader(small_.memory.catalog(), area_);
+    Reader reader(small_.memory.catalog(), small_.pins);
     const PartRule rules[] = {{}, {}};
     const auto match = reader.MatchAndPin(small_.root, Names(path), 10, rules);
     ASSERT_EQ(match.depth, DepthInModel(path));
@@ -216,7 +215,6 @@ class Walk {
 
   SmallCatalog small_;
   std::mt19937_64 random_;
-  uint32_t area_;
   std::map<Path, Held> model_;
   std::map<uint64_t, Path> paths_;  // of every id there ever was
   std::map<uint32_t, Path> pins_;

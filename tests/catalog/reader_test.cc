@@ -12,8 +12,7 @@ class ReaderTest : public ::testing::Test {
  protected:
   ReaderTest()
       : small_({.node_count = 1000, .run_places = 4}),
-        area_(small_.writer.LendArea(42).value()),
-        reader_(small_.memory.catalog(), area_) {}
+        reader_(small_.memory.catalog(), small_.pins) {}
 
   // A path of `depth` places whose words are warm in parts [0, parts).
   Place AddWarm(size_t depth, uint32_t parts) {
@@ -44,7 +43,6 @@ class ReaderTest : public ::testing::Test {
 
   static constexpr PartRule kFull{};
   SmallCatalog small_;
-  uint32_t area_;
   Reader reader_;
   std::vector<Name> names_;
 };
@@ -69,13 +67,13 @@ TEST_F(ReaderTest, MatchPinsTheWholePath) {
 TEST_F(ReaderTest, AMissPinsNothing) {
   AddWarm(3, 1);
   EXPECT_EQ(reader_.MatchAndPin(small_.root, NamesOf({9, 2}), 1, {{kFull}}).depth, 0u);
-  EXPECT_EQ(small_.memory.catalog().pin(area_, 1).load(), 0u);
+  EXPECT_EQ(small_.pins[1].load(), 0u);
 }
 
 TEST_F(ReaderTest, AForeignRootIsAMiss) {
   AddWarm(3, 1);
   EXPECT_EQ(reader_.MatchAndPin({small_.root.node, 77}, names_, 1, {{kFull}}).depth, 0u);
-  EXPECT_EQ(small_.memory.catalog().pin(area_, 1).load(), 0u);
+  EXPECT_EQ(small_.pins[1].load(), 0u);
 }
 
 TEST_F(ReaderTest, UsableEndsAtTheFirstHoleOfAFullPart) {
@@ -146,11 +144,11 @@ TEST_F(ReaderTest, ALeaseGrowsAndNeverShrinksByItself) {
   ASSERT_EQ(reader_.MatchAndPin(small_.root, names_, 1, {{kFull}}).depth, 3u);
   const Place end = AddWarm(9, 1);
   EXPECT_EQ(reader_.Extend(small_.root, names_, 3, 1, {{kFull}}).usable, 9u);
-  EXPECT_EQ(small_.memory.catalog().pin(area_, 0).load(), 0u);
-  EXPECT_EQ(small_.memory.catalog().pin(area_, 1).load(), PlaceBits(end));
+  EXPECT_EQ(small_.pins[0].load(), 0u);
+  EXPECT_EQ(small_.pins[1].load(), PlaceBits(end));
   EXPECT_TRUE(small_.writer.Drop({{end}}).dropped.empty());
   EXPECT_EQ(reader_.Extend(small_.root, std::span(names_).first(2), 9, 1, {{kFull}}).depth, 0u);
-  EXPECT_EQ(small_.memory.catalog().pin(area_, 1).load(), PlaceBits(end));
+  EXPECT_EQ(small_.pins[1].load(), PlaceBits(end));
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ constexpr uint32_t kParts = 2;
 constexpr uint64_t kAlphabet = 3;
 constexpr uint64_t kPoison = ~uint64_t{0};
 constexpr uint32_t kWindowPlaces = 2;
+constexpr uint32_t kPinsPerReader = 8;
 constexpr int kSkipped = 77;
 
 struct Plan {
@@ -142,14 +143,14 @@ bool PlacesAreRight(const Reader& reader, const Payload* slots, const Prompt& pr
 }
 
 void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Payload* slots,
-                   Tally& tally, uint32_t area, uint64_t seed) {
-  Reader reader(catalog, area);
+                   Tally& tally, Pins pins, uint64_t seed) {
+  Reader reader(catalog, pins);
   std::mt19937_64 random(seed);
   Noise noise(seed);
   Prompt prompt;
   while (!tally.stop.load(std::memory_order_relaxed)) {
     MakePrompt(plan, random, prompt);
-    const auto pin = static_cast<uint32_t>(1 + random() % (catalog.geometry().pins_per_area - 1));
+    const auto pin = static_cast<uint32_t>(1 + random() % (pins.size() - 1));
     const bool windowed = random() % 4 == 0;
     const PartRule rules[kParts] = {{}, {.window_places = windowed ? kWindowPlaces : 0}};
     const std::span<const Name> names(prompt.names);
@@ -362,23 +363,24 @@ int Run(const Plan& plan) {
     std::printf("skipped: one core cannot show a missing fence\n");
     return kSkipped;
   }
-  const Geometry geometry{.node_count = plan.places + 100,
-                          .run_places = plan.run,
-                          .area_count = plan.readers,
-                          .pins_per_area = 8};
+  const Geometry geometry{.node_count = plan.places + 100, .run_places = plan.run};
   const auto memory = CatalogMemory::Create(geometry, 1).value();
   const Catalog& catalog = memory.catalog();
   auto* slots = SharedArray<Payload>(StressWriter::SlotCount(plan));
+  auto* pins = SharedArray<std::atomic<uint64_t>>(size_t{plan.readers} * kPinsPerReader);
   Tally& tally = *SharedArray<Tally>(1);
   Writer writer(catalog);
   const Root root = writer.AddRoot(1).value();
   std::vector<std::thread> crew;
   std::vector<pid_t> children;
   for (uint32_t r = 0; r < plan.readers; ++r) {
-    const uint32_t area = writer.LendArea(r + 1).value();
-    const auto work = [&, area, r] {
+    const Pins own(pins + size_t{r} * kPinsPerReader, kPinsPerReader);
+    writer.LendPins(own);
+    const auto work = [&, own, r] {
       StayOnCore(r + 1);
-      ReadUntilStop(plan, catalog, root, slots, tally, area, plan.seed * 100 + r);
+      // As a client has it: its own mapping, read-only.
+      const auto mapped = CatalogMemory::Open(UniqueFd(::dup(memory.fd()))).value();
+      ReadUntilStop(plan, mapped.catalog(), root, slots, tally, own, plan.seed * 100 + r);
     };
     if (plan.threads) {
       crew.emplace_back(work);

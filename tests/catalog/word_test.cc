@@ -29,6 +29,7 @@ TEST(WordTest, ReadableWarmNeedsASlotThatStays) {
   EXPECT_FALSE(Word().WithHotSlot(3).WithColdCopy(true).readable_warm());
   EXPECT_TRUE(Word().WithWarmSlot(3).readable_warm());
   EXPECT_FALSE(Word().WithWarmSlot(3).WithMoving(true).readable_warm());
+  EXPECT_FALSE(Word().WithWarmSlot(3).WithDeleted(true).readable_warm());
 }
 
 TEST(WordTest, LayoutIsAsWritten) {

@@ -1,7 +1,10 @@
 #include "catalog/writer.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "tests/catalog/catalog_testing.h"
 
@@ -15,14 +18,14 @@ using ::testing::UnorderedElementsAre;
 TEST(CatalogTest, GeometryOutOfRangeIsRefused) {
   EXPECT_FALSE(Catalog::Bytes({.node_count = 1}).ok());
   EXPECT_FALSE(Catalog::Bytes({.node_count = 100, .run_places = 33}).ok());
-  EXPECT_FALSE(Catalog::Bytes({.node_count = 100, .pins_per_area = 1}).ok());
+  EXPECT_FALSE(Catalog::Bytes({.node_count = 1}).ok());
   EXPECT_FALSE(Catalog::Bytes({.node_count = 100, .table_log2 = 7, .table_log2_max = 6}).ok());
 }
 
 TEST(CatalogTest, OpenChecksWhatItIsGiven) {
   SmallCatalog small;
   const size_t bytes = Catalog::Bytes(small.memory.catalog().geometry()).value();
-  void* base = reinterpret_cast<char*>(&small.memory.catalog().area(0)) - 4096;
+  void* base = reinterpret_cast<char*>(&small.memory.catalog().node(0)) - 4096;
   EXPECT_EQ(Catalog::Open(base, bytes)->epoch(), 1u);
   EXPECT_FALSE(Catalog::Open(base, bytes - 1).ok());
   auto* header = static_cast<CatalogHeader*>(base);
@@ -177,8 +180,7 @@ TEST(WriterTest, PinsSaveThePathAboveThem) {
   SmallCatalog small({.node_count = 100, .run_places = 4});
   const Place deep = small.Add({1, 2, 3, 4, 5, 6});
   small.Add({1, 2, 3, 4, 5, 6, 7, 8, 9});
-  const uint32_t area = small.writer.LendArea(42).value();
-  small.writer.SetPin(area, 1, deep);
+  small.writer.SetPin(small.area, 1, deep);
   DropResult result = small.writer.Drop(
       {{small.writer.Find(small.root, small.writer.NamesOf(Place{deep.node, 4})).place}});
   EXPECT_EQ(result.dropped.size(), 0u);  // a child hangs behind
@@ -191,7 +193,7 @@ TEST(WriterTest, PinsSaveThePathAboveThem) {
   }
   EXPECT_TRUE(small.writer.Drop({{deep}}).dropped.empty());
   EXPECT_EQ(small.writer.Find(small.root, NamesOf({1, 2, 3, 4, 5, 6})).depth, 6u);
-  small.writer.ForgetReader(area);
+  small.writer.ForgetPins(small.area);
   EXPECT_EQ(small.writer.Drop({{deep}}).dropped.size(), 1u);
 }
 
@@ -205,8 +207,7 @@ TEST(WriterTest, MovesAreGrantedBelowPinsOnly) {
   }
   batch.push_back({deep, 3});  // has no bytes
   batch.push_back({deep, 2});  // twice
-  const uint32_t area = small.writer.LendArea(42).value();
-  small.writer.SetPin(area, 63, small.writer.Parent(deep));
+  small.writer.SetPin(small.area, 63, small.writer.Parent(deep));
   EXPECT_EQ(small.writer.BeginMove(batch), 1u);
   EXPECT_TRUE(batch[0].granted);
   EXPECT_EQ(batch[0].before.warm_slot(), 106u);
@@ -224,20 +225,46 @@ TEST(WriterTest, MovesAreGrantedBelowPinsOnly) {
 }
 
 TEST(WriterTest, MadeUpPinsDoNoHarm) {
-  SmallCatalog small({.node_count = 100, .run_places = 4, .area_count = 1});
+  SmallCatalog small({.node_count = 100, .run_places = 4});
   const Place deep = small.Add({1, 2, 3, 4, 5, 6});
-  const Catalog& catalog = small.memory.catalog();
-  const uint32_t area = small.writer.LendArea(1).value();
-  EXPECT_EQ(small.writer.LendArea(2).status().code(), absl::StatusCode::kResourceExhausted);
   std::mt19937_64 random(7);
   for (uint32_t pin = 0; pin < 64; ++pin) {
-    catalog.pin(area, pin).store(pin % 2 ? random() : (99ull + pin) << 16 | 9);
+    small.pins[pin].store(pin % 2 ? random() : (99ull + pin) << 16 | 9);
   }
-  catalog.pin(area, 5).store(PlaceBits({deep.node, 0xffff}));
-  catalog.pin(area, 6).store(~uint64_t{0});
-  catalog.pin(area, 7).store(PlaceBits({deep.node, 0}));
-  catalog.area(area).owner.store(0);
+  small.pins[5].store(PlaceBits({deep.node, 0xffff}));
+  small.pins[6].store(~uint64_t{0});
+  small.pins[7].store(PlaceBits({deep.node, 0}));
   EXPECT_EQ(small.writer.Drop({{deep}}).dropped.size(), 1u);
+}
+
+TEST(CatalogMemoryTest, ReadersMapItReadOnlyAndNobodyCanCutIt) {
+  SmallCatalog small;
+  const Place place = small.Add({1, 2});
+  small.writer.SetChecksum(place, 3, 77);
+  small.writer.SetWord(place, 3, Word().WithWarmSlot(9));
+  const auto mapped = CatalogMemory::Open(UniqueFd(::dup(small.memory.fd())));
+  ASSERT_TRUE(mapped.ok()) << mapped.status();
+  const Catalog& catalog = mapped->catalog();
+  EXPECT_EQ(catalog.id(place.node, 1).load(), small.writer.IdOf(place));
+  EXPECT_EQ(catalog.checksum(3, place.node, 1).load(), 77u);
+  EXPECT_EQ(catalog.word(3, place.node, 1).load(), Word().WithWarmSlot(9).bits());
+  EXPECT_EQ(::ftruncate(small.memory.fd(), 4096), -1);
+  EXPECT_EQ(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, small.memory.fd(), 0),
+            MAP_FAILED);
+  const std::string path = "/proc/self/fd/" + std::to_string(small.memory.fd());
+  const UniqueFd reopened(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(reopened);
+  EXPECT_EQ(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, reopened.get(), 0),
+            MAP_FAILED);
+  EXPECT_EQ(::pwrite(reopened.get(), "x", 1, 0), -1);
+  EXPECT_DEATH(catalog.word(3, place.node, 1).store(0), "");
+}
+
+TEST(CatalogMemoryTest, WhatMayBeCutShortIsRefused) {
+  UniqueFd fd(::memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(fd.get(), 1 << 20), 0);
+  const auto mapped = CatalogMemory::Open(std::move(fd));
+  EXPECT_EQ(mapped.status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(WriterDeathTest, SlotsInUseChangeByTheMovementRuleOnly) {

@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/unique_fd.h"
+#include "catalog/catalog.h"
 #include "client/session.h"
 #include "proto/session_frame.h"
 #include "proto/shm_layout.h"
@@ -109,7 +110,8 @@ class FakeSessionServer {
   std::thread thread_;
 };
 
-/// An arena and a control area as a daemon would hand them over, with what the daemon says of them.
+/// An arena, a control area and an empty catalog as a daemon would hand them over, with what the
+/// daemon says of them.
 struct FakeGrant {
   explicit FakeGrant(uint64_t arena_bytes = 1 << 20) {
     arena.Reset(::memfd_create("arena", MFD_CLOEXEC));
@@ -131,9 +133,10 @@ struct FakeGrant {
   ~FakeGrant() { ::munmap(area, kControlAreaBytes); }
   FakeGrant(const FakeGrant&) = delete;
 
-  std::vector<int> descriptors() const { return {arena.get(), control.get()}; }
+  std::vector<int> descriptors() const { return {arena.get(), control.get(), catalog.fd()}; }
 
   UniqueFd arena, control;
+  CatalogMemory catalog = CatalogMemory::Create({.node_count = 100}, 7).value();
   ControlArea* area = nullptr;
   v1::Welcome welcome;
 };

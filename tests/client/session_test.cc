@@ -85,7 +85,7 @@ TEST(SessionTest, AWelcomeInPiecesIsPutTogether) {
   FakeSessionServer server([&](FakePeer& peer) {
     peer.ReadHello();
     const std::string bytes = Frame(FrameKind::kWelcome, grant.welcome);
-    peer.Send(bytes.substr(0, 3), {grant.arena.get(), grant.control.get()});
+    peer.Send(bytes.substr(0, 3), grant.descriptors());
     for (size_t at = 3; at < bytes.size(); at += 5) {
       std::this_thread::sleep_for(milliseconds(1));
       peer.Send(bytes.substr(at, 5));
@@ -179,13 +179,15 @@ TEST(SessionTest, AWelcomeThatLacksSomethingIsRefused) {
 TEST(SessionTest, TheWrongNumberOfDescriptorsIsRefusedAndNoneLeaks) {
   FakeGrant grant;
   const std::string welcome = Frame(FrameKind::kWelcome, grant.welcome);
-  const int arena = grant.arena.get(), control = grant.control.get();
+  const int arena = grant.arena.get(), control = grant.control.get(), catalog = grant.catalog.fd();
   const size_t before = OpenDescriptors();
   EXPECT_EQ(Answer(welcome).code(), absl::StatusCode::kInternal);
   EXPECT_EQ(Answer(welcome, {arena}).code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(Answer(welcome, {arena, control, arena}).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Answer(welcome, {arena, control}).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Answer(welcome, {arena, control, catalog, arena}).code(), absl::StatusCode::kInternal);
   UniqueFd pipe_like(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  EXPECT_EQ(Answer(welcome, {pipe_like.get(), control}).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Answer(welcome, {pipe_like.get(), control, catalog}).code(),
+            absl::StatusCode::kInternal);
   pipe_like.Reset();
   EXPECT_EQ(OpenDescriptors(), before);
 }

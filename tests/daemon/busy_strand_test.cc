@@ -49,6 +49,7 @@ class BusyStrandTest : public ::testing::Test {
     SessionServerOptions sessions{.epoch = tenant_->epoch(),
                                   .arena_fd = tenant_->arena_fd(),
                                   .arena_bytes = tenant_->arena_bytes(),
+                                  .catalog_fd = tenant_->catalog_fd(),
                                   .grpc_socket = grpc_socket,
                                   .admin_socket = admin_socket};
     auto server = SessionServer::Start(sessions, *std::move(claim), *tenant_, registry_);

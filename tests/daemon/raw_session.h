@@ -119,7 +119,7 @@ struct RawSession {
   UniqueFd socket;
   v1::Welcome welcome;
   v1::Refused refused;  // when it was
-  UniqueFd arena;
+  UniqueFd arena, catalog;
   UniqueFd control_fd;
   ControlArea* control = nullptr;
 
@@ -129,6 +129,7 @@ struct RawSession {
         welcome(std::move(other.welcome)),
         refused(std::move(other.refused)),
         arena(std::move(other.arena)),
+        catalog(std::move(other.catalog)),
         control_fd(std::move(other.control_fd)),
         control(std::exchange(other.control, nullptr)) {}
   ~RawSession() {
@@ -146,10 +147,11 @@ inline RawSession SayHello(const std::string& path, const HelloWords& words = {}
   auto frame = ReceiveFrame(session.socket.get());
   if (!frame) return session;
   if (frame->kind == FrameKind::kRefused) session.refused.ParseFromString(frame->payload);
-  if (frame->kind != FrameKind::kWelcome || frame->fds.size() != 2) return session;
+  if (frame->kind != FrameKind::kWelcome || frame->fds.size() != 3) return session;
   session.welcome.ParseFromString(frame->payload);
   session.arena = std::move(frame->fds[0]);
   session.control_fd = std::move(frame->fds[1]);
+  session.catalog = std::move(frame->fds[2]);
   void* area = ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                       session.control_fd.get(), 0);
   TC_CHECK(area != MAP_FAILED);

@@ -35,7 +35,9 @@ using testing::SendBytes;
 /// Notes "join 1", "leave 1 alive", "leave 1 gone", "gone", "expire 1", "grace".
 class NotingHost final : public SessionHost {
  public:
-  void Join(uint64_t session, pid_t, uint64_t, std::function<void(absl::Status)> done) override {
+  void Join(uint64_t session, pid_t, uint64_t, std::shared_ptr<ControlArea> shared,
+            std::function<void(absl::Status)> done) override {
+    TC_CHECK(shared != nullptr);
     Note("join " + std::to_string(session));
     done(join_answer);
   }
@@ -43,7 +45,11 @@ class NotingHost final : public SessionHost {
     Note("leave " + std::to_string(session) + (process_gone ? " gone" : " alive"));
   }
   void ProcessGone(pid_t, uint64_t) override { Note("gone"); }
-  void ExpireLeases(uint64_t session) override { Note("expire " + std::to_string(session)); }
+  void ExpireLeases(uint64_t session, std::function<void()> done) override {
+    Note("expire " + std::to_string(session));
+    MutexLock lock(mutex_);
+    hold_expiry ? expiries_.push_back(std::move(done)) : done();
+  }
   void EndGrace() override { Note("grace"); }
 
   bool Noted(const std::string& what) {
@@ -54,7 +60,15 @@ class NotingHost final : public SessionHost {
     MutexLock lock(mutex_);
     return notes_;
   }
+  /// What waits while hold_expiry is set.
+  void Expire() {
+    MutexLock lock(mutex_);
+    hold_expiry = false;
+    for (const auto& done : expiries_) done();
+    expiries_.clear();
+  }
   absl::Status join_answer;
+  std::atomic<bool> hold_expiry = false;
 
  private:
   void Note(std::string what) {
@@ -62,6 +76,7 @@ class NotingHost final : public SessionHost {
     notes_.push_back(std::move(what));
   }
   Mutex mutex_;
+  std::vector<std::function<void()>> expiries_ TC_GUARDED_BY(mutex_);
   std::vector<std::string> notes_ TC_GUARDED_BY(mutex_);
 };
 
@@ -85,9 +100,11 @@ class SessionServerTest : public ::testing::Test {
     directory_ = ::mkdtemp(name);
     path_ = directory_ + "/s/t.sock";
     arena_.Reset(::memfd_create("arena", MFD_CLOEXEC));
+    catalog_.Reset(::memfd_create("catalog", MFD_CLOEXEC));
     options_.epoch = 77;
     options_.arena_fd = arena_.get();
     options_.arena_bytes = 8192;
+    options_.catalog_fd = catalog_.get();
     options_.grpc_socket = "G";
     options_.admin_socket = "A";
     options_.daemon_version = "1.2.3";
@@ -142,7 +159,7 @@ class SessionServerTest : public ::testing::Test {
   }
 
   std::string directory_, path_;
-  UniqueFd arena_;
+  UniqueFd arena_, catalog_;
   SessionServerOptions options_;
   NotingHost host_;
   SessionRegistry registry_;
@@ -206,7 +223,7 @@ TEST_F(SessionServerTest, OtherVersionsAreRefusedWithAdvice) {
   EXPECT_THAT(RefusalOf(testing::HelloFrame({.protocol_version = 0})).message(),
               HasSubstr("upgrade the client"));
   const v1::Refused layout = RefusalOf(testing::HelloFrame({.layout_version = kLayoutVersion + 1}));
-  EXPECT_THAT(layout.message(), HasSubstr("layout version 2"));
+  EXPECT_THAT(layout.message(), HasSubstr("layout version " + std::to_string(kLayoutVersion + 1)));
   EXPECT_EQ(layout.code(), static_cast<uint32_t>(absl::StatusCode::kFailedPrecondition));
 }
 
@@ -355,6 +372,27 @@ TEST_F(SessionServerTest, StoppedProcessLosesItsLeasesButNotItsSlots) {
   ::kill(child, SIGKILL);
   EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 gone"); }));
   ::waitpid(child, nullptr, 0);
+}
+
+// What a client pins in shared memory between its waking and the end of its old pins would end with
+// them: until then it is not trusted with time.
+TEST_F(SessionServerTest, ASilentClientLeasesAgainOnlyOnceItsOldLeasesHaveEnded) {
+  host_.hold_expiry = true;
+  Start();
+  RawSession session = SayHello(path_);
+  ASSERT_TRUE(session.welcomed());
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("expire 1"); }));
+  EXPECT_EQ(session.control->lease_generation.load(), 1u);
+  const uint64_t until = session.control->lease_until_ns.load();
+  for (int i = 0; i < 10; ++i) {
+    session.Beat();
+    std::this_thread::sleep_for(options_.tick);
+  }
+  EXPECT_EQ(session.control->lease_until_ns.load(), until);
+  host_.Expire();
+  session.Beat();
+  EXPECT_TRUE(Eventually([&] { return session.control->lease_until_ns.load() > until; }));
+  EXPECT_EQ(session.control->lease_generation.load(), 2u);
 }
 
 TEST_F(SessionServerTest, StopSaysGoodbyeAndRevokesLeasesOnlyWhenAsked) {

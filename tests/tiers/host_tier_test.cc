@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <spawn.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -79,6 +80,24 @@ TEST_F(HostTierTest, SlotsRunOutAndComeBack) {
   EXPECT_EQ(tier_->FreeSlots(kBytes), 0u);
   tier_->Free(offsets[3]);
   EXPECT_EQ(*tier_->Reserve(kBytes, self_), offsets[3]);
+}
+
+TEST_F(HostTierTest, TheChunkThatComesNextIsTouchedAhead) {
+  const auto memory = [&] {
+    struct stat file;
+    EXPECT_EQ(::stat(tier_->arena().path().c_str(), &file), 0);
+    return static_cast<uint64_t>(file.st_blocks) * 512;
+  };
+  EXPECT_EQ(tier_->ChunkToTouch(), std::nullopt) << "nobody uses the arena yet";
+  ASSERT_TRUE(tier_->Reserve(kBytes, self_)->has_value());
+  const auto next = tier_->ChunkToTouch();
+  ASSERT_TRUE(next.has_value());
+  const uint64_t before = memory();
+  tier_->TouchChunk(*next);
+  EXPECT_EQ(memory() - before, tier_->arena().chunk_bytes());
+  EXPECT_EQ(tier_->ChunkToTouch(), std::nullopt);
+  ASSERT_TRUE(tier_->PunchEmptyChunks().ok());
+  EXPECT_EQ(memory(), before);
 }
 
 TEST_F(HostTierTest, ABlockLargerThanAChunkIsRefused) {

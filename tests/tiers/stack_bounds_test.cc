@@ -72,7 +72,7 @@ TEST_F(StackTest, AFullFileSystemLeavesTheChunksThatAreThere) {
     stack_->Settle();
   }
   EXPECT_LE(Tiers(0), 8u);
-  EXPECT_THAT((*stack_)->Stats().tiers[0].state, HasSubstr("the file system is full"));
+  EXPECT_THAT((*stack_)->Stats().tiers[0].state, HasSubstr("file system is full"));
   ExpectBooksAgree();
   std::filesystem::remove(directory + "/other");
   (*stack_)->Tick();

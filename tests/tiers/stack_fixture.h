@@ -34,6 +34,7 @@ class SteppedStack {
     uint64_t chunk_blocks = 8;
     uint32_t max_places = 4096;
     uint32_t max_spaces = 64;
+    bool scrub = true;
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
@@ -56,6 +57,7 @@ class SteppedStack {
     options.chunk_bytes = sizes_.chunk_blocks * kTestBlockBytes;
     options.max_places = sizes_.max_places;
     options.max_spaces = sizes_.max_spaces;
+    if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };
@@ -192,7 +194,7 @@ class TestClient {
   static constexpr int kPid = 1'000'000'000;  // nobody's
   TestClient(SteppedStack& stack, uint32_t space, uint32_t block_places = 1)
       : stack_(stack), space_(space), block_places_(block_places) {
-    number_ = *stack->AddClient(kPid, 1);
+    number_ = *stack->AddClient(kPid, 1, nullptr);
   }
   ClientNumber number() const { return number_; }
 

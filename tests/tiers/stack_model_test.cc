@@ -66,7 +66,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   }
   ModelClient NewClient() {
     ModelClient client;
-    client.number = *stack_->AddClient(TestClient::kPid + static_cast<int>(Random(3)), 1);
+    client.number = *stack_->AddClient(TestClient::kPid + static_cast<int>(Random(3)), 1, nullptr);
     return client;
   }
 

@@ -146,7 +146,7 @@ TEST_F(StackTest, WhatHasNoPlaceAfterARestartIsNotOverwrittenInTheGracePeriod) {
 }
 
 TEST_F(StackTest, ASpoiledReadoptedBlockIsReplacedByACommitAndNeverWrittenDown) {
-  Use({});
+  Use({.scrub = false});
   const auto names = TestNames({1, 2});
   Write(names);
   const BlockView block = client_->Match(names).blocks[1];
@@ -167,6 +167,45 @@ TEST_F(StackTest, ASpoiledReadoptedBlockIsReplacedByACommitAndNeverWrittenDown) 
   client_->Release(found);
   (*stack_)->ExpireLeases(client_->number());
   FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 1u);
+  EXPECT_EQ(client_->Match(names).depth, 1u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackTest, TheScrubberChecksWhatWasReadopted) {
+  Use({});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  Restart();
+  for (const BlockView& block : client_->Match(names).blocks) EXPECT_FALSE(block.checked);
+  stack_->Settle();
+  for (const BlockView& block : client_->Match(names).blocks) EXPECT_TRUE(block.checked);
+  (*stack_)->EndGrace();
+  ExpectBooksAgree();
+}
+
+TEST_F(StackTest, TheScrubberFindsASpoiledBlockAndDropsItOnceNobodyReadsIt) {
+  Use({});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  LeaseView lease = client_->Match(names);
+  const auto payload = (*stack_)->SlotPayload(lease.blocks[1].offset, kTestBlockBytes);
+  const_cast<std::byte*>(payload.data())[9] ^= std::byte{1};
+  const auto round = [&] {
+    for (int i = 0; i < 3; ++i) {  // a round ends with a tick
+      (*stack_)->Tick();
+      stack_->Settle();
+    }
+  };
+  round();
+  LeaseView other = client_->Match(names);
+  ASSERT_EQ(other.depth, 3u) << "it is leased";
+  EXPECT_FALSE(other.blocks[1].checked) << "readers sum it themselves";
+  EXPECT_TRUE(other.blocks[2].checked);
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 0u);
+  client_->Release(lease);
+  client_->Release(other);
+  round();
   EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 1u);
   EXPECT_EQ(client_->Match(names).depth, 1u);
   ExpectBooksAgree();

@@ -84,7 +84,8 @@ class StressClient {
  public:
   StressClient(ThreadedStack& stack, uint32_t space, uint64_t seed, Tally& tally)
       : stack_(stack), space_(space), random_(seed), tally_(tally) {
-    number_ = stack_.Call([](TierStack& stack) { return *stack.AddClient(TestClient::kPid, 1); });
+    number_ = stack_.Call(
+        [](TierStack& stack) { return *stack.AddClient(TestClient::kPid, 1, nullptr); });
   }
 
   void Run(int rounds) {

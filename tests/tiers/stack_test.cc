@@ -436,8 +436,9 @@ TEST_F(StackTest, LeasesAndClientsAreBounded) {
   Use({});
   for (int i = 0; i < 63; ++i) ASSERT_TRUE((*stack_)->Match(client_->number(), space_, {}).ok());
   EXPECT_TRUE(absl::IsResourceExhausted((*stack_)->Match(client_->number(), space_, {}).status()));
-  for (int i = 1; i < 64; ++i) ASSERT_TRUE((*stack_)->AddClient(TestClient::kPid, 1).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted((*stack_)->AddClient(TestClient::kPid, 1).status()));
+  for (int i = 1; i < 64; ++i) ASSERT_TRUE((*stack_)->AddClient(TestClient::kPid, 1, nullptr).ok());
+  EXPECT_TRUE(
+      absl::IsResourceExhausted((*stack_)->AddClient(TestClient::kPid, 1, nullptr).status()));
   EXPECT_FALSE((*stack_)->Match(ClientNumber{77}, space_, {}).ok());
   EXPECT_TRUE(absl::IsNotFound((*stack_)->Match(client_->number(), 99, {}).status()));
 }

@@ -1,0 +1,37 @@
+#include "client/local_readers.h"
+
+#include <utility>
+
+namespace thermocline {
+inline namespace client_v1 {
+
+std::unique_ptr<LocalReader> LocalReaders::Take() {
+  MutexLock lock(mutex_);
+  if (!free_.empty()) {
+    std::unique_ptr<LocalReader> reader = std::move(free_.back());
+    free_.pop_back();
+    return reader;
+  }
+  if (made_ + 2 > kControlPins) return nullptr;
+  const Pins pins = Pins(area_.pins).subspan(made_, 2);
+  made_ += 2;
+  return std::make_unique<LocalReader>(Reader(catalog_, pins), made_ - 2 + LocalReader::kLeasePin);
+}
+
+void LocalReaders::GiveBack(std::unique_ptr<LocalReader> reader) {
+  reader->reader.Unpin(LocalReader::kLeasePin);
+  MutexLock lock(mutex_);
+  free_.push_back(std::move(reader));
+}
+
+void LocalReaders::Count(Place end, uint64_t warm_hits, uint64_t absent) {
+  area_.lookups.fetch_add(1, std::memory_order_relaxed);
+  area_.warm_hits.fetch_add(warm_hits, std::memory_order_relaxed);
+  area_.absent.fetch_add(absent, std::memory_order_relaxed);
+  if (end == Place{}) return;
+  const uint64_t use = area_.uses_written.fetch_add(1, std::memory_order_acq_rel);
+  area_.uses[use % kUseRecords].store(PlaceBits(end), std::memory_order_relaxed);
+}
+
+}  // namespace client_v1
+}  // namespace thermocline

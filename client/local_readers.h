@@ -1,0 +1,44 @@
+// Matches without a message: readers of the daemon's catalog, each with two pins of the session's
+// control area (catalog/reader.h), kept for the next lease when one ends.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/mutex.h"
+#include "catalog/reader.h"
+#include "proto/shm_layout.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+/// Owner: of one lease at a time. What it has pinned stays so until it is given back.
+struct LocalReader {
+  static constexpr uint32_t kLeasePin = 1;  // of the reader's two
+
+  Reader reader;
+  uint32_t pin = 0;  // the number of kLeasePin in the control area
+};
+
+/// Thread: any. Owner: borrows the memory of the catalog and of the control area.
+class LocalReaders {
+ public:
+  LocalReaders(const Catalog& catalog, ControlArea& area) : catalog_(catalog), area_(area) {}
+
+  /// nullptr when as many as there are pins are lent.
+  std::unique_ptr<LocalReader> Take() TC_EXCLUDES(mutex_);
+  void GiveBack(std::unique_ptr<LocalReader> reader) TC_EXCLUDES(mutex_);
+
+  /// Tells the daemon of a match: for its counters, and of the place for its policy.
+  void Count(Place end, uint64_t warm_hits, uint64_t absent);
+
+ private:
+  const Catalog catalog_;
+  ControlArea& area_;
+  Mutex mutex_;
+  uint32_t made_ TC_GUARDED_BY(mutex_) = 0;
+  std::vector<std::unique_ptr<LocalReader>> free_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace client_v1
+}  // namespace thermocline

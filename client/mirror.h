@@ -1,0 +1,58 @@
+// The memory of a client without the map: a private stand-in for the daemon's arena, with the same
+// offsets, of which only what is held takes room. A block is fetched to where it lies in the arena,
+// so that the rest of the client knows one kind of place.
+//
+// A block is known by its id, which is never used again: what lies at an offset under the same id
+// is the same block, and is not fetched twice while somebody holds it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/status.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+
+/// Thread: any. Whoever reads bytes knows that they have landed, or has filled them.
+class Mirror {
+ public:
+  Mirror() = default;
+  ~Mirror();
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+
+  /// Takes address space, no memory. Errors: ResourceExhausted when there is none.
+  absl::Status Map(uint64_t arena_bytes);
+  std::byte* data() const { return data_; }
+
+  /// One more holder of a slot: a lease with a block there, or a reservation.
+  void Hold(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
+  /// One less. The last one gives the memory back.
+  void Drop(uint64_t offset) TC_EXCLUDES(mutex_);
+
+  /// Puts a piece of a block where it belongs, unless the block has landed already.
+  /// REQUIRES: the slot is held and the piece lies in it.
+  void Store(uint64_t offset, uint64_t id, uint64_t at, std::string_view piece) TC_EXCLUDES(mutex_);
+  /// All of the block came. False when that is not what its checksum says.
+  bool Land(uint64_t offset, uint64_t id, uint64_t checksum) TC_EXCLUDES(mutex_);
+  /// The holder of the slot filled it, and it is this block now.
+  void Become(uint64_t offset, uint64_t id) TC_EXCLUDES(mutex_);
+  bool Has(uint64_t offset, uint64_t id) const TC_EXCLUDES(mutex_);
+
+ private:
+  struct Slot {
+    uint64_t bytes = 0;
+    uint32_t holders = 0;
+    uint64_t id = 0;  // of the block that has landed there
+  };
+  std::byte* data_ = nullptr;
+  uint64_t mapped_bytes_ = 0;
+  mutable Mutex mutex_;
+  std::map<uint64_t, Slot> slots_ TC_GUARDED_BY(mutex_);  // those that are held, by offset
+};
+
+}  // namespace client_v1
+}  // namespace thermocline

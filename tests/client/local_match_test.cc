@@ -1,0 +1,229 @@
+// What a local client does without a message: the daemon is stopped (SIGSTOP) while it does it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/client/blocks.h"
+#include "tests/client/daemon_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr uint64_t kBlockBytes = 64 * 1024;
+
+#define ASSERT_OK(expression)                    \
+  do {                                           \
+    const absl::Status tc_status = (expression); \
+    ASSERT_TRUE(tc_status.ok()) << tc_status;    \
+  } while (false)
+
+bool Eventually(const std::function<bool()>& condition,
+                milliseconds within = milliseconds(15'000)) {
+  const auto deadline = steady_clock::now() + within;
+  while (!condition()) {
+    if (steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return true;
+}
+
+class LocalMatchTest : public ::testing::Test {
+ protected:
+  LocalMatchTest() : client_(daemon_.Connect()), space_(*client_->OpenSpace(TestSpace())) {}
+  void Put(const std::vector<int32_t>& tokens, uint32_t places) {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Extend(space_, *lease, tokens, places));
+  }
+  std::unique_ptr<AdminClient> Admin() {
+    return *AdminClient::Connect({.socket_path = daemon_.socket()});
+  }
+  DaemonProcess daemon_;
+  std::unique_ptr<Client> client_;
+  Space space_;
+};
+
+/// While it lives no message is answered.
+class Silence {
+ public:
+  explicit Silence(const DaemonProcess& daemon) : pid_(daemon.pid()) { ::kill(pid_, SIGSTOP); }
+  ~Silence() { ::kill(pid_, SIGCONT); }
+
+ private:
+  const pid_t pid_;
+};
+
+TEST_F(LocalMatchTest, AWarmHitCostsNoMessage) {
+  const auto tokens = Prompt(1, 40);
+  Put(tokens, 40);
+  const Silence silence(daemon_);
+  auto lease = space_.Match(tokens, milliseconds(100));
+  ASSERT_OK(lease.status());
+  EXPECT_EQ(lease->depth(), 40u);
+  EXPECT_EQ(*lease->Load({}, milliseconds(100)), 40u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 40u);
+  EXPECT_EQ(lease->blocks().size(), 40u);
+  EXPECT_EQ(lease->Find(39)->matched_tier, BlockTier::kWarm);
+  EXPECT_NE(lease->Find(39)->id, 0u);
+  EXPECT_TRUE(lease->StillValid());
+  auto shorter = space_.Match(Prompt(1, 7), milliseconds(100));
+  ASSERT_OK(shorter.status());
+  EXPECT_EQ(shorter->depth(), 7u);
+  auto nothing = space_.Match(Prompt(2, 7), milliseconds(100));
+  ASSERT_OK(nothing.status());
+  EXPECT_EQ(nothing->depth(), 0u);
+  lease->Release();
+  EXPECT_FALSE(lease->StillValid());
+}
+
+TEST_F(LocalMatchTest, WhatIsPinnedStaysWhereItIs) {
+  const auto tokens = Prompt(1, 8);
+  Put(tokens, 8);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_EQ(lease->depth(), 8u);
+  const auto view = lease->View(5);
+  const auto flushed = Admin()->Flush(BlockTier::kWarm);
+  ASSERT_OK(flushed.status());
+  EXPECT_EQ(flushed->kept, 8u);
+  EXPECT_TRUE(Holds(view, Content(tokens, 5, 0, kBlockBytes)));
+  EXPECT_TRUE(lease->StillValid());
+  lease->Release();
+  EXPECT_EQ(Admin()->Flush(BlockTier::kWarm)->kept, 0u);
+  EXPECT_EQ(space_.Match(tokens)->Find(0)->matched_tier, BlockTier::kCold) << "asked by message";
+}
+
+TEST_F(LocalMatchTest, HitsAndMissesAreCountedExactly) {
+  Put(Prompt(1, 8), 8);
+  const auto before = client_->Stats();
+  ASSERT_OK(before.status());
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(space_.Match(Prompt(1, 10))->depth(), 8u);
+  auto other = daemon_.Connect();
+  ASSERT_EQ(other->OpenSpace(TestSpace())->Match(Prompt(1, 3))->depth(), 3u);
+  other.reset();  // what it counted is not forgotten with it
+  ASSERT_TRUE(Eventually([&] { return client_->Stats()->sessions == 1; }));
+  const auto after = client_->Stats();
+  ASSERT_OK(after.status());
+  EXPECT_EQ(after->lookups - before->lookups, 101u);
+  EXPECT_EQ(after->tiers[0].hits - before->tiers[0].hits, 803u);
+  EXPECT_EQ(after->misses - before->misses, 200u);
+}
+
+TEST_F(LocalMatchTest, AnEvictionGoesByWhatWasMatchedWithoutAMessage) {
+  // 128 MiB of warm memory hold 2,048 blocks.
+  for (int32_t seed = 1; seed <= 8; ++seed) Put(Prompt(seed, 200), 200);
+  for (int32_t seed : {1, 2}) ASSERT_EQ(space_.Match(Prompt(seed, 200))->depth(), 200u);
+  Put(Prompt(9, 600), 600);
+  EXPECT_EQ(space_.Match(Prompt(1, 200))->Find(199)->matched_tier, BlockTier::kWarm);
+  EXPECT_EQ(space_.Match(Prompt(2, 200))->Find(199)->matched_tier, BlockTier::kWarm);
+  EXPECT_EQ(space_.Match(Prompt(3, 200))->Find(199)->matched_tier, BlockTier::kCold);
+}
+
+TEST_F(LocalMatchTest, ACommitMovesThePinBehindWhatItHasPublished) {
+  const auto tokens = Prompt(1, 30);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  for (const uint32_t depth : {1u, 2u, 10u, 30u}) {
+    ASSERT_OK(Extend(space_, *lease, tokens, depth));
+    EXPECT_EQ(lease->depth(), depth);
+    EXPECT_EQ(RightPlaces(space_, *lease, tokens), depth);
+  }
+  EXPECT_EQ(Admin()->Flush(BlockTier::kWarm)->kept, 30u);
+  ASSERT_OK(lease->Truncate(5));
+  ASSERT_OK(Extend(space_, *lease, tokens, 6));  // is there already
+  EXPECT_EQ(lease->depth(), 6u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 6u);
+  EXPECT_EQ(Admin()->Flush(BlockTier::kWarm)->kept, 6u);
+  EXPECT_TRUE(lease->StillValid());
+}
+
+TEST_F(LocalMatchTest, MoreLeasesThanPinsAreHadByMessage) {
+  Put(Prompt(1, 2), 2);
+  std::vector<Lease> leases;
+  for (int i = 0; i < 150; ++i) {
+    auto lease = space_.Match(Prompt(1, 2));
+    ASSERT_OK(lease.status());
+    ASSERT_EQ(lease->depth(), 2u);
+    ASSERT_EQ(RightPlaces(space_, *lease, Prompt(1, 2)), 2u);
+    leases.push_back(*std::move(lease));
+  }
+  EXPECT_EQ(client_->Stats()->leases, 150u);
+  leases.clear();
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+}
+
+TEST_F(LocalMatchTest, WhatIsDeletedIsFoundNoMoreAndReadToTheEnd) {
+  const auto tokens = Prompt(1, 4);
+  Put(tokens, 4);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Admin()->Delete(space_.fingerprint(), tokens).status());
+  EXPECT_EQ(space_.Match(tokens)->depth(), 3u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 4u);
+  EXPECT_TRUE(lease->StillValid());
+  lease->Release();
+  Put(tokens, 4);
+  EXPECT_EQ(space_.Match(tokens)->depth(), 4u) << "committed anew";
+}
+
+TEST_F(LocalMatchTest, AFlippedByteIsSeenByTheReaderAndFoundByTheScrubber) {
+  const auto tokens = Prompt(1, 6);
+  Put(tokens, 6);
+  daemon_.Stop(SIGKILL);
+  // Into the middle of the block at depth 3, wherever it lies.
+  std::string arena;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(daemon_.directory())) {
+    if (file.path().extension() == ".arena") arena = file.path();
+  }
+  ASSERT_FALSE(arena.empty());
+  const auto content = Content(tokens, 3, 0, kBlockBytes);
+  std::ifstream in(arena, std::ios::binary);
+  std::string bytes(std::istreambuf_iterator<char>(in), {});
+  const size_t at = bytes.find(std::string(reinterpret_cast<const char*>(content.data()), 64));
+  ASSERT_NE(at, std::string::npos);
+  std::fstream out(arena, std::ios::binary | std::ios::in | std::ios::out);
+  out.seekp(static_cast<std::streamoff>(at + 5000));
+  out.put(static_cast<char>(bytes[at + 5000] ^ 1));
+  out.close();
+  daemon_.Start();
+  ASSERT_OK(client_->Reconnect());
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  EXPECT_TRUE(Holds(lease->View(2), Content(tokens, 2, 0, kBlockBytes)));
+  EXPECT_TRUE(lease->View(3).empty());
+  EXPECT_EQ(lease->depth(), 3u);
+  lease->Release();
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->corrupt_blocks == 1; })) << "scrubbed";
+}
+
+TEST_F(LocalMatchTest, WindowsAndWholeBlocksHoldInSharedMemoryToo) {
+  SpaceSpec spec = TestSpace(kBlockBytes, "hybrid");
+  spec.block_tokens = 32;
+  spec.parts.push_back({.name = "window", .block_bytes = kBlockBytes, .window_tokens = 64});
+  auto hybrid = client_->OpenSpace(spec);
+  ASSERT_OK(hybrid.status());
+  const auto tokens = Prompt(1, 12);
+  auto lease = hybrid->Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Extend(*hybrid, *lease, tokens, 12));
+  const Silence silence(daemon_);
+  auto longer = tokens;
+  longer.resize(longer.size() + 16, 5);
+  auto hit = hybrid->Match(longer, milliseconds(100));
+  ASSERT_OK(hit.status());
+  EXPECT_EQ(hit->depth(), 12u);
+  EXPECT_EQ(hit->blocks().size(), 6u + 2u);
+  EXPECT_EQ(hit->Find(7, 1), nullptr) << "outside the window";
+  EXPECT_NE(hit->Find(9, 1), nullptr);
+  EXPECT_EQ(RightPlaces(*hybrid, *hit, tokens), 12u);
+  auto odd = hybrid->Match(Prompt(1, 7), milliseconds(100));
+  ASSERT_OK(odd.status());
+  EXPECT_EQ(odd->depth(), 6u) << "rounded down to a block";
+}
+
+}  // namespace
+}  // namespace thermocline

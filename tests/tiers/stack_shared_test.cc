@@ -1,0 +1,163 @@
+// What a client does in its control area, right or wrong, and what the stack makes of it.
+#include <unistd.h>
+
+#include <random>
+
+#include "tests/catalog/catalog_testing.h"
+#include "tests/tiers/stack_fixture.h"
+
+namespace thermocline {
+namespace {
+
+std::vector<Name> PathOf(uint64_t path, uint64_t depth) {
+  std::vector<uint64_t> values;
+  for (uint64_t i = 0; i < depth; ++i) values.push_back(path * 1000 + i);
+  return TestNames(values);
+}
+
+/// A client with memory that it shares with the stack, and a reader of its own in it.
+class SharedStackTest : public StackTest {
+ protected:
+  void Start(SteppedStack::Sizes sizes = {}) {
+    Use(sizes);
+    area_ = std::make_shared<ControlArea>();
+    number_ = *(*stack_)->AddClient(TestClient::kPid, 2, area_);
+    catalog_.emplace(*CatalogMemory::Open(UniqueFd(::dup((*stack_)->catalog_fd()))));
+    reader_.emplace(catalog_->catalog(), Pins(area_->pins).subspan(4, 2));
+  }
+  Root root() const { return (*stack_)->RootOf(space_); }
+  size_t Match(const std::vector<Name>& names) {
+    const PartRule rule{};
+    return reader_->MatchAndPin(root(), names, 1, {&rule, 1}).usable;
+  }
+  absl::StatusOr<LeaseView> Commit(const PinnedEnd& end, const std::vector<Name>& names,
+                                   uint32_t depth) {
+    const auto slots = Reserve(static_cast<uint32_t>(names.size()) - depth);
+    std::vector<CommitItem> items;
+    for (uint32_t i = 0; i < slots.size(); ++i) {
+      const auto payload = (*stack_)->SlotPayload(slots[i], kTestBlockBytes);
+      const std::span<std::byte> writable(const_cast<std::byte*>(payload.data()), payload.size());
+      FillLegal(writable, space_, 0, std::span(names).first(depth + i + 1));
+      items.push_back({slots[i], 0, depth + i, Checksum(payload)});
+    }
+    return (*stack_)->Commit(number_, end, std::span(names).subspan(depth), items);
+  }
+  std::vector<uint64_t> Reserve(uint32_t count) {
+    std::vector<uint64_t> offsets;
+    bool done = false;
+    (*stack_)->Reserve(number_, space_, 0, count, std::chrono::milliseconds(0),
+                       [&](absl::StatusOr<std::vector<uint64_t>> result) {
+                         if (result.ok()) offsets = *result;
+                         done = true;
+                       });
+    stack_->SettleUntil(done);
+    return offsets;
+  }
+
+  std::shared_ptr<ControlArea> area_;
+  ClientNumber number_;
+  std::optional<CatalogMemory> catalog_;
+  std::optional<Reader> reader_;
+};
+
+TEST_F(SharedStackTest, ItsPinsHoldBlocksAndEndWithItsSilence) {
+  Start();
+  const auto path = PathOf(1, 6);
+  Write(path);
+  ASSERT_EQ(Match(path), 6u);
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 6u);
+  EXPECT_EQ((*stack_)->Stats().leases, 1u);
+  (*stack_)->ExpireLeases(number_);
+  EXPECT_EQ(area_->pins[5].load(), 0u);
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
+  EXPECT_EQ(Match(path), 0u) << "cold is for the daemon to fetch";
+  ExpectBooksAgree();
+}
+
+TEST_F(SharedStackTest, ItsPinsEndWithIt) {
+  Start();
+  const auto path = PathOf(1, 6);
+  Write(path);
+  ASSERT_EQ(Match(path), 6u);
+  (*stack_)->RemoveClient(number_, true);
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
+  EXPECT_EQ(area_.use_count(), 1) << "the stack has let go of its memory";
+}
+
+TEST_F(SharedStackTest, ACommitMovesThePinUnlessItWasLetGo) {
+  Start();
+  const auto path = PathOf(1, 5);
+  auto view = Commit({space_, 5, {}}, {path.begin(), path.begin() + 2}, 0);
+  ASSERT_TRUE(view.ok()) << view.status();
+  EXPECT_EQ(area_->pins[5].load(), PlaceBits(view->end));
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 2u);
+  view = Commit({space_, 5, view->end}, path, 2);
+  ASSERT_TRUE(view.ok()) << view.status();
+  EXPECT_EQ(view->depth, 5u);
+  EXPECT_EQ(area_->pins[5].load(), PlaceBits(view->end));
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 5u);
+  area_->pins[5] = 0;
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(SharedStackTest, ACommitBehindWhatIsNotPinnedIsRefused) {
+  Start();
+  const auto path = PathOf(1, 3);
+  Write(path);
+  ASSERT_EQ(Match(path), 3u);
+  const Place end = reader_->PlaceAt(3);
+  const auto longer = PathOf(1, 4);
+  const auto refused = [&](const PinnedEnd& at) {
+    const auto view = Commit(at, longer, 3);
+    EXPECT_FALSE(view.ok());
+    return view.status().code();
+  };
+  EXPECT_EQ(refused({space_, 7, end}), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(refused({space_, kControlPins, end}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused({space_ + 9, 5, end}), absl::StatusCode::kNotFound);
+  SpaceSpec other = spec_;
+  other.model = "another";
+  EXPECT_EQ(refused({*(*stack_)->OpenSpace(other), 5, end}), absl::StatusCode::kFailedPrecondition);
+  for (const Place made_up : {Place{root().node, 0}, Place{end.node, 31}, Place{999'999, 1}}) {
+    area_->pins[5] = PlaceBits(made_up);
+    EXPECT_EQ(refused({space_, 5, made_up}), absl::StatusCode::kFailedPrecondition);
+  }
+  const auto of_another = (*stack_)->Commit(client_->number(), PinnedEnd{space_, 5, end},
+                                            std::span(longer).subspan(3), {});
+  EXPECT_EQ(of_another.status().code(), absl::StatusCode::kInvalidArgument);
+  ExpectBooksAgree();
+}
+
+// Whoever writes what it likes there harms nobody: the books agree, others' blocks stay legal.
+TEST_F(SharedStackTest, NoiseInTheControlAreaDoesNoHarm) {
+  const uint64_t seed = TestSeed();
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  Start({.warm_blocks = 32, .cold_blocks = 64});
+  std::vector<std::vector<Name>> paths;
+  for (uint64_t i = 0; i < 12; ++i) paths.push_back(PathOf(i, 1 + random() % 8));
+  auto* const words = reinterpret_cast<std::atomic<uint64_t>*>(area_.get());
+  for (int turn = 0; turn < 300; ++turn) {
+    for (int i = 0; i < 64; ++i) {
+      const uint64_t place = random() % 64 << 16 | random() % 40;
+      words[random() % (sizeof(ControlArea) / 8)] = random() % 4 ? place : random();
+    }
+    const auto& path = paths[random() % paths.size()];
+    LeaseView lease = client_->Match(path);
+    client_->Load(lease, path);
+    client_->Extend(lease, path);
+    client_->ExpectLegal(client_->Match(path).blocks, path);
+    client_->Release(lease);
+    (*stack_)->ExpireLeases(client_->number());
+    (*stack_)->Tick();
+    stack_->Settle();
+    (void)(*stack_)->Stats();
+  }
+  ExpectBooksAgree();
+  (*stack_)->RemoveClient(number_, true);
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
+}
+
+}  // namespace
+}  // namespace thermocline

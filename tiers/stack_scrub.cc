@@ -1,0 +1,103 @@
+// The scrubber: reads warm blocks back and sums them. At first those that nobody has checked since
+// they were adopted, as fast as one job after the other goes, so that readers need not sum them;
+// from then on all of them, slowly, in turn. A pin of its own keeps each where it is meanwhile.
+#include <algorithm>
+
+#include "base/log.h"
+#include "hashing/checksum.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+// Of one job, but one block at least: what it pins cannot give way meanwhile.
+constexpr uint64_t kMaxScrubBytes = 8 * MiB;
+constexpr uint64_t kMaxScrubShare = 16;  // of the warm tier
+
+}  // namespace
+
+void StackCore::Scrub() {
+  if (scrub_running_ || closing_ || options_.scrub_bytes_per_tick == 0) return;
+  auto job = std::make_shared<std::vector<ScrubItem>>();
+  const uint64_t most = std::min(kMaxScrubBytes, options_.warm_capacity_bytes / kMaxScrubShare);
+  uint64_t bytes = 0;
+  while (job->size() < kMaxScrubItems && bytes < most && MayScrubMore(bytes)) {
+    if (scrub_offsets_.empty() && !NextScrubChunk()) break;
+    if (scrub_offsets_.empty()) continue;
+    const auto item = ScrubItemAt(scrub_offsets_.back());
+    scrub_offsets_.pop_back();
+    if (!item) continue;
+    writer_.SetPin(scrub_area_, static_cast<uint32_t>(job->size()), *writer_.PlaceOf(item->ref.id));
+    bytes += item->bytes;
+    job->push_back(*item);
+  }
+  if (job->empty()) return;
+  scrub_allowance_ -= std::min(bytes, scrub_allowance_);
+  scrub_running_ = true;
+  // The disk executor is where what takes its time is done.
+  options_.disk(
+      [host = host_, job, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_)] {
+        for (ScrubItem& item : *job) {
+          item.right = Checksum(host->Payload(item.offset, item.bytes)) == item.checksum;
+        }
+        strand([job, weak] {
+          if (const auto self = weak.lock()) (*self)->FinishScrub(*job);
+        });
+      });
+}
+
+// Of the first round everything, of the others what the rate allows until the next tick.
+bool StackCore::MayScrubMore(uint64_t bytes) const {
+  return scrub_first_round_ || bytes < scrub_allowance_;
+}
+
+// False at the end of a round.
+bool StackCore::NextScrubChunk() {
+  if (scrub_chunk_ == host_->arena().chunk_count()) {
+    scrub_chunk_ = 0;
+    scrub_first_round_ = false;
+    return false;
+  }
+  scrub_offsets_ = host_->UsedOffsets(scrub_chunk_++);
+  return true;
+}
+
+// The block whose slot is there, unless the slot is somebody's who fills it, or was checked already
+// when only what was not is looked for.
+std::optional<StackCore::ScrubItem> StackCore::ScrubItemAt(uint64_t offset) const {
+  const BlockHeader header = host_->HeaderAt(offset);
+  const auto place = writer_.PlaceOf(header.id);
+  if (!place || header.part >= places_.at(header.id).parts.size()) return std::nullopt;
+  const Word word = writer_.word(*place, header.part);
+  if (!word.readable_warm() || uint64_t{word.warm_slot()} * kPageBytes != offset) {
+    return std::nullopt;
+  }
+  if (scrub_first_round_ && word.checked()) return std::nullopt;
+  const PlaceState& state = places_.at(header.id);
+  return ScrubItem{.ref = {header.id, header.part},
+                   .offset = offset,
+                   .bytes = spaces_.at(state.space).spec.parts[header.part].block_bytes,
+                   .checksum = state.parts[header.part].checksum};
+}
+
+void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
+  scrub_running_ = false;
+  for (uint32_t pin = 0; pin < job.size(); ++pin) writer_.SetPin(scrub_area_, pin, Place{});
+  for (const ScrubItem& item : job) {
+    const auto place = writer_.PlaceOf(item.ref.id);
+    if (!place) continue;
+    const Word word = writer_.word(*place, item.ref.part);
+    if (!word.readable_warm() || uint64_t{word.warm_slot()} * kPageBytes != item.offset) continue;
+    // From here on readers sum what did not fit, for as long as it is there.
+    if (word.checked() != item.right) {
+      ChangeWord(item.ref.id, *place, item.ref.part, word.WithChecked(item.right));
+    }
+    const PlaceState& state = places_.at(item.ref.id);
+    const bool stays = state.busy() || (grace_ && state.parts[item.ref.part].adopted);
+    if (!item.right && !stays) DropSpoiled(item.ref, *place);
+  }
+  SchedulePump();
+  Scrub();
+}
+
+}  // namespace thermocline

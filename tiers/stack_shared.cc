@@ -1,0 +1,113 @@
+// What clients do without a message, in their control areas. They may write anything there: every
+// word is read once, range-checked, and believed no further than to protect a place, to touch it in
+// the policy, or to add to a counter.
+#include <algorithm>
+
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+// Places touched for one client and pump: a path is touched whole, and a ring may name long ones.
+constexpr size_t kTouchBudget = size_t{1} << 16;
+// A counter that has grown by more since a second ago was not counted.
+constexpr uint64_t kMostCounted = uint64_t{1} << 32;
+
+uint64_t Grown(const std::atomic<uint64_t>& shared, uint64_t& seen) {
+  const uint64_t now = shared.load(std::memory_order_relaxed);
+  const uint64_t grown = now - seen;
+  seen = now;
+  return grown > kMostCounted ? 0 : grown;
+}
+
+}  // namespace
+
+void StackCore::NoteUses() {
+  for (auto& [number, client] : clients_) {
+    if (client.shared != nullptr) NoteUses(client);
+  }
+}
+
+void StackCore::NoteUses(Client& client) {
+  ControlArea& area = *client.shared;
+  stats_.lookups += Grown(area.lookups, client.lookups_seen);
+  warm_counters_.hits += Grown(area.warm_hits, client.warm_hits_seen);
+  stats_.misses_by_reason[static_cast<size_t>(MissReason::kAbsent)] +=
+      Grown(area.absent, client.absent_seen);
+  const uint64_t written = area.uses_written.load(std::memory_order_acquire);
+  size_t budget = kTouchBudget;
+  const uint64_t fresh = std::min<uint64_t>(written - client.uses_seen, kUseRecords);
+  for (uint64_t use = written - fresh; use != written; ++use) {
+    // Taken out, so that one that is not written yet is not counted for what was there before.
+    const uint64_t bits = area.uses[use % kUseRecords].exchange(0, std::memory_order_relaxed);
+    if (!TouchShared(bits, budget)) break;
+  }
+  client.uses_seen = written;
+}
+
+// False when there have been enough.
+bool StackCore::TouchShared(uint64_t place_bits, size_t& budget) {
+  const Place place = PlaceFromBits(place_bits);
+  if (place_bits >> 48 != 0 || !writer_.Contains(place) || writer_.IsRoot(place)) return true;
+  const size_t depth = writer_.Depth(place);
+  if (depth > budget) return false;
+  budget -= depth;
+  TouchPath(IdsOf(PathTo(place)));
+  return true;
+}
+
+// A lease is a use for as long as it lasts.
+void StackCore::TouchPinned() {
+  for (const auto& [number, client] : clients_) {
+    if (client.shared == nullptr) continue;
+    size_t budget = kTouchBudget;
+    for (const std::atomic<uint64_t>& pin : client.shared->pins) {
+      if (!TouchShared(pin.load(std::memory_order_relaxed), budget)) break;
+    }
+  }
+}
+
+// Its own pins protect nothing any more.
+void StackCore::ForgetShared(Client& client) {
+  if (client.shared == nullptr) return;
+  NoteUses(client);
+  writer_.ForgetPins(client.shared_area);
+  client.shared.reset();
+}
+
+absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd& end,
+                                            std::span<const Name> names,
+                                            std::span<const CommitItem> items) {
+  TC_ASSIGN_OR_RETURN(Client * client, ClientOf(number));
+  TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(end.space));
+  const uint64_t held = PlaceBits(end.place);
+  if (client->shared == nullptr || end.pin >= kControlPins) {
+    return absl::InvalidArgumentError("pin " + std::to_string(end.pin) +
+                                      " is none of this session; commit behind a lease");
+  }
+  std::atomic<uint64_t>& pin = client->shared->pins[end.pin];
+  const bool at_root = end.place == Place{};
+  if (pin.load(std::memory_order_acquire) != held) {
+    return absl::FailedPreconditionError(
+        "the pin does not hold the place that the commit shall stand behind; match again");
+  }
+  if (!at_root && (!writer_.Contains(end.place) || writer_.IsRoot(end.place) ||
+                   writer_.RootOf(end.place) != space->root ||
+                   writer_.Depth(end.place) % space->block_places != 0)) {
+    return absl::FailedPreconditionError(
+        "the place that the commit shall stand behind ends no block of this space; match again");
+  }
+  // Held by the client's scratch pin on our side while this lasts: its own is its to change.
+  Lease lease{.client = number.value, .space = end.space, .pin = 0};
+  if (!at_root) lease.path = IdsOf(PathTo(end.place));
+  SetLeasePlace(lease, at_root ? Writer::RootPlace(space->root) : end.place);
+  absl::StatusOr<LeaseView> view = CommitBehind(lease, names, items);
+  if (view.ok()) {
+    uint64_t expected = held;
+    pin.compare_exchange_strong(expected, PlaceBits(lease.place), std::memory_order_acq_rel);
+  }
+  writer_.SetPin(client->area, lease.pin, Place{});
+  return view;
+}
+
+}  // namespace thermocline
