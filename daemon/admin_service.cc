@@ -9,15 +9,17 @@ grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* cont
                                                const v1::DeleteRequest* request,
                                                v1::DeleteResponse* response) {
   const absl::StatusOr<Fingerprint> space = FingerprintOfBytes(request->fingerprint());
-  if (!space.ok()) return Refuse(services_, context, Operation::kDelete, space.status());
+  if (!space.ok())
+    return Refuse(services_, context, Operation::kDelete, Right::kDestroy, space.status());
   absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok()) return Refuse(services_, context, Operation::kDelete, names.status());
+  if (!names.ok())
+    return Refuse(services_, context, Operation::kDelete, Right::kDestroy, names.status());
   if (request->names().tokens().size() % kNameBytes != 0) {  // rounded down it would delete more
-    return Refuse(services_, context, Operation::kDelete,
+    return Refuse(services_, context, Operation::kDelete, Right::kDestroy,
                   absl::InvalidArgumentError("delete takes whole places of 16 token ids"));
   }
   return AnswerOnStrand(
-      services_, context, Operation::kDelete, true,
+      services_, context, Operation::kDelete, Right::kDestroy,
       [response, space = *space, names = *std::move(names)](TenantView& tenant,
                                                             ClientNumber) -> absl::Status {
         for (const SpaceView& view : tenant.stack->Spaces()) {
@@ -37,13 +39,15 @@ grpc::ServerUnaryReactor* AdminService::Flush(grpc::CallbackServerContext* conte
                                               const v1::FlushRequest* request,
                                               v1::FlushResponse* response) {
   const absl::StatusOr<TierKind> tier = TierOf(request->tier());
-  if (!tier.ok()) return Refuse(services_, context, Operation::kFlush, tier.status());
+  if (!tier.ok())
+    return Refuse(services_, context, Operation::kFlush, Right::kDestroy, tier.status());
   if (*tier != TierKind::kWarm && *tier != TierKind::kCold) {
-    return Refuse(services_, context, Operation::kFlush,
+    return Refuse(services_, context, Operation::kFlush, Right::kDestroy,
                   absl::InvalidArgumentError("flush takes the tier warm or cold"));
   }
   return RunOnStrand(
-      services_, context, Operation::kFlush, true, [response, tier = *tier](StrandCall strand) {
+      services_, context, Operation::kFlush, Right::kDestroy,
+      [response, tier = *tier](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         strand.tenant.stack->Flush(
             tier, [call, response, tier](absl::Status status, uint64_t blocks, uint64_t kept) {
@@ -59,15 +63,16 @@ grpc::ServerUnaryReactor* AdminService::Flush(grpc::CallbackServerContext* conte
 grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* context,
                                                   const v1::DropArenaRequest*,
                                                   v1::DropArenaResponse* response) {
-  return RunOnStrand(services_, context, Operation::kFlush, true, [response](StrandCall strand) {
-    auto call = std::make_shared<UnaryCall>(std::move(strand.call));
-    strand.tenant.stack->DropArena(
-        [call, response](absl::Status status, uint64_t blocks, uint64_t kept) {
-          response->set_blocks(blocks);
-          LogEvent(LogLevel::kInfo, "arena_dropped", {{"blocks", blocks}, {"kept", kept}});
-          call->Finish(status);
-        });
-  });
+  return RunOnStrand(
+      services_, context, Operation::kFlush, Right::kDestroy, [response](StrandCall strand) {
+        auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        strand.tenant.stack->DropArena(
+            [call, response](absl::Status status, uint64_t blocks, uint64_t kept) {
+              response->set_blocks(blocks);
+              LogEvent(LogLevel::kInfo, "arena_dropped", {{"blocks", blocks}, {"kept", kept}});
+              call->Finish(status);
+            });
+      });
 }
 
 }  // namespace thermocline

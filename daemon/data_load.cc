@@ -116,7 +116,7 @@ grpc::ServerWriteReactor<v1::LoadResponse>* StartLoad(ServiceContext& services,
                                                       uint64_t lease) {
   auto stream = std::make_shared<LoadStream>(services.metrics);
   stream->Hold(stream);
-  const auto identity = Authenticate(context, services.registry, false);
+  const auto identity = Authenticate(context, services, Right::kRead);
   if (!identity.ok()) {
     stream->End(identity.status());
     return stream.get();

@@ -1,11 +1,12 @@
 #include "daemon/data_service.h"
 
 #include <limits>
-#include <span>
 #include <vector>
 
 #include "daemon/data_commit.h"
 #include "daemon/data_load.h"
+#include "daemon/data_read.h"
+#include "daemon/data_write.h"
 #include "hashing/name.h"
 
 namespace thermocline {
@@ -43,15 +44,26 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
   return absl::OkStatus();
 }
 
+absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request) {
+  const std::vector<uint64_t> offsets(request.offsets().begin(), request.offsets().end());
+  SlotsInHand in_hand;
+  if (strand.remote != nullptr) {
+    TC_ASSIGN_OR_RETURN(in_hand, SlotsInHand::Take(strand.remote, offsets));
+    strand.remote->Forget(offsets);
+  }
+  return strand.tenant.stack->Abort(strand.client, offsets);
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* context,
                                              const v1::MatchRequest* request,
                                              v1::MatchResponse* response) {
   absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok()) return Refuse(services_, context, Operation::kMatch, names.status());
+  if (!names.ok())
+    return Refuse(services_, context, Operation::kMatch, Right::kRead, names.status());
   return RunOnStrand(
-      services_, context, Operation::kMatch, false,
+      services_, context, Operation::kMatch, Right::kRead,
       [this, request, response, names = *std::move(names)](StrandCall strand) {
         absl::Status answer = MatchInto(strand, *request, names, *response, services_.metrics);
         if (answer.ok() && strand.call.Cancelled()) {  // a lease of which nobody will know
@@ -66,19 +78,29 @@ grpc::ServerWriteReactor<v1::LoadResponse>* DataService::Load(grpc::CallbackServ
   return StartLoad(services_, *context, request->lease());
 }
 
+grpc::ServerWriteReactor<v1::ReadResponse>* DataService::Read(grpc::CallbackServerContext* context,
+                                                              const v1::ReadRequest* request) {
+  return StartBlocksOut(services_, *context, *request);
+}
+
+grpc::ServerReadReactor<v1::WriteRequest>* DataService::Write(grpc::CallbackServerContext* context,
+                                                              v1::WriteResponse* response) {
+  return StartBlocksIn(services_, *context, *response);
+}
+
 grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* context,
                                                const v1::ReserveRequest* request,
                                                v1::ReserveResponse* response) {
   const absl::Status counted = CheckCount("slots", request->count());
-  if (!counted.ok()) return Refuse(services_, context, Operation::kReserve, counted);
+  if (!counted.ok()) return Refuse(services_, context, Operation::kReserve, Right::kWrite, counted);
   if (request->count() == 0 || request->part() >= kMaxParts) {
     return Refuse(
-        services_, context, Operation::kReserve,
+        services_, context, Operation::kReserve, Right::kWrite,
         absl::InvalidArgumentError("reserve takes a count of at least 1 and a part below " +
                                    std::to_string(kMaxParts)));
   }
   return RunOnStrand(
-      services_, context, Operation::kReserve, false,
+      services_, context, Operation::kReserve, Right::kWrite,
       [context, request, response](StrandCall strand) {
         TenantView& tenant = strand.tenant;
         // Nine tenths: an answer after the deadline would grant slots to nobody.
@@ -88,9 +110,10 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
         tenant.stack->Reserve(
             strand.client, request->space(), static_cast<uint16_t>(request->part()),
             request->count(), wait,
-            [call, response, &tenant,
-             client = strand.client](absl::StatusOr<std::vector<uint64_t>> offsets) {
+            [call, response, &tenant, client = strand.client,
+             remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
               if (!offsets.ok()) return call->Finish(offsets.status());
+              if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
               if (call->Cancelled()) {
                 tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
                 return call->Finish(absl::CancelledError("the caller has gone"));
@@ -105,16 +128,17 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
                                               const v1::CommitRequest* request,
                                               v1::CommitResponse* response) {
   const absl::Status counted = CheckCount("items", static_cast<size_t>(request->items_size()));
-  if (!counted.ok()) return Refuse(services_, context, Operation::kCommit, counted);
+  if (!counted.ok()) return Refuse(services_, context, Operation::kCommit, Right::kWrite, counted);
   absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok()) return Refuse(services_, context, Operation::kCommit, names.status());
+  if (!names.ok())
+    return Refuse(services_, context, Operation::kCommit, Right::kWrite, names.status());
   for (const v1::CommitItem& item : request->items()) {
     if (item.part() < kMaxParts) continue;
-    return Refuse(services_, context, Operation::kCommit,
+    return Refuse(services_, context, Operation::kCommit, Right::kWrite,
                   absl::InvalidArgumentError("a part is below " + std::to_string(kMaxParts)));
   }
   return RunOnStrand(
-      services_, context, Operation::kCommit, false,
+      services_, context, Operation::kCommit, Right::kWrite,
       [this, request, response, names = *std::move(names)](StrandCall strand) mutable {
         StartCommit(services_, std::move(strand), *request, std::move(names), *response);
       },
@@ -124,12 +148,12 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
 grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* context,
                                              const v1::AbortRequest* request, v1::AbortResponse*) {
   const absl::Status counted = CheckCount("offsets", static_cast<size_t>(request->offsets_size()));
-  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
-  return AnswerOnStrand(
-      services_, context, Operation::kRelease, false,
-      [request](TenantView& tenant, ClientNumber client) {
-        return tenant.stack->Abort(client, std::span(request->offsets().data(),
-                                                     static_cast<size_t>(request->offsets_size())));
+  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kWrite, counted);
+  return RunOnStrand(
+      services_, context, Operation::kRelease, Right::kWrite,
+      [request](StrandCall strand) {
+        const absl::Status answer = AbortSlots(strand, *request);
+        strand.call.Finish(answer);
       },
       WhenGone::kTheSame);
 }
@@ -138,9 +162,9 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
                                                const v1::ReleaseRequest* request,
                                                v1::ReleaseResponse*) {
   const absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
-  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, counted);
+  if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kRead, counted);
   return AnswerOnStrand(
-      services_, context, Operation::kRelease, false,
+      services_, context, Operation::kRelease, Right::kRead,
       [request](TenantView& tenant, ClientNumber client) {
         for (const uint64_t lease : request->leases()) {
           // One that has ended already (its client was silent) is as released as

@@ -1,4 +1,5 @@
-// The Data service: match, load, reserve, commit, release. See proto/thermocline/v1/data.proto.
+// The Data service: match, load, reserve, commit, release, and the bytes of those who cannot map
+// the arena. See proto/thermocline/v1/data.proto.
 // Payloads are summed by the workers, between two visits to the strand: the first says whose the
 // slots are, the second publishes what was summed.
 #pragma once
@@ -17,6 +18,10 @@ class DataService final : public v1::Data::CallbackService {
                                   v1::MatchResponse* response) override;
   grpc::ServerWriteReactor<v1::LoadResponse>* Load(grpc::CallbackServerContext* context,
                                                    const v1::LoadRequest* request) override;
+  grpc::ServerWriteReactor<v1::ReadResponse>* Read(grpc::CallbackServerContext* context,
+                                                   const v1::ReadRequest* request) override;
+  grpc::ServerReadReactor<v1::WriteRequest>* Write(grpc::CallbackServerContext* context,
+                                                   v1::WriteResponse* response) override;
   grpc::ServerUnaryReactor* Reserve(grpc::CallbackServerContext* context,
                                     const v1::ReserveRequest* request,
                                     v1::ReserveResponse* response) override;

@@ -10,8 +10,32 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
 
+namespace {
+
+absl::Status CheckRight(const SessionIdentity& identity, Right right) {
+  if (Grants(identity.role(), right)) return absl::OkStatus();
+  const std::string session = "session " + std::to_string(identity.session);
+  switch (right) {
+    case Right::kDestroy:
+      return absl::PermissionDeniedError(
+          session + " is no admin session; say hello with admin = true as the daemon's own user");
+    case Right::kFetch:
+    case Right::kSend:
+      if (identity.remote == nullptr) {
+        return absl::PermissionDeniedError(
+            session + " has the arena mapped, and reads and fills blocks there");
+      }
+      break;
+    default:
+      break;
+  }
+  return absl::PermissionDeniedError(session + " only reads: its token's role is \"reader\"");
+}
+
+}  // namespace
+
 absl::StatusOr<SessionIdentity> Authenticate(const grpc::CallbackServerContext& context,
-                                             const SessionRegistry& registry, bool admin) {
+                                             const ServiceContext& services, Right right) {
   const auto& metadata = context.client_metadata();
   const auto token = metadata.find(kSessionMetadataKey);
   if (token == metadata.end()) {
@@ -20,16 +44,13 @@ absl::StatusOr<SessionIdentity> Authenticate(const grpc::CallbackServerContext& 
                     "metadata \"") +
         kSessionMetadataKey + "\"");
   }
-  const auto identity = registry.Find(std::string_view(token->second.data(), token->second.size()));
-  if (!identity) {
+  const auto identity =
+      services.registry.Find(std::string_view(token->second.data(), token->second.size()));
+  if (!identity || identity->over_tcp != services.over_tcp) {
     return absl::UnauthenticatedError(
-        "the session token is of no open session; say hello on the session socket again");
+        "the session token is of no session that was opened here and lives; say hello again");
   }
-  if (admin && !identity->admin) {
-    return absl::PermissionDeniedError(
-        "session " + std::to_string(identity->session) +
-        " is no admin session; say hello with admin = true as the daemon's own user");
-  }
+  TC_RETURN_IF_ERROR(CheckRight(*identity, right));
   return *identity;
 }
 
@@ -50,25 +71,26 @@ void UnaryCall::Finish(const absl::Status& status) {
 
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
                                       grpc::CallbackServerContext* context, Operation operation,
-                                      bool admin, absl::AnyInvocable<void(StrandCall)> task,
+                                      Right right, absl::AnyInvocable<void(StrandCall)> task,
                                       WhenGone when_gone) {
   // Shared, so that the call is still here to be refused when the strand does not take the task.
   auto call = std::make_shared<UnaryCall>(*context, services.metrics, operation);
   // Kept aside: once the call is answered, by whichever thread, it has none.
   grpc::ServerUnaryReactor* const reactor = call->reactor();
-  const auto identity = Authenticate(*context, services.registry, admin);
+  auto identity = Authenticate(*context, services, right);
   if (!identity.ok()) {
     call->Finish(identity.status());
     return reactor;
   }
   const bool posted = services.tenant.Post([call, when_gone, session = identity->session,
+                                            remote = std::move(identity->remote),
                                             task = std::move(task)](TenantView& tenant) mutable {
     if (when_gone == WhenGone::kNothing && call->Cancelled()) {
       return call->Finish(absl::CancelledError("the caller has gone"));
     }
     const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
     if (!client.ok()) return call->Finish(client.status());
-    task({tenant, session, *client, std::move(*call)});
+    task({tenant, session, *client, std::move(remote), std::move(*call)});
   });
   if (!posted) {
     call->Finish(absl::ResourceExhaustedError(
@@ -78,10 +100,11 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
 }
 
 grpc::ServerUnaryReactor* AnswerOnStrand(
-    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
-    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task, WhenGone when_gone) {
+    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation,
+    Right right, absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
+    WhenGone when_gone) {
   return RunOnStrand(
-      services, context, operation, admin,
+      services, context, operation, right,
       [task = std::move(task)](StrandCall strand) mutable {
         const absl::Status answer = task(strand.tenant, strand.client);
         strand.call.Finish(answer);
@@ -90,10 +113,11 @@ grpc::ServerUnaryReactor* AnswerOnStrand(
 }
 
 grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
-                                 Operation operation, const absl::Status& why) {
+                                 Operation operation, Right right, const absl::Status& why) {
   UnaryCall call(*context, services.metrics, operation);
   grpc::ServerUnaryReactor* const reactor = call.reactor();
-  call.Finish(why);
+  const auto identity = Authenticate(*context, services, right);
+  call.Finish(identity.ok() ? why : identity.status());
   return reactor;
 }
 

@@ -13,6 +13,8 @@
 #include "base/executor.h"
 #include "base/status.h"
 #include "daemon/metrics.h"
+#include "daemon/remote_sessions.h"
+#include "daemon/remote_tokens.h"
 #include "daemon/session_registry.h"
 #include "daemon/tenant.h"
 #include "daemon/wire.h"
@@ -25,17 +27,21 @@ struct ServiceContext {
   Tenant& tenant;
   Executor& workers;
   DaemonMetrics& metrics;
+  RemoteSessions& remote;
   std::chrono::steady_clock::time_point started;
+  // Of the door that these services stand behind.
+  bool over_tcp = false;
+  RemoteTokenFile* tokens = nullptr;  // nullptr: who has come through the door needs none
 };
 
 inline constexpr char kSessionMetadataKey[] = "thermocline-session";
 
 grpc::Status ToGrpc(const absl::Status& status);
 
-/// Whose call this is. Errors: Unauthenticated without the token of an open session;
-/// PermissionDenied when `admin` is asked for and the session is none.
+/// Whose call this is. Errors: Unauthenticated without the token of an open session that came
+/// through this door; PermissionDenied when the session's role does not grant `right`.
 absl::StatusOr<SessionIdentity> Authenticate(const grpc::CallbackServerContext& context,
-                                             const SessionRegistry& registry, bool admin);
+                                             const ServiceContext& services, Right right);
 
 /// How long the caller still waits, at most `limit`.
 std::chrono::milliseconds TimeLeft(const grpc::CallbackServerContext& context,
@@ -83,6 +89,7 @@ struct StrandCall {
   TenantView& tenant;  // as long as the stack may call back
   uint64_t session;
   ClientNumber client;
+  std::shared_ptr<RemoteWork> remote;  // none: a local session
   UnaryCall call;
 };
 
@@ -96,18 +103,18 @@ enum class WhenGone {
 /// that cannot be. `task` answers the call.
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
                                       grpc::CallbackServerContext* context, Operation operation,
-                                      bool admin, absl::AnyInvocable<void(StrandCall)> task,
+                                      Right right, absl::AnyInvocable<void(StrandCall)> task,
                                       WhenGone when_gone = WhenGone::kNothing);
 
 /// As RunOnStrand, for a task that knows its answer at once.
 grpc::ServerUnaryReactor* AnswerOnStrand(
-    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation, bool admin,
-    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
+    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation,
+    Right right, absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
     WhenGone when_gone = WhenGone::kNothing);
 
-/// Answers at once: what came is wrong.
+/// Answers at once: what came is wrong. To one who may not call at all, that.
 grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
-                                 Operation operation, const absl::Status& why);
+                                 Operation operation, Right right, const absl::Status& why);
 
 /// Errors: InvalidArgument when a request has more than kMaxRequestItems of `what`.
 absl::Status CheckCount(const char* what, size_t count);

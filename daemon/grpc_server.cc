@@ -3,6 +3,10 @@
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,12 +27,30 @@ namespace {
 constexpr int kMaxMessageBytes = 8 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr std::chrono::milliseconds kStopPatience{500};
+/// Payload streams of many clients, and what gRPC keeps beside them.
+constexpr size_t kMaxTcpBytes = size_t{512} << 20;
+/// A peer that does not answer for so long, twice, is gone: as long as a lease.
+constexpr int kKeepaliveMilliseconds = kLeaseMilliseconds / 2;
+constexpr unsigned kCertificateSeconds = 1;
 
 void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   // Two daemons must never share a TCP port in silence.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const TlsFiles& files) {
+  if (files.certificate.empty()) return grpc::InsecureServerCredentials();
+  const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      files.key, files.certificate, files.client_ca, kCertificateSeconds);
+  grpc::experimental::TlsServerCredentialsOptions options(provider);
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
 }
 
 absl::Status CannotListen(const std::string& address) {
@@ -43,18 +65,84 @@ absl::Status MakePrivate(const std::string& socket) {
 
 }  // namespace
 
-struct GrpcServer::Impl {
-  explicit Impl(ServiceContext services) : control(services), data(services), admin(services) {}
-
+// Behind one door: its services know how who calls has come in.
+struct OpenDoor {
+  explicit OpenDoor(const ServiceContext& services) : control(services), data(services) {}
   ControlService control;
   DataService data;
-  AdminService admin;
+  std::unique_ptr<grpc::Server> server;
+};
+
+struct GrpcServer::Impl {
+  std::shared_ptr<RemoteSessions> remote;  // shared with its timer
+  std::unique_ptr<RemoteTokenFile> tokens;
+  TlsFiles tls;
   std::vector<std::string> sockets;
   int tcp_port = 0;
-  std::unique_ptr<grpc::Server> open_server;
+  std::unique_ptr<OpenDoor> local;
+  std::unique_ptr<OpenDoor> tcp;  // none: not asked for
+  std::unique_ptr<AdminService> admin;
   std::unique_ptr<grpc::Server> admin_server;
   std::vector<std::thread> stopping;
+
+  absl::Status OpenLocal(const std::string& socket, const ServiceContext& services);
+  absl::Status OpenAdmin(const std::string& socket, const ServiceContext& services);
+  absl::Status OpenTcp(const GrpcServerOptions& options, ServiceContext services);
 };
+
+absl::Status GrpcServer::Impl::OpenLocal(const std::string& socket,
+                                         const ServiceContext& services) {
+  local = std::make_unique<OpenDoor>(services);
+  grpc::ServerBuilder builder;
+  SetLimits(builder);
+  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  builder.RegisterService(&local->control).RegisterService(&local->data);
+  local->server = builder.BuildAndStart();
+  if (local->server == nullptr) return CannotListen(socket);
+  sockets.push_back(socket);
+  return MakePrivate(socket);
+}
+
+absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
+                                         const ServiceContext& services) {
+  admin = std::make_unique<AdminService>(services);
+  grpc::ServerBuilder builder;
+  SetLimits(builder);
+  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  builder.RegisterService(admin.get());
+  admin_server = builder.BuildAndStart();
+  if (admin_server == nullptr) return CannotListen(socket);
+  sockets.push_back(socket);
+  return MakePrivate(socket);
+}
+
+absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, ServiceContext services) {
+  tls = options.tls;
+  if (!tls.certificate.empty()) TC_RETURN_IF_ERROR(CheckTlsFiles(tls));
+  if (!options.token_file.empty()) {
+    TC_ASSIGN_OR_RETURN(tokens, RemoteTokenFile::Open(options.token_file, services.tenant.name()));
+  }
+  if (tls.certificate.empty() || tls.client_ca.empty() || tokens == nullptr) {
+    LogEvent(LogLevel::kWarning, "insecure_listener",
+             {{"address", options.tcp_address},
+              {"tls", !tls.certificate.empty()},
+              {"client_certificates", !tls.client_ca.empty()},
+              {"tokens", tokens != nullptr}});
+  }
+  services.over_tcp = true;
+  services.tokens = tokens.get();
+  tcp = std::make_unique<OpenDoor>(services);
+  grpc::ServerBuilder builder;
+  SetLimits(builder);
+  // Whoever comes from afar may vanish without a word, and must not fill our memory.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMilliseconds);
+  builder.SetResourceQuota(grpc::ResourceQuota("tcp").Resize(kMaxTcpBytes));
+  builder.AddListeningPort(options.tcp_address, CredentialsOf(tls), &tcp_port);
+  builder.RegisterService(&tcp->control).RegisterService(&tcp->data);
+  tcp->server = builder.BuildAndStart();
+  return tcp->server == nullptr ? CannotListen(options.tcp_address) : absl::OkStatus();
+}
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
@@ -72,41 +160,27 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
     return true;
   }();
   static_cast<void>(configured);
-  auto impl = std::make_unique<Impl>(
-      ServiceContext{registry, tenant, workers, metrics, Clock::Real().Now()});
-  const auto insecure = grpc::InsecureServerCredentials();
-
-  grpc::ServerBuilder open;
-  SetLimits(open);
-  open.AddListeningPort("unix:" + options.socket, insecure);
-  if (!options.tcp_address.empty()) {
-    open.AddListeningPort(options.tcp_address, insecure, &impl->tcp_port);
-  }
-  open.RegisterService(&impl->control).RegisterService(&impl->data);
-  impl->open_server = open.BuildAndStart();
-  if (impl->open_server == nullptr) {
-    return CannotListen(options.socket +
-                        (options.tcp_address.empty() ? "" : " or " + options.tcp_address));
-  }
-
-  grpc::ServerBuilder admin;
-  SetLimits(admin);
-  admin.AddListeningPort("unix:" + options.admin_socket, insecure);
-  admin.RegisterService(&impl->admin);
-  impl->admin_server = admin.BuildAndStart();
-  if (impl->admin_server == nullptr) return CannotListen(options.admin_socket);
-
-  impl->sockets = {options.socket, options.admin_socket};
-  std::unique_ptr<GrpcServer> server(new GrpcServer(std::move(impl)));
-  for (const std::string& socket : server->impl_->sockets) TC_RETURN_IF_ERROR(MakePrivate(socket));
+  std::unique_ptr<GrpcServer> server(new GrpcServer(std::make_unique<Impl>()));
+  Impl& impl = *server->impl_;
+  impl.remote = RemoteSessions::Make(options.remote, tenant, registry, workers);
+  const ServiceContext services{registry, tenant,       workers,
+                                metrics,  *impl.remote, Clock::Real().Now()};
+  TC_RETURN_IF_ERROR(impl.OpenLocal(options.socket, services));
+  TC_RETURN_IF_ERROR(impl.OpenAdmin(options.admin_socket, services));
+  if (!options.tcp_address.empty()) TC_RETURN_IF_ERROR(impl.OpenTcp(options, services));
   return server;
 }
 
 void GrpcServer::BeginStop() {
   if (!impl_->stopping.empty()) return;
+  impl_->remote->Stop("the daemon stops; it may be back soon");
   // Shutdown() returns when every call is answered, and some wait for the stack, which is stopped
   // after us: so it has threads of its own.
-  for (grpc::Server* server : {impl_->open_server.get(), impl_->admin_server.get()}) {
+  std::vector<grpc::Server*> servers = {impl_->admin_server.get()};
+  for (const OpenDoor* door : {impl_->local.get(), impl_->tcp.get()}) {
+    if (door != nullptr) servers.push_back(door->server.get());
+  }
+  for (grpc::Server* server : servers) {
     if (server == nullptr) continue;
     impl_->stopping.emplace_back(
         [server] { server->Shutdown(std::chrono::system_clock::now() + kStopPatience); });
@@ -118,6 +192,26 @@ GrpcServer::~GrpcServer() {
   for (std::thread& thread : impl_->stopping) thread.join();
   for (const std::string& socket : impl_->sockets) ::unlink(socket.c_str());
 }
+
+void GrpcServer::Reload() {
+  if (!impl_->tls.certificate.empty()) {
+    const absl::Status fits = CheckTlsFiles(impl_->tls);
+    if (fits.ok()) {
+      LogEvent(LogLevel::kInfo, "certificates_looked_at", {{"file", impl_->tls.certificate}});
+    } else {
+      LogEvent(LogLevel::kError, "certificates_do_not_fit", {{"reason", fits}});
+    }
+  }
+  if (impl_->tokens == nullptr) return;
+  const absl::Status read = impl_->tokens->Reload();
+  if (read.ok()) {
+    LogEvent(LogLevel::kInfo, "tokens_reloaded");
+  } else {
+    LogEvent(LogLevel::kError, "tokens_not_reloaded", {{"reason", read}});
+  }
+}
+
+SessionServer::Counters GrpcServer::remote_counters() const { return impl_->remote->counters(); }
 
 int GrpcServer::tcp_port() const { return impl_->tcp_port; }
 

@@ -1,6 +1,6 @@
-// The gRPC servers: Control and Data on one unix socket (and on TCP where it is asked for), Admin
-// on another, each 0600, each with health and reflection, so that grpcurl and Kubernetes find what
-// they know.
+// The gRPC servers: Control and Data on one unix socket, Admin on another, each 0600; and where it
+// is asked for Control and Data on TCP, behind TLS and tokens, for remote sessions alone. Each has
+// health and reflection, so that grpcurl and Kubernetes find what they know.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -9,22 +9,28 @@
 #include "base/executor.h"
 #include "base/status.h"
 #include "daemon/metrics.h"
+#include "daemon/remote_sessions.h"
 #include "daemon/session_registry.h"
 #include "daemon/tenant.h"
+#include "daemon/tls_files.h"
 
 namespace thermocline {
 
 struct GrpcServerOptions {
   std::string socket;        // of Control and Data; both paths are this daemon's to replace
   std::string admin_socket;  // of Admin
-  std::string tcp_address;   // "": none
+  std::string tcp_address;   // of Control and Data, for remote sessions; "": none
+  TlsFiles tls;              // of tcp_address; all "": no TLS
+  std::string token_file;    // of tcp_address; "": nobody is asked for a token
+  RemoteSessionOptions remote;
 };
 
 /// Thread: any, one at a time.
 class GrpcServer {
  public:
   /// Borrows everything that it is given; all of it outlives the server.
-  /// Errors: Unavailable when an address cannot be listened at.
+  /// Errors: Unavailable when an address cannot be listened at; what is wrong with the files of TLS
+  ///         and tokens.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            SessionRegistry& registry,
                                                            Tenant& tenant, Executor& workers,
@@ -34,7 +40,11 @@ class GrpcServer {
   /// Waits until every call is answered: whoever holds one must answer it or drop it before.
   ~GrpcServer();
 
-  /// Of tcp_address, when its port was 0.
+  /// Reads the token file again and looks at the files of TLS, which gRPC takes up by itself.
+  /// Logs what is wrong; what was read before goes on.
+  void Reload();
+  SessionServer::Counters remote_counters() const;
+  /// Of tcp_address, when its port was 0. 0: none.
   int tcp_port() const;
 
  private:

@@ -28,11 +28,12 @@ int Complain(const absl::Status& status, int exit_code) {
   return exit_code;
 }
 
-sigset_t StopSignals() {
+sigset_t SignalsWaitedFor() {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
   ::sigaddset(&signals, SIGINT);
+  ::sigaddset(&signals, SIGHUP);
   return signals;
 }
 
@@ -42,6 +43,7 @@ void ExitOnNextSignal(const sigset_t& signals) {
   action.sa_handler = [](int) { ::_exit(kFailed); };
   ::sigaction(SIGTERM, &action, nullptr);
   ::sigaction(SIGINT, &action, nullptr);
+  ::signal(SIGHUP, SIG_IGN);
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
@@ -64,7 +66,7 @@ int Serve(const DaemonOptions& options, const sigset_t& signals) {
     return Complain(server.status(), kFailed);
   }
   int signal = 0;
-  ::sigwait(&signals, &signal);
+  while (::sigwait(&signals, &signal) == 0 && signal == SIGHUP) (*server)->Reload();
   LogEvent(LogLevel::kInfo, "signal", {{"number", signal}});
   ExitOnNextSignal(signals);
   const absl::Status status = (*server)->Shutdown();
@@ -107,7 +109,7 @@ int Run(int argc, char** argv) {
         LogEvent(LogLevel::kDebug, "protobuf", {{"message", message}});
       });
   // Before the first thread: all of them inherit it, and the main thread waits for the signals.
-  const sigset_t signals = StopSignals();
+  const sigset_t signals = SignalsWaitedFor();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);

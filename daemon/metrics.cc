@@ -6,7 +6,8 @@ namespace thermocline {
 namespace {
 
 constexpr std::array<std::string_view, static_cast<size_t>(Operation::kOther)> kOperationNames = {
-    "match", "load", "reserve", "commit", "release", "pin", "prefetch", "delete", "flush"};
+    "match",    "load",   "reserve", "commit", "release", "pin",
+    "prefetch", "delete", "flush",   "read",   "write"};
 constexpr std::array<std::string_view, 17> kCodeNames = {
     "ok",        "cancelled",      "unknown",           "invalid_argument",   "deadline_exceeded",
     "not_found", "already_exists", "permission_denied", "resource_exhausted", "failed_precondition",

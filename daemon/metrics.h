@@ -25,6 +25,8 @@ enum class Operation : uint8_t {
   kPrefetch,
   kDelete,
   kFlush,
+  kRead,
+  kWrite,
   kOther,  // not measured
 };
 

@@ -57,13 +57,41 @@ constexpr OptionDef kOptions[] = {
     {.key = "grpc_listen",
      .type = OptionType::kString,
      .default_value = "off",
-     .help = "TCP address of the Control and Data services for other machines, or \"off\". It has "
-             "no encryption yet, so it is refused without insecure = true."},
+     .help = "TCP address of the Control and Data services for clients that cannot map the arena: "
+             "on other machines, of other users, in containers; or \"off\". Refused without "
+             "tls_certificate, tls_key, tls_client_ca and token_file. Port 0 takes any free one, "
+             "which is logged and written to SOCKET.tcp."},
+    {.key = "tls_certificate",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "PEM file of the daemon's certificate with its chain. It, the key and the CA may be "
+             "replaced while the daemon runs; new connections have the new ones a second later."},
+    {.key = "tls_key",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "PEM file of the certificate's private key, without a passphrase."},
+    {.key = "tls_client_ca",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "PEM file of the certificates that clients' certificates must be signed by."},
+    {.key = "token_file",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "File of the clients that may connect at grpc_listen, a line each: SHA-256 of the "
+             "client's token, tenant, \"reader\" or \"writer\", name. Read again when it changes; "
+             "the sessions of a token that is taken out end."},
     {.key = "insecure",
      .type = OptionType::kBool,
      .default_value = "false",
-     .help = "Allows grpc_listen without encryption: whoever can read the wire can read session "
-             "tokens and prompts."},
+     .help = "Allows grpc_listen without some of its protections: without tls_certificate whoever "
+             "can read the wire reads tokens, prompts and blocks; without tls_client_ca or "
+             "token_file whoever reaches the port is let in that far."},
+    {.key = "max_remote_sessions",
+     .type = OptionType::kInt,
+     .default_value = "64",
+     .help = "Clients that cannot map the arena connected at once; more are refused.",
+     .least = 1,
+     .most = 1024},
     {.key = "shutdown",
      .type = OptionType::kEnum,
      .default_value = "keep",
@@ -132,6 +160,29 @@ LogLevel LevelOf(const std::string& name) {
   return LogLevel::kInfo;
 }
 
+/// What protects the TCP door is all there, or `insecure` says that it need not be.
+absl::Status CheckProtections(const Options& options) {
+  const bool certificate = !options.String("tls_certificate").empty();
+  if (certificate != !options.String("tls_key").empty()) {
+    return absl::InvalidArgumentError("tls_certificate and tls_key go together: set both");
+  }
+  if (!certificate && !options.String("tls_client_ca").empty()) {
+    return absl::InvalidArgumentError(
+        "tls_client_ca needs tls_certificate and tls_key: without TLS no client shows any");
+  }
+  if (options.String("grpc_listen") == "off" || options.Bool("insecure")) return absl::OkStatus();
+  std::string missing;
+  for (const char* key : {"tls_certificate", "tls_key", "tls_client_ca", "token_file"}) {
+    if (!options.String(key).empty()) continue;
+    missing += (missing.empty() ? "" : ", ") + std::string(key);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      options.Origin("grpc_listen") + ": grpc_listen = \"" + options.String("grpc_listen") +
+      "\" would let in whoever reaches it, or show prompts to whoever listens: set " + missing +
+      " too (docs/security.md), or set it \"off\", or accept that with --insecure");
+}
+
 absl::Status CheckListen(const Options& options, std::string_view key) {
   const std::string& text = options.String(key);
   if (text == "off") return absl::OkStatus();
@@ -192,12 +243,12 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   TC_RETURN_IF_ERROR(CheckListen(options, "grpc_listen"));
   resolved.http = options.String("http");
   resolved.grpc_listen = options.String("grpc_listen");
-  if (resolved.grpc_listen != "off" && !options.Bool("insecure")) {
-    return absl::InvalidArgumentError(
-        options.Origin("grpc_listen") + ": grpc_listen = \"" + resolved.grpc_listen +
-        "\" would send session tokens and prompts unencrypted; set it \"off\", or accept that "
-        "with --insecure");
-  }
+  TC_RETURN_IF_ERROR(CheckProtections(options));
+  resolved.tls = {.certificate = options.String("tls_certificate"),
+                  .key = options.String("tls_key"),
+                  .client_ca = options.String("tls_client_ca")};
+  resolved.token_file = options.String("token_file");
+  resolved.max_remote_sessions = static_cast<uint32_t>(options.Int("max_remote_sessions"));
   resolved.drain = options.String("shutdown") == "drain";
   resolved.shutdown_timeout = milliseconds("shutdown_timeout");
   resolved.max_sessions = static_cast<uint32_t>(options.Int("max_sessions"));

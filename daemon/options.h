@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "daemon/tls_files.h"
 
 namespace thermocline {
 
@@ -23,7 +24,10 @@ struct DaemonOptions {
   std::string policy;
   std::string http;         // "off" or HOST:PORT
   std::string grpc_listen;  // "off" or HOST:PORT
-  bool drain = false;       // shutdown = drain
+  TlsFiles tls;             // all "": no TLS, by way of insecure
+  std::string token_file;   // "": no tokens, by way of insecure
+  uint32_t max_remote_sessions = 0;
+  bool drain = false;  // shutdown = drain
   std::chrono::milliseconds shutdown_timeout{0};
   uint32_t max_sessions = 0;
   uint32_t max_places = 0;

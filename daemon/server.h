@@ -25,6 +25,9 @@ class Server {
   /// REQUIRES: Shutdown() was called and did not run out of time.
   ~Server();
 
+  /// SIGHUP: reads again what may change while it serves, which is what protects the TCP door.
+  void Reload();
+
   /// "" when http is off.
   std::string http_address() const;
 

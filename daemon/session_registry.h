@@ -4,6 +4,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,8 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "daemon/remote_work.h"
+#include "daemon/roles.h"
 #include "hashing/sha256.h"
 
 namespace thermocline {
@@ -24,6 +27,14 @@ absl::StatusOr<SessionToken> NewSessionToken();
 struct SessionIdentity {
   uint64_t session = 0;
   bool admin = false;
+  bool reads_only = false;             // of a remote session
+  bool over_tcp = false;               // its token is good there and nowhere else
+  std::shared_ptr<RemoteWork> remote;  // none: a local session. Shared with the session's calls.
+
+  Role role() const {
+    if (remote != nullptr) return reads_only ? Role::kReader : Role::kWriter;
+    return admin ? Role::kAdmin : Role::kLocal;
+  }
 };
 
 /// Thread: any.

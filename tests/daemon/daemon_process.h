@@ -147,6 +147,13 @@ class RawClient {
       if (memory != MAP_FAILED) arena = static_cast<char*>(memory);
     }
   }
+  /// Without a session of the socket: every service by one channel, `token` is the caller's.
+  explicit RawClient(std::shared_ptr<grpc::Channel> channel)
+      : open(channel),
+        admin_channel(channel),
+        control(v1::Control::NewStub(open)),
+        data(v1::Data::NewStub(open)),
+        admin_stub(v1::Admin::NewStub(admin_channel)) {}
   ~RawClient() {
     if (arena != nullptr) ::munmap(arena, arena_bytes);
   }
