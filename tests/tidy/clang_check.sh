@@ -8,7 +8,7 @@ ninja -C "$build" -t targets all | sed -n 's/^\(proto\/[^:]*\.pb\.h\):.*/\1/p' |
 python3 - "$build/compile_commands.json" <<'PYTHON' | xargs -0 -P "$(nproc)" -n 1 bash -c
 import json, shlex, sys
 for entry in json.load(open(sys.argv[1])):
-    if entry["file"].endswith((".pb.cc",)):
+    if entry["file"].endswith((".pb.cc", ".c")):
         continue
     words = shlex.split(entry["command"])
     words = words[words.index(next(w for w in words if "clang++" in w)):]  # without ccache

@@ -210,7 +210,8 @@ static void test_tokens(thermocline_client* client, thermocline_space* space) {
   }
   int status = -1;
   CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  CHECK(holds(thermocline_lease_view(lease, 6, 0, &bytes), bytes, 6));
+  const void* view = thermocline_lease_view(lease, 6, 0, &bytes);
+  CHECK(holds(view, bytes, 6));
   CHECK(thermocline_lease_still_valid(lease));
   thermocline_lease_free(lease);
 }

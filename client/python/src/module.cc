@@ -1,0 +1,171 @@
+// thermocline._native: what the annotated Python of the package is written over. Everything here
+// that may wait does so without the GIL.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "client/client.h"
+#include "client/python/src/block.h"
+#include "client/python/src/convert.h"
+#include "client/python/src/handles.h"
+
+namespace thermocline::python {
+namespace {
+
+namespace py = pybind11;
+
+class SpaceHandle {
+ public:
+  explicit SpaceHandle(Space space) : space_(Share(std::make_unique<Space>(std::move(space)))) {}
+
+  py::bytes Fingerprint() const { return BytesOf(space_->fingerprint()); }
+
+  std::unique_ptr<LeaseHandle> Match(const py::object& names, Seconds timeout) const {
+    const Names own(names, opaque());
+    const Timeout limit = TimeoutOf(timeout);
+    Lease lease = Check(WithoutGil([&] { return space_->Match(own.view(), limit); }));
+    return std::make_unique<LeaseHandle>(std::move(lease), opaque());
+  }
+
+  py::list Reserve(uint32_t count, uint32_t part, double wait, Seconds timeout) const {
+    const std::chrono::milliseconds wait_ms = Milliseconds(wait, "a wait");
+    const Timeout limit = TimeoutOf(timeout);
+    auto slots = Check(WithoutGil([&] { return space_->Reserve(count, part, wait_ms, limit); }));
+    py::list list;
+    for (Reservation& slot : slots) {
+      list.append(std::make_unique<ReservationHandle>(std::move(slot)));
+    }
+    return list;
+  }
+
+  py::dict Pin(const py::object& names, double ttl, const std::string& tier,
+               Seconds timeout) const {
+    const Names own(names, opaque());
+    const std::chrono::milliseconds ttl_ms = Milliseconds(ttl, "a pin's time to live");
+    const BlockTier kept = TierOf(tier);
+    const Timeout limit = TimeoutOf(timeout);
+    return DictOf(Check(WithoutGil([&] { return space_->Pin(own.view(), ttl_ms, kept, limit); })));
+  }
+
+  py::tuple Prefetch(const py::object& names, Seconds timeout) const {
+    const Names own(names, opaque());
+    const Timeout limit = TimeoutOf(timeout);
+    const PrefetchInfo info =
+        Check(WithoutGil([&] { return space_->Prefetch(own.view(), limit); }));
+    return py::make_tuple(info.matched_depth, info.promoting_blocks);
+  }
+
+ private:
+  bool opaque() const { return space_->spec().opaque_names; }
+  const std::shared_ptr<Space> space_;  // shared for its deleter, which waits without the GIL
+};
+
+class ClientHandle {
+  std::shared_ptr<Client> Open() const {
+    if (client_ != nullptr) return client_;
+    throw StatusError{absl::FailedPreconditionError("this client was closed; connect again")};
+  }
+  template <typename Use>
+  auto Call(Seconds timeout, const Use& use) const {
+    const Timeout limit = TimeoutOf(timeout);
+    const auto client = Open();
+    return Check(WithoutGil([&] { return use(*client, limit); }));
+  }
+
+ public:
+  ClientHandle(std::string socket_path, std::string client_name, double timeout,
+               bool auto_reconnect) {
+    ClientOptions options{.socket_path = std::move(socket_path),
+                          .client_name = std::move(client_name),
+                          .timeout = Milliseconds(timeout, "a timeout"),
+                          .auto_reconnect = auto_reconnect};
+    client_ = Share(Check(WithoutGil([&] { return Client::Connect(std::move(options)); })));
+  }
+
+  std::unique_ptr<SpaceHandle> OpenSpace(const py::object& spec, Seconds timeout) const {
+    return std::make_unique<SpaceHandle>(
+        Call(timeout, [own = SpecOf(spec)](Client& client, Timeout limit) {
+          return client.OpenSpace(own, limit);
+        }));
+  }
+  py::list Spaces(Seconds timeout) const {
+    py::list list;
+    for (const SpaceInfo& info :
+         Call(timeout, [](Client&client, Timeout limit) { return client.Spaces(limit); })) {
+      list.append(py::make_tuple(BytesOf(info.fingerprint), DictOf(info.spec), info.places,
+                                 info.warm_bytes, info.cold_bytes));
+    }
+    return list;
+  }
+  py::list Pins(Seconds timeout) const {
+    py::list list;
+    for (const PinInfo& pin :
+         Call(timeout, [](Client&client, Timeout limit) { return client.Pins(limit); })) {
+      list.append(DictOf(pin));
+    }
+    return list;
+  }
+  py::dict Stats(Seconds timeout) const {
+    return DictOf(Call(timeout, [](Client& client, Timeout limit) { return client.Stats(limit); }));
+  }
+  void Unpin(uint64_t pin, Seconds timeout) const {
+    const Timeout limit = TimeoutOf(timeout);
+    const auto client = Open();
+    Check(WithoutGil([&] { return client->Unpin(pin, limit); }));
+  }
+  void Reconnect() const {
+    const auto client = Open();
+    Check(WithoutGil([&] { return client->Reconnect(); }));
+  }
+  bool Connected() const {
+    const auto client = client_;
+    return client != nullptr && WithoutGil([&] { return client->Connected(); });
+  }
+  std::string SocketPath() const { return Open()->socket_path(); }
+  void Close() { client_.reset(); }
+
+ private:
+  std::shared_ptr<Client> client_;  // shared with the calls in progress in other threads
+};
+
+void Raise(const absl::Status& status) {
+  const py::object error =
+      py::module_::import("thermocline._errors")
+          .attr("error_of")(static_cast<int>(status.code()), std::string(status.message()));
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module) {
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const StatusError& error) {
+      Raise(error.status);
+    }
+  });
+  DefineBlock(module);
+  DefineHandles(module);
+  py::class_<SpaceHandle>(module, "Space")
+      .def("fingerprint", &SpaceHandle::Fingerprint)
+      .def("match", &SpaceHandle::Match, py::arg("names"), py::arg("timeout"))
+      .def("reserve", &SpaceHandle::Reserve, py::arg("count"), py::arg("part"), py::arg("wait"),
+           py::arg("timeout"))
+      .def("pin", &SpaceHandle::Pin, py::arg("names"), py::arg("ttl"), py::arg("tier"),
+           py::arg("timeout"))
+      .def("prefetch", &SpaceHandle::Prefetch, py::arg("names"), py::arg("timeout"));
+  py::class_<ClientHandle>(module, "Client")
+      .def(py::init<std::string, std::string, double, bool>(), py::arg("socket_path"),
+           py::arg("client_name"), py::arg("timeout"), py::arg("auto_reconnect"))
+      .def("open_space", &ClientHandle::OpenSpace, py::arg("spec"), py::arg("timeout"))
+      .def("spaces", &ClientHandle::Spaces, py::arg("timeout"))
+      .def("pins", &ClientHandle::Pins, py::arg("timeout"))
+      .def("unpin", &ClientHandle::Unpin, py::arg("pin"), py::arg("timeout"))
+      .def("stats", &ClientHandle::Stats, py::arg("timeout"))
+      .def("reconnect", &ClientHandle::Reconnect)
+      .def("connected", &ClientHandle::Connected)
+      .def("socket_path", &ClientHandle::SocketPath)
+      .def("close", &ClientHandle::Close);
+}
+
+}  // namespace thermocline::python

@@ -1,0 +1,97 @@
+"""A real thermoclined for each test, on directories of its own. TC_BIN names the folder of the programs."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import thermocline
+
+BIN = pathlib.Path(os.environ["TC_BIN"])
+BLOCK_BYTES = 64 * 1024
+
+
+class Daemon:
+    def __init__(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="tc-py-", dir="/dev/shm"))
+        self.socket = str(self.directory / "t.sock")
+        for name in ("arena", "data"):
+            (self.directory / name).mkdir(mode=0o700)
+        self.process = None
+        self.start()
+
+    def start(self):
+        with open(self.directory / "log", "a") as log:
+            self.process = subprocess.Popen(
+                [BIN / "thermoclined", "--socket", self.socket, "--data-dir", self.directory / "data",
+                 "--arena-dir", self.directory / "arena", "--warm-capacity", "32MiB", "--cold-capacity",
+                 "64MiB", "--http", "off"], stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                thermocline.connect(self.socket).close()
+                return
+            except thermocline.UnavailableError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the daemon did not start:\n{(self.directory / 'log').read_text()}")
+                time.sleep(0.02)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        self.process.wait(30)
+
+    def ctl(self, *arguments):
+        subprocess.run([BIN / "thermoctl", "--socket", self.socket, *arguments], check=True, timeout=60,
+                       stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def daemon():
+    running = Daemon()
+    yield running
+    if running.process.poll() is None:
+        running.stop(signal.SIGKILL)
+    shutil.rmtree(running.directory)
+
+
+@pytest.fixture
+def client(daemon):
+    with thermocline.connect(daemon.socket, "pytest") as connected:
+        yield connected
+
+
+def spec(**changes):
+    fields = dict(model="test", kv_dtype="f16", layers=2, kv_heads=2, head_dim=8, layout="lkht.v1",
+                  parts=[thermocline.Part(BLOCK_BYTES)])
+    return thermocline.SpaceSpec(**{**fields, **changes})
+
+
+@pytest.fixture
+def space(client):
+    return client.open_space(spec())
+
+
+def prompt(seed, places):
+    return [seed * 100_003 + i for i in range(16 * places)]
+
+
+def content(seed, place, part=0, nbytes=BLOCK_BYTES):
+    """The only legal bytes of a block."""
+    return bytes((seed * 31 + place * 7 + part * 3 + i) % 251 for i in range(251)) * (nbytes // 251 + 1)
+
+
+def contents(seed, places):
+    return [content(seed, place)[:BLOCK_BYTES] for place in range(places)]
+
+
+def eventually(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
