@@ -91,8 +91,8 @@ def run(case, options):
         whole = errors is not None and "Search not completed" not in output and "max search depth too small" not in output
         failed = errors is not None and errors.group(1) != "0"
         right = failed if case.must_fail else (whole and not failed)
-        what = re.search(r"pan:\d+: (.*?) \(at depth (\d+)\)", output)
-        verdict = f"fails: {what.group(1)}, step {what.group(2)}" if what else "holds" if whole else "not searched whole"
+        what = re.search(r"pan:\d+: (assertion violated|invalid end state).*\(at depth (\d+)\)", output)
+        verdict = f"{what.group(1)}, step {what.group(2)}" if what else "holds" if whole else "not searched whole"
         line = (f"{case.model:8} {case.memory:11} {case.broken or 'as it stands':32} {states.group(1) if states else '?':>9} states "
                 f"{time.monotonic() - began:6.1f} s  {verdict}{'' if right else '   <-- WRONG'}")
         if failed and (options.trail or not right):
