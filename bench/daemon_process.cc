@@ -32,42 +32,54 @@ absl::StatusOr<std::filesystem::path> ScratchDirectory(const std::string& parent
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const Options& options) {
-  std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
+  std::unique_ptr<DaemonProcess> daemon(new DaemonProcess(options));
   // The cold tier's figures are those of a disk, and /tmp may be none: beside the program there is
   // one.
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   TC_ASSIGN_OR_RETURN(daemon->directory_, ScratchDirectory(self.parent_path()));
   TC_ASSIGN_OR_RETURN(daemon->runtime_, ScratchDirectory("/dev/shm"));
-  const std::string log = (daemon->directory_ / "log").string();
+  TC_RETURN_IF_ERROR(daemon->Spawn());
+  return daemon;
+}
+
+absl::Status DaemonProcess::Restart() {
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  return Spawn();
+}
+
+absl::Status DaemonProcess::Spawn() {
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string log = (directory_ / "log").string();
   std::vector<std::string> words = {(self.parent_path() / "thermoclined").string(),
                                     "--socket",
-                                    daemon->socket_path(),
+                                    socket_path(),
                                     "--data-dir",
-                                    (daemon->directory_ / "data").string(),
+                                    (directory_ / "data").string(),
                                     "--arena-dir",
-                                    daemon->runtime_.string(),
+                                    runtime_.string(),
                                     "--warm-capacity",
-                                    options.warm_capacity,
+                                    options_.warm_capacity,
                                     "--cold-capacity",
-                                    options.cold_capacity,
+                                    options_.cold_capacity,
                                     "--http",
                                     "off"};
-  words.insert(words.end(), options.more.begin(), options.more.end());
+  words.insert(words.end(), options_.more.begin(), options_.more.end());
   std::vector<char*> argv;
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
-  const int error = posix_spawn(&daemon->pid_, argv[0], &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return ErrnoStatus(error, "start " + words[0], "build the target thermoclined");
 
   const auto limit = std::chrono::steady_clock::now() + kStartLimit;
   while (std::chrono::steady_clock::now() < limit) {
-    if (Client::Connect({.socket_path = daemon->socket_path()}).ok()) return daemon;
-    if (waitpid(daemon->pid_, nullptr, WNOHANG) == daemon->pid_) {
-      daemon->pid_ = -1;
+    if (Client::Connect({.socket_path = socket_path()}).ok()) return absl::OkStatus();
+    if (waitpid(pid_, nullptr, WNOHANG) == pid_) {
+      pid_ = -1;
       break;
     }
     std::this_thread::sleep_for(kPollInterval);

@@ -24,6 +24,8 @@ class DaemonProcess {
   /// Returns once the daemon answers. Errors: what it printed when it does not.
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const Options& options);
   ~DaemonProcess();
+  /// Kills it (SIGKILL) and starts it again on the same directories.
+  absl::Status Restart();
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
@@ -34,8 +36,10 @@ class DaemonProcess {
   const std::filesystem::path& directory() const { return directory_; }
 
  private:
-  DaemonProcess() = default;
+  explicit DaemonProcess(Options options) : options_(std::move(options)) {}
+  absl::Status Spawn();
 
+  const Options options_;
   std::filesystem::path directory_;
   std::filesystem::path runtime_;  // the arena's too
   pid_t pid_ = -1;

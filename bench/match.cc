@@ -282,13 +282,32 @@ absl::Status RunBesideWriter(const Space& space, const Size& size, const std::st
   return absl::OkStatus();
 }
 
+/// From kill -9 to a client that has found its blocks again.
+absl::Status RunRestart(DaemonProcess& daemon, const Size& size, Report& report) {
+  absl::Status status;
+  const double ms = Milliseconds([&] {
+    status = daemon.Restart();
+    if (!status.ok()) return;
+    const auto client = Client::Connect({.socket_path = daemon.socket_path()});
+    status = client.status();
+    if (!status.ok()) return;
+    const auto space = (*client)->OpenSpace(Spec());
+    status = space.ok() ? Match(*space, Prompt(0, size.depth), false).status() : space.status();
+  });
+  TC_RETURN_IF_ERROR(status);
+  report.Add(
+      {"restart/blocks:" + std::to_string(size.paths * size.depth), "latency", ms, "ms", "", 0});
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Arguments& arguments, Report& report) {
   const Size size = arguments.quick ? Size{4, 1024} : Size{122, 8192};
   const uint32_t all = size.paths * size.depth;
-  TC_ASSIGN_OR_RETURN(const auto daemon,
-                      DaemonProcess::Start({.warm_capacity = arguments.quick ? "256MiB" : "8GiB",
-                                            .cold_capacity = "0",
-                                            .more = {"--max-places", std::to_string(all * 2)}}));
+  TC_ASSIGN_OR_RETURN(
+      const auto daemon,
+      DaemonProcess::Start({.warm_capacity = arguments.quick ? "256MiB" : "8GiB",
+                            .cold_capacity = "0",
+                            .more = {"--max-places", std::to_string(all * 2 + (1u << 18))}}));
   TC_ASSIGN_OR_RETURN(const auto client, Client::Connect({.socket_path = daemon->socket_path(),
                                                           .client_name = "bench_match"}));
   TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(Spec()));
@@ -333,7 +352,8 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   const double seconds = arguments.quick ? 0.2 : 3;
   TC_RETURN_IF_ERROR(
       RunBesideWriter(space, size, daemon->socket_path(), seconds, match_512_us, report));
-  return RunProcesses(daemon->socket_path(), size.paths, seconds, report);
+  TC_RETURN_IF_ERROR(RunProcesses(daemon->socket_path(), size.paths, seconds, report));
+  return RunRestart(*daemon, size, report);
 }
 
 }  // namespace

@@ -43,6 +43,10 @@ constexpr OptionDef kOptions[] = {
      .help = "Disk space for cold blocks: a hard limit on their payloads and headers. 0 turns the "
              "cold tier off; then what leaves memory is dropped.",
      .least = 0},
+    {.key = "scrub_rate",
+     .type = OptionType::kBytes,
+     .default_value = "32MiB",
+     .help = "Warm blocks that are read back and summed, in turn, each second. 0: none are."},
     {.key = "policy",
      .type = OptionType::kEnum,
      .default_value = "lru",
@@ -238,6 +242,7 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.arena_dir = options.String("arena_dir");
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
+  resolved.scrub_rate_bytes = options.Bytes("scrub_rate");
   resolved.policy = options.String("policy");
   TC_RETURN_IF_ERROR(CheckListen(options, "http"));
   TC_RETURN_IF_ERROR(CheckListen(options, "grpc_listen"));

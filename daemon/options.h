@@ -21,6 +21,7 @@ struct DaemonOptions {
   std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;  // 0: no cold tier
+  uint64_t scrub_rate_bytes = 0;     // a second; 0: no scrubber
   std::string policy;
   std::string http;         // "off" or HOST:PORT
   std::string grpc_listen;  // "off" or HOST:PORT

@@ -99,6 +99,7 @@ absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
   tenant_options.stack.data_dir = options.data_dir;
   tenant_options.stack.warm_capacity_bytes = options.warm_capacity_bytes;
   tenant_options.stack.cold_capacity_bytes = options.cold_capacity_bytes;
+  tenant_options.stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
   tenant_options.stack.max_clients = options.max_sessions + options.max_remote_sessions;
   tenant_options.stack.max_places = options.max_places;
@@ -146,6 +147,8 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   session_options.max_sessions = options.max_sessions;
   TC_ASSIGN_OR_RETURN(sessions, SessionServer::Start(std::move(session_options), std::move(claim),
                                                      *tenant, registry));
+  tenant->SetCutOff(
+      [this](uint64_t session, const std::string& why) { sessions->CutOff(session, why); });
   return OpenHttp();
 }
 
@@ -259,6 +262,7 @@ absl::Status Server::Shutdown() {
   NotifyStopping(impl.options.shutdown_timeout + 2 * kClosePatience);
   LogEvent(LogLevel::kInfo, "stopping", {{"shutdown", impl.options.drain ? "drain" : "keep"}});
   if (impl.sessions) {
+    impl.tenant->SetCutOff(nullptr);
     impl.sessions->Stop("the daemon stops; it may be back soon", impl.options.drain);
   }
   if (impl.grpc) impl.grpc->BeginStop();

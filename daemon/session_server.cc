@@ -53,6 +53,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
 
   absl::Status Start(std::shared_ptr<Impl> self);
   void Stop(const std::string& reason, bool revoke_leases);
+  void CutOff(uint64_t number, const std::string& why);
   Counters counters() const;
 
  private:
@@ -162,6 +163,21 @@ void SessionServer::Impl::Stop(const std::string& reason, bool revoke_leases) {
   });
   thread_.join();
   open_ = 0;
+}
+
+void SessionServer::Impl::CutOff(uint64_t number, const std::string& why) {
+  asio::post(io_, [this, number, why] {
+    const auto found = sessions_.find(number);
+    if (found == sessions_.end()) return;
+    Session& session = found->second;
+    const absl::Status status =
+        absl::PermissionDeniedError("this session was cut off: " + why + "; connect again");
+    CountRefusal(number, session.pid, status);
+    session.area->EndLeases();
+    session.area->SetLeaseUntil(0);
+    session.connection->Refuse(status);
+    EndSession(number, false, "cut off");
+  });
 }
 
 SessionServer::Counters SessionServer::Impl::counters() const {
@@ -411,6 +427,10 @@ absl::StatusOr<std::unique_ptr<SessionServer>> SessionServer::Start(SessionServe
 
 void SessionServer::Stop(const std::string& reason, bool revoke_leases) {
   impl_->Stop(reason, revoke_leases);
+}
+
+void SessionServer::CutOff(uint64_t session, const std::string& why) {
+  impl_->CutOff(session, why);
 }
 
 SessionServer::Counters SessionServer::counters() const { return impl_->counters(); }

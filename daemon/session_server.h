@@ -75,6 +75,10 @@ class SessionServer {
   void Stop(const std::string& reason, bool revoke_leases);
   ~SessionServer();
 
+  /// Ends a session whose client misbehaves: its leases are revoked, it is told why, and so is the
+  /// log. Nothing happens when it has gone already.
+  void CutOff(uint64_t session, const std::string& why);
+
   struct Counters {
     uint64_t sessions = 0;  // open now
     uint64_t opened = 0;

@@ -19,6 +19,14 @@ void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
   };
 }
 
+void CutOffMisbehaving(TenantView& view) {
+  for (const TierStack::Misbehaviour& found : view.stack->TakeMisbehaviours()) {
+    for (const auto& [session, client] : view.clients) {
+      if (client == found.client && view.cut_off) view.cut_off(session, found.what);
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<ClientNumber> TenantView::ClientOf(uint64_t session) const {
@@ -70,7 +78,10 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, Executor& 
   tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
   tenant->catalog_fd_ = tenant->view_->stack->catalog_fd();
   tenant->epoch_ = tenant->view_->stack->epoch();
-  tenant->Repeat(kTick, [](TenantView& view) { view.stack->Tick(); });
+  tenant->Repeat(kTick, [](TenantView& view) {
+    view.stack->Tick();
+    CutOffMisbehaving(view);
+  });
   return tenant;
 }
 
@@ -102,6 +113,12 @@ void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(Tenan
   };
   Repeater::Next(
       std::make_shared<Repeater>(Repeater{strand_, view_, repeating_, interval, std::move(task)}));
+}
+
+void Tenant::SetCutOff(CutOff cut_off) {
+  PostCompletion([cut_off = std::move(cut_off)](TenantView& view) mutable {
+    view.cut_off = std::move(cut_off);
+  });
 }
 
 std::optional<StackStats> Tenant::Stats(std::chrono::milliseconds patience) {

@@ -27,6 +27,7 @@ struct TenantView {
   std::unique_ptr<TierStack> stack;                    // none once the tenant is closed
   std::unordered_map<uint64_t, ClientNumber> clients;  // by session
   std::unordered_map<uint32_t, OpenSpace> spaces;      // by number
+  std::function<void(uint64_t session, const std::string& why)> cut_off;
 
   /// Errors: Unauthenticated when the session has ended meanwhile.
   absl::StatusOr<ClientNumber> ClientOf(uint64_t session) const;
@@ -64,6 +65,11 @@ class Tenant final : public SessionHost {
   uint64_t arena_bytes() const { return arena_bytes_; }
   int catalog_fd() const { return catalog_fd_; }
   uint64_t epoch() const { return epoch_; }
+
+  /// Who ends the sessions of misbehaving clients. Called on the strand; once, before there are
+  /// any.
+  using CutOff = std::function<void(uint64_t session, const std::string& why)>;
+  void SetCutOff(CutOff cut_off);
 
   /// Nothing when the strand does not answer in time.
   std::optional<StackStats> Stats(std::chrono::milliseconds patience);

@@ -24,6 +24,8 @@
 //   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
 //   stack_audit.cc     the books checked against each other
 #pragma once
+#include <absl/container/inlined_vector.h>
+
 #include <array>
 #include <deque>
 #include <map>
@@ -72,6 +74,7 @@ class StackCore final : public TierStack {
   void ProcessGone(int pid, uint64_t start_time) override;
   void ExpireLeases(ClientNumber client) override;
   void EndGrace() override;
+  std::vector<Misbehaviour> TakeMisbehaviours() override { return std::exchange(misbehaved_, {}); }
   absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) override;
   Root RootOf(uint32_t space) const override { return spaces_.at(space).root; }
   std::vector<SpaceView> Spaces() const override;
@@ -148,10 +151,10 @@ class StackCore final : public TierStack {
   };
   struct PlaceState {
     uint32_t space = 0;
-    uint32_t pins = 0;       // TTL pins of any tier
-    uint32_t warm_pins = 0;  // of these, those of the warm tier
-    bool doomed = false;     // deleted; goes as soon as nobody holds it
-    std::vector<PartState> parts;
+    uint32_t pins = 0;                        // TTL pins of any tier
+    uint32_t warm_pins = 0;                   // of these, those of the warm tier
+    bool doomed = false;                      // deleted; goes as soon as nobody holds it
+    absl::InlinedVector<PartState, 1> parts;  // of a space; most have one
     bool busy() const;
   };
   struct Client {
@@ -164,6 +167,7 @@ class StackCore final : public TierStack {
     // What it does without a message.
     std::shared_ptr<ControlArea> shared;
     uint32_t shared_area = 0;
+    bool misbehaved = false;
     uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, uses_seen = 0;
   };
   struct Lease {
@@ -242,7 +246,7 @@ class StackCore final : public TierStack {
   };
   struct Found {  // a place as the records tell it
     BlockRecord record;
-    std::vector<FoundPart> parts;  // up to the last that there is
+    absl::InlinedVector<FoundPart, 1> parts;  // up to the last that there is
   };
   absl::Status Recover(const StackState& state);
   absl::Status CollectRecords(std::unordered_map<uint64_t, Found>& found);
@@ -271,6 +275,8 @@ class StackCore final : public TierStack {
   // ---- stack_shared.cc
   void NoteUses();
   void NoteUses(Client& client);
+  void CheckShared();
+  const char* WhatIsWrong(const ControlArea& area) const;
   bool TouchShared(uint64_t place_bits, size_t& budget);
   void TouchPinned();
   void ForgetShared(Client& client);
@@ -423,6 +429,7 @@ class StackCore final : public TierStack {
 
   std::map<uint32_t, Client> clients_;
   uint32_t last_client_ = 0;
+  std::vector<Misbehaviour> misbehaved_;
   std::unordered_map<uint64_t, Lease> leases_;
   uint64_t last_lease_ = 0;
   std::map<uint64_t, Reservation> reservations_;  // by offset

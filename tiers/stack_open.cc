@@ -88,9 +88,15 @@ StackCore::~StackCore() = default;
 absl::Status StackCore::Recover(const StackState& state) {
   last_id_ = epoch() << kEpochShift;
   std::unordered_map<uint64_t, Found> found;
+  found.reserve(host_->Usage().block_count + (cold_ ? cold_->Usage().block_count : 0));
   TC_RETURN_IF_ERROR(CollectRecords(found));
+  places_.reserve(found.size());
   std::set<Fingerprint> used;
-  for (const auto& [id, entry] : found) used.insert(entry.record.space);
+  const Fingerprint* last = nullptr;  // mostly the next one's, too
+  for (const auto& [id, entry] : found) {
+    if (last == nullptr || !(*last == entry.record.space)) used.insert(entry.record.space);
+    last = &entry.record.space;
+  }
   for (const SpaceSpec& spec : state.spaces) {
     const Fingerprint fingerprint = FingerprintOf(spec);
     if (!used.contains(fingerprint) || space_numbers_.contains(fingerprint)) continue;
@@ -98,6 +104,7 @@ absl::Status StackCore::Recover(const StackState& state) {
     AddSpace(spec, root);
   }
   std::vector<const Found*> sorted;
+  sorted.reserve(found.size());
   for (const auto& [id, entry] : found) sorted.push_back(&entry);
   std::sort(sorted.begin(), sorted.end(), [](const Found* a, const Found* b) {
     if (a->record.depth != b->record.depth) return a->record.depth < b->record.depth;

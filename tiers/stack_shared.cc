@@ -56,6 +56,35 @@ bool StackCore::TouchShared(uint64_t place_bits, size_t& budget) {
   return true;
 }
 
+// Made-up places do no harm. But whoever writes such is broken, or worse, and so is what it
+// commits.
+void StackCore::CheckShared() {
+  for (auto& [number, client] : clients_) {
+    if (client.shared == nullptr || client.misbehaved) continue;
+    const char* const what = WhatIsWrong(*client.shared);
+    if (what == nullptr) continue;
+    client.misbehaved = true;
+    misbehaved_.push_back({ClientNumber{number}, what});
+  }
+}
+
+const char* StackCore::WhatIsWrong(const ControlArea& area) const {
+  const Geometry& geometry = writer_.catalog().geometry();
+  const auto is_place = [&](const std::atomic<uint64_t>& word) {
+    const uint64_t bits = word.load(std::memory_order_relaxed);
+    const Place place = PlaceFromBits(bits);
+    return bits == 0 || (bits >> 48 == 0 && place.node != 0 && place.node < geometry.node_count &&
+                         place.count != 0 && place.count <= geometry.run_places);
+  };
+  if (!std::all_of(std::begin(area.pins), std::end(area.pins), is_place)) {
+    return "a pin in its control area names a place that no catalog has";
+  }
+  if (!std::all_of(std::begin(area.uses), std::end(area.uses), is_place)) {
+    return "a record of use in its control area names a place that no catalog has";
+  }
+  return nullptr;
+}
+
 // A lease is a use for as long as it lasts.
 void StackCore::TouchPinned() {
   for (const auto& [number, client] : clients_) {

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
@@ -94,6 +95,14 @@ class TierStack {
   /// every client of the last epoch that still lives has come back or `grace` has passed. The
   /// daemon calls it once when it is over.
   virtual void EndGrace() = 0;
+
+  /// Clients whose shared memory holds what no client library writes, with what it is, each once:
+  /// they should be cut off.
+  struct Misbehaviour {
+    ClientNumber client;
+    std::string what;
+  };
+  virtual std::vector<Misbehaviour> TakeMisbehaviours() = 0;
 
   // ---- spaces
   /// The number of the space with this fingerprint, valid until the epoch ends, or until it holds

@@ -3,7 +3,9 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
+#include <random>
 
 #include "tests/daemon/daemon_process.h"
 
@@ -430,6 +432,30 @@ TEST_F(CallsTest, StoppedClientLosesItsLeases) {
   ::waitpid(child, nullptr, 0);
   ::close(ready[0]);
   ::close(ready[1]);
+}
+
+// Noise all over its control area, at once and while others work.
+TEST_F(CallsTest, OnlyTheClientThatScribblesOverItsControlAreaIsCutOff) {
+  RawClient good(place_), bad(place_);
+  const uint32_t space = OpenTestSpace(good, TestSpace(kBlockBytes));
+  ReleaseLease(good, PutTokens(good, space, 4, 1, kBlockBytes));
+  std::mt19937_64 random(7);
+  auto* const words = reinterpret_cast<std::atomic<uint64_t>*>(bad.session.control);
+  for (size_t i = 0; i < kControlAreaBytes / sizeof(uint64_t); ++i) words[i] = random();
+  const auto ended =
+      testing::ReceiveFrame(bad.session.socket.get(), std::chrono::milliseconds(20'000));
+  ASSERT_TRUE(ended.has_value() && ended->kind == FrameKind::kRefused);
+  v1::Refused refused;
+  ASSERT_TRUE(refused.ParseFromString(ended->payload));
+  EXPECT_THAT(refused.message(), HasSubstr("cut off: a pin in its control area"));
+  EXPECT_EQ(bad.session.control->lease_until_ns.load(), 0u) << "what it reads is a miss";
+  v1::StatsResponse stats;
+  EXPECT_EQ(
+      bad.Call(*bad.control, &v1::Control::Stub::Stats, v1::StatsRequest(), &stats).error_code(),
+      grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(MatchTokens(good, space, 4, 1).depth(), 4u);
+  EXPECT_THAT(daemon_->log(), HasSubstr("session_refused"));
+  EXPECT_EQ(StatsOf(good).sessions(), 1u);
 }
 
 }  // namespace

@@ -129,6 +129,29 @@ TEST_F(SharedStackTest, ACommitBehindWhatIsNotPinnedIsRefused) {
   ExpectBooksAgree();
 }
 
+TEST_F(SharedStackTest, WhatNoClientWritesIsNamedOnce) {
+  Start();
+  const auto path = PathOf(1, 6);
+  Write(path);
+  ASSERT_EQ(Match(path), 6u);
+  (*stack_)->Tick();
+  EXPECT_TRUE((*stack_)->TakeMisbehaviours().empty());
+  const uint64_t nodes = catalog_->catalog().geometry().node_count;
+  for (const uint64_t made_up : {~uint64_t{0}, nodes << 16 | 1, uint64_t{1} << 16, uint64_t{5},
+                                 uint64_t{1} << 16 | 33, uint64_t{1} << 50}) {
+    area_->pins[200] = made_up;
+    (*stack_)->Tick();
+    const auto found = (*stack_)->TakeMisbehaviours();
+    ASSERT_EQ(found.size(), 1u) << made_up;
+    EXPECT_EQ(found[0].client, number_);
+    (*stack_)->Tick();
+    EXPECT_TRUE((*stack_)->TakeMisbehaviours().empty()) << "it was named already";
+    (*stack_)->RemoveClient(number_, false);
+    area_ = std::make_shared<ControlArea>();
+    number_ = *(*stack_)->AddClient(TestClient::kPid, 2, area_);
+  }
+}
+
 // Whoever writes what it likes there harms nobody: the books agree, others' blocks stay legal.
 TEST_F(SharedStackTest, NoiseInTheControlAreaDoesNoHarm) {
   const uint64_t seed = TestSeed();
