@@ -1,9 +1,10 @@
 // Prefill and decode of SmolLM2-135M on the CPU, against llama.cpp in the same run: its own weights
 // dequantised to F32, which is what our prefill computes with, and its Q4_1 kernels. Our runs and
-// theirs alternate; the medians are compared. The last case runs beside a process that takes one
-// core: a decode whose threads wait for each other must slow down, not collapse. The peer is
-// llama-cpp-python in an environment of its own (bench/run.sh makes it); without it its rows are
-// left out, visibly.
+// theirs alternate; the medians are compared. How much a core can multiply at all, and how near the
+// kernels of prefill come to that, stands before (bench/kernel_peak.h). The last case runs beside a
+// process that takes one core: a decode whose threads wait for each other must slow down, not
+// collapse. The peer is llama-cpp-python in an environment of its own (bench/run.sh makes it);
+// without it its rows are left out, visibly.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "bench/kernel_peak.h"
 #include "bench/report.h"
 #include "engine/paged_kv.h"
 #include "engine/sampler.h"
@@ -151,6 +153,7 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   const int threads = transformer->threads();
   Ours ours(*transformer);
   std::printf("kernels: %s, threads: %d\n", transformer->kernels(), threads);
+  TC_RETURN_IF_ERROR(AddKernelPeak(transformer->config(), arguments.quick, report));
   if (arguments.quick) {
     TC_ASSIGN_OR_RETURN(const double rate, ours.Prefill(64));
     report.Add({"prefill/tokens:64", "prefill", rate, "tokens/s"});
