@@ -40,7 +40,7 @@ expect "attended 0, computed 5, sum 0"
 expect "attended 5, computed 0, sum 40960" # 4096 * (0 + 1 + 2 + 3 + 4)
 
 # Nothing but the header's functions leaves the library.
-nm -D --defined-only "$stage/prefix"/lib/*/libthermocline_c.so | awk '{ print $3 }' | sort > "$stage/exported"
+nm -D --defined-only "$(find "$stage/prefix" -name libthermocline_c.so)" | awk '{ print $3 }' | sort > "$stage/exported"
 grep -o 'thermocline_[a-z_]*(' "$stage/prefix/include/thermocline/thermocline.h" | tr -d '(' | sort -u > "$stage/declared"
 diff "$stage/declared" "$stage/exported"
 echo "answer ran"

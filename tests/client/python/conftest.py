@@ -13,6 +13,7 @@ import thermocline
 
 BIN = pathlib.Path(os.environ["TC_BIN"])
 BLOCK_BYTES = 64 * 1024
+PATIENCE = 60.0  # seconds, of calls on a busy machine
 
 
 class Daemon:
@@ -28,12 +29,12 @@ class Daemon:
         with open(self.directory / "log", "a") as log:
             self.process = subprocess.Popen(
                 [BIN / "thermoclined", "--socket", self.socket, "--data-dir", self.directory / "data",
-                 "--arena-dir", self.directory / "arena", "--warm-capacity", "32MiB", "--cold-capacity",
-                 "64MiB", "--http", "off"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+                 "--arena-dir", self.directory / "arena", "--warm-capacity", "128MiB", "--cold-capacity",
+                 "256MiB", "--http", "off"], stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                thermocline.connect(self.socket).close()
+                thermocline.connect(self.socket, timeout=PATIENCE).close()
                 return
             except thermocline.UnavailableError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
@@ -42,7 +43,7 @@ class Daemon:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
 
     def ctl(self, *arguments):
         subprocess.run([BIN / "thermoctl", "--socket", self.socket, *arguments], check=True, timeout=60,
@@ -60,7 +61,7 @@ def daemon():
 
 @pytest.fixture
 def client(daemon):
-    with thermocline.connect(daemon.socket, "pytest") as connected:
+    with thermocline.connect(daemon.socket, "pytest", timeout=PATIENCE) as connected:
         yield connected
 
 
@@ -88,7 +89,7 @@ def contents(seed, places):
     return [content(seed, place)[:BLOCK_BYTES] for place in range(places)]
 
 
-def eventually(condition, seconds=15):
+def eventually(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -11,13 +11,13 @@ import numpy
 import pytest
 
 import thermocline
-from conftest import BLOCK_BYTES, contents, eventually, prompt, spec
+from conftest import BLOCK_BYTES, PATIENCE, contents, eventually, prompt, spec
 
 
 def test_what_is_put_is_matched_and_viewed_in_place(client, space, daemon):
     blocks = contents(1, 8)
     assert space.put(prompt(1, 8), blocks) == 8
-    with thermocline.connect(daemon.socket) as other:
+    with thermocline.connect(daemon.socket, timeout=PATIENCE) as other:
         same = other.open_space(spec())
         assert same.fingerprint == space.fingerprint and len(same.fingerprint) == 32
         with same.match(prompt(1, 8) + [7] * 40) as lease:
@@ -113,7 +113,7 @@ def test_dlpack_shares_the_memory_and_says_that_it_is_read_only(space):
 def test_a_view_keeps_its_lease(daemon, client):
     space = client.open_space(spec())
     space.put(prompt(6, 2), contents(6, 2))
-    with thermocline.connect(daemon.socket) as other:
+    with thermocline.connect(daemon.socket, timeout=PATIENCE) as other:
         there = other.open_space(spec())
         assert eventually(lambda: client.stats().leases == 0)
         with there.match(prompt(6, 2)) as lease:
@@ -220,7 +220,7 @@ def test_cold_blocks_are_loaded_and_told_of(client, space, daemon):
     blocks = contents(11, 40)
     space.put(prompt(11, 40), blocks)
     assert eventually(lambda: client.stats().leases == 0)
-    daemon.ctl("flush", "warm")
+    daemon.ctl("flush", "--tier", "warm")
     lease = space.match(prompt(11, 40))
     assert lease.depth == 40 and lease.view(0) is None and lease.blocks[0].tier == "cold"
     told = []
@@ -239,7 +239,7 @@ def test_cold_blocks_are_loaded_and_told_of(client, space, daemon):
     with pytest.raises(KeyError):
         space.match(prompt(11, 40)).load(refuse)
     assert eventually(lambda: client.stats().leases == 0)
-    daemon.ctl("flush", "warm")
+    daemon.ctl("flush", "--tier", "warm")
     assert space.prefetch(prompt(11, 40)).matched_depth == 40
     assert space.put(prompt(11, 42), contents(11, 42)) == 42  # behind what may still be cold
 
@@ -277,7 +277,7 @@ def test_no_daemon_says_how_to_start_one(tmp_path):
 
 
 def test_a_closed_client_says_so(daemon):
-    client = thermocline.connect(daemon.socket)
+    client = thermocline.connect(daemon.socket, timeout=PATIENCE)
     space = client.open_space(spec())
     client.close()
     client.close()
@@ -350,7 +350,7 @@ def in_child(*actions):
     """How many of the actions did not raise FailedPreconditionError in a forked child."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(30)
+        signal.alarm(120)
         failed = 0
         for action in actions:
             try:
@@ -385,7 +385,7 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(client, space):
 
 
 def depth_elsewhere(socket, tokens):
-    with thermocline.connect(socket) as client:
+    with thermocline.connect(socket, timeout=PATIENCE) as client:
         return client.open_space(spec()).match(tokens).depth
 
 
