@@ -21,7 +21,7 @@ Reader::Match Reader::MatchAndPin(Root root, std::span<const Name> names, uint32
   const auto parts = static_cast<uint32_t>(rules.size());
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const size_t depth = Walk(root, names);
-    if (depth == 0) return {};
+    if (depth == 0) return {.sure = IsRoot(root)};
     if (!kWordsBehindFence) ReadWords(depth, parts);
     const Place end{path_.back().node, path_.back().count};
     pins_[pin].store(PlaceBits(end), std::memory_order_release);
@@ -33,7 +33,7 @@ Reader::Match Reader::MatchAndPin(Root root, std::span<const Name> names, uint32
     Unpin(pin);
     ++retries_;
   }
-  return {};
+  return {.sure = false};
 }
 
 Reader::Match Reader::Extend(Root root, std::span<const Name> names, size_t held_depth,
@@ -64,6 +64,10 @@ void Reader::Shorten(uint32_t pin, Place place) {
 }
 
 void Reader::Unpin(uint32_t pin) { pins_[pin].store(0, std::memory_order_release); }
+
+bool Reader::IsRoot(Root root) const {
+  return catalog_.node(root.node).root.load(std::memory_order_relaxed) == root.tag;
+}
 
 // Compares names downwards, under the states read before.
 size_t Reader::Walk(Root root, std::span<const Name> names) {
@@ -100,7 +104,7 @@ bool Reader::Untouched(Root root) const {
   for (const Step& step : steps) {
     if (catalog_.state(step.node).version() != step.state.version()) return false;
   }
-  return catalog_.node(root.node).root.load(std::memory_order_relaxed) == root.tag;
+  return IsRoot(root);
 }
 
 // Some node was shortened, perhaps beyond our path or in vain. If the end of the path is still
@@ -122,7 +126,7 @@ bool Reader::Frozen(Root root, std::span<const Name> names) {
       if (!catalog_.name(step.node, k).Equals(names[depth + k])) return false;
     }
   }
-  return catalog_.node(root.node).root.load(std::memory_order_relaxed) == root.tag;
+  return IsRoot(root);
 }
 
 // Every word once: what is judged usable is what the caller gets.

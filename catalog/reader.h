@@ -36,6 +36,7 @@ class Reader {
   struct Match {
     size_t depth = 0;   // places found and pinned; 0: nothing is pinned
     size_t usable = 0;  // of these, how many the rules let the caller use in place (warm)
+    bool sure = true;  // false: nothing is said of what is there (lost races, or the root has gone)
   };
 
   /// Finds the longest resident prefix of `names` below `root` and pins it under number `pin`,
@@ -73,6 +74,7 @@ class Reader {
  private:
   static constexpr int kAttempts = 4;
 
+  bool IsRoot(Root root) const;
   size_t Walk(Root root, std::span<const Name> names);
   bool Untouched(Root root) const;
   bool Frozen(Root root, std::span<const Name> names);

@@ -98,6 +98,8 @@ class Reservation {
   friend class Lease;
   Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
               uint64_t bytes);
+  void GiveBack();  // unless it was moved from, or is used
+  void Use();       // it is the daemon's now
 
   std::shared_ptr<Connection> connection_;  // shared: the mapping lives while any view of it may
   uint32_t part_ = 0;
@@ -262,15 +264,20 @@ struct RemoteOptions {
 };
 
 struct ClientOptions {
-  std::string socket_path;                  // "": $THERMOCLINE_SOCKET, else the daemon's default
+  std::string socket_path;  // "": $THERMOCLINE_SOCKET, else the daemon's default
   RemoteOptions remote;
   std::string client_name;                  // for the daemon's log
   std::chrono::milliseconds timeout{5000};  // of calls that name none
+  bool verify_always = false;  // sum every block of every lease before it is handed out
   bool auto_reconnect =
       true;  // a call that finds the daemon lost tries a new session, with backoff
 };
 
-/// A session with the daemon of this machine.
+/// A session with a daemon: that of this machine, whose arena is mapped; without the map, where
+/// every block travels, when `remote.address` says so, when the daemon's memory cannot be mapped,
+/// and, with an address in the environment, when this machine has no daemon for this user. Then a
+/// view is a private copy, a slot is sent by Commit, leases end with the session, and a forked
+/// child cannot reconnect.
 ///
 /// When the daemon goes away every call returns Unavailable at once, and what is leased stays
 /// mapped and readable while StillValid(). The next call (or Reconnect) tries again, with backoff;

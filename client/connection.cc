@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/socket_path.h"
 #include "base/units.h"
 #include "catalog/fences.h"
 #include "client/fork.h"
@@ -77,22 +78,68 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(SessionRequest requ
   TC_RETURN_IF_ERROR(CheckGrpcAfterFork());
   // The daemon counts sessions by process: whichever of ours comes back may end its patience.
   request.before_hello = &SupersedeLost;
-  TC_ASSIGN_OR_RETURN(SessionGrant grant, OpenSession(request, deadline));
-  std::shared_ptr<Connection> connection(new Connection(request.socket_path), [](Connection* c) {
+  absl::StatusOr<SessionGrant> grant = OpenSession(request, deadline);
+  std::shared_ptr<Connection> connection = Make(request.socket_path);
+  absl::Status mapped = grant.status();
+  if (grant.ok()) mapped = connection->Map(*std::move(grant));
+  // An answer without usable descriptors, or a map that the system refuses.
+  const bool no_map = !mapped.ok() && (grant.ok() || absl::IsInternal(mapped));
+  if (no_map && !request.admin) {
+    const DaemonAddress address{DaemonAddress::Kind::kUnix, GrpcSocketPath(request.socket_path)};
+    auto remote = OpenRemote(request, address, {}, deadline);
+    if (remote.ok()) return remote;
+  }
+  TC_RETURN_IF_ERROR(mapped);
+  TC_RETURN_IF_ERROR(Begin(connection));
+  return connection;
+}
+
+absl::StatusOr<std::shared_ptr<Connection>> Connection::OpenRemote(const SessionRequest& request,
+                                                                   const DaemonAddress& address,
+                                                                   const RemoteOptions& options,
+                                                                   Deadline deadline) {
+  TC_RETURN_IF_ERROR(CheckGrpcAfterFork());
+  std::shared_ptr<Connection> connection = Make(request.socket_path);
+  connection->remote_ = true;
+  connection->place_ = address.target;
+  v1::RemoteWelcome welcome;
+  const uint64_t asked_at_ns = BootNow();
+  auto calls = GrpcCalls::OpenRemote(
+      address, options, request.client_name,
+      [raw = connection.get()](absl::Status why) { raw->Lose(std::string(why.message())); },
+      welcome, deadline);
+  if (!calls.ok()) return Annotate(calls.status(), "the daemon at " + connection->place_);
+  connection->calls_ = *std::move(calls);
+  SupersedeLost();
+  connection->epoch_ = welcome.epoch();
+  connection->lease_ns_ = welcome.lease_ms() * 1'000'000;
+  connection->lease_until_ns_ = asked_at_ns + connection->lease_ns_;
+  TC_RETURN_IF_ERROR(connection->mirror_.Map(welcome.arena_bytes()));
+  connection->arena_bytes_ = welcome.arena_bytes();
+  TC_RETURN_IF_ERROR(Begin(connection));
+  return connection;
+}
+
+std::shared_ptr<Connection> Connection::Make(const std::string& socket_path) {
+  std::shared_ptr<Connection> connection(new Connection(socket_path), [](Connection* c) {
     if (!c->Forked()) delete c;
   });
-  TC_RETURN_IF_ERROR(connection->Map(std::move(grant)));
+  connection->serial_ = next_serial.fetch_add(1);
+  connection->fork_generation_ = ForkGeneration();
+  connection->place_ = socket_path;
+  return connection;
+}
+
+absl::Status Connection::Begin(const std::shared_ptr<Connection>& connection) {
   TC_RETURN_IF_ERROR(connection->StartThread());
   OpenConnections& open = OfThisProcess();
   MutexLock lock(open.mutex);
   std::erase_if(open.connections, [](const auto& other) { return other.expired(); });
   open.connections.push_back(connection);
-  return connection;
+  return absl::OkStatus();
 }
 
 absl::Status Connection::Map(SessionGrant grant) {
-  serial_ = next_serial.fetch_add(1);
-  fork_generation_ = ForkGeneration();
   epoch_ = grant.welcome.epoch();
   socket_ = std::move(grant.socket);
   arena_fd_ = std::move(grant.arena);
@@ -145,12 +192,13 @@ absl::Status Connection::StartThread() {
 Connection::~Connection() {
   if (thread_.joinable()) {
     stop_.store(true);
+    if (remote_) calls_->EndSession();  // which returns everything
     Wake();
     thread_.join();
     if (!lost_.load()) {
       // A daemon that let the last ones wait sees the session end, which returns everything.
       if (!unanswered_.load()) FlushReturns(steady_clock::now() + kGoodbyeTimeout);
-      SayGoodbye(socket_.get(), "the client is done");
+      if (!remote_) SayGoodbye(socket_.get(), "the client is done");
     }
   }
   calls_.reset();
@@ -166,17 +214,22 @@ absl::Status Connection::Alive() {
         "this process was forked after it connected, and the session is its parent's; call "
         "Reconnect() for one of its own");
   }
-  if (!lost_.load()) {
+  if (!lost_.load() && remote_) {
+    if (BootNow() < lease_until_ns_.load(std::memory_order_acquire)) return absl::OkStatus();
+    Lose("it has not answered for as long as a lease lasts");
+  } else if (!lost_.load()) {
     const absl::Status end = ReadSessionEnd(socket_.get());
     if (end.ok()) return end;
     Lose(std::string(end.message()));
   }
   MutexLock lock(mutex_);
-  return absl::UnavailableError("the daemon at " + socket_path_ + " is gone (" + lost_reason_ +
-                                "); start one with: thermoclined --socket " + socket_path_);
+  return absl::UnavailableError(
+      "the daemon at " + place_ + " is gone (" + lost_reason_ + ")" +
+      (remote_ ? "" : "; start one with: thermoclined --socket " + socket_path_));
 }
 
 uint64_t Connection::LeaseGeneration() const {
+  if (remote_) return 0;  // its leases end with the session
   return control_->lease_generation.load(std::memory_order_acquire);
 }
 
@@ -184,18 +237,30 @@ bool Connection::LeaseHolds(uint64_t generation) const {
   // The reads of the leased bytes come first, then what is read here.
   FullFence();
   if (Forked() || superseded_.load(std::memory_order_acquire)) return false;
-  if (control_->lease_generation.load(std::memory_order_acquire) != generation) return false;
-  if (control_->epoch.load(std::memory_order_acquire) != epoch_) return false;
-  return BootNow() < control_->lease_until_ns.load(std::memory_order_acquire);
+  if (remote_) return BootNow() < lease_until_ns_.load(std::memory_order_acquire);
+  // The time before the generation, which is raised before the time is extended after a silence.
+  if (BootNow() >= control_->lease_until_ns.load(std::memory_order_acquire)) return false;
+  return control_->lease_generation.load(std::memory_order_acquire) == generation &&
+         control_->epoch.load(std::memory_order_acquire) == epoch_;
 }
 
 std::span<std::byte> Connection::Bytes(uint64_t offset, uint64_t bytes) const {
   TC_CHECK(Contains(offset, bytes));
-  return {arena_ + offset, bytes};
+  return {(remote_ ? mirror_.data() : arena_) + offset, bytes};
+}
+
+void Connection::HoldSlot(uint64_t offset, uint64_t bytes) {
+  TC_CHECK(Contains(offset, bytes));
+  if (remote_ && !Forked()) mirror_.Hold(offset, bytes);
+}
+
+void Connection::DropSlot(uint64_t offset) {
+  if (remote_ && !Forked()) mirror_.Drop(offset);
 }
 
 void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
   TC_CHECK(Contains(offset, bytes));
+  if (remote_) return;
   {
     MutexLock lock(mutex_);
     const auto slot = mapped_slots_.begin() + static_cast<ptrdiff_t>(offset / kPageBytes);
@@ -213,9 +278,11 @@ absl::Status Connection::Explain(absl::Status status) {
   } else if (!absl::IsUnavailable(status)) {
     return status;
   }
+  // The session's stream shares the connection that this call found broken.
+  if (remote_ && absl::IsUnavailable(status)) Lose(std::string(status.message()));
   const absl::Status alive = Alive();
   if (!alive.ok()) return alive;
-  return Annotate(status, "the daemon at " + socket_path_ + " does not answer");
+  return Annotate(status, "the daemon at " + place_ + " does not answer");
 }
 
 void Connection::QueueRelease(uint64_t lease) {
@@ -311,7 +378,7 @@ void Connection::Run() {
   while (!stop_.load()) {
     const steady_clock::time_point now = steady_clock::now();
     if (now >= next_beat) {
-      control_->heartbeat.fetch_add(1, std::memory_order_release);
+      if (const absl::Status beat = Beat(); !beat.ok()) return Lose(std::string(beat.message()));
       next_beat = now + kHeartbeat;
       FlushReturns(now + kReturnTimeout);  // what an earlier try left
     }
@@ -319,7 +386,7 @@ void Connection::Run() {
     const int64_t wait = std::max<int64_t>(left, 0);
     pollfd entries[2] = {{.fd = wake_.get(), .events = POLLIN, .revents = 0},
                          {.fd = socket_.get(), .events = POLLIN | POLLRDHUP, .revents = 0}};
-    if (::poll(entries, 2, static_cast<int>(wait)) <= 0) continue;
+    if (::poll(entries, remote_ ? 1 : 2, static_cast<int>(wait)) <= 0) continue;
     if (entries[1].revents != 0 && !Alive().ok()) return;
     if (entries[0].revents != 0) {
       uint64_t count = 0;
@@ -329,6 +396,20 @@ void Connection::Run() {
   }
 }
 
+absl::Status Connection::Beat() {
+  if (!remote_) {
+    control_->heartbeat.fetch_add(1, std::memory_order_release);
+    return absl::OkStatus();
+  }
+  if (lost_.load()) return absl::UnavailableError("it is lost");
+  // From when it was sent: whenever the daemon has got it, its patience began later.
+  const uint64_t sent_at_ns = BootNow();
+  TC_RETURN_IF_ERROR(calls_->Beat(steady_clock::now() +
+                                  std::chrono::nanoseconds(static_cast<int64_t>(lease_ns_))));
+  lease_until_ns_.store(sent_at_ns + lease_ns_, std::memory_order_release);
+  return absl::OkStatus();
+}
+
 void Connection::Lose(const std::string& reason) {
   MutexLock lock(mutex_);
   if (lost_.load()) return;
@@ -336,8 +417,10 @@ void Connection::Lose(const std::string& reason) {
   releases_.clear();
   aborts_.clear();
   // In one step for every thread that looks into it: a page is the shared one or the private one.
-  (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, arena_fd_.get(), 0);
+  if (!remote_) {
+    (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, arena_fd_.get(), 0);
+  }
   lost_.store(true);
 }
 

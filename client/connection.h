@@ -6,6 +6,10 @@
 // slots to another. When this process is about to ask for a new session, by whichever client, the
 // leases of all its lost ones end at once, because the daemon stops protecting them as soon as this
 // process is back.
+//
+// Without the map the session is a stream of gRPC, and a mirror (client/mirror.h) takes the arena's
+// place: blocks are fetched there, and what is filled there is sent. Such a session ends with its
+// stream, and when the daemon has not answered for as long as a lease lasts.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -23,6 +27,7 @@
 #include "catalog/catalog.h"
 #include "client/grpc_calls.h"
 #include "client/local_readers.h"
+#include "client/mirror.h"
 #include "client/session.h"
 #include "proto/shm_layout.h"
 
@@ -35,9 +40,17 @@ inline namespace client_v1 {
 class Connection {
  public:
   /// `request` without before_hello, which ends the leases of lost sessions here.
+  /// Where the daemon is there but its memory cannot be mapped, and no admin asks: a remote session
+  /// at the daemon's gRPC socket.
   /// Errors: as OpenSession; ResourceExhausted when memory cannot be mapped.
   static absl::StatusOr<std::shared_ptr<Connection>> Open(SessionRequest request,
                                                           Deadline deadline);
+  /// Without the map. `request.socket_path` only names it beside others.
+  /// Errors: as GrpcCalls::OpenRemote; ResourceExhausted.
+  static absl::StatusOr<std::shared_ptr<Connection>> OpenRemote(const SessionRequest& request,
+                                                                const DaemonAddress& address,
+                                                                const RemoteOptions& options,
+                                                                Deadline deadline);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -45,6 +58,8 @@ class Connection {
   /// Unlike that of any other connection of this process.
   uint64_t serial() const { return serial_; }
   uint64_t epoch() const { return epoch_; }
+  /// Whether blocks travel. Then there is neither a catalog nor local readers, but a mirror.
+  bool remote() const { return remote_; }
   bool Forked() const;
   /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
   absl::Status Alive();
@@ -64,6 +79,12 @@ class Connection {
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much. REQUIRES: Contains(offset, bytes).
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
+
+  /// What is at these places stays there until it is dropped as often, in the mirror; nothing to do
+  /// where there is the arena itself. REQUIRES: Contains(offset, bytes).
+  void HoldSlot(uint64_t offset, uint64_t bytes);
+  void DropSlot(uint64_t offset);
+  Mirror& mirror() { return mirror_; }
 
   const Catalog& catalog() const { return catalog_->catalog(); }
   LocalReaders& local_readers() { return *local_readers_; }
@@ -85,9 +106,13 @@ class Connection {
 
  private:
   explicit Connection(std::string socket_path) : socket_path_(std::move(socket_path)) {}
+  static std::shared_ptr<Connection> Make(const std::string& socket_path);
+  /// Begins to beat, and is one of this process.
+  static absl::Status Begin(const std::shared_ptr<Connection>& connection);
   absl::Status Map(SessionGrant grant);
   absl::Status StartThread();
   void Run();
+  absl::Status Beat();
   /// Leaves in the vectors what has to be sent again.
   void SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
                    Deadline deadline);
@@ -106,6 +131,11 @@ class Connection {
   std::byte* arena_ = nullptr;
   uint64_t arena_bytes_ = 0;
   ControlArea* control_ = nullptr;
+  bool remote_ = false;
+  std::string place_;  // for people: where the daemon is
+  Mirror mirror_;      // of a remote session
+  uint64_t lease_ns_ = 0;
+  std::atomic<uint64_t> lease_until_ns_{0};  // of a remote session, by our own clock
   std::optional<CatalogMemory> catalog_;
   std::optional<LocalReaders> local_readers_;
   std::unique_ptr<GrpcCalls> calls_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "client/address.h"
 #include "client/fork.h"
 #include "client/wire.h"
 #include "proto/space_wire.h"
@@ -54,6 +55,27 @@ bool ClientCore::Connected() const {
   return state->connection != nullptr && state->connection->Alive().ok();
 }
 
+absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Open(Deadline deadline) const {
+  SessionRequest request{
+      .socket_path = options_.socket_path, .client_name = options_.client_name, .admin = admin_};
+  const RemoteOptions remote = WithEnvironment(options_.remote);
+  const auto open_remote = [&]() -> absl::StatusOr<std::shared_ptr<Connection>> {
+    TC_ASSIGN_OR_RETURN(const DaemonAddress address, ParseDaemonAddress(remote.address));
+    return Connection::OpenRemote(request, address, remote, deadline);
+  };
+  if (!options_.remote.address.empty()) {
+    if (!admin_) return open_remote();
+    return absl::PermissionDeniedError(
+        "what deletes and drops is for the daemon's own user on its own machine, at its socket");
+  }
+  auto local = Connection::Open(request, deadline);
+  // Nobody listens on this machine, or somebody else's daemon does: there may be one elsewhere.
+  const bool elsewhere =
+      absl::IsUnavailable(local.status()) || absl::IsPermissionDenied(local.status());
+  if (!elsewhere || admin_ || remote.address.empty()) return local;
+  return open_remote();
+}
+
 absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& state,
                                                                Deadline deadline, bool now) {
   {
@@ -72,9 +94,7 @@ absl::StatusOr<std::shared_ptr<Connection>> ClientCore::Obtain(ProcessState& sta
     }
     state.connecting = true;
   }
-  absl::StatusOr<std::shared_ptr<Connection>> fresh = Connection::Open(
-      {.socket_path = options_.socket_path, .client_name = options_.client_name, .admin = admin_},
-      deadline);
+  absl::StatusOr<std::shared_ptr<Connection>> fresh = Open(deadline);
   MutexLock lock(state.mutex);
   state.connecting = false;
   if (fresh.ok()) {
@@ -107,7 +127,7 @@ absl::StatusOr<Root> SpaceState::RootIn(Connection& connection, Deadline deadlin
   const absl::StatusOr<v1::OpenSpaceResponse> response =
       connection.calls().OpenSpace(request, deadline);
   if (!response.ok()) return connection.Explain(response.status());
-  if (!connection.catalog().IsNode(response->root_node())) {
+  if (!connection.remote() && !connection.catalog().IsNode(response->root_node())) {
     return absl::InternalError("the daemon opened the space at node " +
                                std::to_string(response->root_node()) +
                                ", which is none of its catalog");

@@ -47,6 +47,7 @@ class ClientCore {
     Deadline next_attempt TC_GUARDED_BY(mutex){};
     std::chrono::milliseconds backoff TC_GUARDED_BY(mutex){0};
   };
+  absl::StatusOr<std::shared_ptr<Connection>> Open(Deadline deadline) const;
   absl::StatusOr<std::shared_ptr<Connection>> Obtain(ProcessState& state, Deadline deadline,
                                                      bool now);
 

@@ -31,16 +31,17 @@ class GrpcCalls {
   ~GrpcCalls();
 
   /// Of a session without the map, which it opens and is: it ends when this goes.
+  /// `ended` is called at most once, on a thread of its own, when the session has.
   /// Errors: Unavailable when nobody answers at the address; what is wrong with the files; the
   ///         daemon's own words when it refuses.
-  static absl::StatusOr<std::unique_ptr<GrpcCalls>> OpenRemote(const DaemonAddress& address,
-                                                               const RemoteOptions& options,
-                                                               const std::string& client_name,
-                                                               v1::RemoteWelcome& welcome,
-                                                               Deadline deadline);
+  static absl::StatusOr<std::unique_ptr<GrpcCalls>> OpenRemote(
+      const DaemonAddress& address, const RemoteOptions& options, const std::string& client_name,
+      std::function<void(absl::Status)> ended, v1::RemoteWelcome& welcome, Deadline deadline);
   /// Tells the daemon that the remote session lives, and waits for its answer.
   /// Thread: one at a time. Errors: how the session ended; DeadlineExceeded.
   absl::Status Beat(Deadline deadline);
+  /// Ends the remote session, and a beat that waits. Thread: any.
+  void EndSession();
 
   absl::StatusOr<v1::OpenSpaceResponse> OpenSpace(const v1::OpenSpaceRequest&, Deadline);
   absl::StatusOr<v1::ListSpacesResponse> ListSpaces(const v1::ListSpacesRequest&, Deadline);

@@ -1,9 +1,12 @@
 // The session of a client without the map, and the calls that carry bytes.
 #include <algorithm>
+#include <functional>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "base/file_util.h"
+#include "base/mutex.h"
 #include "client/grpc_stubs.h"
 #include "proto/shm_layout.h"
 
@@ -43,82 +46,123 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> ChannelOf(const DaemonAddress& ad
 
 }  // namespace
 
-/// Waits have deadlines, so the stream is driven by a completion queue of its own.
-/// Thread: one at a time.
+/// A thread of its own takes what comes, so that the stream's end is known at once and every wait
+/// has a deadline.
+/// Thread: any, Exchange one at a time.
 class SessionStream {
  public:
+  /// `ended` is called once, on the stream's thread, when the daemon has ended the session or is
+  /// gone.
+  SessionStream(v1::Control::Stub& control, const std::string& token,
+                std::function<void(absl::Status)> ended)
+      : ended_(std::move(ended)) {
+    if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
+    stream_ = control.PrepareAsyncOpenRemoteSession(&context_, &queue_);
+    stream_->StartCall(Tag(Event::kStarted));
+    thread_ = std::thread([this] { Run(); });
+  }
   ~SessionStream() {
-    context_.TryCancel();
+    Cancel();
+    thread_.join();
     queue_.Shutdown();
     void* tag = nullptr;
     for (bool ok = false; queue_.Next(&tag, &ok);) {
     }
   }
+  void Cancel() { context_.TryCancel(); }
 
-  /// Begins the call. False when it did not come about in time.
-  bool Start(v1::Control::Stub& control, const std::string& token, Deadline deadline) {
-    if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
-    stream_ = control.PrepareAsyncOpenRemoteSession(&context_, &queue_);
-    stream_->StartCall(nullptr);
-    return Await(deadline);
-  }
   /// Sends a message and waits for its answer.
-  absl::Status Exchange(const v1::RemoteSessionRequest& request,
-                        v1::RemoteSessionResponse& response, Deadline deadline) {
-    if (late_) return Late();
-    stream_->Write(request, nullptr);
-    if (Await(deadline)) {
-      stream_->Read(&response, nullptr);
-      if (Await(deadline)) return absl::OkStatus();
+  /// Errors: how the session ended; DeadlineExceeded.
+  absl::Status Exchange(v1::RemoteSessionRequest request, Deadline deadline) {
+    MutexLock lock(mutex_);
+    while (!over_ && (!started_ || writing_)) {
+      if (!changed_.WaitUntil(mutex_, deadline)) return Late();
     }
-    return late_ ? Late() : End(deadline);
+    if (over_) return end_;
+    request_ = std::move(request);
+    request_.set_beat(++beat_);
+    writing_ = true;
+    stream_->Write(request_, Tag(Event::kWritten));
+    while (!over_ && answered_ < beat_) {
+      if (!changed_.WaitUntil(mutex_, deadline)) return Late();
+    }
+    return over_ ? end_ : absl::OkStatus();
   }
-  /// How the call ended. REQUIRES: something of it has failed.
-  absl::Status End(Deadline deadline) {
-    if (late_) return Late();
-    grpc::Status status;
-    stream_->Finish(&status, nullptr);
-    Await(deadline);
-    if (late_) {  // it writes into the status above
-      context_.TryCancel();
-      void* tag = nullptr;
-      bool ok = false;
-      queue_.Next(&tag, &ok);
-      return Late();
-    }
-    const absl::Status ended = FromGrpc(status);
-    return ended.ok() ? absl::UnavailableError("the daemon ended the session") : ended;
+  /// What the daemon granted. REQUIRES: an exchange has succeeded.
+  v1::RemoteWelcome welcome() {
+    MutexLock lock(mutex_);
+    return welcome_;
   }
 
  private:
+  enum class Event : intptr_t { kStarted = 1, kWritten, kRead, kFinished };
+  static void* Tag(Event event) { return reinterpret_cast<void*>(event); }
   static absl::Status Late() {
     return absl::DeadlineExceededError("the daemon did not answer in time");
   }
-  /// Whether what was begun has succeeded. After a deadline that passed nothing more can be begun.
-  bool Await(Deadline deadline) {
+
+  void Run() {
+    const InsideGrpc inside;  // for as long as it lives: no fork of this process goes on with gRPC
     void* tag = nullptr;
-    bool ok = false;
-    const auto next = queue_.AsyncNext(&tag, &ok, SystemTime(deadline));
-    late_ = next != grpc::CompletionQueue::GOT_EVENT;
-    return !late_ && ok;
+    for (bool ok = false; queue_.Next(&tag, &ok);) {
+      const auto event = static_cast<Event>(reinterpret_cast<intptr_t>(tag));
+      if (event == Event::kFinished) break;
+      MutexLock lock(mutex_);
+      Take(event, ok);
+      changed_.NotifyAll();
+    }
+    absl::Status end = FromGrpc(status_);
+    if (end.ok()) end = absl::UnavailableError("it ended the session");
+    {
+      MutexLock lock(mutex_);
+      over_ = true;
+      end_ = end;
+      changed_.NotifyAll();
+    }
+    ended_(std::move(end));
+  }
+  void Take(Event event, bool ok) TC_REQUIRES(mutex_) {
+    if (event == Event::kWritten) writing_ = false;  // one that failed is told by the read
+    if (event == Event::kRead && ok) {
+      answered_ = incoming_.beat();
+      if (incoming_.has_welcome()) welcome_ = incoming_.welcome();
+    }
+    if (event == Event::kStarted) started_ = ok;
+    if (event == Event::kWritten) return;
+    if (ok) {
+      stream_->Read(&incoming_, Tag(Event::kRead));
+    } else {
+      stream_->Finish(&status_, Tag(Event::kFinished));
+    }
   }
 
+  const std::function<void(absl::Status)> ended_;
   grpc::ClientContext context_;
   grpc::CompletionQueue queue_;
   std::unique_ptr<
       grpc::ClientAsyncReaderWriter<v1::RemoteSessionRequest, v1::RemoteSessionResponse>>
       stream_;
-  bool late_ = false;
+  v1::RemoteSessionResponse incoming_;  // of the read under way
+  grpc::Status status_;                 // once it has finished
+  Mutex mutex_;
+  CondVar changed_;
+  v1::RemoteSessionRequest request_ TC_GUARDED_BY(mutex_);  // of the write under way
+  v1::RemoteWelcome welcome_ TC_GUARDED_BY(mutex_);
+  uint64_t beat_ TC_GUARDED_BY(mutex_) = 0;
+  uint64_t answered_ TC_GUARDED_BY(mutex_) = 0;
+  bool started_ TC_GUARDED_BY(mutex_) = false;
+  bool writing_ TC_GUARDED_BY(mutex_) = false;
+  bool over_ TC_GUARDED_BY(mutex_) = false;
+  absl::Status end_ TC_GUARDED_BY(mutex_);
+  std::thread thread_;
 };
 
 GrpcCalls::Stubs::Stubs() = default;
 GrpcCalls::Stubs::~Stubs() = default;
 
-absl::StatusOr<std::unique_ptr<GrpcCalls>> GrpcCalls::OpenRemote(const DaemonAddress& address,
-                                                                 const RemoteOptions& options,
-                                                                 const std::string& client_name,
-                                                                 v1::RemoteWelcome& welcome,
-                                                                 Deadline deadline) {
+absl::StatusOr<std::unique_ptr<GrpcCalls>> GrpcCalls::OpenRemote(
+    const DaemonAddress& address, const RemoteOptions& options, const std::string& client_name,
+    std::function<void(absl::Status)> ended, v1::RemoteWelcome& welcome, Deadline deadline) {
   UseGrpc();
   const InsideGrpc inside;
   std::string token;
@@ -129,28 +173,29 @@ absl::StatusOr<std::unique_ptr<GrpcCalls>> GrpcCalls::OpenRemote(const DaemonAdd
   auto stubs = std::make_unique<Stubs>();
   stubs->control = v1::Control::NewStub(channel);
   stubs->data = v1::Data::NewStub(channel);
-  auto session = std::make_unique<SessionStream>();
-  if (!session->Start(*stubs->control, token, deadline)) return session->End(deadline);
+  stubs->session = std::make_unique<SessionStream>(*stubs->control, token, std::move(ended));
   v1::RemoteSessionRequest hello;
   hello.mutable_hello()->set_protocol_version(kProtocolVersion);
   hello.mutable_hello()->set_client_name(client_name);
-  v1::RemoteSessionResponse response;
-  TC_RETURN_IF_ERROR(session->Exchange(hello, response, deadline));
-  welcome = response.welcome();
+  TC_RETURN_IF_ERROR(stubs->session->Exchange(std::move(hello), deadline));
+  welcome = stubs->session->welcome();
   if (welcome.session_token().size() != 32 || welcome.arena_bytes() == 0 ||
       welcome.lease_ms() == 0) {
     return absl::InternalError("the daemon's welcome cannot be used");
   }
   stubs->token_hex = TokenHex(welcome.session_token());
-  stubs->session = std::move(session);
   return std::unique_ptr<GrpcCalls>(new GrpcCalls(std::move(stubs)));
 }
 
 absl::Status GrpcCalls::Beat(Deadline deadline) {
   TC_CHECK(stubs_->session != nullptr);
   const InsideGrpc inside;
-  v1::RemoteSessionResponse response;
-  return stubs_->session->Exchange(v1::RemoteSessionRequest(), response, deadline);
+  return stubs_->session->Exchange(v1::RemoteSessionRequest(), deadline);
+}
+
+void GrpcCalls::EndSession() {
+  const InsideGrpc inside;
+  if (stubs_->session != nullptr) stubs_->session->Cancel();
 }
 
 absl::Status GrpcCalls::Read(

@@ -34,6 +34,7 @@ bool SurelyRefused(const absl::Status& status) {
 
 Lease::Rep::~Rep() {
   if (held) LetGo();
+  DropMirrored();
 }
 
 void Lease::Rep::LetGo() {
@@ -47,10 +48,13 @@ bool Lease::Rep::windowed() const {
                      [](const PartRule& rule) { return rule.window_places != 0; });
 }
 
+uint32_t Lease::Rep::WindowBlocks(uint32_t part) const {
+  return (space->rules[part].window_places + block_places() - 1) / block_places();
+}
+
 bool Lease::Rep::Needs(uint32_t part, uint32_t block, uint32_t count) const {
-  const uint32_t window = space->rules[part].window_places;
-  const uint32_t window_blocks = (window + block_places() - 1) / block_places();
-  return window == 0 || block + window_blocks >= count;
+  const uint32_t window = WindowBlocks(part);
+  return window == 0 || block + window >= count;
 }
 
 absl::Status Lease::Rep::Usable() const {
@@ -75,30 +79,30 @@ absl::Status Lease::Rep::Acquire(Deadline deadline) {
 }
 
 bool Lease::Rep::AcquireLocal(Root root) {
+  if (connection->remote()) return false;
   std::unique_ptr<LocalReader> next = connection->local_readers().Take();
   if (next == nullptr) return false;
   const Reader::Match match =
       next->reader.MatchAndPin(root, names, LocalReader::kLeasePin, space->rules, block_places());
   const auto found = static_cast<uint32_t>(match.depth - match.depth % block_places());
-  if (match.usable != found) {  // cold, on the move, deleted or incomplete: the daemon knows more
+  // Cold, on the move, deleted, incomplete, or raced: the daemon knows more.
+  if (match.usable != found || !match.sure) {
     connection->local_readers().GiveBack(std::move(next));
     return false;
   }
-  Place end;
-  if (found > 0) {
-    end = next->reader.PlaceAt(found);
-    next->reader.Shorten(LocalReader::kLeasePin, end);
-  } else {
-    next->reader.Unpin(LocalReader::kLeasePin);
-  }
-  uint64_t hits = 0;
+  const Place end = found > 0 ? next->reader.PlaceAt(found) : Place{root.node, 0};
+  next->reader.Shorten(LocalReader::kLeasePin, end);
   const uint32_t count = found / block_places();
-  for (const PartRule& rule : space->rules) {
-    const uint32_t window = (rule.window_places + block_places() - 1) / block_places();
-    hits += window == 0 ? count : std::min(window, count);
+  LocalReaders::Outcome outcome{.absent = (names.size() / block_places() - count) * part_count(),
+                                .requested_tokens = names.size() * kPlaceTokens,
+                                .hit_tokens = uint64_t{found} * kPlaceTokens};
+  for (uint32_t part = 0; part < part_count(); ++part) {
+    const uint32_t window = WindowBlocks(part);
+    const uint32_t hits = window == 0 ? count : std::min(window, count);
+    outcome.warm_hits += hits;
+    outcome.hit_bytes += hits * space->spec.parts[part].block_bytes;
   }
-  const uint64_t asked = names.size() / block_places();
-  connection->local_readers().Count(end, hits, (asked - count) * part_count());
+  connection->local_readers().Count(end, outcome);
   if (held) LetGo();
   held = true;
   local = std::move(next);
@@ -164,6 +168,7 @@ void Lease::Rep::List() {
   blocks.clear();
   sources.clear();
   const Catalog& catalog = connection->catalog();
+  const bool verify_always = space->core->options().verify_always;
   const uint32_t count = leased_depth / block_places();
   blocks.reserve(size_t{count} * part_count());
   sources.reserve(size_t{count} * part_count());
@@ -187,7 +192,7 @@ void Lease::Rep::List() {
             {.offset = offset,
              .checksum =
                  catalog.checksum(part, step.node, position).load(std::memory_order_relaxed),
-             .verified = word.checked()});
+             .verified = word.checked() && !verify_always});
       }
     }
   }
@@ -237,9 +242,15 @@ absl::Status Lease::Rep::Put(const v1::Block& block, bool matched) {
   info.tier = tier;
   info.bytes = block.bytes();
   if (matched) info.matched_tier = tier;
-  sources[at] = {.offset = block.offset(),
-                 .checksum = block.checksum(),
-                 .verified = block.checked() || verified};
+  sources[at] = {
+      .offset = block.offset(),
+      .checksum = block.checksum(),
+      .verified = (block.checked() && !space->core->options().verify_always) || verified};
+  if (connection->remote()) {
+    // Held first: what another lease has fetched must not go with it.
+    if (tier == BlockTier::kWarm) HoldMirrored(block.offset(), block.bytes());
+    sources[at].verified = connection->mirror().Has(block.offset(), block.id());
+  }
   return absl::OkStatus();
 }
 
@@ -256,7 +267,7 @@ size_t Lease::Rep::IndexOf(uint32_t block_depth, uint32_t part) const {
 bool Lease::Rep::Readable(size_t index) {
   if (blocks[index].tier != BlockTier::kWarm) return false;
   Source& source = sources[index];
-  if (source.verified) return true;
+  if (source.verified || connection->remote()) return source.verified;
   const std::span<const std::byte> bytes = connection->Bytes(source.offset, blocks[index].bytes);
   source.verified = Checksum(bytes) == source.checksum;
   if (!source.verified) Cut(blocks[index].depth + 1 - block_places());
@@ -283,14 +294,20 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   if (on_ready && told > 0) on_ready(told);
   if (next == blocks.size()) return absl::OkStatus();
   TC_CHECK(local == nullptr);  // whose path is warm throughout
+  const auto tell = [&] {
+    const uint32_t ready = Advance(next);
+    if (on_ready && ready > told) on_ready(ready);
+    told = std::max(told, ready);
+  };
+  if (connection->remote()) {
+    return Fetch(blocks[next].depth + 1 - block_places(), 0, tell, deadline);
+  }
   v1::LoadRequest request;
   request.set_lease(lease);
   const absl::Status loaded =
       connection->calls().Load(request, deadline, [&](const v1::LoadResponse& response) {
         for (const v1::Block& block : response.blocks()) TC_RETURN_IF_ERROR(Put(block, false));
-        const uint32_t ready = Advance(next);
-        if (on_ready && ready > told) on_ready(ready);
-        told = std::max(told, ready);
+        tell();
         return absl::OkStatus();
       });
   if (loaded.ok() || absl::IsDeadlineExceeded(loaded)) return absl::OkStatus();
@@ -302,11 +319,11 @@ absl::Status Lease::Rep::SayWhere(v1::CommitRequest& request, Deadline deadline)
     request.set_lease(lease);
     return absl::OkStatus();
   }
-  TC_ASSIGN_OR_RETURN(const uint32_t number, space->NumberIn(*connection, deadline));
   v1::PinnedEnd& end = *request.mutable_pinned();
-  end.set_space(number);
   end.set_pin(local->pin);
-  if (depth > 0) end.set_place(PlaceBits(local->reader.PlaceAt(depth)));
+  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
+  end.set_space(root.tag);
+  end.set_place(PlaceBits(depth > 0 ? local->reader.PlaceAt(depth) : Place{root.node, 0}));
   return absl::OkStatus();
 }
 
@@ -327,8 +344,11 @@ absl::Status Lease::Rep::TakeOver(const v1::CommitResponse& response, uint32_t o
     listed = false;
     return absl::OkStatus();
   }
-  depth = static_cast<uint32_t>(names.size());
-  return Rematch(deadline);
+  // What stands there now is another's affair: ask for it like anybody else.
+  depth = leased_depth = static_cast<uint32_t>(names.size());
+  const absl::Status matched = Rematch(deadline);
+  if (!matched.ok()) Cut(std::min(depth, old_depth));
+  return matched;
 }
 
 Lease::Lease(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
@@ -351,8 +371,16 @@ const BlockInfo* Lease::Find(uint32_t depth, uint32_t part) const {
 std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
   if (rep_->connection->Forked()) return {};
   rep_->List();
-  const size_t index = rep_->IndexOf(depth, part);
-  if (index == rep_->blocks.size() || !rep_->Readable(index)) return {};
+  size_t index = rep_->IndexOf(depth, part);
+  if (index == rep_->blocks.size()) return {};
+  if (!rep_->Readable(index)) {
+    if (!rep_->connection->remote() || rep_->blocks[index].tier != BlockTier::kWarm) return {};
+    rep_->Fetch(
+            depth, depth + 1, [] {}, rep_->space->core->DeadlineOf({}))
+        .IgnoreError();
+    index = rep_->IndexOf(depth, part);
+    if (index == rep_->blocks.size() || !rep_->Readable(index)) return {};
+  }
   return rep_->connection->Bytes(rep_->sources[index].offset, rep_->blocks[index].bytes);
 }
 
@@ -420,10 +448,17 @@ absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Time
     item->set_part(slots[i].part_);
     item->set_depth(old_depth + static_cast<uint32_t>(i / parts + 1) * rep_->block_places() - 1);
   }
+  if (rep_->connection->remote()) {
+    if (absl::Status sent = rep_->Send(slots, request, deadline); !sent.ok()) {
+      rep_->names.resize(old_depth);
+      return sent;
+    }
+  }
   auto response = rep_->connection->calls().Commit(request, deadline);
   const bool used = response.ok() || !SurelyRefused(response.status());
+  if (response.ok()) rep_->KeepCommitted(request, *response);
   for (Reservation& slot : slots) {
-    if (used) slot.connection_.reset();
+    if (used) slot.Use();
   }
   absl::Status status =
       response.ok() ? absl::OkStatus() : rep_->connection->Explain(response.status());
@@ -434,7 +469,10 @@ absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Time
                                  std::to_string(response->depth()));
   }
   if (!status.ok()) {
+    rep_->List();
     rep_->names.resize(old_depth);
+    // It may have been done all the same: the next commit looks where it stands.
+    if (used) rep_->leased_depth = old_depth + places;
     return status;
   }
   return rep_->TakeOver(*response, old_depth, deadline);
@@ -449,6 +487,7 @@ void Lease::Release() {
   rep_->Cut(0);
   rep_->listed = true;
   rep_->LetGo();
+  rep_->DropMirrored();
 }
 
 }  // namespace client_v1

@@ -40,6 +40,7 @@ struct Lease::Rep {
   bool listed = true;
   std::vector<BlockInfo> blocks;
   std::vector<Source> sources;
+  std::vector<uint64_t> mirrored;  // offsets that it holds in the mirror, sorted
 
   ~Rep();
   uint32_t part_count() const { return static_cast<uint32_t>(space->spec.parts.size()); }
@@ -61,6 +62,7 @@ struct Lease::Rep {
   void List();
   /// Of the blocks listed now, those that were known to be whole in an earlier list still are.
   void CarryOver(const std::vector<BlockInfo>& old_blocks, const std::vector<Source>& old_sources);
+  uint32_t WindowBlocks(uint32_t part) const;  // 0: the part is needed everywhere
   /// Whether a path of `count` blocks has one of this part at its block number `block`.
   bool Needs(uint32_t part, uint32_t block, uint32_t count) const;
   /// Says in a commit what it stands behind.
@@ -77,6 +79,19 @@ struct Lease::Rep {
   /// Places readable from the root, looking from block `next` on; moves `next` to the first that
   /// is not.
   uint32_t Advance(size_t& next);
+  /// Fetches the bytes of [from_depth, to_depth) into the mirror; 0: to the end. `landed` is called
+  /// after what may have completed a block. A passed deadline is no error.
+  absl::Status Fetch(uint32_t from_depth, uint32_t to_depth, const std::function<void()>& landed,
+                     Deadline deadline);
+  absl::Status TakeIn(const v1::ReadPiece& piece);
+  /// Holds a slot in the mirror until the lease is gone.
+  void HoldMirrored(uint64_t offset, uint64_t bytes);
+  void DropMirrored();
+  /// Sends what the slots were filled with, and says in the commit what that is.
+  absl::Status Send(const std::vector<Reservation>& slots, v1::CommitRequest& commit,
+                    Deadline deadline);
+  /// Of the blocks that a commit published, those that were ours lie in the mirror already.
+  void KeepCommitted(const v1::CommitRequest& request, const v1::CommitResponse& response);
   /// One Load call and what it brings. A passed deadline is no error.
   absl::Status Promote(size_t& next, const std::function<void(uint32_t)>& on_ready,
                        Deadline deadline);

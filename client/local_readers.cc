@@ -24,11 +24,17 @@ void LocalReaders::GiveBack(std::unique_ptr<LocalReader> reader) {
   free_.push_back(std::move(reader));
 }
 
-void LocalReaders::Count(Place end, uint64_t warm_hits, uint64_t absent) {
-  area_.lookups.fetch_add(1, std::memory_order_relaxed);
-  area_.warm_hits.fetch_add(warm_hits, std::memory_order_relaxed);
-  area_.absent.fetch_add(absent, std::memory_order_relaxed);
-  if (end == Place{}) return;
+void LocalReaders::Count(Place end, const Outcome& outcome) {
+  const auto add = [](std::atomic<uint64_t>& counter, uint64_t count) {
+    counter.fetch_add(count, std::memory_order_relaxed);
+  };
+  add(area_.lookups, 1);
+  add(area_.warm_hits, outcome.warm_hits);
+  add(area_.absent, outcome.absent);
+  add(area_.requested_tokens, outcome.requested_tokens);
+  add(area_.hit_tokens, outcome.hit_tokens);
+  add(area_.hit_bytes, outcome.hit_bytes);
+  if (end.count == 0) return;
   const uint64_t use = area_.uses_written.fetch_add(1, std::memory_order_acq_rel);
   area_.uses[use % kUseRecords].store(PlaceBits(end), std::memory_order_relaxed);
 }

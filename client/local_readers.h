@@ -29,8 +29,16 @@ class LocalReaders {
   std::unique_ptr<LocalReader> Take() TC_EXCLUDES(mutex_);
   void GiveBack(std::unique_ptr<LocalReader> reader) TC_EXCLUDES(mutex_);
 
-  /// Tells the daemon of a match: for its counters, and of the place for its policy.
-  void Count(Place end, uint64_t warm_hits, uint64_t absent);
+  /// What a match came to: blocks, unless it says otherwise.
+  struct Outcome {
+    uint64_t warm_hits = 0;
+    uint64_t absent = 0;
+    uint64_t requested_tokens = 0;
+    uint64_t hit_tokens = 0;
+    uint64_t hit_bytes = 0;
+  };
+  /// Tells the daemon of a match: of its outcome for the counters, of its end for the policy.
+  void Count(Place end, const Outcome& outcome);
 
  private:
   const Catalog catalog_;

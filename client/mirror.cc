@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <span>
@@ -33,7 +34,7 @@ void Mirror::Hold(uint64_t offset, uint64_t bytes) {
   TC_CHECK(bytes <= mapped_bytes_ && offset <= mapped_bytes_ - bytes);
   MutexLock lock(mutex_);
   Slot& slot = slots_[offset];
-  slot.bytes = bytes;
+  slot.bytes = std::max(slot.bytes, bytes);
   ++slot.holders;
 }
 
@@ -56,11 +57,12 @@ void Mirror::Store(uint64_t offset, uint64_t id, uint64_t at, std::string_view p
   std::memcpy(data_ + offset + at, piece.data(), piece.size());
 }
 
-bool Mirror::Land(uint64_t offset, uint64_t id, uint64_t checksum) {
+bool Mirror::Land(uint64_t offset, uint64_t id, uint64_t bytes, uint64_t checksum) {
   MutexLock lock(mutex_);
   Slot& slot = slots_.at(offset);
+  TC_CHECK(bytes <= slot.bytes);
   if (slot.id == id) return true;
-  if (Checksum(std::span<const std::byte>(data_ + offset, slot.bytes)) != checksum) return false;
+  if (Checksum(std::span<const std::byte>(data_ + offset, bytes)) != checksum) return false;
   slot.id = id;
   return true;
 }

@@ -37,14 +37,14 @@ class Mirror {
   /// REQUIRES: the slot is held and the piece lies in it.
   void Store(uint64_t offset, uint64_t id, uint64_t at, std::string_view piece) TC_EXCLUDES(mutex_);
   /// All of the block came. False when that is not what its checksum says.
-  bool Land(uint64_t offset, uint64_t id, uint64_t checksum) TC_EXCLUDES(mutex_);
+  bool Land(uint64_t offset, uint64_t id, uint64_t bytes, uint64_t checksum) TC_EXCLUDES(mutex_);
   /// The holder of the slot filled it, and it is this block now.
   void Become(uint64_t offset, uint64_t id) TC_EXCLUDES(mutex_);
   bool Has(uint64_t offset, uint64_t id) const TC_EXCLUDES(mutex_);
 
  private:
   struct Slot {
-    uint64_t bytes = 0;
+    uint64_t bytes = 0;  // of the largest block that it was held for
     uint32_t holders = 0;
     uint64_t id = 0;  // of the block that has landed there
   };

@@ -280,10 +280,16 @@ absl::Status ReadSessionEnd(int socket) {
     const std::optional<FrameHeader> header = DecodeFrameHeader(header_bytes);
     const size_t payload_bytes = static_cast<size_t>(count) - kFrameHeaderBytes;
     v1::Goodbye goodbye;
-    if (header.has_value() && header->kind == FrameKind::kGoodbye &&
+    v1::Refused refused;
+    if (header.has_value() && header->kind == FrameKind::kRefused &&
         header->payload_bytes <= payload_bytes &&
-        goodbye.ParseFromArray(bytes.data() + kFrameHeaderBytes,
+        refused.ParseFromArray(bytes.data() + kFrameHeaderBytes,
                                static_cast<int>(header->payload_bytes))) {
+      reason = refused.message();
+    } else if (header.has_value() && header->kind == FrameKind::kGoodbye &&
+               header->payload_bytes <= payload_bytes &&
+               goodbye.ParseFromArray(bytes.data() + kFrameHeaderBytes,
+                                      static_cast<int>(header->payload_bytes))) {
       reason = "it said goodbye: " + goodbye.reason();
     } else {
       reason = "it broke the session protocol";

@@ -16,13 +16,15 @@ constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
 
 Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
                          uint64_t bytes)
-    : connection_(std::move(connection)), part_(part), offset_(offset), bytes_(bytes) {}
+    : connection_(std::move(connection)), part_(part), offset_(offset), bytes_(bytes) {
+  connection_->HoldSlot(offset_, bytes_);
+}
 
 Reservation::Reservation(Reservation&&) noexcept = default;
 
 Reservation& Reservation::operator=(Reservation&& other) noexcept {
   if (this != &other) {
-    if (connection_ != nullptr) connection_->QueueAbort(offset_);
+    GiveBack();
     connection_ = std::move(other.connection_);
     part_ = other.part_;
     offset_ = other.offset_;
@@ -31,8 +33,17 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   return *this;
 }
 
-Reservation::~Reservation() {
-  if (connection_ != nullptr) connection_->QueueAbort(offset_);
+Reservation::~Reservation() { GiveBack(); }
+
+void Reservation::GiveBack() {
+  if (connection_ == nullptr) return;
+  connection_->QueueAbort(offset_);
+  Use();
+}
+
+void Reservation::Use() {
+  connection_->DropSlot(offset_);
+  connection_.reset();
 }
 
 std::span<std::byte> Reservation::bytes() const {

@@ -11,6 +11,7 @@
 
 #include "base/units.h"
 #include "base/version.h"
+#include "client/address.h"
 #include "client/thermoctl_verbs.h"
 #include "hashing/token_ids.h"
 
@@ -160,6 +161,15 @@ int Main(int argc, char** argv) {
   CLI::App app("Looks at a Thermocline daemon and steers it.", "thermoctl");
   app.add_option("--socket", arguments.connect.socket,
                  "the daemon's socket; default: $THERMOCLINE_SOCKET, else the daemon's default");
+  RemoteOptions& remote = arguments.connect.remote;
+  app.add_option("--address", remote.address,
+                 "a daemon elsewhere: tls://HOST:PORT; what follows is for it, and each has a "
+                 "variable THERMOCLINE_...")
+      ->check(Checked([](std::string_view text) { return ParseDaemonAddress(text); }));
+  app.add_option("--ca", remote.ca_file, "PEM file: who signed the daemon's certificate");
+  app.add_option("--certificate", remote.certificate_file, "PEM file: this client's certificate");
+  app.add_option("--key", remote.key_file, "PEM file: the certificate's key");
+  app.add_option("--token-file", remote.token_file, "file of this client's token");
   AddDuration(app, "--timeout", arguments.timeout, "how long a call may take");
   app.add_flag("--json", arguments.json, "print JSON");
   app.set_version_flag("--version", std::string(Version()));

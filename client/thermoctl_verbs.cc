@@ -17,7 +17,10 @@ namespace {
 constexpr uint64_t kMaxTokensFileBytes = 64 * MiB;
 
 ClientOptions OptionsOf(const ConnectOptions& connect) {
-  return {.socket_path = connect.socket, .client_name = "thermoctl", .timeout = connect.timeout};
+  return {.socket_path = connect.socket,
+          .remote = connect.remote,
+          .client_name = "thermoctl",
+          .timeout = connect.timeout};
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Connect(const ConnectOptions& connect) {

@@ -28,6 +28,7 @@ struct PathOptions {
 
 struct ConnectOptions {
   std::string socket;  // "": $THERMOCLINE_SOCKET, else the default
+  RemoteOptions remote;
   std::chrono::milliseconds timeout{60'000};
 };
 

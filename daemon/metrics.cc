@@ -85,6 +85,14 @@ void DaemonMetrics::ShowReady(bool ready) { ready_.Set(ready ? 1 : 0); }
 void DaemonMetrics::Update(const StackStats& stats, const SessionServer::Counters& sessions) {
   const auto number = [](uint64_t value) { return static_cast<double>(value); };
   lookups_.AdvanceTo(number(stats.lookups));
+  // Matches by message were counted as they came, those without one come here.
+  constexpr auto kWarm = static_cast<size_t>(TierKind::kWarm);
+  requested_tokens_.Increment(number(stats.shared_requested_tokens - shared_requested_tokens_));
+  hit_tokens_[kWarm].Increment(number(stats.shared_hit_tokens - shared_hit_tokens_));
+  hit_bytes_[kWarm].Increment(number(stats.shared_hit_bytes - shared_hit_bytes_));
+  shared_requested_tokens_ = stats.shared_requested_tokens;
+  shared_hit_tokens_ = stats.shared_hit_tokens;
+  shared_hit_bytes_ = stats.shared_hit_bytes;
   committed_.AdvanceTo(number(stats.committed_blocks));
   corrupt_.AdvanceTo(number(stats.corrupt_blocks));
   refused_reservations_.AdvanceTo(number(stats.refused_reserves));

@@ -63,6 +63,7 @@ class DaemonMetrics {
   std::array<Counter, kMissReasonCount> misses_;
   Counter requested_tokens_, lookups_, committed_, corrupt_, silent_, refused_sessions_,
       refused_reservations_;
+  uint64_t shared_requested_tokens_ = 0, shared_hit_tokens_ = 0, shared_hit_bytes_ = 0;
   Gauge ready_, sessions_, leases_, reservations_, quarantined_, spaces_, places_, pins_;
 };
 

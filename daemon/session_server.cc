@@ -66,9 +66,10 @@ class SessionServer::Impl final : public SessionConnection::Events {
     std::shared_ptr<SessionControlArea> area;  // the tenant's, too
     bool welcome = false;
     uint64_t heartbeat = 0;
-    bool silent = false;  // its leases were ended
-    bool ending = false;  // or are about to be
-    bool closed = false;  // its socket has ended, its leases not yet
+    bool silent = false;     // its leases were ended
+    uint64_t expire_at = 0;  // when they are ended next, should it still be silent
+    bool ending = false;     // or are about to be
+    bool closed = false;     // its socket has ended, its leases not yet
   };
 
   void OnHello(uint64_t number, const v1::Hello& hello) override;
@@ -371,16 +372,17 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
     session.heartbeat = heartbeat;
     if (session.silent) area.EndLeases();
     session.silent = false;
+    session.expire_at = 0;
     area.SetLeaseUntil(now + Nanoseconds(options_.lease));
     return;
   }
   if (now <= area.LeaseUntil()) return;
   if (session.closed) return EndSession(number, false, "closed");
-  if (session.silent) return;
-  session.silent = true;
-  ++expired_;
-  area.EndLeases();
+  // What it has pinned since, it pinned in vain: once more for as long as it is silent.
+  if (session.ending || now <= session.expire_at) return;
+  session.expire_at = now + Nanoseconds(options_.lease);
   session.ending = true;
+  if (!session.silent) area.EndLeases();
   host_.ExpireLeases(number, [weak = self_, number] {
     const auto self = weak.lock();
     if (!self) return;
@@ -389,6 +391,9 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
       if (found != raw->sessions_.end()) found->second.ending = false;
     });
   });
+  if (session.silent) return;
+  session.silent = true;
+  ++expired_;
   LogEvent(LogLevel::kWarning, "session_silent", {{"session", number}, {"pid", session.pid}});
 }
 

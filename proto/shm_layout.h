@@ -30,7 +30,8 @@ struct alignas(64) ControlArea {
       epoch;  // written by the daemon: another value means another life of the daemon
   // Written by the daemon: now + kLeaseMilliseconds, every second while the heartbeat moves. A
   // reader of leased bytes checks *after* its last read that now < lease_until_ns; otherwise what
-  // it read was a miss.
+  // it read was a miss. It loads this before lease_generation: who sees the time extended then sees
+  // the generation that was raised before it.
   alignas(64) std::atomic<uint64_t> lease_until_ns;
   // Written by the daemon: raised before the leases of a silent client end. A lease is good only
   // while this is what it was before the lease was asked for; otherwise a client that wakes from a
@@ -39,10 +40,13 @@ struct alignas(64) ControlArea {
   // Written by the client: raised every kHeartbeatMilliseconds.
   alignas(64) std::atomic<uint64_t> heartbeat;
   // Written by the client: what its matches without a message came to, since the session began. Of
-  // blocks, except for the lookups.
+  // blocks, unless it says otherwise.
   alignas(64) std::atomic<uint64_t> lookups;
   std::atomic<uint64_t> warm_hits;
   std::atomic<uint64_t> absent;
+  std::atomic<uint64_t> requested_tokens;
+  std::atomic<uint64_t> hit_tokens;
+  std::atomic<uint64_t> hit_bytes;
   // Written by the client: which places its matches ended at, for the policy alone. A ring that
   // overwrites what nobody has read: record n is uses[n % kUseRecords], uses_written is the next n.
   alignas(64) std::atomic<uint64_t> uses_written;

@@ -86,7 +86,7 @@ void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
   const auto header = headers_.Committed(page);
   if (!header || header->payload_bytes > slabs_.SlotBytesOf(page)) {
     ++corrupt_count_;
-    headers_.SetFree(page);
+    if (slabs_.RestoreSlot(page).ok()) left_damaged_.push_back(OffsetOf(page));
     return;
   }
   if (!slabs_.RestoreSlot(page).ok()) return;
@@ -219,14 +219,14 @@ uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
 
 absl::Status HostTier::PunchEmptyChunks() {
   MutexLock lock(mutex_);
-  while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
-    headers_.ForgetChunk(*chunk);
-    TC_RETURN_IF_ERROR(arena_.PunchChunk(*chunk));
-  }
   if (touched_ && touched_ == slabs_.NextToLend()) {
     TC_RETURN_IF_ERROR(arena_.PunchChunk(*touched_));
   }
   touched_.reset();
+  while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
+    headers_.ForgetChunk(*chunk);
+    TC_RETURN_IF_ERROR(arena_.PunchChunk(*chunk));
+  }
   return absl::OkStatus();
 }
 

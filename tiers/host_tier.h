@@ -97,6 +97,9 @@ class HostTier : public Tier {
   /// Slots that processes of the last epoch were filling and that live still: they may go on to
   /// write there. The caller frees each when that is over.
   const std::vector<Granted>& left_granted() const { return left_granted_; }
+  /// Slots whose headers do not verify. Their payload may be right, and a client of the last epoch
+  /// may read it. The caller frees each when that is over.
+  const std::vector<uint64_t>& left_damaged() const { return left_damaged_; }
   /// Calls with every committed block and its slot.
   void ForEachSlot(const std::function<void(uint64_t offset, const BlockRecord&)>& visit) const;
 
@@ -119,6 +122,7 @@ class HostTier : public Tier {
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
   std::vector<Granted> left_granted_;
+  std::vector<uint64_t> left_damaged_;
 };
 
 }  // namespace thermocline

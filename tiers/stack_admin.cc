@@ -128,6 +128,7 @@ void StackCore::AdvanceFlushes() {
 // Does what can be done now; true when nothing is left to do or to wait for. Only a pump between
 // two jobs comes to an end, however many jobs others keep under way.
 bool StackCore::AdvanceFlush(FlushState& flush) {
+  if (scrub_running_) return false;  // what it has pinned is nobody's lease
   const auto is_older = [&](const ColdWrite& write) {
     return write.record.sequence <= flush.newest;
   };

@@ -170,6 +170,13 @@ absl::Status StackCore::MakeRoomForSpace() {
   for (const auto& [number, lease] : leases_) used.insert(lease.space);
   for (const auto& [offset, reservation] : reservations_) used.insert(reservation.space);
   for (const Waiter& waiter : waiters_) used.insert(waiter.space);
+  for (const auto& [number, client] : clients_) {
+    if (client.shared == nullptr) continue;
+    for (const std::atomic<uint64_t>& pin : client.shared->pins) {
+      const Place place = PlaceFromBits(pin.load(std::memory_order_relaxed));
+      if (writer_.Contains(place)) used.insert(writer_.RootOf(place).tag);
+    }
+  }
   for (auto space = spaces_.begin(); space != spaces_.end(); ++space) {
     if (space->second.places > 0 || used.contains(space->first)) continue;
     TC_RETURN_IF_ERROR(writer_.RemoveRoot(space->second.root));

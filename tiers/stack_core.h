@@ -54,6 +54,9 @@ inline constexpr uint32_t kMaxReadsPerLoad = 8;      // of one Load
 inline constexpr uint32_t kMaxBatchBlocks = 32;      // of one write job; one is under way at most
 inline constexpr uint64_t kMaxBatchBytes = 8 * MiB;  // but one block at least
 inline constexpr uint32_t kMaxScrubItems = 64;       // of one job; one is under way at most
+// Places touched for one client and tick, of what it used without a message: a path is touched
+// whole, and its ring may name long ones.
+inline constexpr size_t kTouchBudget = size_t{1} << 18;
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
 inline constexpr uint32_t kMaxWaiters = 4096;
@@ -168,7 +171,9 @@ class StackCore final : public TierStack {
     std::shared_ptr<ControlArea> shared;
     uint32_t shared_area = 0;
     bool misbehaved = false;
-    uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, uses_seen = 0;
+    size_t touch_budget = kTouchBudget;  // places, until the next tick
+    uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, requested_seen = 0;
+    uint64_t hit_tokens_seen = 0, hit_bytes_seen = 0, uses_seen = 0;
   };
   struct Lease {
     uint64_t number = 0;
@@ -277,7 +282,7 @@ class StackCore final : public TierStack {
   void NoteUses(Client& client);
   void CheckShared();
   const char* WhatIsWrong(const ControlArea& area) const;
-  bool TouchShared(uint64_t place_bits, size_t& budget);
+  void TouchShared(Client& client, uint64_t place_bits);
   void TouchPinned();
   void ForgetShared(Client& client);
 
@@ -381,7 +386,7 @@ class StackCore final : public TierStack {
   void Scrub();
   bool MayScrubMore(uint64_t bytes) const;
   bool NextScrubChunk();
-  std::optional<ScrubItem> ScrubItemAt(uint64_t offset) const;
+  std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
 
   // ---- stack_pins.cc
@@ -463,7 +468,7 @@ class StackCore final : public TierStack {
 
   std::array<std::atomic<uint64_t>, kMaxScrubItems> scrub_pins_{};
   uint32_t scrub_area_ = 0;
-  std::vector<uint64_t> scrub_offsets_;  // what is left of the chunk before scrub_chunk_
+  std::vector<BlockRef> scrub_refs_;  // what is left of the chunk before scrub_chunk_
   uint32_t scrub_chunk_ = 0;
   uint64_t scrub_allowance_ = 0;  // bytes until the next tick
   bool scrub_first_round_ = true;

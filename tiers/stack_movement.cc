@@ -195,7 +195,7 @@ void StackCore::KeepReserve() {
     }
   }
   if (progressing_ && !waiters_.empty()) SchedulePump();  // to see whether that was all
-  if (!planned_writes_.empty() || job_running_) progressing_ = true;
+  if (!planned_writes_.empty() || job_running_ || scrub_running_) progressing_ = true;
 }
 
 bool StackCore::MayLeaveWarm(const PlaceState& state) const {

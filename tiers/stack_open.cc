@@ -117,6 +117,7 @@ absl::Status StackCore::Recover(const StackState& state) {
     ++dropped;
   }
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
+  forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
   grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
   RestorePins(state);
   LogEvent(LogLevel::kInfo, "stack_opened",

@@ -18,14 +18,15 @@ constexpr uint64_t kMaxScrubShare = 16;  // of the warm tier
 
 void StackCore::Scrub() {
   if (scrub_running_ || closing_ || options_.scrub_bytes_per_tick == 0) return;
+  if (!flushes_.empty()) return;  // they would take what it pins for leased
   auto job = std::make_shared<std::vector<ScrubItem>>();
   const uint64_t most = std::min(kMaxScrubBytes, options_.warm_capacity_bytes / kMaxScrubShare);
   uint64_t bytes = 0;
   while (job->size() < kMaxScrubItems && bytes < most && MayScrubMore(bytes)) {
-    if (scrub_offsets_.empty() && !NextScrubChunk()) break;
-    if (scrub_offsets_.empty()) continue;
-    const auto item = ScrubItemAt(scrub_offsets_.back());
-    scrub_offsets_.pop_back();
+    if (scrub_refs_.empty() && !NextScrubChunk()) break;
+    if (scrub_refs_.empty()) continue;
+    const auto item = ScrubItemOf(scrub_refs_.back());
+    scrub_refs_.pop_back();
     if (!item) continue;
     writer_.SetPin(scrub_area_, static_cast<uint32_t>(job->size()), *writer_.PlaceOf(item->ref.id));
     bytes += item->bytes;
@@ -58,26 +59,26 @@ bool StackCore::NextScrubChunk() {
     scrub_first_round_ = false;
     return false;
   }
-  scrub_offsets_ = host_->UsedOffsets(scrub_chunk_++);
+  // By what they hold, as the chunk may be another's by the time that it comes to them.
+  for (const uint64_t offset : host_->UsedOffsets(scrub_chunk_++)) {
+    const BlockHeader header = host_->HeaderAt(offset);
+    scrub_refs_.push_back({header.id, header.part});
+  }
   return true;
 }
 
-// The block whose slot is there, unless the slot is somebody's who fills it, or was checked already
-// when only what was not is looked for.
-std::optional<StackCore::ScrubItem> StackCore::ScrubItemAt(uint64_t offset) const {
-  const BlockHeader header = host_->HeaderAt(offset);
-  const auto place = writer_.PlaceOf(header.id);
-  if (!place || header.part >= places_.at(header.id).parts.size()) return std::nullopt;
-  const Word word = writer_.word(*place, header.part);
-  if (!word.readable_warm() || uint64_t{word.warm_slot()} * kPageBytes != offset) {
-    return std::nullopt;
-  }
-  if (scrub_first_round_ && word.checked()) return std::nullopt;
-  const PlaceState& state = places_.at(header.id);
-  return ScrubItem{.ref = {header.id, header.part},
-                   .offset = offset,
-                   .bytes = spaces_.at(state.space).spec.parts[header.part].block_bytes,
-                   .checksum = state.parts[header.part].checksum};
+// nullopt for what is not there any more, or was never (a slot that somebody fills), and for what
+// was checked already when only the others are looked for.
+std::optional<StackCore::ScrubItem> StackCore::ScrubItemOf(BlockRef ref) const {
+  const auto place = writer_.PlaceOf(ref.id);
+  if (!place || ref.part >= places_.at(ref.id).parts.size()) return std::nullopt;
+  const Word word = writer_.word(*place, ref.part);
+  if (!word.readable_warm() || (scrub_first_round_ && word.checked())) return std::nullopt;
+  const PlaceState& state = places_.at(ref.id);
+  return ScrubItem{.ref = ref,
+                   .offset = uint64_t{word.warm_slot()} * kPageBytes,
+                   .bytes = spaces_.at(state.space).spec.parts[ref.part].block_bytes,
+                   .checksum = state.parts[ref.part].checksum};
 }
 
 void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {

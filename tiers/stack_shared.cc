@@ -8,9 +8,7 @@
 namespace thermocline {
 namespace {
 
-// Places touched for one client and pump: a path is touched whole, and a ring may name long ones.
-constexpr size_t kTouchBudget = size_t{1} << 16;
-// A counter that has grown by more since a second ago was not counted.
+// A counter that has grown by more since it was looked at was not counted.
 constexpr uint64_t kMostCounted = uint64_t{1} << 32;
 
 uint64_t Grown(const std::atomic<uint64_t>& shared, uint64_t& seen) {
@@ -34,26 +32,28 @@ void StackCore::NoteUses(Client& client) {
   warm_counters_.hits += Grown(area.warm_hits, client.warm_hits_seen);
   stats_.misses_by_reason[static_cast<size_t>(MissReason::kAbsent)] +=
       Grown(area.absent, client.absent_seen);
+  stats_.shared_requested_tokens += Grown(area.requested_tokens, client.requested_seen);
+  stats_.shared_hit_tokens += Grown(area.hit_tokens, client.hit_tokens_seen);
+  stats_.shared_hit_bytes += Grown(area.hit_bytes, client.hit_bytes_seen);
   const uint64_t written = area.uses_written.load(std::memory_order_acquire);
-  size_t budget = kTouchBudget;
   const uint64_t fresh = std::min<uint64_t>(written - client.uses_seen, kUseRecords);
+  uint64_t last = 0;
   for (uint64_t use = written - fresh; use != written; ++use) {
     // Taken out, so that one that is not written yet is not counted for what was there before.
     const uint64_t bits = area.uses[use % kUseRecords].exchange(0, std::memory_order_relaxed);
-    if (!TouchShared(bits, budget)) break;
+    if (bits != last) TouchShared(client, bits);
+    last = bits;
   }
   client.uses_seen = written;
 }
 
-// False when there have been enough.
-bool StackCore::TouchShared(uint64_t place_bits, size_t& budget) {
+void StackCore::TouchShared(Client& client, uint64_t place_bits) {
   const Place place = PlaceFromBits(place_bits);
-  if (place_bits >> 48 != 0 || !writer_.Contains(place) || writer_.IsRoot(place)) return true;
+  if (place_bits >> 48 != 0 || !writer_.Contains(place) || writer_.IsRoot(place)) return;
   const size_t depth = writer_.Depth(place);
-  if (depth > budget) return false;
-  budget -= depth;
+  if (depth > client.touch_budget) return;
+  client.touch_budget -= depth;
   TouchPath(IdsOf(PathTo(place)));
-  return true;
 }
 
 // Made-up places do no harm. But whoever writes such is broken, or worse, and so is what it
@@ -74,7 +74,7 @@ const char* StackCore::WhatIsWrong(const ControlArea& area) const {
     const uint64_t bits = word.load(std::memory_order_relaxed);
     const Place place = PlaceFromBits(bits);
     return bits == 0 || (bits >> 48 == 0 && place.node != 0 && place.node < geometry.node_count &&
-                         place.count != 0 && place.count <= geometry.run_places);
+                         place.count <= geometry.run_places);
   };
   if (!std::all_of(std::begin(area.pins), std::end(area.pins), is_place)) {
     return "a pin in its control area names a place that no catalog has";
@@ -87,11 +87,11 @@ const char* StackCore::WhatIsWrong(const ControlArea& area) const {
 
 // A lease is a use for as long as it lasts.
 void StackCore::TouchPinned() {
-  for (const auto& [number, client] : clients_) {
+  for (auto& [number, client] : clients_) {
+    client.touch_budget = kTouchBudget;
     if (client.shared == nullptr) continue;
-    size_t budget = kTouchBudget;
     for (const std::atomic<uint64_t>& pin : client.shared->pins) {
-      if (!TouchShared(pin.load(std::memory_order_relaxed), budget)) break;
+      TouchShared(client, pin.load(std::memory_order_relaxed));
     }
   }
 }
@@ -115,21 +115,19 @@ absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd
                                       " is none of this session; commit behind a lease");
   }
   std::atomic<uint64_t>& pin = client->shared->pins[end.pin];
-  const bool at_root = end.place == Place{};
   if (pin.load(std::memory_order_acquire) != held) {
     return absl::FailedPreconditionError(
         "the pin does not hold the place that the commit shall stand behind; match again");
   }
-  if (!at_root && (!writer_.Contains(end.place) || writer_.IsRoot(end.place) ||
-                   writer_.RootOf(end.place) != space->root ||
-                   writer_.Depth(end.place) % space->block_places != 0)) {
+  if (!writer_.Contains(end.place) || writer_.RootOf(end.place) != space->root ||
+      writer_.Depth(end.place) % space->block_places != 0) {
     return absl::FailedPreconditionError(
         "the place that the commit shall stand behind ends no block of this space; match again");
   }
   // Held by the client's scratch pin on our side while this lasts: its own is its to change.
   Lease lease{.client = number.value, .space = end.space, .pin = 0};
-  if (!at_root) lease.path = IdsOf(PathTo(end.place));
-  SetLeasePlace(lease, at_root ? Writer::RootPlace(space->root) : end.place);
+  lease.path = IdsOf(PathTo(end.place));
+  SetLeasePlace(lease, end.place);
   absl::StatusOr<LeaseView> view = CommitBehind(lease, names, items);
   if (view.ok()) {
     uint64_t expected = held;

@@ -55,7 +55,11 @@ struct StackStats {
   uint64_t pins = 0;
 
   uint64_t lookups = 0;  // matches
-  uint64_t misses = 0;   // blocks asked for and not usable: the sum of misses_by_reason
+  // Of those without a message, whose hits are all warm.
+  uint64_t shared_requested_tokens = 0;
+  uint64_t shared_hit_tokens = 0;
+  uint64_t shared_hit_bytes = 0;
+  uint64_t misses = 0;  // blocks asked for and not usable: the sum of misses_by_reason
   std::array<uint64_t, kMissReasonCount> misses_by_reason{};
   uint64_t committed_blocks = 0;
   uint64_t committed_bytes = 0;

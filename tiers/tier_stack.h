@@ -52,8 +52,8 @@ struct LeaseView {
   Place end;                      // where it ends in the catalog
 };
 
-/// The end of a path that a client holds by a pin of its control area; Place{} for a path of
-/// nothing, which needs no pin.
+/// The end of a path that a client holds by a pin of its control area; that of a path of nothing
+/// is its root's.
 struct PinnedEnd {
   uint32_t space = 0;
   uint32_t pin = 0;

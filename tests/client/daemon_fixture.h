@@ -51,6 +51,7 @@ class DaemonProcess {
     std::string warm_capacity = "128MiB";
     std::string cold_capacity = "256MiB";
     std::vector<std::string> more;  // further arguments
+    bool remote = false;            // Connect() does without the map
   };
   explicit DaemonProcess(Options options) : options_(std::move(options)) {
     // The arena wants a tmpfs, and a socket's path is short.
@@ -117,8 +118,13 @@ class DaemonProcess {
     text << std::ifstream(log_path()).rdbuf();
     return text.str();
   }
+  /// Of the socket where clients without the map come in; "" for those with it.
+  std::string remote_address() const {
+    return options_.remote ? "unix://" + socket() + ".grpc" : "";
+  }
   std::unique_ptr<Client> Connect() const {
-    auto client = Client::Connect({.socket_path = socket(), .client_name = "test"});
+    auto client = Client::Connect(
+        {.socket_path = socket(), .remote = {.address = remote_address()}, .client_name = "test"});
     if (!client.ok()) std::fprintf(stderr, "%s\n", std::string(client.status().message()).c_str());
     TC_CHECK(client.ok());
     return *std::move(client);

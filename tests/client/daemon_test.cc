@@ -1,4 +1,5 @@
-// The client library against a real daemon on small capacities.
+// The client library against a real daemon on small capacities: with the arena mapped, and by the
+// same API without, where every block travels.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,9 +31,12 @@ bool Eventually(const std::function<bool()>& condition,
   return true;
 }
 
-class DaemonTest : public ::testing::Test {
+class DaemonTest : public ::testing::TestWithParam<bool> {
  protected:
-  DaemonTest() : client_(daemon_.Connect()), space_(*client_->OpenSpace(TestSpace())) {}
+  DaemonTest()
+      : daemon_({.remote = GetParam()}),
+        client_(daemon_.Connect()),
+        space_(*client_->OpenSpace(TestSpace())) {}
   void Put(const std::vector<int32_t>& tokens, uint32_t places) {
     auto lease = space_.Match(tokens);
     ASSERT_OK(lease.status());
@@ -44,7 +48,7 @@ class DaemonTest : public ::testing::Test {
   Space space_;
 };
 
-TEST_F(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
+TEST_P(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
   const auto tokens = Prompt(1, 8);
   auto lease = space_.Match(tokens);
   ASSERT_OK(lease.status());
@@ -74,7 +78,7 @@ TEST_F(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
   EXPECT_EQ(elsewhere->Match(tokens)->depth(), 0u);
 }
 
-TEST_F(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
+TEST_P(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
   const auto tokens = Prompt(17, 3);
   Put(tokens, 3);
   SpaceSpec spec = TestSpace();
@@ -93,7 +97,7 @@ TEST_F(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
   }
 }
 
-TEST_F(DaemonTest, ADuplicateCommitViewsTheFirstBlock) {
+TEST_P(DaemonTest, ADuplicateCommitViewsTheFirstBlock) {
   const auto tokens = Prompt(2, 3);
   auto mine = space_.Match(tokens), theirs = space_.Match(tokens);
   ASSERT_OK(mine.status());
@@ -110,7 +114,7 @@ TEST_F(DaemonTest, ADuplicateCommitViewsTheFirstBlock) {
   EXPECT_EQ(stats->places, 3u);
 }
 
-TEST_F(DaemonTest, ATruncatedLeaseIsExtendedBehindItsNewEnd) {
+TEST_P(DaemonTest, ATruncatedLeaseIsExtendedBehindItsNewEnd) {
   const auto tokens = Prompt(3, 6);
   Put(tokens, 6);
   auto branch = tokens;
@@ -126,7 +130,7 @@ TEST_F(DaemonTest, ATruncatedLeaseIsExtendedBehindItsNewEnd) {
   EXPECT_EQ(RightPlaces(space_, *first, tokens), 6u);
 }
 
-TEST_F(DaemonTest, NamesAndSlotsThatDoNotFitAreRefused) {
+TEST_P(DaemonTest, NamesAndSlotsThatDoNotFitAreRefused) {
   auto lease = space_.Match(Prompt(4, 2));
   ASSERT_OK(lease.status());
   EXPECT_EQ(lease->Commit(Prompt(4, 2), *space_.Reserve(1)).code(),
@@ -140,7 +144,7 @@ TEST_F(DaemonTest, NamesAndSlotsThatDoNotFitAreRefused) {
   EXPECT_EQ(client_->Stats()->reservations, 0u);
 }
 
-TEST_F(DaemonTest, AFullArenaRefusesAndGivesWhatIsGivenBack) {
+TEST_P(DaemonTest, AFullArenaRefusesAndGivesWhatIsGivenBack) {
   std::vector<Reservation> held;
   absl::Status last;
   while (last.ok() && held.size() < 5000) {
@@ -157,7 +161,7 @@ TEST_F(DaemonTest, AFullArenaRefusesAndGivesWhatIsGivenBack) {
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
 }
 
-TEST_F(DaemonTest, ColdBlocksComeBackInPrefixOrder) {
+TEST_P(DaemonTest, ColdBlocksComeBackInPrefixOrder) {
   const auto tokens = Prompt(5, 40);
   Put(tokens, 40);
   auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
@@ -187,7 +191,7 @@ TEST_F(DaemonTest, ColdBlocksComeBackInPrefixOrder) {
   EXPECT_TRUE(lease->StillValid());
 }
 
-TEST_F(DaemonTest, AFlushSeesWhatThisProcessHasReleased) {
+TEST_P(DaemonTest, AFlushSeesWhatThisProcessHasReleased) {
   const auto tokens = Prompt(11, 8);
   Put(tokens, 8);
   auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
@@ -206,7 +210,7 @@ TEST_F(DaemonTest, AFlushSeesWhatThisProcessHasReleased) {
   }
 }
 
-TEST_F(DaemonTest, EveryPartIsThereAndWindowsOnlyWhereTheyReach) {
+TEST_P(DaemonTest, EveryPartIsThereAndWindowsOnlyWhereTheyReach) {
   SpaceSpec spec = TestSpace(16 * 1024, "hybrid");
   spec.parts.push_back({.name = "window", .block_bytes = 8 * 1024, .window_tokens = 64});
   auto space = client_->OpenSpace(spec);
@@ -227,7 +231,7 @@ TEST_F(DaemonTest, EveryPartIsThereAndWindowsOnlyWhereTheyReach) {
   EXPECT_EQ(RightPlaces(*space, *again, tokens), 10u);
 }
 
-TEST_F(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
+TEST_P(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
   const auto tokens = Prompt(7, 10);
   Put(tokens, 10);
   auto lease = space_.Match(tokens);
@@ -240,7 +244,11 @@ TEST_F(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
   const auto start = steady_clock::now();
   const absl::Status gone = client_->Stats().status();
   EXPECT_EQ(gone.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(gone.message()), HasSubstr("thermoclined --socket " + daemon_.socket()));
+  EXPECT_THAT(std::string(gone.message()), HasSubstr("the daemon at " + daemon_.socket()));
+  if (!GetParam()) {
+    EXPECT_THAT(std::string(gone.message()),
+                HasSubstr("thermoclined --socket " + daemon_.socket()));
+  }
   EXPECT_LT(steady_clock::now() - start, milliseconds(1000));
   EXPECT_EQ(RightPlaces(space_, *lease, tokens), 10u);  // mapped, readable and good for a while
   EXPECT_TRUE(lease->StillValid());
@@ -260,7 +268,7 @@ TEST_F(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
   EXPECT_TRUE(again->StillValid());
 }
 
-TEST_F(DaemonTest, BlocksOf64TokensSurviveAKillInBothTiers) {
+TEST_P(DaemonTest, BlocksOf64TokensSurviveAKillInBothTiers) {
   SpaceSpec spec = TestSpace();
   spec.block_tokens = 64;
   const auto tokens = Prompt(19, 14);
@@ -296,7 +304,7 @@ TEST_F(DaemonTest, BlocksOf64TokensSurviveAKillInBothTiers) {
   expect_blocks(BlockTier::kCold);
 }
 
-TEST_F(DaemonTest, TheNextCallReconnectsByItself) {
+TEST_P(DaemonTest, TheNextCallReconnectsByItself) {
   const auto tokens = Prompt(8, 4);
   Put(tokens, 4);
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
@@ -309,7 +317,7 @@ TEST_F(DaemonTest, TheNextCallReconnectsByItself) {
   }));
 }
 
-TEST_F(DaemonTest, PinsSurviveARestart) {
+TEST_P(DaemonTest, PinsSurviveARestart) {
   const auto tokens = Prompt(10, 5);
   Put(tokens, 5);
   const auto pin = space_.Pin(tokens, std::chrono::hours(1));
@@ -330,7 +338,7 @@ TEST_F(DaemonTest, PinsSurviveARestart) {
   EXPECT_TRUE(client_->Pins()->empty());
 }
 
-TEST_F(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
+TEST_P(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
   const auto tokens = Prompt(11, 2);
   Put(tokens, 2);
   auto lease = space_.Match(tokens);
@@ -364,7 +372,7 @@ TEST_F(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
   EXPECT_TRUE(client_->Stats().ok());
 }
 
-TEST_F(DaemonTest, DeleteAndDropForget) {
+TEST_P(DaemonTest, DeleteAndDropForget) {
   const auto tokens = Prompt(12, 6);
   Put(tokens, 6);
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
@@ -378,7 +386,7 @@ TEST_F(DaemonTest, DeleteAndDropForget) {
   EXPECT_EQ(space_.Match(tokens)->depth(), 0u);
 }
 
-TEST_F(DaemonTest, ManyThreadsShareOneClient) {
+TEST_P(DaemonTest, ManyThreadsShareOneClient) {
   std::atomic<uint32_t> wrong{0}, put{0}, hits{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -407,14 +415,15 @@ TEST_F(DaemonTest, ManyThreadsShareOneClient) {
   }));
 }
 
-TEST_F(DaemonTest, AStoppedClientFindsItsLeaseEnded) {
+TEST_P(DaemonTest, AStoppedClientFindsItsLeaseEnded) {
   const auto tokens = Prompt(13, 2);
   Put(tokens, 2);
   int to_child[2], from_child[2];
   ASSERT_EQ(::pipe2(to_child, O_CLOEXEC), 0);
   ASSERT_EQ(::pipe2(from_child, O_CLOEXEC), 0);
   const pid_t child =
-      Spawn({TC_BUILD_DIR "/bin/client_probe", daemon_.socket()}, to_child[0], from_child[1], 2);
+      Spawn({TC_BUILD_DIR "/bin/client_probe", daemon_.socket(), daemon_.remote_address()},
+            to_child[0], from_child[1], 2);
   ::close(from_child[1]);
   char answer = 0;
   ASSERT_EQ(::read(from_child[0], &answer, 1), 1);
@@ -432,6 +441,9 @@ TEST_F(DaemonTest, AStoppedClientFindsItsLeaseEnded) {
   EXPECT_EQ(status, 0);
   for (const int fd : {to_child[0], to_child[1], from_child[0]}) ::close(fd);
 }
+
+INSTANTIATE_TEST_SUITE_P(Map, DaemonTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "without" : "with"; });
 
 }  // namespace
 }  // namespace thermocline

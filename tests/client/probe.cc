@@ -1,13 +1,15 @@
-// A client in a process of its own, for the test that stops it: matches, says whether the lease is
-// valid ('v') or ended ('e'), waits for a byte, says it again, matches again and says that.
+// A client (SOCKET ADDRESS; an empty address: with the map) in a process of its own, for the test
+// that stops it: matches, says whether the lease is valid ('v') or ended ('e'), waits for a byte,
+// says it again, matches again and says that.
 #include <unistd.h>
 
 #include "tests/client/blocks.h"
 
 int main(int argc, char** argv) {
   using namespace thermocline;
-  if (argc != 2) return 2;
-  const auto client = Client::Connect({.socket_path = argv[1], .client_name = "probe"});
+  if (argc != 3) return 2;
+  const auto client = Client::Connect(
+      {.socket_path = argv[1], .remote = {.address = argv[2]}, .client_name = "probe"});
   if (!client.ok()) return 1;
   const auto space = (*client)->OpenSpace(TestSpace());
   const auto tokens = Prompt(13, 2);

@@ -211,6 +211,36 @@ TEST_F(StackTest, TheScrubberFindsASpoiledBlockAndDropsItOnceNobodyReadsIt) {
   ExpectBooksAgree();
 }
 
+// What the scrubber has listed may be gone, or its chunk be another size's, when it comes to it.
+TEST_F(StackTest, TheScrubberOutlivesDroppedAndRecutChunks) {
+  SpaceSpec larger = TestSpec();
+  larger.model = "larger";
+  larger.parts[0].block_bytes = 4 * kTestBlockBytes;
+  Use({.warm_blocks = 16, .cold_blocks = 0, .chunk_blocks = 8});
+  const auto other = (*stack_)->OpenSpace(larger);
+  ASSERT_TRUE(other.ok()) << other.status();
+  for (int round = 0; round < 4; ++round) {
+    for (uint64_t path = 0; path < 8; ++path) Write(TestNames({path * 10 + 1, path * 10 + 2}));
+    (*stack_)->Tick();  // lists a chunk, and takes less than all of it
+    bool dropped = false;
+    (*stack_)->DropArena([&](absl::Status status, uint64_t, uint64_t kept) {
+      EXPECT_TRUE(status.ok()) << status;
+      EXPECT_EQ(kept, 0u) << "the scrubber's pins are no leases";
+      dropped = true;
+    });
+    stack_->SettleUntil(dropped);
+    TestClient recut(*stack_, *other);
+    LeaseView lease = recut.Match(TestNames({7}));
+    EXPECT_EQ(recut.Extend(lease, TestNames({7})), 1u);
+    recut.Release(lease);
+    (*stack_)->Tick();
+    stack_->Settle();
+    (*stack_)->RemoveClient(recut.number(), true);
+    FlushTier(*stack_, TierKind::kWarm);
+  }
+  ExpectBooksAgree();
+}
+
 TEST_F(StackTest, PinsKeepTheirPathThroughRestartsAndExpire) {
   Use({.warm_blocks = 8, .cold_blocks = 8, .chunk_blocks = 8});
   const auto pinned = TestNames({1, 2, 3});

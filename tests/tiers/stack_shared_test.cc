@@ -87,7 +87,9 @@ TEST_F(SharedStackTest, ItsPinsEndWithIt) {
 TEST_F(SharedStackTest, ACommitMovesThePinUnlessItWasLetGo) {
   Start();
   const auto path = PathOf(1, 5);
-  auto view = Commit({space_, 5, {}}, {path.begin(), path.begin() + 2}, 0);
+  const Place at_root{root().node, 0};
+  area_->pins[5] = PlaceBits(at_root);
+  auto view = Commit({space_, 5, at_root}, {path.begin(), path.begin() + 2}, 0);
   ASSERT_TRUE(view.ok()) << view.status();
   EXPECT_EQ(area_->pins[5].load(), PlaceBits(view->end));
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 2u);
@@ -119,7 +121,7 @@ TEST_F(SharedStackTest, ACommitBehindWhatIsNotPinnedIsRefused) {
   SpaceSpec other = spec_;
   other.model = "another";
   EXPECT_EQ(refused({*(*stack_)->OpenSpace(other), 5, end}), absl::StatusCode::kFailedPrecondition);
-  for (const Place made_up : {Place{root().node, 0}, Place{end.node, 31}, Place{999'999, 1}}) {
+  for (const Place made_up : {Place{end.node, 31}, Place{end.node, 0}, Place{999'999, 1}}) {
     area_->pins[5] = PlaceBits(made_up);
     EXPECT_EQ(refused({space_, 5, made_up}), absl::StatusCode::kFailedPrecondition);
   }
@@ -137,8 +139,8 @@ TEST_F(SharedStackTest, WhatNoClientWritesIsNamedOnce) {
   (*stack_)->Tick();
   EXPECT_TRUE((*stack_)->TakeMisbehaviours().empty());
   const uint64_t nodes = catalog_->catalog().geometry().node_count;
-  for (const uint64_t made_up : {~uint64_t{0}, nodes << 16 | 1, uint64_t{1} << 16, uint64_t{5},
-                                 uint64_t{1} << 16 | 33, uint64_t{1} << 50}) {
+  for (const uint64_t made_up :
+       {~uint64_t{0}, nodes << 16 | 1, uint64_t{5}, uint64_t{1} << 16 | 33, uint64_t{1} << 50}) {
     area_->pins[200] = made_up;
     (*stack_)->Tick();
     const auto found = (*stack_)->TakeMisbehaviours();
