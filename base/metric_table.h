@@ -3,7 +3,8 @@
 //
 // Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, corrupt,
 // io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
-// prefetch, delete, flush, read or write. No label ever carries a tenant, a salt or a key: they are secrets.
+// prefetch, delete, flush, read or write. No label ever carries a tenant, a salt or a key: they are
+// secrets.
 #pragma once
 #include "base/metrics.h"
 
