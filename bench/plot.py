@@ -15,15 +15,14 @@ plt.rcParams.update({"svg.hashsalt": "thermocline", "axes.edgecolor": INK, "axes
                      "axes.spines.right": False, "font.size": 10, "legend.frameon": False})
 
 
-def series(rows, benchmark, metric=None):
-    """{line name: {x: value}} of the rows whose case is name/tokens:N."""
+def series(rows, benchmark, x):
+    """{line name: {x: value}} of the rows whose case is name/x:N."""
     lines = {}
     for row in rows:
-        if row["benchmark"] != benchmark or "/tokens:" not in row["case"] or row["case"].count("/") != 1:
+        if row["benchmark"] != benchmark or f"/{x}:" not in row["case"] or row["case"].count("/") != 1:
             continue
-        name, tokens = row["case"].split("/tokens:")
-        if metric is None or row["metric"] == metric:
-            lines.setdefault(name, {})[int(tokens)] = row["value"]
+        name, number = row["case"].split(f"/{x}:")
+        lines.setdefault(name, {})[int(number)] = row["value"]
     return lines
 
 
@@ -37,8 +36,9 @@ def finish(figure, axes, directory, name, title, x, y):
     plt.close(figure)
 
 
-def plot_lines(rows, directory, benchmark, title, y):
-    lines = series(rows, benchmark)
+def plot_lines(rows, directory, benchmark, title, x, y, levels=()):
+    """A line a case by x, and a level for each of the cases that have none."""
+    lines = series([row for row in rows if row["unit"] == y], benchmark, x)
     if not lines:
         return
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -46,11 +46,15 @@ def plot_lines(rows, directory, benchmark, title, y):
         xs = sorted(points)
         style = "--" if name in ("decode_step", "memory_read", "o_direct_read") else "-"
         axes.plot(xs, [points[x] for x in xs], style, marker="o", color=colour, label=name.replace("_", " "))
+    for level, colour in zip(levels, reversed(COLOURS)):
+        for row in rows:
+            if row["benchmark"] == benchmark and row["case"] == level:
+                axes.axhline(row["value"], linestyle="--", color=colour, label=level.replace("_", " "))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     ticks = sorted({x for points in lines.values() for x in points})
     axes.set_xticks(ticks, [str(x) for x in ticks])
-    finish(figure, axes, directory, benchmark, title, "tokens", y)
+    finish(figure, axes, directory, benchmark, title, x, y)
 
 
 def plot_bars(rows, directory, benchmark, title):
@@ -76,7 +80,9 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         rows = json.load(file)
     directory = sys.argv[2]
-    plot_lines(rows, directory, "ttft", "Time to first token, SmolLM2-135M, by cached prefix", "ms")
+    plot_lines(rows, directory, "ttft", "Time to first token, SmolLM2-135M, by cached prefix", "tokens", "ms")
+    plot_lines(rows, directory, "match", "Finding and pinning a prefix among a million blocks", "blocks", "us",
+               ("redis_exists_512", "grpc_unary"))
     plot_bars(rows, directory, "engine", "SmolLM2-135M on the CPU against llama.cpp")
     plot_bars(rows, directory, "warm", "Warm blocks: put and get")
 
