@@ -1,12 +1,14 @@
 /* The catalog's protocol: a writer drops, moves and appends while a reader matches a path of two
- * nodes, pins it, and reads bytes in place. Claim: whatever a match calls usable are the bytes of the
- * path that was asked for, until the reader lets go. docs/catalog.md argues it; here every
+ * nodes, pins it, and reads bytes in place. Claim: whatever a match calls usable are the bytes of
+ * the path that was asked for, until the reader lets go. docs/catalog.md argues it; here every
  * interleaving is tried, under two memory models (memory.pml), and once more without each fence and
  * check: then the claim must fail (check.py).
  *
  * Reduced to what the argument speaks of: runs of one name, two nodes, names A and B, three slots,
- * one part. The bytes of a slot are the path that they belong to, and POISON once it is reused.
- * Function names are those of catalog/reader.cc, writer.cc and writer_moves.cc.
+ * one part. The bytes of a slot are the path that they belong to, and POISON once it is reused. The
+ * reader does one of three things (its plan), the writer what it likes, a few times (TURNS).
+ * Function names are those of catalog/reader.cc, writer.cc and writer_moves.cc; of Commit,
+ * tiers/stack_shared.cc.
  */
 #define NODES 3 /* 1 and 2; 0 is the root, or none */
 #define A 1
@@ -65,6 +67,11 @@
 #else
 #define Publish(location, value) Release(WRITER, location, value)
 #endif
+#ifdef WITHOUT_WORD_ZEROED
+#define ZeroWord(node) skip
+#else
+#define ZeroWord(node) Store(WRITER, WORD(node), 0)
+#endif
 #ifdef WITHOUT_ANCESTORS
 #define FIRST_CHECKED (depth - 1)
 #else
@@ -75,7 +82,7 @@ mtype = { MATCH, EXTEND, COMMIT };
 mtype plan; /* what the reader does */
 bool reader_done;
 
-/* ================================================================================ the writer */
+/* ================================================================ the writer */
 
 byte turns; /* it has left */
 
@@ -143,7 +150,7 @@ inline Drop(node) {
   MarkPins();
   if
   :: atomic { marked[node] -> Release(WRITER, STATE(node), NODE_STATE(version[node], 1)) }
-  :: atomic { !marked[node] -> Store(WRITER, WORD(node), 0) };
+  :: atomic { !marked[node] -> ZeroWord(node) };
      atomic { live[node] = false; filled[node] = false; Store(WRITER, BYTES(slot[node]), POISON) }
   fi
 }
@@ -218,7 +225,7 @@ proctype Writer() {
   assert(memory[PIN(0)] == 0 && memory[PIN(1)] == 0)
 }
 
-/* ================================================================================ the reader */
+/* ================================================================ the reader */
 
 #define WANTED(level) (1 + (level))                    /* A, then B below it */
 #define WANTED_PATH(level) ((level) == 0 -> 1 : 5)     /* PATH(0, A), PATH(PATH(0, A), B) */
@@ -357,7 +364,7 @@ proctype Reader() {
            seen[0] = 0; seen[1] = 0; word[0] = 0; word[1] = 0; reader_done = true }
 }
 
-/* ================================================================================ the start: A is there, perhaps B below it */
+/* ================================================== A is there, perhaps B below it */
 
 init {
   d_step {

@@ -1,17 +1,17 @@
-/* Leases in time: a client reads in place what it has pinned, and may be stopped for a minute before
- * or after any step, with all of its threads or without; its daemon may lose the socket, or be
- * killed at any step and started again. Claim: bytes that the client's last check lets pass are
+/* Leases in time: a client reads in place what it has pinned, and may be stopped for a minute
+ * before or after any step, with all of its threads or without; its daemon may lose the socket, or
+ * be killed at any step and started again. Claim: bytes that the client's last check lets pass are
  * those that it asked for. docs/catalog.md argues it.
  *
- * A stopped process is one that takes no step for a while, which interleaving gives for nothing, and
- * the clock moves whenever it likes. Reduced to one client, one place with one block, one pin. Memory
- * is sequentially consistent: whoever stores here, and then loads what the other side stores, has a
- * fence between, and those are the subject of catalog.pml. Function names are those of client/connection.cc,
- * daemon/session_server.cc and tiers/stack_shared.cc.
+ * A stopped process is one that takes no step for a while, which interleaving gives for nothing,
+ * and the clock moves whenever it likes. Reduced to one client, one place with one block, one pin.
+ * Memory is sequentially consistent: whoever stores here, and then loads what the other side
+ * stores, has a fence between, and those are the subject of catalog.pml. Function names are those
+ * of client/connection.cc, daemon/session_server.cc and tiers/stack_clients.cc.
  */
-#define LEASE 1    /* kLeaseMilliseconds, and the grace of a restarted daemon */
-#define END 3      /* of time */
-#define BEATS 2    /* of the heart, at most */
+#define LEASE 1 /* kLeaseMilliseconds, and the grace of a restarted daemon */
+#define END 3   /* of time: enough for a silence and what was leased after it */
+#define BEATS 1 /* of the heart, at most */
 
 #define GOOD 1
 #define POISON 2
@@ -43,11 +43,11 @@ proctype World() provided (!done) {
   do
   :: now < END -> now++
   :: !closed && !dead -> closed = true
-  :: !closed && !dead -> dead = true
+  :: !dead -> dead = true
   od
 }
 
-/* ================================================================================ the daemon */
+/* ================================================================ the daemon */
 
 byte until = LEASE; /* the server's own copy of lease_until */
 
@@ -72,13 +72,10 @@ proctype Server() provided (!dead && !done) {
 #endif
      atomic { silent = false; until = time + LEASE; time = 0; lease_until = until }
   :: atomic { !closed && heartbeat == heard && now > until && !silent -> silent = true };
-#ifdef WITH_ENDING_BEFORE_RAISE
-     ending = true;
-     EndLeases()
-#else
+#ifndef WITHOUT_RAISE_ON_SILENCE
      EndLeases();
-     ending = true
 #endif
+     ending = true
   :: closed && now > until && !leave -> leave = true /* EndSession */
   od
 }
@@ -111,7 +108,7 @@ proctype NextDaemon() provided (!done) {
   false /* it stays */
 }
 
-/* ================================================================================ the client */
+/* ================================================================ the client */
 
 /* Its heartbeat, and its way back to the next daemon (Connection::SupersedeLost). */
 proctype Heart() provided (!done) {

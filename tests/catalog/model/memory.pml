@@ -1,5 +1,6 @@
-/* Shared memory as a processor shows it, for a model checker that knows sequential consistency only:
- * a store waits in the buffer of its process until it leaves for the memory, at any later step.
+/* Shared memory as a processor shows it, for a model checker that knows sequential consistency
+ * only: a store waits in the buffer of its process until it leaves for the memory, at any later
+ * step.
  *
  * Without RELAXED, stores leave in the order in which they were made: x86. With RELAXED, stores to
  * different locations overtake each other, unless the later one is a release. A fence waits until
