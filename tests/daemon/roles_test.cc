@@ -182,9 +182,8 @@ TEST_F(RolesTest, EveryMethodDoesWhatThePageSaysForEveryRole) {
             std::string("Bearer ") + (role == "reader" ? kReaderToken : kWriterToken);
       }
       const bool destroys = method.rfind("Admin.", 0) == 0;
-      std::vector<std::shared_ptr<grpc::Channel>> doors = {remote     ? tcp_
-                                                           : destroys ? admin_
-                                                                      : open_};
+      std::vector<std::shared_ptr<grpc::Channel>> doors;
+      doors.push_back(remote ? tcp_ : destroys ? admin_ : open_);
       if (role == "none" && !destroys) doors.push_back(tcp_);
       for (const auto& door : doors) {
         const grpc::Status status = CallByName(door, PathOf(method), "", metadata);
