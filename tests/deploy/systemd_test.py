@@ -150,6 +150,12 @@ class ServiceTest(unittest.TestCase):
         self.assertNotIn(" WARNING ", log, "the sandbox takes away something that it misses")
         self.assertNotIn(" ERROR ", log)
 
+    def test_3_a_reload_is_not_a_restart(self):
+        pid = self.show("MainPID")
+        self.run_in("systemctl reload thermoclined")
+        time.sleep(0.5)
+        self.assertEqual((self.show("MainPID"), self.show("SubState")), (pid, "running"))
+
     def test_4_blocks_outlive_kill_restart_and_stop(self):
         for how in ("kill --signal KILL thermoclined", "restart thermoclined", "stop thermoclined; systemctl start thermoclined"):
             with self.subTest(how):
