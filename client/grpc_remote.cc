@@ -169,6 +169,11 @@ absl::StatusOr<std::unique_ptr<GrpcCalls>> GrpcCalls::OpenRemote(
   TC_RETURN_IF_ERROR(ReadCredential("the client's token", options.token_file, token));
   token.erase(token.find_last_not_of(kWhiteSpace) + 1);
   token.erase(0, token.find_first_not_of(kWhiteSpace));
+  if (!std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c <= '~'; })) {
+    return absl::InvalidArgumentError(options.token_file +
+                                      " holds more than one word of printable characters: a token "
+                                      "stands alone in its file");
+  }
   TC_ASSIGN_OR_RETURN(const auto channel, ChannelOf(address, options));
   auto stubs = std::make_unique<Stubs>();
   stubs->control = v1::Control::NewStub(channel);

@@ -85,6 +85,10 @@ TEST_F(RemoteClientTest, ConnectsByOptions) {
   ExpectToWork(Client::Connect({.socket_path = "/nowhere", .remote = remote_}), 1);
   RemoteOptions wrong = remote_;
   wrong.token_file = File("ca.pem");
+  EXPECT_THAT(std::string(Client::Connect({.remote = wrong}).status().message()),
+              HasSubstr("a token stands alone in its file"));
+  ASSERT_TRUE(WriteFileAtomically(File("forged"), std::string(32, 'f')).ok());
+  wrong.token_file = File("forged");
   EXPECT_EQ(Client::Connect({.remote = wrong}).status().code(), absl::StatusCode::kUnauthenticated);
   wrong = remote_;
   wrong.key_file = "/nowhere";

@@ -87,6 +87,7 @@ class BusyStrandTest : public ::testing::Test {
     go_on_.reset();
   }
   double Metric(const std::string& series) {
+    if (const auto stats = tenant_->Stats(milliseconds(5000))) metrics_.Update(*stats, {});
     std::istringstream lines(metrics_.registry().Expose());
     for (std::string line; std::getline(lines, line);) {
       if (line.rfind(series + " ", 0) == 0) return std::stod(line.substr(series.size() + 1));
@@ -99,9 +100,10 @@ class BusyStrandTest : public ::testing::Test {
     return *std::move(client);
   }
   /// As many leases as a session may hold.
+  /// As many as there are without a message, and then those that take one.
   std::vector<Lease> AllLeases(const Space& space) {
     std::vector<Lease> leases;
-    for (uint32_t i = 0; i < kLeasesASession; ++i) {
+    for (uint32_t i = 0; i < kControlPins / 2 + kLeasesASession; ++i) {
       auto lease = space.Match(Prompt(1, 1));
       EXPECT_TRUE(lease.ok()) << lease.status();
       if (lease.ok()) leases.push_back(*std::move(lease));

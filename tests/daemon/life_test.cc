@@ -256,7 +256,6 @@ TEST_P(DaemonEnd, WhatWasCommittedIsThereAgain) {
   for (const v1::Block& block : match.blocks()) {
     EXPECT_EQ(block.tier(), how == "drain" ? v1::TIER_COLD : v1::TIER_WARM);
     if (block.tier() == v1::TIER_WARM) {
-      EXPECT_FALSE(block.checked()) << "re-adopted, not summed yet";
       EXPECT_TRUE(HoldsFill(client, block, 1));
     }
   }
