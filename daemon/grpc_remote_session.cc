@@ -78,7 +78,8 @@ class SessionStream final
       return End(absl::OkStatus());
     }
     sessions_.Beat(session_);
-    if (!std::exchange(greeted_, true)) {
+    const bool is_hello = !std::exchange(greeted_, true);
+    if (is_hello) {
       const absl::Status hello = CheckRemoteHello(request_);
       if (!hello.ok()) {
         sessions_.End(session_, "refused");
@@ -92,7 +93,7 @@ class SessionStream final
       MutexLock lock(mutex_);
       if (ended_) return;
       beat_ = request_.beat();
-      answer_due_ = true;
+      if (!is_hello) answer_due_ = true;  // the welcome, which may be sent already, answers that
     }
     StartRead(&request_);
     Step();
