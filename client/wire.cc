@@ -38,6 +38,7 @@ BlockTier FromWire(v1::Tier tier) {
 
 void AppendNames(const SpaceSpec& spec, NamesView names, uint32_t places, std::vector<Name>& to) {
   TC_CHECK(places <= names.places());
+  if (places == 0) return;
   if (!spec.opaque_names) {
     const size_t before = to.size();
     to.resize(before + places);

@@ -79,6 +79,12 @@ class SessionStream final
     }
     sessions_.Beat(session_);
     const bool is_hello = !std::exchange(greeted_, true);
+    {
+      MutexLock lock(mutex_);
+      if (ended_) return;
+      beat_ = request_.beat();
+      if (!is_hello) answer_due_ = true;  // the welcome answers that
+    }
     if (is_hello) {
       const absl::Status hello = CheckRemoteHello(request_);
       if (!hello.ok()) {
@@ -88,12 +94,6 @@ class SessionStream final
       sessions_.Admit(
           session_, CleanName(request_.hello().client_name()),
           [self = self_](const absl::StatusOr<SessionToken>& token) { self->Welcome(token); });
-    }
-    {
-      MutexLock lock(mutex_);
-      if (ended_) return;
-      beat_ = request_.beat();
-      if (!is_hello) answer_due_ = true;  // the welcome, which may be sent already, answers that
     }
     StartRead(&request_);
     Step();

@@ -49,7 +49,7 @@ thermocline_code Report(const absl::Status& status, thermocline_error* error) {
   if (error != nullptr) {
     error->code = code;
     const size_t length = std::min(status.message().size(), sizeof(error->message) - 1);
-    std::memcpy(error->message, status.message().data(), length);
+    std::copy_n(status.message().begin(), length, error->message);
     error->message[length] = '\0';
   }
   return code;
