@@ -167,8 +167,9 @@ absl::Status Connection::Map(SessionGrant grant) {
   }
   catalog_.emplace(std::move(catalog));
   local_readers_.emplace(catalog_->catalog(), *control_);
-  mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
+  MutexLock lock(mutex_);
+  mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
   return absl::OkStatus();
 }
 

@@ -15,7 +15,8 @@ std::unique_ptr<LocalReader> LocalReaders::Take() {
   if (made_ + 2 > kControlPins) return nullptr;
   const Pins pins = Pins(area_.pins).subspan(made_, 2);
   made_ += 2;
-  return std::make_unique<LocalReader>(Reader(catalog_, pins), made_ - 2 + LocalReader::kLeasePin);
+  return std::unique_ptr<LocalReader>(
+      new LocalReader{Reader(catalog_, pins), made_ - 2 + LocalReader::kLeasePin});
 }
 
 void LocalReaders::GiveBack(std::unique_ptr<LocalReader> reader) {
