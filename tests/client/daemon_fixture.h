@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -24,6 +25,22 @@
 #include "tests/clean_environment.h"
 
 namespace thermocline {
+
+#define ASSERT_OK(expression)                    \
+  do {                                           \
+    const absl::Status tc_status = (expression); \
+    ASSERT_TRUE(tc_status.ok()) << tc_status;    \
+  } while (false)
+
+inline bool Eventually(const std::function<bool()>& condition,
+                       std::chrono::milliseconds within = std::chrono::milliseconds(15'000)) {
+  const auto deadline = std::chrono::steady_clock::now() + within;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
 
 inline constexpr const char* kDaemonBinary = TC_BUILD_DIR "/bin/thermoclined";
 inline constexpr const char* kThermoctlBinary = TC_BUILD_DIR "/bin/thermoctl";

@@ -15,22 +15,6 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 using ::testing::HasSubstr;
 
-#define ASSERT_OK(expression)                    \
-  do {                                           \
-    const absl::Status tc_status = (expression); \
-    ASSERT_TRUE(tc_status.ok()) << tc_status;    \
-  } while (false)
-
-bool Eventually(const std::function<bool()>& condition,
-                milliseconds within = milliseconds(15'000)) {
-  const auto deadline = steady_clock::now() + within;
-  while (!condition()) {
-    if (steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  return true;
-}
-
 class DaemonTest : public ::testing::TestWithParam<bool> {
  protected:
   DaemonTest()

@@ -15,22 +15,6 @@ using std::chrono::steady_clock;
 
 constexpr uint64_t kBlockBytes = 64 * 1024;
 
-#define ASSERT_OK(expression)                    \
-  do {                                           \
-    const absl::Status tc_status = (expression); \
-    ASSERT_TRUE(tc_status.ok()) << tc_status;    \
-  } while (false)
-
-bool Eventually(const std::function<bool()>& condition,
-                milliseconds within = milliseconds(15'000)) {
-  const auto deadline = steady_clock::now() + within;
-  while (!condition()) {
-    if (steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  return true;
-}
-
 class LocalMatchTest : public ::testing::Test {
  protected:
   LocalMatchTest() : client_(daemon_.Connect()), space_(*client_->OpenSpace(TestSpace())) {}

@@ -3,10 +3,8 @@
 // and the bytes of every full block.
 #pragma once
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "engine/generator.h"
@@ -17,16 +15,6 @@
 #include "tests/engine/transformer_fixture.h"
 
 namespace thermocline {
-
-inline bool Eventually(const std::function<bool()>& condition,
-                       std::chrono::milliseconds within = std::chrono::milliseconds(15'000)) {
-  const auto deadline = std::chrono::steady_clock::now() + within;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return true;
-}
 
 inline constexpr const char* kDemoGolden = TC_SOURCE_DIR "/tests/e2e/golden/smollm2_demo.json";
 
