@@ -184,6 +184,23 @@ TEST_F(LocalMatchTest, AFlippedByteIsSeenByTheReaderAndFoundByTheScrubber) {
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->corrupt_blocks == 1; })) << "scrubbed";
 }
 
+TEST_F(LocalMatchTest, AClientThatVerifiesAlwaysSeesWhatWasSpoiledAfterTheCheck) {
+  const auto tokens = Prompt(1, 4);
+  Put(tokens, 4);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  const std::span<const std::byte> view = lease->View(2);
+  ASSERT_FALSE(view.empty());
+  const_cast<std::byte&>(view[77]) ^= std::byte{1};  // clients of one tenant can
+  auto careful = Client::Connect({.socket_path = daemon_.socket(), .verify_always = true});
+  ASSERT_OK(careful.status());
+  auto seen = (*careful)->OpenSpace(TestSpace())->Match(tokens);
+  ASSERT_OK(seen.status());
+  EXPECT_TRUE(Holds(seen->View(1), Content(tokens, 1, 0, kBlockBytes)));
+  EXPECT_TRUE(seen->View(2).empty());
+  EXPECT_EQ(seen->depth(), 2u);
+}
+
 TEST_F(LocalMatchTest, WindowsAndWholeBlocksHoldInSharedMemoryToo) {
   SpaceSpec spec = TestSpace(kBlockBytes, "hybrid");
   spec.block_tokens = 32;
