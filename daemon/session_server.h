@@ -1,5 +1,4 @@
-// The session socket: who connects, says hello and is welcomed with a token and its
-// descriptors;
+// The session socket: who connects, says hello and is welcomed with a token and its descriptors;
 // whose heart beats; who has gone. A session's life is its socket's, but what it held outlives the
 // socket as long as somebody may still use it:
 //
