@@ -43,6 +43,17 @@ absl::StatusOr<int64_t> ReadInt(std::string_view text) {
                                     "; write a whole number like 8");
 }
 
+absl::StatusOr<std::vector<int64_t>> ReadIntList(std::string_view text) {
+  std::vector<int64_t> numbers;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    TC_ASSIGN_OR_RETURN(const int64_t number, ReadInt(text.substr(0, comma)));
+    numbers.push_back(number);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  return numbers;
+}
+
 absl::StatusOr<int64_t> ReadBool(std::string_view text) {
   if (text == "true" || text == "1" || text == "on") return 1;
   if (text == "false" || text == "0" || text == "off") return 0;
@@ -62,6 +73,13 @@ absl::StatusOr<int64_t> ReadValue(const OptionDef& option, std::string_view text
       return ReadBool(text);
     case OptionType::kInt:
       return ReadInt(text);
+    case OptionType::kIntList: {  // the limits are those of each number
+      TC_ASSIGN_OR_RETURN(const std::vector<int64_t> numbers, ReadIntList(text));
+      for (const int64_t number : numbers) {
+        if (number < option.least || number > option.most) return number;
+      }
+      return option.least;
+    }
     case OptionType::kBytes: {
       TC_ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(text));
       return static_cast<int64_t>(bytes);  // ParseBytes stops at 2^62
@@ -84,8 +102,8 @@ std::string WithUnit(OptionType type, int64_t number) {
 }
 
 absl::Status CheckLimits(const OptionDef& option, std::string_view text, int64_t number) {
-  const bool has_limits = option.type == OptionType::kInt || option.type == OptionType::kBytes ||
-                          option.type == OptionType::kDuration;
+  const bool has_limits = option.type == OptionType::kInt || option.type == OptionType::kIntList ||
+                          option.type == OptionType::kBytes || option.type == OptionType::kDuration;
   if (!has_limits || (number >= option.least && number <= option.most)) return absl::OkStatus();
   const bool low = number < option.least;
   return absl::InvalidArgumentError(
@@ -107,6 +125,8 @@ absl::Status CheckKind(const OptionDef& option, TomlKind kind) {
       return want(kind == TomlKind::kBool, "this is not a bool; write true or false, unquoted");
     case OptionType::kInt:
       return want(kind == TomlKind::kInteger, "this is not a whole number; write one, unquoted");
+    case OptionType::kIntList:
+      return want(kind == TomlKind::kIntegers, "this is no list of numbers; write [1000, 1001]");
     case OptionType::kBytes:
       return want(text || kind == TomlKind::kInteger, "this is no size; write \"512MiB\"");
     case OptionType::kDuration:
@@ -326,6 +346,13 @@ absl::Status Options::Set(std::string_view key, std::string_view text, std::stri
   return absl::OkStatus();
 }
 
+Options& Options::AddRow(std::string_view origin) {
+  TC_CHECK(table_->rows != nullptr);
+  Options& row = rows_.emplace_back(*table_->rows);
+  row.row_origin_ = std::string(origin);
+  return row;
+}
+
 const Options::Value& Options::Find(std::string_view key, OptionType type) const {
   const OptionDef* option = FindKey(*table_, key);
   TC_CHECK(option != nullptr);
@@ -354,6 +381,10 @@ const std::string& Options::String(std::string_view key) const {
 
 int64_t Options::Int(std::string_view key) const { return Find(key, OptionType::kInt).number; }
 
+std::vector<int64_t> Options::IntList(std::string_view key) const {
+  return *ReadIntList(Find(key, OptionType::kIntList).text);
+}
+
 bool Options::Bool(std::string_view key) const { return Find(key, OptionType::kBool).number != 0; }
 
 uint64_t Options::Bytes(std::string_view key) const {
@@ -373,14 +404,19 @@ OptionSources SourcesOf(int argc, char** argv) {
   return sources;
 }
 
-absl::Status ReadConfig(std::string_view content, std::string_view name, Options& options) {
-  TC_ASSIGN_OR_RETURN(const std::vector<TomlEntry> entries, ReadToml(content, name));
+namespace {
+
+void ApplyEntries(const std::vector<TomlEntry>& entries, std::string_view name, Options& options,
+                  Errors& errors) {
   const OptionTable& table = options.table();
-  Errors errors;
   std::string unknown_section;  // reported once, not with every entry
   for (const TomlEntry& entry : entries) {
     const std::string where = std::string(name) + ":" + std::to_string(entry.line);
     if (!unknown_section.empty() && entry.key.rfind(unknown_section + ".", 0) == 0) continue;
+    if (!entry.row.empty() && table.rows != nullptr && entry.key == table.rows->program) {
+      ApplyEntries(entry.row, name, options.AddRow(where), errors);
+      continue;
+    }
     if (entry.is_section && IsSection(table, entry.key)) continue;
     const OptionDef* option = FindKey(table, entry.key);
     if (option == nullptr || option->flag_only) {
@@ -397,6 +433,14 @@ absl::Status ReadConfig(std::string_view content, std::string_view name, Options
     }
     errors.Add(options.Set(entry.key, entry.text, where));
   }
+}
+
+}  // namespace
+
+absl::Status ReadConfig(std::string_view content, std::string_view name, Options& options) {
+  TC_ASSIGN_OR_RETURN(const std::vector<TomlEntry> entries, ReadToml(content, name));
+  Errors errors;
+  ApplyEntries(entries, name, options, errors);
   return errors.status();
 }
 

@@ -3,6 +3,9 @@
 // the variable THERMOCLINE_WARM_CAPACITY and the entry `capacity` in the section [warm]; from the
 // table also --help, --print-config, the sample file and docs/config.md.
 //
+// What there may be several of are rows, written as an array of tables, [[tenant]]: each is a table
+// of options of its own, which only the file sets.
+//
 // Every value is read by the same parser whatever its source, and every error says where the value
 // came from and what a good one looks like. An unknown key or flag is an error that names the
 // nearest known one. Unknown THERMOCLINE_* variables are no errors (other programs have their own,
@@ -20,7 +23,7 @@
 
 namespace thermocline {
 
-enum class OptionType : uint8_t { kString, kInt, kBool, kBytes, kDuration, kEnum };
+enum class OptionType : uint8_t { kString, kInt, kBool, kBytes, kDuration, kEnum, kIntList };
 
 struct OptionDef {
   std::string_view key;  // [a-z0-9_]+, or section.key
@@ -28,16 +31,17 @@ struct OptionDef {
   std::string_view default_value;  // as one would write it in the environment
   std::string_view help;           // one paragraph, no newline
   std::string_view choices = {};   // of an enum: "keep|drain"
-  int64_t least = 0;               // of kInt, kBytes (bytes) and kDuration (microseconds)
+  int64_t least = 0;               // of kInt, kIntList, kBytes (bytes) and kDuration (microseconds)
   int64_t most = std::numeric_limits<int64_t>::max();
   bool flag_only = false;  // one-off actions, that no file and no environment should set
 };
 
 struct OptionTable {
-  std::string_view program;       // "thermoclined"
-  std::string_view summary;       // one sentence, for --help
+  std::string_view program;       // "thermoclined"; of rows their name in the file, "tenant"
+  std::string_view summary;       // one sentence, for --help; of rows a paragraph
   std::string_view default_file;  // read when it exists and --config names no other; may be empty
   std::span<const OptionDef> options;
+  const OptionTable* rows = nullptr;  // none, as in rows themselves
 };
 
 /// The values. Getters REQUIRE a key of the table, of that type.
@@ -49,6 +53,7 @@ class Options {
 
   const std::string& String(std::string_view key) const;  // kString, kEnum
   int64_t Int(std::string_view key) const;
+  std::vector<int64_t> IntList(std::string_view key) const;  // [1, 2], or "1,2" as text
   bool Bool(std::string_view key) const;
   uint64_t Bytes(std::string_view key) const;
   std::chrono::microseconds Duration(std::string_view key) const;
@@ -58,6 +63,13 @@ class Options {
 
   /// Errors: InvalidArgument "ORIGIN: KEY: what is wrong; an example"; nothing changed.
   absl::Status Set(std::string_view key, std::string_view text, std::string_view origin);
+
+  /// In the order of the file.
+  const std::vector<Options>& rows() const { return rows_; }
+  /// `origin`: where it begins.
+  Options& AddRow(std::string_view origin);
+  /// Of a row: where it begins.
+  const std::string& row_origin() const { return row_origin_; }
 
   const OptionTable& table() const { return *table_; }
   /// As it was written, whatever the type.
@@ -73,6 +85,8 @@ class Options {
 
   const OptionTable* table_;
   std::vector<Value> values_;  // one per entry of the table
+  std::vector<Options> rows_;
+  std::string row_origin_;
 };
 
 struct OptionSources {

@@ -30,6 +30,8 @@ const char* TypeName(OptionType type) {
       return "TEXT";
     case OptionType::kInt:
       return "NUMBER";
+    case OptionType::kIntList:
+      return "NUMBERS";
     case OptionType::kBool:
       return "BOOL";
     case OptionType::kBytes:
@@ -49,6 +51,7 @@ std::string ValueName(const OptionDef& option) {
 // Numbers and booleans as they are, all else as a basic string.
 std::string TomlValue(const OptionDef& option, std::string_view text) {
   if (option.type == OptionType::kInt) return std::string(text);
+  if (option.type == OptionType::kIntList) return "[" + std::string(text) + "]";
   if (option.type == OptionType::kBool) {
     return text == "true" || text == "1" || text == "on" ? "true" : "false";
   }
@@ -116,6 +119,13 @@ std::string TomlText(const OptionTable& table, const Entry& entry) {
   return text;
 }
 
+std::string SampleEntries(const OptionTable& table) {
+  return TomlText(table, [&](const OptionDef& option, std::string_view name) {
+    return Wrapped(option.help, "# ") + "# " + ValueName(option) + "\n#" + std::string(name) +
+           " = " + TomlValue(option, option.default_value) + "\n\n";
+  });
+}
+
 // Levenshtein, one row.
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -180,21 +190,25 @@ std::string HelpText(const OptionTable& table) {
 }
 
 std::string ConfigText(const Options& options) {
-  return TomlText(options.table(), [&](const OptionDef& option, std::string_view name) {
+  std::string text = TomlText(options.table(), [&](const OptionDef& option, std::string_view name) {
     return Wrapped(option.help, "# ") + "# from: " + options.Origin(option.key) + "\n" +
            std::string(name) + " = " + TomlValue(option, options.Text(option.key)) + "\n\n";
   });
+  for (const Options& row : options.rows()) {
+    text += "[[" + std::string(row.table().program) + "]]\n" + ConfigText(row);
+  }
+  return text;
 }
 
 std::string SampleConfigText(const OptionTable& table) {
   return "# Configuration of " + std::string(table.program) +
          ": every entry with its default. Generated from the option table.\n"
          "# The environment and the command line take precedence; see --help.\n\n" +
-         TomlText(table, [&](const OptionDef& option, std::string_view name) {
-           std::string facts = "# " + ValueName(option) + "\n";
-           return Wrapped(option.help, "# ") + facts + "#" + std::string(name) + " = " +
-                  TomlValue(option, option.default_value) + "\n\n";
-         });
+         SampleEntries(table) +
+         (table.rows == nullptr
+              ? std::string()
+              : Wrapped(table.rows->summary, "# ") + "#[[" + std::string(table.rows->program) +
+                    "]]\n" + SampleEntries(*table.rows));
 }
 
 std::string OptionTableMarkdown(const OptionTable& table) {
@@ -215,6 +229,14 @@ std::string OptionTableMarkdown(const OptionTable& table) {
     text += "| `" + name + "` | " + value + " | " +
             (option.default_value.empty() ? "" : "`" + std::string(option.default_value) + "`") +
             " | " + variable + " | " + std::string(option.help) + " |\n";
+  }
+  if (table.rows == nullptr) return text;
+  text += "\n## `[[" + std::string(table.rows->program) + "]]`\n\n" +
+          std::string(table.rows->summary) + "\n\n| key | value | default | meaning |\n|-|-|-|-|\n";
+  for (const OptionDef& option : table.rows->options) {
+    text += "| `" + std::string(option.key) + "` | " + ValueName(option) + " | " +
+            (option.default_value.empty() ? "" : "`" + std::string(option.default_value) + "`") +
+            " | " + std::string(option.help) + " |\n";
   }
   return text;
 }

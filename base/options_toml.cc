@@ -7,6 +7,14 @@
 namespace thermocline {
 namespace {
 
+std::string TextOf(const toml::array& integers) {
+  std::string text;
+  for (const auto& node : integers) {
+    text += (text.empty() ? "" : ",") + std::to_string(node.value_or(int64_t{0}));
+  }
+  return text;
+}
+
 // Depth is bounded by toml++'s own limit of nested tables.
 void Flatten(const toml::table& table, const std::string& prefix, std::vector<TomlEntry>& entries) {
   for (const auto& [key, node] : table) {
@@ -14,6 +22,15 @@ void Flatten(const toml::table& table, const std::string& prefix, std::vector<To
                     .kind = TomlKind::kOther,
                     .text = {},
                     .line = static_cast<uint32_t>(key.source().begin.line)};
+    if (node.is_array_of_tables()) {
+      for (const auto& element : *node.as_array()) {
+        TomlEntry row = entry;
+        row.line = static_cast<uint32_t>(element.source().begin.line);
+        Flatten(*element.as_table(), "", row.row);
+        entries.push_back(std::move(row));
+      }
+      continue;
+    }
     if (const auto* text = node.as_string()) {
       entry.kind = TomlKind::kText;
       entry.text = text->get();
@@ -28,6 +45,10 @@ void Flatten(const toml::table& table, const std::string& prefix, std::vector<To
     } else if (const auto* boolean = node.as_boolean()) {
       entry.kind = TomlKind::kBool;
       entry.text = boolean->get() ? "true" : "false";
+    } else if (const auto* array = node.as_array();
+               array != nullptr && (array->empty() || array->is_homogeneous<int64_t>())) {
+      entry.kind = TomlKind::kIntegers;
+      entry.text = TextOf(*array);
     }
     entry.is_section = node.is_table();
     const std::string deeper = entry.key + ".";

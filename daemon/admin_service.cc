@@ -1,9 +1,76 @@
 #include "daemon/admin_service.h"
 
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
 #include "base/log.h"
+#include "base/mutex.h"
 #include "hashing/name.h"
 
 namespace thermocline {
+namespace {
+
+/// What all tenants together answer; each part comes on its tenant's strand.
+class Gathering {
+ public:
+  struct Part {
+    absl::Status status;
+    uint64_t blocks = 0;
+    uint64_t kept = 0;
+  };
+  Gathering(size_t parts, std::function<void(const Part& sum)> done)
+      : missing_(parts), done_(std::move(done)) {}
+
+  void Add(const Part& part) {
+    {
+      MutexLock lock(mutex_);
+      sum_.status.Update(part.status);
+      sum_.blocks += part.blocks;
+      sum_.kept += part.kept;
+      if (--missing_ > 0) return;
+    }
+    done_(sum_);  // nobody adds to it any more
+  }
+
+ private:
+  Mutex mutex_;
+  size_t missing_ TC_GUARDED_BY(mutex_);
+  Part sum_;
+  const std::function<void(const Part&)> done_;
+};
+
+/// An admin's verb is the machine's: `task` runs on the strand of every tenant, and calls back once
+/// with its part.
+using PartCallback = std::function<void(const Gathering::Part&)>;
+void AskEach(const std::vector<Tenant*>& tenants,
+             const std::function<void(TenantView&, PartCallback)>& task,
+             std::function<void(const Gathering::Part&)> done) {
+  const auto gathering = std::make_shared<Gathering>(tenants.size(), std::move(done));
+  for (Tenant* tenant : tenants) {
+    tenant->PostCompletion([task, gathering](TenantView& view) {
+      if (view.stack == nullptr)
+        return gathering->Add({absl::UnavailableError("the daemon stops")});
+      task(view, [gathering](const Gathering::Part& part) { gathering->Add(part); });
+    });
+  }
+}
+
+Gathering::Part DeleteFrom(TenantView& tenant, const Fingerprint& space, const WireNames& names) {
+  for (const SpaceView& view : tenant.stack->Spaces()) {
+    if (!(view.fingerprint == space)) continue;
+    if (!names.names.empty() && view.spec.key_bytes != names.key_bytes) {
+      return {absl::InvalidArgumentError("the names have not the form of the space's")};
+    }
+    const absl::StatusOr<uint64_t> places = tenant.stack->Delete(space, names.names);
+    return {
+        .status = places.status(), .blocks = places.value_or(0), .kept = 1};  // kept: it is here
+  }
+  return {};
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* context,
                                                const v1::DeleteRequest* request,
@@ -18,20 +85,25 @@ grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* cont
     return Refuse(services_, context, Operation::kDelete, Right::kDestroy,
                   absl::InvalidArgumentError("delete takes whole places of 16 token ids"));
   }
-  return AnswerOnStrand(
+  // A space is one tenant's: its fingerprint says so.
+  return RunOnStrand(
       services_, context, Operation::kDelete, Right::kDestroy,
-      [response, space = *space, names = *std::move(names)](TenantView& tenant,
-                                                            ClientNumber) -> absl::Status {
-        for (const SpaceView& view : tenant.stack->Spaces()) {
-          if (!(view.fingerprint == space) || names.names.empty()) continue;
-          if (view.spec.key_bytes == names.key_bytes) continue;
-          return absl::InvalidArgumentError("the names have not the form of the space's");
-        }
-        TC_ASSIGN_OR_RETURN(const uint64_t places, tenant.stack->Delete(space, names.names));
-        response->set_places(places);
-        LogEvent(LogLevel::kInfo, "deleted",
-                 {{"space", space.Hex()}, {"from_depth", names.names.size()}, {"places", places}});
-        return absl::OkStatus();
+      [this, response, space = *space, names = *std::move(names)](StrandCall strand) {
+        auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        AskEach(
+            services_.tenants,
+            [space, names](TenantView& tenant, const PartCallback& done) {
+              done(DeleteFrom(tenant, space, names));
+            },
+            [call, response, space, depth = names.names.size()](const Gathering::Part& sum) {
+              if (sum.status.ok() && sum.kept == 0) {
+                return call->Finish(absl::NotFoundError("space " + space.Hex() + " is not here"));
+              }
+              response->set_places(sum.blocks);
+              LogEvent(LogLevel::kInfo, "deleted",
+                       {{"space", space.Hex()}, {"from_depth", depth}, {"places", sum.blocks}});
+              call->Finish(sum.status);
+            });
       });
 }
 
@@ -47,15 +119,22 @@ grpc::ServerUnaryReactor* AdminService::Flush(grpc::CallbackServerContext* conte
   }
   return RunOnStrand(
       services_, context, Operation::kFlush, Right::kDestroy,
-      [response, tier = *tier](StrandCall strand) {
+      [this, response, tier = *tier](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
-        strand.tenant.stack->Flush(
-            tier, [call, response, tier](absl::Status status, uint64_t blocks, uint64_t kept) {
-              response->set_blocks(blocks);
-              response->set_kept(kept);
+        AskEach(
+            services_.tenants,
+            [tier](TenantView& tenant, const PartCallback& done) {
+              tenant.stack->Flush(tier,
+                                  [done](absl::Status status, uint64_t blocks, uint64_t kept) {
+                                    done({status, blocks, kept});
+                                  });
+            },
+            [call, response, tier](const Gathering::Part& sum) {
+              response->set_blocks(sum.blocks);
+              response->set_kept(sum.kept);
               LogEvent(LogLevel::kInfo, "flushed",
-                       {{"tier", TierKindName(tier)}, {"blocks", blocks}, {"kept", kept}});
-              call->Finish(status);
+                       {{"tier", TierKindName(tier)}, {"blocks", sum.blocks}, {"kept", sum.kept}});
+              call->Finish(sum.status);
             });
       });
 }
@@ -64,13 +143,20 @@ grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* c
                                                   const v1::DropArenaRequest*,
                                                   v1::DropArenaResponse* response) {
   return RunOnStrand(
-      services_, context, Operation::kFlush, Right::kDestroy, [response](StrandCall strand) {
+      services_, context, Operation::kFlush, Right::kDestroy, [this, response](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
-        strand.tenant.stack->DropArena(
-            [call, response](absl::Status status, uint64_t blocks, uint64_t kept) {
-              response->set_blocks(blocks);
-              LogEvent(LogLevel::kInfo, "arena_dropped", {{"blocks", blocks}, {"kept", kept}});
-              call->Finish(status);
+        AskEach(
+            services_.tenants,
+            [](TenantView& tenant, const PartCallback& done) {
+              tenant.stack->DropArena([done](absl::Status status, uint64_t blocks, uint64_t kept) {
+                done({status, blocks, kept});
+              });
+            },
+            [call, response](const Gathering::Part& sum) {
+              response->set_blocks(sum.blocks);
+              LogEvent(LogLevel::kInfo, "arena_dropped",
+                       {{"blocks", sum.blocks}, {"kept", sum.kept}});
+              call->Finish(sum.status);
             });
       });
 }

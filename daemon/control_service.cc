@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "daemon/grpc_remote_session.h"
+#include "daemon/tenant_map.h"
 
 namespace thermocline {
 namespace {
@@ -64,11 +65,16 @@ ControlService::OpenRemoteSession(grpc::CallbackServerContext* context) {
 grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext* context,
                                                     const v1::OpenSpaceRequest* request,
                                                     v1::OpenSpaceResponse* response) {
-  absl::StatusOr<SpaceSpec> spec = SpaceSpecOf(request->spec(), services_.tenant.name());
-  if (!spec.ok()) return Refuse(services_, context, Operation::kOther, Right::kRead, spec.status());
+  // Its tenant is the session's.
+  absl::StatusOr<SpaceSpec> checked = SpaceSpecOf(request->spec(), kDefaultTenant);
+  if (!checked.ok()) {
+    return Refuse(services_, context, Operation::kOther, Right::kRead, checked.status());
+  }
   return AnswerOnStrand(
       services_, context, Operation::kOther, Right::kRead,
-      [spec = *std::move(spec), response](TenantView& tenant, ClientNumber) -> absl::Status {
+      [spec = *std::move(checked), response](TenantView& tenant,
+                                             ClientNumber) mutable -> absl::Status {
+        spec.tenant = tenant.name;
         TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
         const Fingerprint fingerprint = FingerprintOf(spec);
         ForgetClosedSpaces(tenant);
@@ -82,7 +88,8 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
         SetFingerprint(fingerprint, *response->mutable_fingerprint());
         if (is_new) {
           LogEvent(LogLevel::kInfo, "space_opened",
-                   {{"space", space},
+                   {{"tenant", tenant.name},
+                    {"space", space},
                     {"fingerprint", fingerprint.Hex()},
                     {"model", spec.model},
                     {"parts", spec.parts.size()}});
@@ -184,17 +191,18 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ControlService::Stats(grpc::CallbackServerContext* context,
                                                 const v1::StatsRequest*,
                                                 v1::StatsResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
-                        [this, response](TenantView& tenant, ClientNumber) {
-                          ToWire(tenant.stack->Stats(), *response);
-                          response->set_version(std::string(Version()));
-                          response->set_sessions(services_.registry.size());
-                          response->set_uptime_ms(static_cast<uint64_t>(
-                              std::chrono::duration_cast<std::chrono::milliseconds>(
-                                  Clock::Real().Now() - services_.started)
-                                  .count()));
-                          return absl::OkStatus();
-                        });
+  // Of the session's tenant: what others do is none of its business.
+  return RunOnStrand(
+      services_, context, Operation::kOther, Right::kRead, [this, response](StrandCall strand) {
+        ToWire(strand.tenant.stack->Stats(), *response);
+        response->set_version(std::string(Version()));
+        response->set_sessions(services_.registry.CountOf(strand.home));
+        response->set_uptime_ms(
+            static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                      Clock::Real().Now() - services_.started)
+                                      .count()));
+        strand.call.Finish(absl::OkStatus());
+      });
 }
 
 }  // namespace thermocline

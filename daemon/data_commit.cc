@@ -107,7 +107,7 @@ void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRe
                                                    {}});
   absl::Status found = FindPayloads(strand.tenant, strand.client, *job);
   if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, *job, std::move(found));
-  const bool posted = services.workers.Post([job, &tenant = services.tenant] {
+  const bool posted = services.workers.Post([job, &tenant = strand.home] {
     tenant.PostCompletion(
         [job, summed = SumPayloads(*job)](TenantView& view) { Finish(view, *job, summed); });
   });

@@ -122,8 +122,8 @@ grpc::ServerWriteReactor<v1::LoadResponse>* StartLoad(ServiceContext& services,
     return stream.get();
   }
   auto guard = std::make_shared<LoadGuard>(stream);
-  const bool posted = services.tenant.Post([guard, lease,
-                                            session = identity->session](TenantView& tenant) {
+  const bool posted = identity->tenant->Post([guard, lease,
+                                              session = identity->session](TenantView& tenant) {
     const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
     if (!client.ok()) return guard->stream->End(client.status());
     tenant.stack->Load(

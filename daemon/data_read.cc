@@ -22,8 +22,7 @@ class BlocksOut final : public grpc::ServerWriteReactor<v1::ReadResponse> {
  public:
   BlocksOut(ServiceContext& services, grpc::CallbackServerContext& context,
             const v1::ReadRequest& request)
-      : tenant_(services.tenant),
-        workers_(services.workers),
+      : workers_(services.workers),
         metrics_(services.metrics),
         lease_(request.lease()),
         from_depth_(request.from_depth()),
@@ -33,6 +32,7 @@ class BlocksOut final : public grpc::ServerWriteReactor<v1::ReadResponse> {
   void Hold(std::shared_ptr<BlocksOut> self) { self_ = std::move(self); }
   void Enter(SessionIdentity identity) {
     session_ = identity.session;
+    tenant_ = identity.tenant;
     const auto stream = identity.remote->EnterStream([weak = std::weak_ptr<BlocksOut>(self_)] {
       if (const auto self = weak.lock()) self->gate_.Cancel();
     });
@@ -164,7 +164,7 @@ class BlocksOut final : public grpc::ServerWriteReactor<v1::ReadResponse> {
         piece->set_at(source.at);
         piece->set_data(source.payload.data(), source.payload.size());
       }
-      stream.tenant_.PostCompletion([chunk](TenantView& tenant) {
+      stream.tenant_->PostCompletion([chunk](TenantView& tenant) {
         const std::shared_ptr<BlocksOut> copied = chunk->Take();
         copied->Send(copied->LeaseHolds(tenant));
       });
@@ -194,7 +194,7 @@ class BlocksOut final : public grpc::ServerWriteReactor<v1::ReadResponse> {
     Step();
   }
 
-  Tenant& tenant_;
+  Tenant* tenant_ = nullptr;  // the session's
   Executor& workers_;
   DaemonMetrics& metrics_;
   const SteadyTime arrived_ = Clock::Real().Now();
@@ -236,16 +236,17 @@ grpc::ServerWriteReactor<v1::ReadResponse>* StartBlocksOut(ServiceContext& servi
     stream->End(identity.status());
     return stream.get();
   }
+  Tenant& tenant = *identity->tenant;
   stream->Enter(*std::move(identity));
   if (!stream->entered()) return stream.get();
   auto guard = std::make_shared<EndGuard>(stream);
-  const bool posted = services.tenant.Post([guard](TenantView& tenant) {
+  const bool posted = tenant.Post([guard](TenantView& view) {
     BlocksOut& out = *guard->stream;
-    const absl::StatusOr<ClientNumber> client = tenant.ClientOf(out.session());
+    const absl::StatusOr<ClientNumber> client = view.ClientOf(out.session());
     if (!client.ok()) return out.End(client.status());
-    tenant.stack->Load(
+    view.stack->Load(
         *client, out.lease(),
-        [guard, &stack = *tenant.stack](std::vector<BlockView> blocks) {
+        [guard, &stack = *view.stack](std::vector<BlockView> blocks) {
           return guard->stream->Ready(stack, blocks);
         },
         [guard](absl::Status status) { guard->stream->End(std::move(status)); });

@@ -19,8 +19,7 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
  public:
   BlocksIn(ServiceContext& services, grpc::CallbackServerContext& context,
            v1::WriteResponse& response)
-      : tenant_(services.tenant),
-        workers_(services.workers),
+      : workers_(services.workers),
         metrics_(services.metrics),
         response_(response),
         gate_(context) {}
@@ -28,6 +27,7 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
   void Begin(absl::StatusOr<SessionIdentity> identity) {
     if (!identity.ok()) return End(identity.status());
     session_ = identity->session;
+    tenant_ = identity->tenant;
     const auto stream = identity->remote->EnterStream([weak = std::weak_ptr<BlocksIn>(self_)] {
       if (const auto self = weak.lock()) self->gate_.Cancel();
     });
@@ -45,7 +45,7 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
     if (!ok) return End(absl::OkStatus());  // all has come, or the caller has gone
     if (absl::Status wrong = CheckWrite(request_); !wrong.ok()) return End(std::move(wrong));
     auto turn = std::make_shared<Turn>(self_);
-    const bool posted = tenant_.Post([turn](TenantView& tenant) { Place(turn, tenant); });
+    const bool posted = tenant_->Post([turn](TenantView& tenant) { Place(turn, tenant); });
     if (!posted) {
       turn->Take()->End(absl::ResourceExhaustedError(
           "the daemon has too many requests waiting, or stops; try again"));
@@ -128,7 +128,7 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
     Finish(ToGrpc(status));
   }
 
-  Tenant& tenant_;
+  Tenant* tenant_ = nullptr;  // the session's
   Executor& workers_;
   DaemonMetrics& metrics_;
   const SteadyTime arrived_ = Clock::Real().Now();

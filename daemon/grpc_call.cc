@@ -82,15 +82,16 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
     call->Finish(identity.status());
     return reactor;
   }
-  const bool posted = services.tenant.Post([call, when_gone, session = identity->session,
-                                            remote = std::move(identity->remote),
-                                            task = std::move(task)](TenantView& tenant) mutable {
+  Tenant& home = *identity->tenant;
+  const bool posted = home.Post([call, when_gone, &home, session = identity->session,
+                                 remote = std::move(identity->remote),
+                                 task = std::move(task)](TenantView& tenant) mutable {
     if (when_gone == WhenGone::kNothing && call->Cancelled()) {
       return call->Finish(absl::CancelledError("the caller has gone"));
     }
     const absl::StatusOr<ClientNumber> client = tenant.ClientOf(session);
     if (!client.ok()) return call->Finish(client.status());
-    task({tenant, session, *client, std::move(remote), std::move(*call)});
+    task({tenant, home, session, *client, std::move(remote), std::move(*call)});
   });
   if (!posted) {
     call->Finish(absl::ResourceExhaustedError(

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/executor.h"
@@ -24,14 +25,16 @@ namespace thermocline {
 /// What services need. Borrowed; outlives the gRPC servers.
 struct ServiceContext {
   SessionRegistry& registry;
-  Tenant& tenant;
+  const std::vector<Tenant*>& tenants;  // the default one first
   Executor& workers;
   DaemonMetrics& metrics;
   RemoteSessions& remote;
   std::chrono::steady_clock::time_point started;
   // Of the door that these services stand behind.
   bool over_tcp = false;
-  RemoteTokenFile* tokens = nullptr;  // nullptr: who has come through the door needs none
+  RemoteTokenFile* tokens = nullptr;  // nullptr: nobody has any
+  // Whose guest one is who comes through the door and shows no token; nullptr: a token is needed.
+  Tenant* tenant_of_guests = nullptr;
 };
 
 inline constexpr char kSessionMetadataKey[] = "thermocline-session";
@@ -87,6 +90,7 @@ class UnaryCall {
 /// Of a call on the strand.
 struct StrandCall {
   TenantView& tenant;  // as long as the stack may call back
+  Tenant& home;        // whose strand it is
   uint64_t session;
   ClientNumber client;
   std::shared_ptr<RemoteWork> remote;  // none: a local session

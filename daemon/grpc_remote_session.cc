@@ -1,8 +1,10 @@
 #include "daemon/grpc_remote_session.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/version.h"
@@ -15,12 +17,19 @@ namespace {
 /// Who opens a session: by the token that came with the call, where this door asks for one.
 absl::StatusOr<RemoteSessions::Guest> GuestOf(const ServiceContext& services,
                                               const grpc::CallbackServerContext& context) {
-  RemoteSessions::Guest guest{.may_write = true,
+  RemoteSessions::Guest guest{.tenant = services.tenant_of_guests,
+                              .host = services.tenant_of_guests,
+                              .may_write = true,
                               .over_tcp = services.over_tcp,
                               .peer = context.peer(),
                               .still_welcome = [] { return true; },
                               .ended = {}};
-  if (services.tokens == nullptr) return guest;
+  if (guest.tenant != nullptr) return guest;
+  if (services.tokens == nullptr) {
+    return absl::PermissionDeniedError(
+        "this socket serves users of several tenants and cannot tell them apart; say hello at the "
+        "session socket, or have the daemon's user set token_file and give you a token");
+  }
   const auto& metadata = context.client_metadata();
   const auto value = metadata.find("authorization");
   const std::string_view authorization =
@@ -36,6 +45,12 @@ absl::StatusOr<RemoteSessions::Guest> GuestOf(const ServiceContext& services,
   if (!token) {
     return absl::UnauthenticatedError("the token is not in this daemon's token file");
   }
+  const auto named =
+      std::find_if(services.tenants.begin(), services.tenants.end(),
+                   [&](const Tenant* tenant) { return tenant->name() == token->tenant; });
+  TC_CHECK(named != services.tenants.end());  // the file names no other
+  guest.tenant = *named;
+  guest.host = *named;
   guest.may_write = token->may_write;
   guest.peer += " " + token->name;
   guest.still_welcome = [tokens = services.tokens, token = *std::move(token)] {
@@ -50,11 +65,7 @@ absl::StatusOr<RemoteSessions::Guest> GuestOf(const ServiceContext& services,
 class SessionStream final
     : public grpc::ServerBidiReactor<v1::RemoteSessionRequest, v1::RemoteSessionResponse> {
  public:
-  explicit SessionStream(ServiceContext& services)
-      : sessions_(services.remote),
-        tenant_(services.tenant.name()),
-        epoch_(services.tenant.epoch()),
-        arena_bytes_(services.tenant.arena_bytes()) {}
+  explicit SessionStream(ServiceContext& services) : sessions_(services.remote) {}
   void Hold(std::shared_ptr<SessionStream> self) { self_ = std::move(self); }
 
   void Begin(absl::StatusOr<RemoteSessions::Guest> guest) {
@@ -63,6 +74,7 @@ class SessionStream final
       return End(guest.status());
     }
     may_write_ = guest->may_write;
+    tenant_ = guest->tenant;
     guest->ended = [weak = std::weak_ptr<SessionStream>(self_)](absl::Status why) {
       if (const auto self = weak.lock()) self->End(std::move(why));
     };
@@ -119,12 +131,12 @@ class SessionStream final
       MutexLock lock(mutex_);
       v1::RemoteWelcome& welcome = welcome_.emplace();
       welcome.set_session_token(token->data(), token->size());
-      welcome.set_epoch(epoch_);
+      welcome.set_epoch(tenant_->epoch());
       welcome.set_session(session_);
-      welcome.set_tenant(tenant_);
+      welcome.set_tenant(tenant_->name());
       welcome.set_may_write(may_write_);
       welcome.set_daemon_version(std::string(Version()));
-      welcome.set_arena_bytes(arena_bytes_);
+      welcome.set_arena_bytes(tenant_->arena_bytes());
       welcome.set_lease_ms(static_cast<uint64_t>(sessions_.lease().count()));
     }
     Step();
@@ -164,9 +176,7 @@ class SessionStream final
   }
 
   RemoteSessions& sessions_;
-  const std::string tenant_;
-  const uint64_t epoch_;
-  const uint64_t arena_bytes_;
+  const Tenant* tenant_ = nullptr;  // the guest's
   bool may_write_ = false;
   uint64_t session_ = 0;                // 0: none
   bool greeted_ = false;                // by the client

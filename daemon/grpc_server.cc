@@ -58,8 +58,8 @@ absl::Status CannotListen(const std::string& address) {
                                 "; is the address taken, or its directory not writable?");
 }
 
-absl::Status MakePrivate(const std::string& socket) {
-  if (::chmod(socket.c_str(), 0600) == 0) return absl::OkStatus();
+absl::Status SetMode(const std::string& socket, mode_t mode) {
+  if (::chmod(socket.c_str(), mode) == 0) return absl::OkStatus();
   return ErrnoStatus(errno, "chmod " + socket);
 }
 
@@ -74,6 +74,7 @@ struct OpenDoor {
 };
 
 struct GrpcServer::Impl {
+  std::vector<Tenant*> tenants;
   std::shared_ptr<RemoteSessions> remote;  // shared with its timer
   std::unique_ptr<RemoteTokenFile> tokens;
   TlsFiles tls;
@@ -85,13 +86,24 @@ struct GrpcServer::Impl {
   std::unique_ptr<grpc::Server> admin_server;
   std::vector<std::thread> stopping;
 
-  absl::Status OpenLocal(const std::string& socket, const ServiceContext& services);
+  absl::Status OpenTokens(const std::string& file);
+  absl::Status OpenLocal(const GrpcServerOptions& options, ServiceContext services);
   absl::Status OpenAdmin(const std::string& socket, const ServiceContext& services);
   absl::Status OpenTcp(const GrpcServerOptions& options, ServiceContext services);
 };
 
-absl::Status GrpcServer::Impl::OpenLocal(const std::string& socket,
-                                         const ServiceContext& services) {
+absl::Status GrpcServer::Impl::OpenTokens(const std::string& file) {
+  std::vector<std::string> names;
+  for (const Tenant* tenant : tenants) names.push_back(tenant->name());
+  TC_ASSIGN_OR_RETURN(tokens, RemoteTokenFile::Open(file, std::move(names)));
+  return absl::OkStatus();
+}
+
+absl::Status GrpcServer::Impl::OpenLocal(const GrpcServerOptions& options,
+                                         ServiceContext services) {
+  const std::string& socket = options.socket;
+  services.tokens = tokens.get();
+  services.tenant_of_guests = options.serves_others ? nullptr : tenants[0];
   local = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
   SetLimits(builder);
@@ -100,7 +112,7 @@ absl::Status GrpcServer::Impl::OpenLocal(const std::string& socket,
   local->server = builder.BuildAndStart();
   if (local->server == nullptr) return CannotListen(socket);
   sockets.push_back(socket);
-  return MakePrivate(socket);
+  return SetMode(socket, options.serves_others ? 0666 : 0600);
 }
 
 absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
@@ -113,15 +125,12 @@ absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
   admin_server = builder.BuildAndStart();
   if (admin_server == nullptr) return CannotListen(socket);
   sockets.push_back(socket);
-  return MakePrivate(socket);
+  return SetMode(socket, 0600);
 }
 
 absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, ServiceContext services) {
   tls = options.tls;
   if (!tls.certificate.empty()) TC_RETURN_IF_ERROR(CheckTlsFiles(tls));
-  if (!options.token_file.empty()) {
-    TC_ASSIGN_OR_RETURN(tokens, RemoteTokenFile::Open(options.token_file, services.tenant.name()));
-  }
   if (tls.certificate.empty() || tls.client_ca.empty() || tokens == nullptr) {
     LogEvent(LogLevel::kWarning, "insecure_listener",
              {{"address", options.tcp_address},
@@ -131,6 +140,7 @@ absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, Service
   }
   services.over_tcp = true;
   services.tokens = tokens.get();
+  services.tenant_of_guests = tokens == nullptr ? tenants[0] : nullptr;
   tcp = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
   SetLimits(builder);
@@ -148,7 +158,8 @@ GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               SessionRegistry& registry,
-                                                              Tenant& tenant, Executor& workers,
+                                                              std::vector<Tenant*> tenants,
+                                                              Executor& workers,
                                                               DaemonMetrics& metrics) {
   static const bool configured = [] {
     gpr_set_log_function([](gpr_log_func_args* line) {
@@ -162,10 +173,15 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   static_cast<void>(configured);
   std::unique_ptr<GrpcServer> server(new GrpcServer(std::make_unique<Impl>()));
   Impl& impl = *server->impl_;
-  impl.remote = RemoteSessions::Make(options.remote, tenant, registry, workers);
-  const ServiceContext services{registry, tenant,       workers,
+  impl.tenants = std::move(tenants);
+  impl.remote = RemoteSessions::Make(options.remote, registry, workers);
+  const ServiceContext services{registry, impl.tenants, workers,
                                 metrics,  *impl.remote, Clock::Real().Now()};
-  TC_RETURN_IF_ERROR(impl.OpenLocal(options.socket, services));
+  const bool asks_for_tokens = options.serves_others || !options.tcp_address.empty();
+  if (asks_for_tokens && !options.token_file.empty()) {
+    TC_RETURN_IF_ERROR(impl.OpenTokens(options.token_file));
+  }
+  TC_RETURN_IF_ERROR(impl.OpenLocal(options, services));
   TC_RETURN_IF_ERROR(impl.OpenAdmin(options.admin_socket, services));
   if (!options.tcp_address.empty()) TC_RETURN_IF_ERROR(impl.OpenTcp(options, services));
   return server;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/executor.h"
 #include "base/status.h"
@@ -23,17 +24,21 @@ struct GrpcServerOptions {
   TlsFiles tls;              // of tcp_address; all "": no TLS
   std::string token_file;    // of tcp_address; "": nobody is asked for a token
   RemoteSessionOptions remote;
+  bool serves_others = false;  // users of several tenants: the first socket is 0666, and a remote
+                               // session opened there needs a token
 };
 
 /// Thread: any, one at a time.
 class GrpcServer {
  public:
-  /// Borrows everything that it is given; all of it outlives the server.
+  /// Borrows everything that it is given; all of it outlives the server. `tenants`: the default one
+  /// first.
   /// Errors: Unavailable when an address cannot be listened at; what is wrong with the files of TLS
   ///         and tokens.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            SessionRegistry& registry,
-                                                           Tenant& tenant, Executor& workers,
+                                                           std::vector<Tenant*> tenants,
+                                                           Executor& workers,
                                                            DaemonMetrics& metrics);
   /// Refuses new calls; those that wait are cancelled after a moment. Returns at once.
   void BeginStop();

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <limits>
 
 #include "base/socket_path.h"
 #include "base/units.h"
@@ -47,6 +48,13 @@ constexpr OptionDef kOptions[] = {
      .type = OptionType::kBytes,
      .default_value = "32MiB",
      .help = "Warm blocks that are read back and summed, in turn, each second. 0: none are."},
+    {.key = "other_users",
+     .type = OptionType::kEnum,
+     .default_value = "refuse",
+     .help =
+         "Users that no tenant names: \"refuse\" serves none but the daemon's own user and root, "
+         "\"default\" makes them clients of the tenant of that name.",
+     .choices = "refuse|default"},
     {.key = "policy",
      .type = OptionType::kEnum,
      .default_value = "lru",
@@ -110,13 +118,13 @@ constexpr OptionDef kOptions[] = {
     {.key = "max_sessions",
      .type = OptionType::kInt,
      .default_value = "64",
-     .help = "Clients connected at once; more are refused.",
+     .help = "Clients of each tenant connected at once; more are refused.",
      .least = 1,
      .most = 1024},
     {.key = "max_places",
      .type = OptionType::kInt,
      .default_value = "1048576",
-     .help = "Prefixes known at once, in all tiers together (16 tokens each).",
+     .help = "Prefixes of each tenant known at once, in all tiers together (16 tokens each).",
      .least = 1024,
      .most = 1 << 26},
     {.key = "worker_threads",
@@ -146,6 +154,49 @@ constexpr OptionDef kOptions[] = {
      .default_value = "",
      .help = "File that events are appended to. Empty: standard error."},
 };
+
+constexpr OptionDef kTenantOptions[] = {
+    {.key = "name",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "What tokens, logs and files call it: small letters, digits, - and _."},
+    {.key = "uids",
+     .type = OptionType::kIntList,
+     .default_value = "",
+     .help = "Users whose processes are its clients.",
+     .most = std::numeric_limits<uint32_t>::max()},
+    {.key = "gids",
+     .type = OptionType::kIntList,
+     .default_value = "",
+     .help = "Groups whose members are, where no tenant names the user itself. The primary group "
+             "counts before others.",
+     .most = std::numeric_limits<uint32_t>::max()},
+    {.key = "warm_share",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help = "Memory that it has whenever it wants it, whatever others do, in chunks of 64 MiB."},
+    {.key = "warm_quota",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help = "The most memory that it gets, in chunks of 64 MiB. 0: all of warm_capacity."},
+    {.key = "cold_share",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help = "Disk space that it has whenever it wants it, in units of 64 MiB."},
+    {.key = "cold_quota",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help = "The most disk space that it gets, in units of 64 MiB. 0: all of cold_capacity."},
+};
+
+constexpr OptionTable kTenantTable{
+    .program = "tenant",
+    .summary =
+        "A table for each tenant besides \"default\", which is always there: it is that of the "
+        "daemon's own user and of root, unless they are named, and may have a table too, for "
+        "its shares and quotas. The file alone sets these. See docs/tenants.md.",
+    .default_file = "",
+    .options = kTenantOptions};
 
 std::string DefaultDataDirectory() {
   if (::geteuid() == 0) return "/var/lib/thermocline";
@@ -187,6 +238,82 @@ absl::Status CheckProtections(const Options& options) {
       " too (docs/security.md), or set it \"off\", or accept that with --insecure");
 }
 
+/// A share or quota in whole units, of `capacity` at most.
+absl::StatusOr<uint64_t> UnitsOf(const Options& row, std::string_view key, uint64_t capacity) {
+  const uint64_t bytes = row.Bytes(key);
+  const auto wrong = [&](const std::string& what) {
+    return absl::InvalidArgumentError(row.Origin(key) + ": " + std::string(key) + ": " + what);
+  };
+  if (bytes > 0 && bytes < kTenantUnitBytes) {
+    return wrong(row.Text(key) + " is less than one unit of " + FormatBytes(kTenantUnitBytes) +
+                 "; write that at least, or 0");
+  }
+  if (bytes / kTenantUnitBytes > capacity / kTenantUnitBytes) {
+    return wrong(row.Text(key) + " is more than the " + FormatBytes(capacity) +
+                 " that there are; lower it or raise the capacity");
+  }
+  return bytes / kTenantUnitBytes;
+}
+
+struct Division {
+  uint64_t share = 0;
+  uint64_t quota = 0;
+};
+absl::StatusOr<Division> DivisionOf(const Options& row, const std::string& tier,
+                                    uint64_t capacity) {
+  Division units;
+  TC_ASSIGN_OR_RETURN(units.share, UnitsOf(row, tier + "_share", capacity));
+  TC_ASSIGN_OR_RETURN(units.quota, UnitsOf(row, tier + "_quota", capacity));
+  if (units.quota == 0) units.quota = capacity / kTenantUnitBytes;
+  if (units.share <= units.quota) return units;
+  return absl::InvalidArgumentError(
+      row.Origin(tier + "_share") + ": " + tier + "_share of tenant \"" + row.String("name") +
+      "\" is more than its " + tier + "_quota; lower the one or raise the other");
+}
+
+absl::Status CheckShares(const std::vector<TenantOptions>& tenants, uint64_t TenantOptions::*share,
+                         const std::string& tier, uint64_t capacity) {
+  uint64_t sum = 0;
+  for (const TenantOptions& tenant : tenants) sum += tenant.*share;
+  if (sum <= capacity / kTenantUnitBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "the tenants' " + tier + "_share together are " + FormatBytes(sum * kTenantUnitBytes) +
+      ", and " + tier + "_capacity is " + FormatBytes(capacity) + " (counted in units of " +
+      FormatBytes(kTenantUnitBytes) + "); lower some shares or raise the capacity");
+}
+
+absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uint64_t warm_bytes,
+                                                     uint64_t cold_bytes) {
+  std::vector<TenantOptions> tenants = {{.name = kDefaultTenant}};
+  if (options.rows().empty()) return tenants;
+  if (warm_bytes < kTenantUnitBytes) {
+    return absl::InvalidArgumentError(
+        options.Origin("warm_capacity") + ": warm_capacity is less than the " +
+        FormatBytes(kTenantUnitBytes) + " in which memory is lent to tenants; raise it");
+  }
+  tenants[0].warm_quota_units = warm_bytes / kTenantUnitBytes;
+  tenants[0].cold_quota_units = cold_bytes / kTenantUnitBytes;
+  for (const Options& row : options.rows()) {
+    TenantOptions tenant{.name = row.String("name"), .origin = row.row_origin()};
+    for (const int64_t uid : row.IntList("uids")) tenant.uids.push_back(static_cast<uid_t>(uid));
+    for (const int64_t gid : row.IntList("gids")) tenant.gids.push_back(static_cast<gid_t>(gid));
+    TC_ASSIGN_OR_RETURN(const Division warm, DivisionOf(row, "warm", warm_bytes));
+    TC_ASSIGN_OR_RETURN(const Division cold, DivisionOf(row, "cold", cold_bytes));
+    tenant.warm_share_units = warm.share;
+    tenant.warm_quota_units = warm.quota;
+    tenant.cold_share_units = cold.share;
+    tenant.cold_quota_units = cold.quota;
+    if (tenant.name == kDefaultTenant && tenants[0].origin.empty()) {
+      tenants[0] = std::move(tenant);
+    } else {
+      tenants.push_back(std::move(tenant));
+    }
+  }
+  TC_RETURN_IF_ERROR(CheckShares(tenants, &TenantOptions::warm_share_units, "warm", warm_bytes));
+  TC_RETURN_IF_ERROR(CheckShares(tenants, &TenantOptions::cold_share_units, "cold", cold_bytes));
+  return tenants;
+}
+
 absl::Status CheckListen(const Options& options, std::string_view key) {
   const std::string& text = options.String(key);
   if (text == "off") return absl::OkStatus();
@@ -200,7 +327,8 @@ const OptionTable& DaemonOptionTable() {
       .program = "thermoclined",
       .summary = "Keeps the KV cache of language models in memory and on disk.",
       .default_file = "/etc/thermocline/thermocline.toml",
-      .options = kOptions};
+      .options = kOptions,
+      .rows = &kTenantTable};
   return kTable;
 }
 
@@ -243,6 +371,11 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
   resolved.scrub_rate_bytes = options.Bytes("scrub_rate");
+  TC_ASSIGN_OR_RETURN(resolved.tenants, TenantsOf(options, resolved.warm_capacity_bytes,
+                                                  resolved.cold_capacity_bytes));
+  resolved.others_are_default = options.String("other_users") == "default";
+  TC_RETURN_IF_ERROR(
+      TenantMap::Make(resolved.tenants, resolved.others_are_default, ::geteuid()).status());
   resolved.policy = options.String("policy");
   TC_RETURN_IF_ERROR(CheckListen(options, "http"));
   TC_RETURN_IF_ERROR(CheckListen(options, "grpc_listen"));

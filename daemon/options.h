@@ -5,10 +5,12 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "daemon/tenant_map.h"
 #include "daemon/tls_files.h"
 
 namespace thermocline {
@@ -20,8 +22,10 @@ struct DaemonOptions {
   std::string data_dir;
   std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
   uint64_t warm_capacity_bytes = 0;
-  uint64_t cold_capacity_bytes = 0;  // 0: no cold tier
-  uint64_t scrub_rate_bytes = 0;     // a second; 0: no scrubber
+  uint64_t cold_capacity_bytes = 0;    // 0: no cold tier
+  uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber
+  std::vector<TenantOptions> tenants;  // the default one first
+  bool others_are_default = false;     // users that no tenant names; else they are refused
   std::string policy;
   std::string http;         // "off" or HOST:PORT
   std::string grpc_listen;  // "off" or HOST:PORT
@@ -37,6 +41,7 @@ struct DaemonOptions {
   LogOptions log;
 };
 
+/// Without tables of tenants there is the default one, with all of both capacities.
 /// Errors: InvalidArgument where options do not go together.
 absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options);
 

@@ -1,5 +1,6 @@
 #include "daemon/remote_sessions.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -8,9 +9,8 @@
 namespace thermocline {
 
 std::shared_ptr<RemoteSessions> RemoteSessions::Make(RemoteSessionOptions options,
-                                                     SessionHost& host, SessionRegistry& registry,
-                                                     Executor& timers) {
-  std::shared_ptr<RemoteSessions> sessions(new RemoteSessions(options, host, registry, timers));
+                                                     SessionRegistry& registry, Executor& timers) {
+  std::shared_ptr<RemoteSessions> sessions(new RemoteSessions(options, registry, timers));
   sessions->ScheduleTick();
   return sessions;
 }
@@ -20,7 +20,10 @@ absl::StatusOr<uint64_t> RemoteSessions::Open(Guest guest) {
   absl::Status refusal;
   if (stopped_) {
     refusal = absl::UnavailableError("the daemon stops; connect again");
-  } else if (sessions_.size() >= options_.max_sessions) {
+  } else if (const auto others = std::count_if(
+                 sessions_.begin(), sessions_.end(),
+                 [&](const auto& entry) { return entry.second.guest.host == guest.host; });
+             static_cast<size_t>(others) >= options_.max_sessions) {
     refusal =
         absl::ResourceExhaustedError("this daemon serves " + std::to_string(options_.max_sessions) +
                                      " remote sessions at most, and all are taken; end "
@@ -41,6 +44,7 @@ absl::StatusOr<uint64_t> RemoteSessions::Open(Guest guest) {
 
 void RemoteSessions::Admit(uint64_t session, const std::string& client_name,
                            std::function<void(absl::StatusOr<SessionToken>)> welcome) {
+  SessionHost* host = nullptr;
   {
     MutexLock lock(mutex_);
     const auto found = sessions_.find(session);
@@ -48,14 +52,15 @@ void RemoteSessions::Admit(uint64_t session, const std::string& client_name,
     found->second.joining = true;
     found->second.name = client_name;
     found->second.last_beat = Clock::Real().Now();
+    host = found->second.guest.host;
   }
   // No process stands for it: the session is one.
-  host_.Join(session, 0, session, nullptr,
-             [self = shared_from_this(), session, welcome = std::move(welcome)](
-                 const absl::Status& joined) { self->OnJoined(session, joined, welcome); });
+  host->Join(session, 0, session, nullptr,
+             [self = shared_from_this(), host, session, welcome = std::move(welcome)](
+                 const absl::Status& joined) { self->OnJoined(*host, session, joined, welcome); });
 }
 
-void RemoteSessions::OnJoined(uint64_t session, const absl::Status& joined,
+void RemoteSessions::OnJoined(SessionHost& host, uint64_t session, const absl::Status& joined,
                               const std::function<void(absl::StatusOr<SessionToken>)>& welcome) {
   absl::StatusOr<SessionToken> token =
       joined.ok() ? NewSessionToken() : absl::StatusOr<SessionToken>(joined);
@@ -69,6 +74,7 @@ void RemoteSessions::OnJoined(uint64_t session, const absl::Status& joined,
       entry.joining = false;
       entry.joined = true;
       registry_.Add(*token, {.session = session,
+                             .tenant = entry.guest.tenant,
                              .reads_only = !entry.guest.may_write,
                              .over_tcp = entry.guest.over_tcp,
                              .remote = entry.work});
@@ -81,7 +87,7 @@ void RemoteSessions::OnJoined(uint64_t session, const absl::Status& joined,
     }
   }
   const bool refused = !token.ok() && Remove(session).has_value();
-  if (joined.ok() && (gone || refused)) LeaveHost(session, std::make_shared<RemoteWork>());
+  if (joined.ok() && (gone || refused)) LeaveHost(host, session, std::make_shared<RemoteWork>());
   if (gone) return;
   if (refused) {
     MutexLock lock(mutex_);
@@ -175,14 +181,15 @@ std::optional<RemoteSessions::Session> RemoteSessions::Remove(uint64_t session) 
 void RemoteSessions::Return(uint64_t session, const Session& ended, std::string_view how) {
   registry_.Remove(session);
   // One that is about to join leaves when it has.
-  if (ended.joined) LeaveHost(session, ended.work);
+  if (ended.joined) LeaveHost(*ended.guest.host, session, ended.work);
   LogEvent(LogLevel::kInfo, "session_ended",
            {{"session", session}, {"peer", ended.guest.peer}, {"how", how}});
 }
 
-void RemoteSessions::LeaveHost(uint64_t session, const std::shared_ptr<RemoteWork>& work) {
-  host_.Leave(session, false);
-  work->Close([self = shared_from_this(), session] { self->host_.ProcessGone(0, session); });
+void RemoteSessions::LeaveHost(SessionHost& host, uint64_t session,
+                               const std::shared_ptr<RemoteWork>& work) {
+  host.Leave(session, false);
+  work->Close([&host, session] { host.ProcessGone(0, session); });
 }
 
 }  // namespace thermocline

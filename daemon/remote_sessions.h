@@ -22,11 +22,11 @@
 
 namespace thermocline {
 
-/// Local sessions have the numbers below: both kinds are clients of one tenant.
+/// Local sessions have the numbers below: both kinds are clients of the same tenants.
 inline constexpr uint64_t kFirstRemoteSession = uint64_t{1} << 32;
 
 struct RemoteSessionOptions {
-  size_t max_sessions = 64;
+  size_t max_sessions = 64;  // of each tenant
   std::chrono::milliseconds lease{kLeaseMilliseconds};
   std::chrono::milliseconds tick{1000};
 };
@@ -35,11 +35,13 @@ struct RemoteSessionOptions {
 /// Owner:  shared with its timer and with what it waits for.
 class RemoteSessions : public std::enable_shared_from_this<RemoteSessions> {
  public:
-  /// Borrows `host`, `registry` and `timers`, which outlive it.
-  static std::shared_ptr<RemoteSessions> Make(RemoteSessionOptions options, SessionHost& host,
+  /// Borrows `registry` and `timers`, which outlive it.
+  static std::shared_ptr<RemoteSessions> Make(RemoteSessionOptions options,
                                               SessionRegistry& registry, Executor& timers);
 
   struct Guest {
+    Tenant* tenant = nullptr;     // what its token stands for; borrowed, as is
+    SessionHost* host = nullptr;  // who keeps its books: the same
     bool may_write = false;
     bool over_tcp = false;
     std::string peer;                         // for logs
@@ -74,22 +76,20 @@ class RemoteSessions : public std::enable_shared_from_this<RemoteSessions> {
     bool joined = false;
     std::shared_ptr<RemoteWork> work;  // shared with calls under way
   };
-  RemoteSessions(RemoteSessionOptions options, SessionHost& host, SessionRegistry& registry,
-                 Executor& timers)
-      : options_(options), host_(host), registry_(registry), timers_(timers) {}
+  RemoteSessions(RemoteSessionOptions options, SessionRegistry& registry, Executor& timers)
+      : options_(options), registry_(registry), timers_(timers) {}
   void ScheduleTick();
   void Tick() TC_EXCLUDES(mutex_);
-  void OnJoined(uint64_t session, const absl::Status& joined,
+  void OnJoined(SessionHost& host, uint64_t session, const absl::Status& joined,
                 const std::function<void(absl::StatusOr<SessionToken>)>& welcome)
       TC_EXCLUDES(mutex_);
   /// Takes it out. Nothing when it is not there.
   std::optional<Session> Remove(uint64_t session) TC_EXCLUDES(mutex_);
   /// What a session that was taken out held goes back.
   void Return(uint64_t session, const Session& ended, std::string_view how);
-  void LeaveHost(uint64_t session, const std::shared_ptr<RemoteWork>& work);
+  void LeaveHost(SessionHost& host, uint64_t session, const std::shared_ptr<RemoteWork>& work);
 
   const RemoteSessionOptions options_;
-  SessionHost& host_;
   SessionRegistry& registry_;
   Executor& timers_;
   mutable Mutex mutex_;

@@ -38,7 +38,7 @@ bool IsPlainWord(std::string_view word) {
 }
 
 absl::StatusOr<RemoteToken> TokenOf(const std::vector<std::string_view>& words,
-                                    std::string_view tenant) {
+                                    const std::vector<std::string>& tenants) {
   if (words.size() != 4) {
     return absl::InvalidArgumentError(
         "a line is: SHA-256 of the token, tenant, \"reader\" or \"writer\", name");
@@ -50,9 +50,12 @@ absl::StatusOr<RemoteToken> TokenOf(const std::vector<std::string_view>& words,
         "the first word must be the SHA-256 of the token, 64 hexadecimal digits, as given by "
         "printf %s TOKEN | sha256sum");
   }
-  if (words[1] != tenant) {
-    return absl::InvalidArgumentError("this daemon has no tenant of that name; it has \"" +
-                                      std::string(tenant) + "\"");
+  if (std::find(tenants.begin(), tenants.end(), words[1]) == tenants.end()) {
+    std::string known;
+    for (const std::string& name : tenants) {
+      known += (known.empty() ? "\"" : ", \"") + name + "\"";
+    }
+    return absl::InvalidArgumentError("this daemon has no tenant of that name; it has " + known);
   }
   if (words[2] != "reader" && words[2] != "writer") {
     return absl::InvalidArgumentError("the role must be \"reader\" or \"writer\"");
@@ -76,9 +79,8 @@ Sha256 HashOfRemoteToken(std::string_view token) {
   return sha.Finish();
 }
 
-absl::StatusOr<std::vector<RemoteToken>> ParseRemoteTokens(std::string_view content,
-                                                           std::string_view file,
-                                                           std::string_view tenant) {
+absl::StatusOr<std::vector<RemoteToken>> ParseRemoteTokens(
+    std::string_view content, std::string_view file, const std::vector<std::string>& tenants) {
   std::vector<RemoteToken> tokens;
   for (size_t number = 1; !content.empty(); ++number) {
     const size_t end = std::min(content.find('\n'), content.size());
@@ -86,7 +88,7 @@ absl::StatusOr<std::vector<RemoteToken>> ParseRemoteTokens(std::string_view cont
     content.remove_prefix(std::min(end + 1, content.size()));
     if (words.empty()) continue;
     const std::string where = std::string(file) + ":" + std::to_string(number);
-    absl::StatusOr<RemoteToken> token = TokenOf(words, tenant);
+    absl::StatusOr<RemoteToken> token = TokenOf(words, tenants);
     if (!token.ok()) return Annotate(token.status(), where);
     const bool known = std::any_of(tokens.begin(), tokens.end(),
                                    [&](const auto& other) { return other.hash == token->hash; });
@@ -100,9 +102,9 @@ absl::StatusOr<std::vector<RemoteToken>> ParseRemoteTokens(std::string_view cont
   return tokens;
 }
 
-absl::StatusOr<std::unique_ptr<RemoteTokenFile>> RemoteTokenFile::Open(std::string path,
-                                                                       std::string tenant) {
-  std::unique_ptr<RemoteTokenFile> file(new RemoteTokenFile(std::move(path), std::move(tenant)));
+absl::StatusOr<std::unique_ptr<RemoteTokenFile>> RemoteTokenFile::Open(
+    std::string path, std::vector<std::string> tenants) {
+  std::unique_ptr<RemoteTokenFile> file(new RemoteTokenFile(std::move(path), std::move(tenants)));
   TC_RETURN_IF_ERROR(file->Reload());
   return file;
 }
@@ -123,7 +125,7 @@ absl::Status RemoteTokenFile::Reload() {
                                        " may be written by others; chmod go-w it");
   }
   TC_ASSIGN_OR_RETURN(const std::string content, ReadFile(path_, kMaxFileBytes));
-  TC_ASSIGN_OR_RETURN(std::vector<RemoteToken> tokens, ParseRemoteTokens(content, path_, tenant_));
+  TC_ASSIGN_OR_RETURN(std::vector<RemoteToken> tokens, ParseRemoteTokens(content, path_, tenants_));
   MutexLock lock(mutex_);
   tokens_ = std::move(tokens);
   return absl::OkStatus();

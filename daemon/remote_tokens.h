@@ -30,11 +30,11 @@ struct RemoteToken {
   std::string name;
 };
 
-/// Errors: InvalidArgument "FILE:LINE: what is wrong", for a tenant other than `tenant`, the one
-///         that there is, too.
+/// `tenants`: their names.
+/// Errors: InvalidArgument "FILE:LINE: what is wrong", for a tenant that there is not, too.
 absl::StatusOr<std::vector<RemoteToken>> ParseRemoteTokens(std::string_view content,
                                                            std::string_view file,
-                                                           std::string_view tenant);
+                                                           const std::vector<std::string>& tenants);
 
 /// What is hashed in the file: SHA-256 of the token's characters, as sha256sum has it.
 Sha256 HashOfRemoteToken(std::string_view token);
@@ -44,7 +44,7 @@ class RemoteTokenFile {
  public:
   /// Errors: of reading and parsing; PermissionDenied when others may write the file.
   static absl::StatusOr<std::unique_ptr<RemoteTokenFile>> Open(std::string path,
-                                                               std::string tenant);
+                                                               std::vector<std::string> tenants);
 
   /// Reads the file again. What was read before stays when it is wrong now.
   absl::Status Reload() TC_EXCLUDES(mutex_);
@@ -65,12 +65,12 @@ class RemoteTokenFile {
              changed.tv_sec == other.changed.tv_sec && changed.tv_nsec == other.changed.tv_nsec;
     }
   };
-  RemoteTokenFile(std::string path, std::string tenant)
-      : path_(std::move(path)), tenant_(std::move(tenant)) {}
+  RemoteTokenFile(std::string path, std::vector<std::string> tenants)
+      : path_(std::move(path)), tenants_(std::move(tenants)) {}
   static Version VersionOf(const struct stat& file);
 
   const std::string path_;
-  const std::string tenant_;
+  const std::vector<std::string> tenants_;
   mutable Mutex mutex_;
   Version seen_ TC_GUARDED_BY(mutex_);
   std::vector<RemoteToken> tokens_ TC_GUARDED_BY(mutex_);

@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/executor.h"
 #include "base/file_util.h"
@@ -21,11 +24,11 @@
 #include "daemon/service_notify.h"
 #include "daemon/session_registry.h"
 #include "daemon/session_server.h"
+#include "daemon/tenant_map.h"
 
 namespace thermocline {
 namespace {
 
-constexpr char kTenantName[] = "default";
 constexpr std::chrono::seconds kStatsPatience{1};
 constexpr std::chrono::seconds kClosePatience{10};
 constexpr std::chrono::seconds kPulse{1};
@@ -35,6 +38,8 @@ constexpr std::chrono::seconds kStuck{10};
 std::string HttpFileOf(const std::string& socket) { return socket + ".http"; }
 std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
 
+std::string ArenaFileOf(const std::string& tenant) { return tenant + ".arena"; }
+
 std::string AddressText(const std::string& host, int port) {
   const bool v6 = host.find(':') != std::string::npos;
   return (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
@@ -42,36 +47,43 @@ std::string AddressText(const std::string& host, int port) {
 
 }  // namespace
 
+/// A tenant with the thread that is its strand's alone: nobody waits behind another's work.
+struct TenantHouse {
+  TenantHouse() : strand({.name = "tc-strand", .thread_count = 1}) {}
+  Executor strand;
+  std::unique_ptr<Tenant> tenant;
+  std::atomic<std::chrono::steady_clock::time_point> pulsed_at{};  // by the strand
+};
+
 // Members in the order in which they come up; Shutdown() takes them down.
 struct Server::Impl {
-  explicit Impl(const DaemonOptions& given)
+  Impl(const DaemonOptions& given, TenantMap tenant_map)
       : options(given),
+        map(std::move(tenant_map)),
         metrics(Version()),
-        strands({.name = "tc-strand", .thread_count = 1}),
         disk({.name = "tc-disk", .thread_count = given.disk_threads}),
         workers({.name = "tc-worker", .thread_count = given.worker_threads}) {}
 
-  absl::Status OpenTenant(const Tenant::Opener& open_stack);
+  absl::Status OpenTenants(const Tenant::Opener& open_stack);
+  absl::Status OpenTenant(const TenantOptions& tenant, const Tenant::Opener& open_stack);
   absl::Status OpenDoors(SocketClaim claim);
   absl::Status OpenHttp();
+  void Pulse(TenantHouse& house) { house.pulsed_at = std::chrono::steady_clock::now(); }
+  bool Alive() const;
+  std::optional<StackStats> Stats();
   HttpAnswer AnswerHttp(std::string_view path);
   HttpAnswer Readiness();
-  void Pulse() { pulsed_at = std::chrono::steady_clock::now(); }
-  bool Alive() const {
-    return stopping || std::chrono::steady_clock::now() < pulsed_at.load() + kStuck;
-  }
-  absl::Status StopStack();
+  absl::Status StopStacks();
 
   const DaemonOptions options;
+  const TenantMap map;
   DaemonMetrics metrics;
   SessionRegistry registry;
   UniqueFd data_lock;
-  std::atomic<std::chrono::steady_clock::time_point> pulsed_at{};  // by the tenant's strand
-  Executor strands;
   Executor disk;
   Executor workers;
-  std::string arena_path;
-  std::unique_ptr<Tenant> tenant;
+  std::string arena_dir;
+  std::vector<std::unique_ptr<TenantHouse>> houses;  // as options.tenants
   std::unique_ptr<GrpcServer> grpc;
   std::unique_ptr<SessionServer> sessions;
   std::unique_ptr<HttpServer> http;
@@ -80,40 +92,64 @@ struct Server::Impl {
   std::atomic<bool> stopping{false};
 };
 
-absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
+absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
   const std::string data_advice = "choose a --data-dir that this user can write and that has room";
   const absl::Status made = MakeDirectories(options.data_dir, 0700);
   if (!made.ok()) return Annotate(made, "data_dir (" + data_advice + ")");
   TC_ASSIGN_OR_RETURN(data_lock,
                       TakeLock(options.data_dir + "/LOCK", "data directory " + options.data_dir,
                                "stop that daemon or choose another --data-dir"));
-  const std::string arena_file = std::string(kTenantName) + ".arena";
-  TC_ASSIGN_OR_RETURN(const std::string arena_dir,
+  TC_ASSIGN_OR_RETURN(arena_dir,
                       ChooseArenaDirectory({.option = options.arena_dir,
-                                            .file = arena_file,
+                                            .file = ArenaFileOf(kDefaultTenant),
                                             .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
-  arena_path = arena_dir + "/" + arena_file;
-  Tenant::Options tenant_options{.name = kTenantName};
-  tenant_options.stack.arena_path = arena_path;
-  tenant_options.stack.data_dir = options.data_dir;
-  tenant_options.stack.warm_capacity_bytes = options.warm_capacity_bytes;
-  tenant_options.stack.cold_capacity_bytes = options.cold_capacity_bytes;
-  tenant_options.stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
+  for (const TenantOptions& tenant : options.tenants) {
+    TC_RETURN_IF_ERROR(OpenTenant(tenant, open_stack));
+  }
+  return absl::OkStatus();
+}
+
+// The default tenant lies where it lay when it was the only one.
+absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
+                                      const Tenant::Opener& open_stack) {
+  const bool is_default = tenant.name == kDefaultTenant;
+  Tenant::Options opened{.name = tenant.name};
+  StackOptions& stack = opened.stack;
+  stack.arena_path = arena_dir + "/" + ArenaFileOf(tenant.name);
+  stack.data_dir = options.data_dir + (is_default ? "" : "/tenants/" + tenant.name);
+  TC_RETURN_IF_ERROR(Annotate(MakeDirectories(stack.data_dir, 0700), "data_dir"));
+  stack.warm_capacity_bytes = options.warm_capacity_bytes;
+  stack.cold_capacity_bytes = options.cold_capacity_bytes;
+  if (options.tenants.size() > 1) {
+    stack.warm_capacity_bytes = tenant.warm_quota_units * kTenantUnitBytes;
+    stack.cold_capacity_bytes = tenant.cold_quota_units * kTenantUnitBytes;
+  }
+  stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
-  tenant_options.stack.max_clients = options.max_sessions + options.max_remote_sessions;
-  tenant_options.stack.max_places = options.max_places;
-  tenant_options.stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
-  tenant_options.stack.policy = options.policy;
-  TC_ASSIGN_OR_RETURN(tenant, Tenant::Open(std::move(tenant_options), strands, disk, open_stack));
-  const std::optional<StackStats> stats = tenant->Stats(kStatsPatience);
+  stack.max_clients = options.max_sessions + options.max_remote_sessions;
+  stack.max_places = options.max_places;
+  stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
+  stack.policy = options.policy;
+  const StackOptions told = stack;
+  TenantHouse& house = *houses.emplace_back(std::make_unique<TenantHouse>());
+  absl::StatusOr<std::unique_ptr<Tenant>> open =
+      Tenant::Open(std::move(opened), house.strand, disk, open_stack);
+  if (!open.ok()) {
+    houses.pop_back();
+    return is_default ? open.status() : Annotate(open.status(), "tenant " + tenant.name);
+  }
+  house.tenant = *std::move(open);
+  Pulse(house);
+  house.tenant->Repeat(kPulse, [this, &house](TenantView&) { Pulse(house); });
+  const std::optional<StackStats> stats = house.tenant->Stats(kStatsPatience);
   LogEvent(LogLevel::kInfo, "tenant_opened",
-           {{"tenant", kTenantName},
-            {"arena", arena_path},
-            {"data_dir", options.data_dir},
-            {"warm_capacity", FormatBytes(options.warm_capacity_bytes)},
-            {"cold_capacity", FormatBytes(options.cold_capacity_bytes)},
-            {"epoch", tenant->epoch()},
+           {{"tenant", tenant.name},
+            {"arena", told.arena_path},
+            {"data_dir", told.data_dir},
+            {"warm_capacity", FormatBytes(told.warm_capacity_bytes)},
+            {"cold_capacity", FormatBytes(told.cold_capacity_bytes)},
+            {"epoch", house.tenant->epoch()},
             {"adopted_places", stats ? stats->places : 0}});
   return absl::OkStatus();
 }
@@ -121,6 +157,8 @@ absl::Status Server::Impl::OpenTenant(const Tenant::Opener& open_stack) {
 absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   const std::string grpc_socket = GrpcSocketPath(options.socket);
   const std::string admin_socket = AdminSocketPath(options.socket);
+  std::vector<Tenant*> tenants;
+  for (const auto& house : houses) tenants.push_back(house->tenant.get());
   TC_ASSIGN_OR_RETURN(
       grpc,
       GrpcServer::Start({.socket = grpc_socket,
@@ -128,33 +166,68 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
                          .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen,
                          .tls = options.tls,
                          .token_file = options.token_file,
-                         .remote = {.max_sessions = options.max_remote_sessions}},
-                        registry, *tenant, workers, metrics));
+                         .remote = {.max_sessions = options.max_remote_sessions},
+                         .serves_others = map.serves_others()},
+                        registry, tenants, workers, metrics));
   if (options.grpc_listen != "off") {
     TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.grpc_listen));
     tcp_address = AddressText(address.host, grpc->tcp_port());
     TC_RETURN_IF_ERROR(WriteFileAtomically(TcpFileOf(options.socket), tcp_address + "\n"));
   }
   SessionServerOptions session_options;
-  session_options.epoch = tenant->epoch();
-  session_options.arena_fd = tenant->arena_fd();
-  session_options.arena_bytes = tenant->arena_bytes();
-  session_options.catalog_fd = tenant->catalog_fd();
+  for (Tenant* tenant : tenants) {
+    session_options.homes.push_back({.host = tenant,
+                                     .tenant = tenant,
+                                     .epoch = tenant->epoch(),
+                                     .arena_fd = tenant->arena_fd(),
+                                     .arena_bytes = tenant->arena_bytes(),
+                                     .catalog_fd = tenant->catalog_fd()});
+  }
+  session_options.home_of = [this](const PeerUser& user) { return map.Find(user); };
+  session_options.socket_mode = map.serves_others() ? 0666 : 0600;
   session_options.grpc_socket = std::filesystem::absolute(grpc_socket).string();
   session_options.admin_socket = std::filesystem::absolute(admin_socket).string();
   session_options.daemon_version = std::string(Version());
-  session_options.sessions_file = arena_path + ".sessions";
+  session_options.sessions_file = arena_dir + "/" + ArenaFileOf(kDefaultTenant) + ".sessions";
   session_options.max_sessions = options.max_sessions;
-  TC_ASSIGN_OR_RETURN(sessions, SessionServer::Start(std::move(session_options), std::move(claim),
-                                                     *tenant, registry));
-  tenant->SetCutOff(
-      [this](uint64_t session, const std::string& why) { sessions->CutOff(session, why); });
+  TC_ASSIGN_OR_RETURN(sessions,
+                      SessionServer::Start(std::move(session_options), std::move(claim), registry));
+  for (Tenant* tenant : tenants) {
+    tenant->SetCutOff(
+        [this](uint64_t session, const std::string& why) { sessions->CutOff(session, why); });
+  }
   return OpenHttp();
+}
+
+bool Server::Impl::Alive() const {
+  const auto since = std::chrono::steady_clock::now() - kStuck;
+  return stopping || std::all_of(houses.begin(), houses.end(), [&](const auto& house) {
+           return house->pulsed_at.load() > since;
+         });
+}
+
+/// Of all tenants together; nothing when one of them does not answer in time.
+std::optional<StackStats> Server::Impl::Stats() {
+  std::optional<StackStats> sum;
+  for (const auto& house : houses) {
+    const std::optional<StackStats> stats = house->tenant->Stats(kStatsPatience);
+    if (!stats) return std::nullopt;
+    if (sum) {
+      *sum += *stats;
+    } else {
+      sum = *stats;
+    }
+  }
+  for (TierStats& tier : sum->tiers) {
+    tier.capacity_bytes =
+        tier.tier == TierKind::kWarm ? options.warm_capacity_bytes : options.cold_capacity_bytes;
+  }
+  return sum;
 }
 
 absl::Status Server::Impl::OpenHttp() {
   metrics.registry().OnScrape([this] {
-    const auto stats = tenant->Stats(kStatsPatience);
+    const auto stats = Stats();
     metrics.ShowReady(stats.has_value() && !stopping);
     if (!stats) return;
     SessionServer::Counters counters = sessions->counters();
@@ -163,8 +236,6 @@ absl::Status Server::Impl::OpenHttp() {
   });
   if (options.http == "off") return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.http));
-  Pulse();
-  tenant->Repeat(kPulse, [this](TenantView&) { Pulse(); });
   TC_ASSIGN_OR_RETURN(
       http, HttpServer::Start(
                 address.host, address.port, [this](auto path) { return AnswerHttp(path); },
@@ -188,7 +259,7 @@ HttpAnswer Server::Impl::Readiness() {
   const char* status = "ready";
   if (stopping) {
     status = "stopping";
-  } else if (const auto stats = tenant->Stats(kStatsPatience); !stats) {
+  } else if (const auto stats = Stats(); !stats) {
     status = "overloaded";
   } else {
     for (const TierStats& tier : stats->tiers) {
@@ -206,20 +277,33 @@ HttpAnswer Server::Impl::Readiness() {
           .body = body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"};
 }
 
-absl::Status Server::Impl::StopStack() {
-  // Shared: after a timeout the answer may still come.
-  auto answer = std::make_shared<std::promise<absl::Status>>();
-  std::future<absl::Status> done = answer->get_future();
-  tenant->Shutdown(options.drain,
-                   [answer](absl::Status status) { answer->set_value(std::move(status)); });
-  if (done.wait_for(options.shutdown_timeout) != std::future_status::ready) {
-    return absl::DeadlineExceededError(
-        "the shutdown took longer than shutdown_timeout; the next daemon takes over what is there");
+// All of them at once, within one timeout.
+absl::Status Server::Impl::StopStacks() {
+  const auto deadline = std::chrono::steady_clock::now() + options.shutdown_timeout;
+  std::vector<std::future<absl::Status>> stopped;
+  for (const auto& house : houses) {
+    // Shared: after a timeout the answer may still come.
+    auto answer = std::make_shared<std::promise<absl::Status>>();
+    stopped.push_back(answer->get_future());
+    house->tenant->Shutdown(
+        options.drain, [answer](absl::Status status) { answer->set_value(std::move(status)); });
   }
-  const absl::Status status = done.get();
-  workers.Stop();  // they read the arena, which goes away with the stack
-  return tenant->Close(kClosePatience) ? status
-                                       : absl::DeadlineExceededError("the stack does not close");
+  absl::Status status;
+  for (std::future<absl::Status>& done : stopped) {
+    if (done.wait_until(deadline) != std::future_status::ready) {
+      return absl::DeadlineExceededError(
+          "the shutdown took longer than shutdown_timeout; the next daemon takes over what is "
+          "there");
+    }
+    status.Update(done.get());
+  }
+  workers.Stop();  // they read the arenas, which go away with the stacks
+  for (const auto& house : houses) {
+    if (house->tenant->Close(kClosePatience)) continue;
+    return absl::DeadlineExceededError("the stack of tenant " + house->tenant->name() +
+                                       " does not close");
+  }
+  return status;
 }
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -237,20 +321,25 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
   NotifyStatus("opening what the last daemon left");
   // First what another daemon may hold: a refusal must not have touched anything.
   TC_ASSIGN_OR_RETURN(SocketClaim claim, ClaimSocketPath(options.socket));
-  std::unique_ptr<Server> server(new Server(std::make_unique<Impl>(options)));
+  TC_ASSIGN_OR_RETURN(TenantMap map,
+                      TenantMap::Make(options.tenants, options.others_are_default, ::geteuid()));
+  std::unique_ptr<Server> server(new Server(std::make_unique<Impl>(options, std::move(map))));
   Impl& impl = *server->impl_;
-  TC_RETURN_IF_ERROR(impl.OpenTenant(open_stack));
-  if (const absl::Status opened = impl.OpenDoors(std::move(claim)); !opened.ok()) {
+  absl::Status opened = impl.OpenTenants(open_stack);
+  if (opened.ok()) opened = impl.OpenDoors(std::move(claim));
+  if (!opened.ok() && !impl.houses.empty()) {
     server->Shutdown().IgnoreError();  // the reason why it cannot start is the one to tell
-    return opened;
   }
+  TC_RETURN_IF_ERROR(opened);
   LogEvent(LogLevel::kInfo, "ready",
            {{"socket", options.socket},
             {"http", impl.http ? impl.http_address : "off"},
             {"grpc_listen", impl.tcp_address.empty() ? "off" : impl.tcp_address}});
-  // On the strand: whoever waits for a stuck one gets no answer, however well the rest is.
+  // On a strand, of all: whoever waits for a stuck one gets no answer, however well the rest is.
   if (const auto interval = WatchdogInterval()) {
-    impl.tenant->Repeat(*interval, [](TenantView&) { NotifyAlive(); });
+    impl.houses[0]->tenant->Repeat(*interval, [&impl](TenantView&) {
+      if (impl.Alive()) NotifyAlive();
+    });
   }
   NotifyReady("serving at " + options.socket);
   return server;
@@ -262,11 +351,11 @@ absl::Status Server::Shutdown() {
   NotifyStopping(impl.options.shutdown_timeout + 2 * kClosePatience);
   LogEvent(LogLevel::kInfo, "stopping", {{"shutdown", impl.options.drain ? "drain" : "keep"}});
   if (impl.sessions) {
-    impl.tenant->SetCutOff(nullptr);
+    for (const auto& house : impl.houses) house->tenant->SetCutOff(nullptr);
     impl.sessions->Stop("the daemon stops; it may be back soon", impl.options.drain);
   }
   if (impl.grpc) impl.grpc->BeginStop();
-  const absl::Status status = impl.StopStack();
+  const absl::Status status = impl.StopStacks();
   if (absl::IsDeadlineExceeded(status)) return status;
   impl.grpc.reset();
   impl.http.reset();

@@ -1,4 +1,4 @@
-// The daemon's life: takes its locks, opens the tenant, opens its doors in the order in which a
+// The daemon's life: takes its locks, opens the tenants, opens its doors in the order in which a
 // client goes through them backwards (gRPC before the session socket, so that whoever is welcome
 // finds everything), and closes them again. One daemon per data directory, arena and socket.
 #pragma once
@@ -18,7 +18,7 @@ class Server {
   /// Errors: say what is in the way and which option to change.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const DaemonOptions& options,
                                                        const Tenant::Opener& open_stack);
-  /// Clients are told, the stack is made durable (and drained, if the options say so).
+  /// Clients are told, the stacks are made durable (and drained, if the options say so).
   /// Errors: DeadlineExceeded when that takes longer than shutdown_timeout: then exit at once, the
   ///         next daemon takes over what is there; others when not everything could be kept.
   absl::Status Shutdown();

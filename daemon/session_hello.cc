@@ -33,12 +33,7 @@ absl::StatusOr<v1::Hello> ParseHello(FrameHeader header, std::span<const std::by
   return hello;
 }
 
-absl::Status AdmitPeer(const v1::Hello& hello, uid_t peer_uid, uid_t daemon_uid) {
-  if (peer_uid != daemon_uid && peer_uid != 0) {
-    return absl::PermissionDeniedError("this daemon serves uid " + std::to_string(daemon_uid) +
-                                       " (and root), not uid " + std::to_string(peer_uid) +
-                                       "; run a daemon of your own, or this client as that user");
-  }
+absl::Status CheckRole(const v1::Hello& hello, uid_t peer_uid, uid_t daemon_uid) {
   if (hello.admin() && peer_uid != daemon_uid) {
     return absl::PermissionDeniedError("the admin role is for the daemon's own uid " +
                                        std::to_string(daemon_uid) + " alone, not for uid " +

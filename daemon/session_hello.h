@@ -19,9 +19,8 @@ namespace thermocline {
 ///         ours, saying which side to upgrade.
 absl::StatusOr<v1::Hello> ParseHello(FrameHeader header, std::span<const std::byte> payload);
 
-/// A client runs as the daemon's user or as root; the admin role is for the daemon's user alone.
-/// Errors: PermissionDenied.
-absl::Status AdmitPeer(const v1::Hello& hello, uid_t peer_uid, uid_t daemon_uid);
+/// The admin role is for the daemon's user alone. Errors: PermissionDenied.
+absl::Status CheckRole(const v1::Hello& hello, uid_t peer_uid, uid_t daemon_uid);
 
 /// At most 64 printable bytes of a client's name: it goes into log lines.
 std::string CleanName(std::string_view name);

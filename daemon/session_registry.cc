@@ -3,6 +3,7 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace thermocline {
@@ -62,6 +63,13 @@ std::optional<SessionIdentity> SessionRegistry::Find(std::string_view token_hex)
 size_t SessionRegistry::size() const {
   MutexLock lock(mutex_);
   return entries_.size();
+}
+
+size_t SessionRegistry::CountOf(const Tenant& tenant) const {
+  MutexLock lock(mutex_);
+  return static_cast<size_t>(
+      std::count_if(entries_.begin(), entries_.end(),
+                    [&](const auto& entry) { return entry.second.identity.tenant == &tenant; }));
 }
 
 }  // namespace thermocline

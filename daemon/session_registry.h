@@ -24,8 +24,11 @@ using SessionToken = std::array<uint8_t, kSessionTokenBytes>;
 /// Errors: Internal when the system has no randomness.
 absl::StatusOr<SessionToken> NewSessionToken();
 
+class Tenant;
+
 struct SessionIdentity {
   uint64_t session = 0;
+  Tenant* tenant = nullptr;  // whose the session is; borrowed
   bool admin = false;
   bool reads_only = false;             // of a remote session
   bool over_tcp = false;               // its token is good there and nowhere else
@@ -45,6 +48,8 @@ class SessionRegistry {
   /// `token_hex`: 64 hexadecimal digits; anything else, and a token of no open session, is nobody.
   std::optional<SessionIdentity> Find(std::string_view token_hex) const TC_EXCLUDES(mutex_);
   size_t size() const TC_EXCLUDES(mutex_);
+  /// The sessions of a tenant.
+  size_t CountOf(const Tenant& tenant) const TC_EXCLUDES(mutex_);
 
  private:
   struct Entry {

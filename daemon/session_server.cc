@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
@@ -23,7 +24,7 @@ using boost::system::error_code;
 
 namespace {
 
-/// Connections that have not been welcomed yet, beyond the sessions.
+/// Connections to one home that have not been welcomed yet, beyond the sessions.
 constexpr size_t kMaxPendingConnections = 64;
 /// After a failed accept (no descriptors left), so that it does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{100};
@@ -36,11 +37,9 @@ uint64_t Nanoseconds(std::chrono::milliseconds time) {
 
 class SessionServer::Impl final : public SessionConnection::Events {
  public:
-  Impl(SessionServerOptions options, SocketClaim claim, SessionHost& host,
-       SessionRegistry& registry)
+  Impl(SessionServerOptions options, SocketClaim claim, SessionRegistry& registry)
       : options_(std::move(options)),
         claim_(std::move(claim)),
-        host_(host),
         registry_(registry),
         acceptor_(io_),
         accept_pause_(io_),
@@ -57,8 +56,13 @@ class SessionServer::Impl final : public SessionConnection::Events {
   Counters counters() const;
 
  private:
+  struct Pending {
+    std::shared_ptr<SessionConnection> connection;
+    size_t home = 0;
+  };
   struct Session {
     std::shared_ptr<SessionConnection> connection;
+    size_t home = 0;
     pid_t pid = 0;
     uint64_t start_time = 0;
     std::string name;
@@ -78,7 +82,9 @@ class SessionServer::Impl final : public SessionConnection::Events {
 
   void Accept();
   void OnAccepted(asio::local::stream_protocol::socket socket);
-  absl::Status Admit(uint64_t number, SessionConnection& connection, const v1::Hello& hello);
+  absl::StatusOr<size_t> HomeOf(SessionConnection& connection) const;
+  absl::Status Admit(uint64_t number, const Pending& pending, const v1::Hello& hello);
+  const SessionHome& HomeOf(const Session& session) const { return options_.homes[session.home]; }
   void OnJoined(uint64_t number, const absl::Status& joined);
   absl::Status Welcome(uint64_t number, Session& session);
   void OnProcessGone(pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions);
@@ -91,7 +97,6 @@ class SessionServer::Impl final : public SessionConnection::Events {
 
   const SessionServerOptions options_;
   SocketClaim claim_;
-  SessionHost& host_;
   SessionRegistry& registry_;
 
   asio::io_context io_{1};
@@ -100,7 +105,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
   asio::steady_timer tick_;
   asio::steady_timer grace_;
   SessionProcesses processes_;
-  std::map<uint64_t, std::shared_ptr<SessionConnection>> pending_;  // before Hello
+  std::map<uint64_t, Pending> pending_;  // before Hello
   std::map<uint64_t, Session> sessions_;
   std::weak_ptr<Impl> self_;
   uint64_t next_number_ = 1;
@@ -117,7 +122,7 @@ absl::Status SessionServer::Impl::Start(std::shared_ptr<Impl> self) {
     LogEvent(LogLevel::kWarning, "sessions_file_unreadable",
              {{"file", options_.sessions_file}, {"reason", remembered}});
   }
-  TC_ASSIGN_OR_RETURN(UniqueFd listener, ListenAt(claim_));
+  TC_ASSIGN_OR_RETURN(UniqueFd listener, ListenAt(claim_, options_.socket_mode));
   acceptor_.assign(asio::local::stream_protocol(), listener.Release());
   Accept();
   Tick();
@@ -155,8 +160,8 @@ void SessionServer::Impl::Stop(const std::string& reason, bool revoke_leases) {
       session.connection->Send(FrameKind::kGoodbye, goodbye).IgnoreError();
       session.connection->Close();
     }
-    for (auto& [number, connection] : pending_) {
-      connection->Refuse(absl::UnavailableError(reason));
+    for (auto& [number, pending] : pending_) {
+      pending.connection->Refuse(absl::UnavailableError(reason));
     }
     // The processes stay remembered in the file: a next daemon must wait for them.
     processes_.StopWatching();
@@ -205,52 +210,66 @@ void SessionServer::Impl::Accept() {
 void SessionServer::Impl::OnAccepted(asio::local::stream_protocol::socket socket) {
   const uint64_t number = next_number_++;
   auto connection = std::make_shared<SessionConnection>(std::move(socket), number, *this);
-  if (pending_.size() >= kMaxPendingConnections) {
-    const absl::Status full =
-        absl::ResourceExhaustedError("too many connections that have not said hello (" +
-                                     std::to_string(kMaxPendingConnections) + "); try again");
-    CountRefusal(number, 0, full);
-    return connection->Refuse(full);
+  const absl::StatusOr<size_t> home = HomeOf(*connection);
+  if (!home.ok()) {
+    CountRefusal(number, 0, home.status());
+    return connection->Refuse(home.status());
   }
-  pending_.emplace(number, connection);
+  pending_.emplace(number, Pending{connection, *home});
   connection->Start(options_.hello_deadline);
 }
 
-void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
-  const auto pending = pending_.find(number);
-  TC_CHECK(pending != pending_.end());
-  const std::shared_ptr<SessionConnection> connection = pending->second;
-  pending_.erase(pending);
-  if (const absl::Status admitted = Admit(number, *connection, hello); !admitted.ok()) {
-    return connection->Refuse(admitted);
-  }
-  Session& session = sessions_.at(number);
-  session.connection = connection;
-  host_.Join(number, session.pid, session.start_time, session.area->memory(),
-             [weak = self_, number](absl::Status joined) {
-               if (const auto self = weak.lock()) {
-                 asio::post(self->io_,
-                            [raw = self.get(), number, joined] { raw->OnJoined(number, joined); });
-               }
-             });
+// Before it has said a word: a stranger's words are not read, and nobody takes the room of others.
+absl::StatusOr<size_t> SessionServer::Impl::HomeOf(SessionConnection& connection) const {
+  TC_ASSIGN_OR_RETURN(const PeerUser user, UserOf(connection.fd()));
+  TC_ASSIGN_OR_RETURN(const size_t home, options_.home_of(user));
+  const auto pending = std::count_if(pending_.begin(), pending_.end(),
+                                     [&](const auto& entry) { return entry.second.home == home; });
+  if (static_cast<size_t>(pending) < kMaxPendingConnections) return home;
+  return absl::ResourceExhaustedError("too many connections that have not said hello (" +
+                                      std::to_string(kMaxPendingConnections) + "); try again");
 }
 
-absl::Status SessionServer::Impl::Admit(uint64_t number, SessionConnection& connection,
+void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
+  const auto found = pending_.find(number);
+  TC_CHECK(found != pending_.end());
+  const Pending pending = found->second;
+  pending_.erase(found);
+  if (const absl::Status admitted = Admit(number, pending, hello); !admitted.ok()) {
+    return pending.connection->Refuse(admitted);
+  }
+  Session& session = sessions_.at(number);
+  session.connection = pending.connection;
+  HomeOf(session).host->Join(number, session.pid, session.start_time, session.area->memory(),
+                             [weak = self_, number](absl::Status joined) {
+                               if (const auto self = weak.lock()) {
+                                 asio::post(self->io_, [raw = self.get(), number, joined] {
+                                   raw->OnJoined(number, joined);
+                                 });
+                               }
+                             });
+}
+
+absl::Status SessionServer::Impl::Admit(uint64_t number, const Pending& pending,
                                         const v1::Hello& hello) {
   pid_t pid = 0;
   const absl::Status status = [&]() -> absl::Status {
-    TC_ASSIGN_OR_RETURN(PeerProcess peer, IdentifyPeer(connection.fd()));
+    TC_ASSIGN_OR_RETURN(PeerProcess peer, IdentifyPeer(pending.connection->fd()));
     pid = peer.pid;
-    TC_RETURN_IF_ERROR(AdmitPeer(hello, peer.uid, ::geteuid()));
-    if (sessions_.size() >= options_.max_sessions) {
+    TC_RETURN_IF_ERROR(CheckRole(hello, peer.uid, ::geteuid()));
+    const auto open = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
+      return entry.second.home == pending.home;
+    });
+    if (static_cast<size_t>(open) >= options_.max_sessions) {
       return absl::ResourceExhaustedError("this daemon serves " +
                                           std::to_string(options_.max_sessions) +
                                           " sessions at most, and all are taken; end some or "
                                           "raise max_sessions");
     }
     Session session;
+    session.home = pending.home;
     TC_ASSIGN_OR_RETURN(
-        session.area, SessionControlArea::Create(options_.epoch,
+        session.area, SessionControlArea::Create(HomeOf(session).epoch,
                                                  BootNanoseconds() + Nanoseconds(options_.lease)));
     session.pid = peer.pid;
     session.start_time = peer.start_time;
@@ -289,17 +308,18 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
   TC_ASSIGN_OR_RETURN(const SessionToken token, NewSessionToken());
   // A client of whom the next daemon would not know could be left reading what that reuses.
   TC_RETURN_IF_ERROR(Annotate(processes_.Remember(), "remember the session"));
-  registry_.Add(token, {.session = number, .admin = session.admin});
+  const SessionHome& home = HomeOf(session);
+  registry_.Add(token, {.session = number, .tenant = home.tenant, .admin = session.admin});
   v1::Welcome welcome;
   welcome.set_session_token(token.data(), token.size());
-  welcome.set_epoch(options_.epoch);
+  welcome.set_epoch(home.epoch);
   welcome.set_session(number);
   welcome.set_grpc_socket(options_.grpc_socket);
   if (session.admin) welcome.set_admin_socket(options_.admin_socket);
-  welcome.set_arena_bytes(options_.arena_bytes);
+  welcome.set_arena_bytes(home.arena_bytes);
   welcome.set_daemon_version(options_.daemon_version);
   session.welcome = true;
-  const std::array<int, 3> fds = {options_.arena_fd, session.area->fd(), options_.catalog_fd};
+  const std::array<int, 3> fds = {home.arena_fd, session.area->fd(), home.catalog_fd};
   return session.connection->Send(FrameKind::kWelcome, welcome, fds);
 }
 
@@ -326,7 +346,8 @@ void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
 void SessionServer::Impl::OnProcessGone(pid_t pid, uint64_t start_time,
                                         const std::set<uint64_t>& sessions) {
   for (const uint64_t number : sessions) EndSession(number, true, "process ended");
-  host_.ProcessGone(pid, start_time);
+  // Which tenants a process of the last epoch was a client of is not known.
+  for (const SessionHome& home : options_.homes) home.host->ProcessGone(pid, start_time);
   CheckGrace();
 }
 
@@ -336,7 +357,7 @@ void SessionServer::Impl::EndSession(uint64_t number, bool process_gone, const c
   Session& session = found->second;
   registry_.Remove(number);
   session.connection->Close();
-  host_.Leave(number, process_gone);
+  HomeOf(session).host->Leave(number, process_gone);
   processes_.Detach(session.pid, session.start_time, number);
   LogEvent(LogLevel::kInfo, "session_ended",
            {{"session", number}, {"pid", session.pid}, {"how", how}});
@@ -383,7 +404,7 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
   session.expire_at = now + Nanoseconds(options_.lease);
   session.ending = true;
   if (!session.silent) area.EndLeases();
-  host_.ExpireLeases(number, [weak = self_, number] {
+  HomeOf(session).host->ExpireLeases(number, [weak = self_, number] {
     const auto self = weak.lock();
     if (!self) return;
     asio::post(self->io_, [raw = self.get(), number] {
@@ -407,7 +428,7 @@ void SessionServer::Impl::EndGrace(const char* why) {
   grace_over_ = true;
   grace_.cancel();
   LogEvent(LogLevel::kInfo, "grace_ended", {{"why", why}});
-  host_.EndGrace();
+  for (const SessionHome& home : options_.homes) home.host->EndGrace();
 }
 
 void SessionServer::Impl::CountRefusal(uint64_t number, pid_t pid, const absl::Status& why) {
@@ -423,9 +444,9 @@ SessionServer::~SessionServer() { Stop("the daemon stops", false); }
 
 absl::StatusOr<std::unique_ptr<SessionServer>> SessionServer::Start(SessionServerOptions options,
                                                                     SocketClaim claim,
-                                                                    SessionHost& host,
                                                                     SessionRegistry& registry) {
-  auto impl = std::make_shared<Impl>(std::move(options), std::move(claim), host, registry);
+  TC_CHECK(!options.homes.empty() && options.home_of);
+  auto impl = std::make_shared<Impl>(std::move(options), std::move(claim), registry);
   TC_RETURN_IF_ERROR(impl->Start(impl));
   return std::unique_ptr<SessionServer>(new SessionServer(std::move(impl)));
 }

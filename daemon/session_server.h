@@ -20,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "daemon/session_registry.h"
@@ -45,16 +46,26 @@ class SessionHost {
   virtual void EndGrace() = 0;
 };
 
-struct SessionServerOptions {
+/// A tenant, as its sessions see it: who keeps their books, and what they map. All borrowed.
+struct SessionHome {
+  SessionHost* host = nullptr;
+  Tenant* tenant = nullptr;  // what the session's token stands for
   uint64_t epoch = 0;
-  int arena_fd = -1;  // borrowed
+  int arena_fd = -1;
   uint64_t arena_bytes = 0;
-  int catalog_fd = -1;  // borrowed
+  int catalog_fd = -1;
+};
+
+struct SessionServerOptions {
+  std::vector<SessionHome> homes;  // one at least
+  /// Which of them a user's sessions have, by its credentials alone. Errors: who has none.
+  std::function<absl::StatusOr<size_t>(const PeerUser&)> home_of;
+  mode_t socket_mode = 0600;
   std::string grpc_socket;
   std::string admin_socket;
   std::string daemon_version;
   std::string sessions_file;  // "": sessions are not remembered, and there is no grace
-  size_t max_sessions = 64;
+  size_t max_sessions = 64;   // of each home
   std::chrono::milliseconds lease{kLeaseMilliseconds};
   std::chrono::milliseconds tick{1000};
   std::chrono::milliseconds hello_deadline{5000};
@@ -64,9 +75,9 @@ struct SessionServerOptions {
 /// Thread: any; its own thread does the work.
 class SessionServer {
  public:
-  /// Listens at the claimed path. Borrows `host` and `registry`, which outlive the server.
+  /// Listens at the claimed path. Borrows the homes and `registry`, which outlive the server.
   static absl::StatusOr<std::unique_ptr<SessionServer>> Start(SessionServerOptions options,
-                                                              SocketClaim claim, SessionHost& host,
+                                                              SocketClaim claim,
                                                               SessionRegistry& registry);
   /// Says goodbye with a reason to everybody, removes the socket and joins the thread. Idempotent.
   /// `revoke_leases`: what clients read from now on is a miss to them, because the bytes go away;

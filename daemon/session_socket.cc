@@ -24,6 +24,7 @@ namespace {
 
 constexpr int kListenBacklog = 128;
 constexpr size_t kMaxDescriptors = 4;
+constexpr size_t kMaxGroups = 65536;  // as many as Linux allows a process
 constexpr const char* kSocketAdvice = "stop that daemon or choose another --socket";
 
 absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
@@ -84,7 +85,7 @@ absl::StatusOr<SocketClaim> ClaimSocketPath(const std::string& path) {
   return claim;
 }
 
-absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim) {
+absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim, mode_t mode) {
   TC_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(claim.path));
   UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener) return ErrnoStatus(errno, "socket");
@@ -92,11 +93,28 @@ absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim) {
   if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return ErrnoStatus(errno, "bind " + claim.path);
   }
-  if (::chmod(claim.path.c_str(), 0600) != 0) return ErrnoStatus(errno, "chmod " + claim.path);
+  if (::chmod(claim.path.c_str(), mode) != 0) return ErrnoStatus(errno, "chmod " + claim.path);
   if (::listen(listener.get(), kListenBacklog) != 0) {
     return ErrnoStatus(errno, "listen at " + claim.path);
   }
   return listener;
+}
+
+absl::StatusOr<PeerUser> UserOf(int socket_fd) {
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
+    return ErrnoStatus(errno, "SO_PEERCRED");
+  }
+  PeerUser user{.uid = credentials.uid, .gids = {credentials.gid}};
+  std::vector<gid_t> others(kMaxGroups);
+  length = static_cast<socklen_t>(others.size() * sizeof(gid_t));
+  // Without them the primary group alone counts.
+  if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, others.data(), &length) == 0) {
+    others.resize(length / sizeof(gid_t));
+    user.gids.insert(user.gids.end(), others.begin(), others.end());
+  }
+  return user;
 }
 
 absl::StatusOr<PeerProcess> IdentifyPeer(int socket_fd) {

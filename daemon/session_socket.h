@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -26,8 +27,16 @@ struct SocketClaim {
 ///         the `.admin` beside it); PermissionDenied and others of the file system.
 absl::StatusOr<SocketClaim> ClaimSocketPath(const std::string& path);
 
-/// A listening, non-blocking socket at a claimed path, mode 0600.
-absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim);
+/// A listening, non-blocking socket at a claimed path.
+/// `mode`: 0600, or 0666 where users are told apart by their credentials.
+absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim, mode_t mode = 0600);
+
+/// Whom the kernel says a peer to be, as it was when it connected.
+struct PeerUser {
+  uid_t uid = 0;
+  std::vector<gid_t> gids;  // the primary group, then the others
+};
+absl::StatusOr<PeerUser> UserOf(int socket_fd);
 
 struct PeerProcess {
   pid_t pid = 0;

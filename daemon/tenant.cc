@@ -58,7 +58,9 @@ Tenant::Tenant(std::string name, Strand strand)
     : name_(std::move(name)),
       strand_(std::move(strand)),
       view_(std::make_shared<TenantView>()),
-      repeating_(std::make_shared<std::atomic<bool>>(true)) {}
+      repeating_(std::make_shared<std::atomic<bool>>(true)) {
+  view_->name = name_;
+}
 
 Tenant::~Tenant() = default;
 

@@ -24,6 +24,7 @@ struct TenantView {
     uint32_t key_bytes = 0;     // of an opaque space
     uint32_t block_tokens = 0;  // for counting tokens
   };
+  std::string name;
   std::unique_ptr<TierStack> stack;                    // none once the tenant is closed
   std::unordered_map<uint64_t, ClientNumber> clients;  // by session
   std::unordered_map<uint32_t, OpenSpace> spaces;      // by number

@@ -32,7 +32,9 @@ const char* TierKindName(TierKind tier);
 /// Counters are of blocks and only grow.
 struct TierStats {
   TierKind tier = TierKind::kNone;
-  uint64_t capacity_bytes = 0;
+  uint64_t capacity_bytes = 0;  // hard
+  uint64_t share_bytes = 0;     // of it what nobody else gets for long
+  uint64_t lent_bytes = 0;      // what it may use now
   uint64_t used_bytes = 0;
   uint64_t block_count = 0;
   uint64_t hits = 0;        // found there by a match
@@ -68,6 +70,9 @@ struct StackStats {
   uint64_t refused_reserves = 0;  // no slot could be had in time
   std::vector<TierStats> tiers;   // warm, then cold unless it is off
 };
+
+/// Of two stacks together; the epoch and each state that is not "ok" are the first's.
+StackStats& operator+=(StackStats& sum, const StackStats& other);
 
 struct SpaceView {
   uint32_t space = 0;

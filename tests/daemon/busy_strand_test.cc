@@ -43,16 +43,19 @@ class BusyStrandTest : public ::testing::Test {
     const std::string grpc_socket = place_.socket + ".grpc",
                       admin_socket = place_.socket + ".admin";
     auto grpc = GrpcServer::Start({.socket = grpc_socket, .admin_socket = admin_socket}, registry_,
-                                  *tenant_, workers_, metrics_);
+                                  {tenant_.get()}, workers_, metrics_);
     ASSERT_TRUE(grpc.ok()) << grpc.status();
     grpc_ = *std::move(grpc);
-    SessionServerOptions sessions{.epoch = tenant_->epoch(),
-                                  .arena_fd = tenant_->arena_fd(),
-                                  .arena_bytes = tenant_->arena_bytes(),
-                                  .catalog_fd = tenant_->catalog_fd(),
+    SessionServerOptions sessions{.homes = {{.host = tenant_.get(),
+                                             .tenant = tenant_.get(),
+                                             .epoch = tenant_->epoch(),
+                                             .arena_fd = tenant_->arena_fd(),
+                                             .arena_bytes = tenant_->arena_bytes(),
+                                             .catalog_fd = tenant_->catalog_fd()}},
+                                  .home_of = [](const PeerUser&) { return size_t{0}; },
                                   .grpc_socket = grpc_socket,
                                   .admin_socket = admin_socket};
-    auto server = SessionServer::Start(sessions, *std::move(claim), *tenant_, registry_);
+    auto server = SessionServer::Start(sessions, *std::move(claim), registry_);
     ASSERT_TRUE(server.ok()) << server.status();
     sessions_ = *std::move(server);
   }

@@ -31,14 +31,14 @@ TEST(RemoteTokensTest, LinesAreParsedAndMistakesNamed) {
   const auto tokens = ParseRemoteTokens("# nobody\n\n" + HashText(kToken) +
                                             "\tdefault  writer trainer-7 # the big one\r\n" +
                                             HashText("other") + " default reader r",
-                                        "tokens", "default");
+                                        "tokens", {"default"});
   ASSERT_TRUE(tokens.ok()) << tokens.status();
   ASSERT_EQ(tokens->size(), 2u);
   EXPECT_EQ((*tokens)[0].name, "trainer-7");
   EXPECT_TRUE((*tokens)[0].may_write);
   EXPECT_FALSE((*tokens)[1].may_write);
   const auto wrong = [](const std::string& line) {
-    const auto parsed = ParseRemoteTokens("\n" + line, "tokens", "default");
+    const auto parsed = ParseRemoteTokens("\n" + line, "tokens", {"default"});
     EXPECT_FALSE(parsed.ok()) << line;
     return std::string(parsed.status().message());
   };
@@ -57,9 +57,9 @@ TEST(RemoteTokensTest, TheFileIsReadAgainWhenItChanges) {
   const std::string directory = ::mkdtemp(name);
   const std::string path = directory + "/tokens";
   const std::string line = HashText(kToken) + " default writer a\n";
-  EXPECT_FALSE(RemoteTokenFile::Open(path, "default").ok());
+  EXPECT_FALSE(RemoteTokenFile::Open(path, {"default"}).ok());
   ASSERT_TRUE(WriteFileAtomically(path, line).ok());
-  const auto file = RemoteTokenFile::Open(path, "default");
+  const auto file = RemoteTokenFile::Open(path, {"default"});
   ASSERT_TRUE(file.ok()) << file.status();
   const auto token = (*file)->Find(kToken);
   ASSERT_TRUE(token.has_value());
@@ -175,7 +175,8 @@ class FakeHost final : public SessionHost {
 
 struct SessionsTest : ::testing::Test {
   RemoteSessions::Guest Guest() {
-    return {.may_write = true,
+    return {.host = &host,
+            .may_write = true,
             .peer = "test",
             .still_welcome = [] { return true; },
             .ended = [this](absl::Status why) { ended.set_value(std::move(why)); }};
@@ -185,8 +186,7 @@ struct SessionsTest : ::testing::Test {
   SessionRegistry registry;
   std::promise<absl::Status> ended;
   std::shared_ptr<RemoteSessions> sessions = RemoteSessions::Make(
-      {.max_sessions = 2, .lease = milliseconds(150), .tick = milliseconds(20)}, host, registry,
-      timers);
+      {.max_sessions = 2, .lease = milliseconds(150), .tick = milliseconds(20)}, registry, timers);
 };
 
 TEST_F(SessionsTest, ASessionThatEndsBeforeItHasJoinedLeavesAllTheSame) {

@@ -101,10 +101,12 @@ class SessionServerTest : public ::testing::Test {
     path_ = directory_ + "/s/t.sock";
     arena_.Reset(::memfd_create("arena", MFD_CLOEXEC));
     catalog_.Reset(::memfd_create("catalog", MFD_CLOEXEC));
-    options_.epoch = 77;
-    options_.arena_fd = arena_.get();
-    options_.arena_bytes = 8192;
-    options_.catalog_fd = catalog_.get();
+    options_.homes = {{.host = &host_,
+                       .epoch = 77,
+                       .arena_fd = arena_.get(),
+                       .arena_bytes = 8192,
+                       .catalog_fd = catalog_.get()}};
+    options_.home_of = [](const PeerUser&) { return size_t{0}; };
     options_.grpc_socket = "G";
     options_.admin_socket = "A";
     options_.daemon_version = "1.2.3";
@@ -122,7 +124,7 @@ class SessionServerTest : public ::testing::Test {
   void Start() {
     auto claim = ClaimSocketPath(path_);
     ASSERT_TRUE(claim.ok()) << claim.status();
-    auto server = SessionServer::Start(options_, *std::move(claim), host_, registry_);
+    auto server = SessionServer::Start(options_, *std::move(claim), registry_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
@@ -447,7 +449,8 @@ TEST_F(SessionServerTest, GraceEndsWithTheLastOldProcessOrWithTime) {
   server_.reset();
   options_.grace = milliseconds(60'000);
   NotingHost second;
-  auto server = SessionServer::Start(options_, *ClaimSocketPath(path_), second, registry_);
+  options_.homes[0].host = &second;
+  auto server = SessionServer::Start(options_, *ClaimSocketPath(path_), registry_);
   ASSERT_TRUE(server.ok());
   EXPECT_FALSE(second.Noted("grace"));
   ::kill(child, SIGKILL);

@@ -18,14 +18,14 @@ void Require(bool condition) {
 using namespace thermocline;
 
 void Tokens(std::string_view text) {
-  const auto tokens = ParseRemoteTokens(text, "tokens", "default");
+  const auto tokens = ParseRemoteTokens(text, "tokens", {"default"});
   if (!tokens.ok()) return Require(!tokens.status().message().empty());
   for (const RemoteToken& token : *tokens) {
     Require(token.tenant == "default" && !token.name.empty());
     // What was let through reads back.
     const std::string line =
         ToHex(token.hash) + " default " + (token.may_write ? "writer " : "reader ") + token.name;
-    const auto again = ParseRemoteTokens(line, "tokens", "default");
+    const auto again = ParseRemoteTokens(line, "tokens", {"default"});
     Require(again.ok() && again->size() == 1 && (*again)[0].name == token.name);
   }
 }
