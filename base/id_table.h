@@ -156,10 +156,12 @@ class IdMap {
     index_.Erase(id);
   }
 
-  /// In no order; `visit(id, value)` changes nothing here.
-  template <class Visit>
-  void ForEach(Visit&& visit) const {
-    index_.ForEach([&](uint64_t id, uint32_t at) { visit(id, ValueAt(at)); });
+  /// All of them, in no order.
+  std::vector<uint64_t> Ids() const {
+    std::vector<uint64_t> ids;
+    ids.reserve(size());
+    index_.ForEach([&](uint64_t id, uint32_t) { ids.push_back(id); });
+    return ids;
   }
   size_t size() const { return index_.size(); }
 

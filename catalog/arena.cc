@@ -216,7 +216,10 @@ uint64_t Arena::BytesOfChunk(uint32_t chunk) const {
 
 absl::Status Arena::AllocateChunk(uint32_t chunk) {
   const auto bytes = static_cast<off_t>(BytesOfChunk(chunk));
-  if (fallocate(fd_.get(), 0, static_cast<off_t>(ChunkOffset(chunk)), bytes) == 0) {
+  const auto offset = static_cast<off_t>(ChunkOffset(chunk));
+  // Where all is there, finding so is much cheaper than allocating it again.
+  if (lseek(fd_.get(), offset, SEEK_HOLE) >= offset + bytes) return absl::OkStatus();
+  if (fallocate(fd_.get(), 0, offset, bytes) == 0) {
     return absl::OkStatus();
   }
   return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,

@@ -159,6 +159,15 @@ uint64_t SlotHeaders::SlotBytesOfChunk(uint32_t chunk) const {
   return Lent(chunk).slot_bytes.load(std::memory_order_relaxed);
 }
 
+uint64_t SlotHeaders::SlotCount() const {
+  uint64_t count = 0;
+  for (uint32_t chunk = 0; chunk < chunk_count_; ++chunk) {
+    const uint64_t slot_bytes = SlotBytesOfChunk(chunk);
+    if (slot_bytes >= kPageBytes) count += BytesOfChunk(chunk) / slot_bytes;
+  }
+  return count;
+}
+
 void SlotHeaders::SetGranted(uint32_t page, uint32_t process_id, uint64_t process_start_time) {
   SlotRecord& record = Record(page);
   record.process_id = process_id;
@@ -186,11 +195,13 @@ SlotState SlotHeaders::State(uint32_t page) const {
 }
 
 std::optional<BlockRecord> SlotHeaders::Committed(uint32_t page) const {
-  if (State(page) != SlotState::kCommitted) return std::nullopt;
-  if (!VerifyHeader(Record(page).block).ok()) return std::nullopt;  // before names are looked for
-  BlockRecord block = Block(page);
-  if (!VerifyRecord(block).ok()) return std::nullopt;
-  return block;
+  if (State(page) != SlotState::kCommitted || !Verifies(page, Record(page))) return std::nullopt;
+  return Block(page);
+}
+
+bool SlotHeaders::Verifies(uint32_t page, const SlotRecord& record) const {
+  if (!VerifyHeader(record.block).ok()) return false;  // before names are looked for
+  return record.block.inner_count == 0 || VerifyRecord(Block(page)).ok();
 }
 
 BlockRecord SlotHeaders::Block(uint32_t page) const {

@@ -79,6 +79,8 @@ class SlotHeaders {
   /// Forgets a chunk, before its memory is punched, and gives its records' memory back.
   void ForgetChunk(uint32_t chunk);
   uint64_t SlotBytesOfChunk(uint32_t chunk) const;  // 0: not lent
+  /// Of all lent chunks.
+  uint64_t SlotCount() const;
 
   /// Makes room for the inner names of a block in this slot.
   /// REQUIRES: the names are not longer than the slot.
@@ -94,7 +96,9 @@ class SlotHeaders {
   SlotState State(uint32_t page) const;
   /// What a committed slot holds, when it verifies.
   std::optional<BlockRecord> Committed(uint32_t page) const;
-  /// The same, believed unseen.
+  /// Whether a committed slot's header, and the inner names behind it, can be believed.
+  bool Verifies(uint32_t page, const SlotRecord& record) const;
+  /// What it holds, believed unseen.
   BlockRecord Block(uint32_t page) const;
   const SlotRecord& record(uint32_t page) const { return Record(page); }
 

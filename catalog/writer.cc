@@ -72,6 +72,7 @@ std::optional<Place> Writer::FindNext(Place at, const Name& name) const {
       catalog_.name(at.node, at.count).Equals(name)) {
     return Place{at.node, at.count + 1};
   }
+  if (children(at) == 0) return std::nullopt;
   const NodeId child = catalog_.FindChild(at, name).node;
   if (child == 0) return std::nullopt;
   return Place{child, 1};
@@ -90,7 +91,7 @@ absl::StatusOr<Place> Writer::Append(Place at, const Name& name, uint64_t id) {
     state = catalog_.state(node);
   }
   const Place place{node, state.length() + 1};
-  const bool fresh = places_.emplace(id, PlaceBits(place)).second;
+  const bool fresh = places_.Insert(id, PlaceBits(place)).second;
   TC_CHECK(fresh);
   SharedId(place).store(id, std::memory_order_relaxed);
   catalog_.name(node, state.length()).Store(name);
@@ -194,9 +195,9 @@ uint64_t Writer::IdOf(Place place) const {
 }
 
 std::optional<Place> Writer::PlaceOf(uint64_t id) const {
-  const auto found = places_.find(id);
-  if (found == places_.end()) return std::nullopt;
-  return PlaceFromBits(found->second);
+  const uint64_t* const found = places_.Find(id);
+  if (found == nullptr) return std::nullopt;
+  return PlaceFromBits(*found);
 }
 
 NodeId Writer::TakeNode() {

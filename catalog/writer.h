@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/id_table.h"
 #include "base/status.h"
 #include "catalog/catalog.h"
 #include "catalog/child_table.h"
@@ -136,6 +137,10 @@ class Writer {
   /// of it covers. Place{} unpins. The caller sees to it that its owner does not pin there, too.
   void SetPin(uint32_t area, uint32_t pin, Place place);
 
+  /// Room for so many places in all, and one that will be asked for or appended soon.
+  void Reserve(size_t places) { places_.Reserve(places); }
+  void Prefetch(uint64_t id) const { places_.Prefetch(id); }
+
   size_t place_count() const { return places_.size(); }
   size_t node_count() const { return used_ - 1 - free_.size(); }
   const Catalog& catalog() const { return catalog_; }
@@ -187,10 +192,10 @@ class Writer {
   NodeId used_ = 1;  // nodes from here on were never used
   std::vector<NodeId> free_;
   SparseArray<Node> nodes_;
-  SparseArray<uint32_t> children_;                        // nodes that hang at each place
-  boost::unordered_flat_map<uint64_t, uint64_t> places_;  // id to PlaceBits
-  boost::unordered_flat_map<uint32_t, NodeId> roots_;     // by tag
-  std::vector<Pins> areas_;                               // an empty one is free
+  SparseArray<uint32_t> children_;                     // nodes that hang at each place
+  IdTable<uint64_t> places_;                           // id to PlaceBits
+  boost::unordered_flat_map<uint32_t, NodeId> roots_;  // by tag
+  std::vector<Pins> areas_;                            // an empty one is free
   uint64_t mark_round_ = 0;
 };
 

@@ -69,7 +69,7 @@ void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
       dropped.words[part] =
           Word::FromBits(SharedWord(place, part).exchange(0, std::memory_order_relaxed));
     }
-    places_.erase(dropped.id);
+    places_.Erase(dropped.id);
     result.dropped.push_back(dropped);
   }
   if (keep != tail.to) {

@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/sort_by_id.h"
 #include "hashing/checksum.h"
 
 namespace thermocline {
@@ -59,6 +61,7 @@ absl::Status HostTier::Adopt() {
     }
     return absl::OkStatus();
   }
+  left_.reserve(headers_.SlotCount());
   absl::Status status;
   headers_.Visit(
       [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
@@ -70,11 +73,15 @@ absl::Status HostTier::Adopt() {
       [&](uint32_t page, const SlotRecord& record) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) AdoptSlot(page, record);
       });
+  SortById(left_);
+  FreeTwins();
+  block_count_ = left_.size();
   return status;
 }
 
 void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
-  if (headers_.State(page) == SlotState::kGranted) {
+  const BlockHeader& block = record.block;
+  if (record.state.load(std::memory_order_acquire) == static_cast<uint32_t>(SlotState::kGranted)) {
     const ProcessRef owner{static_cast<int>(record.process_id), record.process_start_time};
     if (!IsAlive(owner) || owner.pid == ::getpid()) {
       headers_.SetFree(page);
@@ -83,24 +90,41 @@ void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
     }
     return;
   }
-  const auto header = headers_.Committed(page);
-  if (!header || header->payload_bytes > slabs_.SlotBytesOf(page)) {
+  if (!headers_.Verifies(page, record) || block.payload_bytes > slabs_.SlotBytesOf(page)) {
     ++corrupt_count_;
-    if (slabs_.RestoreSlot(page).ok()) left_damaged_.push_back(OffsetOf(page));
+    if (!slabs_.RestoreSlot(page).ok()) return;
+    disowned_.insert(page);
+    left_damaged_.push_back(OffsetOf(page));
     return;
   }
-  if (!slabs_.RestoreSlot(page).ok()) return;
-  const auto [other, fresh] = pages_.try_emplace({header->id, header->part}, page);
-  if (fresh) return;
-  const auto earlier = headers_.Committed(other->second);
-  if (earlier && earlier->sequence >= header->sequence) {
-    headers_.SetFree(page);
-    slabs_.Free(page);
-  } else {
-    headers_.SetFree(other->second);
-    slabs_.Free(other->second);
-    other->second = page;
+  if (slabs_.RestoreSlot(page).ok()) left_.push_back({block.id, &block, page, block.part});
+}
+
+// Of two copies of a block the later one stays.
+void HostTier::FreeTwins() {
+  const auto later = [](const Left& a, const Left& b) {
+    return a.part != b.part ? a.part < b.part : a.header->sequence > b.header->sequence;
+  };
+  for (auto begin = left_.begin(); begin != left_.end();) {
+    auto end = begin + 1;
+    while (end != left_.end() && end->id == begin->id) ++end;
+    if (end - begin > 1) std::stable_sort(begin, end, later);
+    begin = end;
   }
+  const auto is_twin = [](const Left& a, const Left& b) {
+    return a.id == b.id && a.part == b.part;
+  };
+  if (std::adjacent_find(left_.begin(), left_.end(), is_twin) == left_.end()) return;
+  std::vector<Left> once;
+  for (const Left& block : left_) {
+    if (once.empty() || !is_twin(once.back(), block)) {
+      once.push_back(block);
+    } else {
+      headers_.SetFree(block.page);
+      slabs_.Free(block.page);
+    }
+  }
+  left_ = std::move(once);
 }
 
 uint32_t HostTier::PageOf(uint64_t offset) {
@@ -134,8 +158,11 @@ void HostTier::Commit(uint64_t offset, const BlockRecord& record) {
   const uint32_t page = PageOf(offset);
   MutexLock lock(mutex_);
   TC_CHECK(record.payload_bytes <= slabs_.SlotBytesOf(page));
-  const bool fresh = pages_.try_emplace({record.id, record.part}, page).second;
-  TC_CHECK(fresh);
+  if (index_) {
+    const bool fresh = index_->try_emplace({record.id, record.part}, page).second;
+    TC_CHECK(fresh);
+  }
+  ++block_count_;
   headers_.SetCommitted(page, record);
 }
 
@@ -147,18 +174,19 @@ void HostTier::Free(uint64_t offset) {
 void HostTier::Disown(uint64_t offset) {
   const uint32_t page = PageOf(offset);
   MutexLock lock(mutex_);
-  DisownLocked(page);
+  TC_CHECK(headers_.State(page) == SlotState::kCommitted);
+  if (disowned_.insert(page).second) Leave(page);
 }
 
-void HostTier::DisownLocked(uint32_t page) {
-  if (headers_.State(page) != SlotState::kCommitted) return;
+void HostTier::Leave(uint32_t page) {
+  --block_count_;
+  if (!index_) return;
   const BlockHeader& header = headers_.record(page).block;
-  const auto found = pages_.find({header.id, header.part});
-  if (found != pages_.end() && found->second == page) pages_.erase(found);
+  index_->erase({header.id, header.part});
 }
 
 void HostTier::FreeLocked(uint32_t page) {
-  DisownLocked(page);
+  if (headers_.State(page) == SlotState::kCommitted && disowned_.erase(page) == 0) Leave(page);
   headers_.SetFree(page);
   slabs_.Free(page);
 }
@@ -230,10 +258,18 @@ absl::Status HostTier::PunchEmptyChunks() {
   return absl::OkStatus();
 }
 
-void HostTier::ForEachSlot(
-    const std::function<void(uint64_t offset, const BlockRecord&)>& visit) const {
-  MutexLock lock(mutex_);
-  for (const auto& [ref, page] : pages_) visit(OffsetOf(page), headers_.Block(page));
+std::unordered_map<BlockRef, uint32_t, BlockRefHash>& HostTier::Index() {
+  if (index_) return *index_;
+  index_.emplace();
+  index_->reserve(block_count_);
+  for (uint32_t chunk = 0; chunk < arena_.chunk_count(); ++chunk) {
+    for (const uint32_t page : slabs_.UsedPages(chunk)) {
+      if (headers_.State(page) != SlotState::kCommitted || disowned_.contains(page)) continue;
+      const BlockHeader& header = headers_.record(page).block;
+      index_->emplace(BlockRef{header.id, header.part}, page);
+    }
+  }
+  return *index_;
 }
 
 absl::Status HostTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
@@ -266,8 +302,8 @@ absl::StatusOr<std::optional<BlockRecord>> HostTier::Get(BlockRef ref,
   uint64_t offset = 0;
   {
     MutexLock lock(mutex_);
-    const auto found = pages_.find(ref);
-    if (found == pages_.end()) return std::nullopt;
+    const auto found = Index().find(ref);
+    if (found == Index().end()) return std::nullopt;
     record = headers_.Block(found->second);
     offset = OffsetOf(found->second);
   }
@@ -290,14 +326,14 @@ absl::StatusOr<std::optional<BlockRecord>> HostTier::Get(BlockRef ref,
 
 absl::Status HostTier::Erase(BlockRef ref) {
   MutexLock lock(mutex_);
-  const auto found = pages_.find(ref);
-  if (found != pages_.end()) FreeLocked(found->second);
+  const auto found = Index().find(ref);
+  if (found != Index().end()) FreeLocked(found->second);
   return absl::OkStatus();
 }
 
 absl::Status HostTier::ForEach(const std::function<bool(const BlockRecord&)>& visit) {
   MutexLock lock(mutex_);
-  for (const auto& [ref, page] : pages_) {
+  for (const auto& [ref, page] : Index()) {
     if (!visit(headers_.Block(page))) break;
   }
   return absl::OkStatus();
@@ -305,7 +341,7 @@ absl::Status HostTier::ForEach(const std::function<bool(const BlockRecord&)>& vi
 
 TierUsage HostTier::Usage() const {
   MutexLock lock(mutex_);
-  return {arena_.capacity_bytes(), slabs_.used_bytes(), pages_.size(), corrupt_count_};
+  return {arena_.capacity_bytes(), slabs_.used_bytes(), block_count_, corrupt_count_};
 }
 
 std::string HostTier::State() const {

@@ -4,9 +4,15 @@
 // its header. A header says what its payload is; it is written only after the payload is complete
 // and taken away before the slot is used again, so that a daemon that starts after a kill finds
 // whole blocks or none. Their payloads are not summed then: who reads them first does that.
+//
+// Where a block lies, the stack knows by the words of its catalog. An index by block is made when
+// somebody first asks for a block by its number, as the contract of a tier lets him; a restart that
+// had to fill it would take twice as long.
 #pragma once
 #include <memory>
+#include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/mutex.h"
@@ -100,8 +106,14 @@ class HostTier : public Tier {
   /// Slots whose headers do not verify. Their payload may be right, and a client of the last epoch
   /// may read it. The caller frees each when that is over.
   const std::vector<uint64_t>& left_damaged() const { return left_damaged_; }
-  /// Calls with every committed block and its slot.
-  void ForEachSlot(const std::function<void(uint64_t offset, const BlockRecord&)>& visit) const;
+  struct Left {
+    uint64_t id = 0;
+    const BlockHeader* header = nullptr;  // in its slot
+    uint32_t page = 0;                    // its slot's first
+    uint16_t part = 0;
+  };
+  /// The committed blocks, by id and then part, each once. Later calls give none.
+  std::vector<Left> TakeLeft() { return std::exchange(left_, {}); }
 
   const Arena& arena() const { return arena_; }
 
@@ -110,17 +122,23 @@ class HostTier : public Tier {
   absl::Status Adopt();
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
   void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);
+  void FreeTwins() TC_REQUIRES(mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
-  void DisownLocked(uint32_t page) TC_REQUIRES(mutex_);
+  void Leave(uint32_t page) TC_REQUIRES(mutex_);
+  std::unordered_map<BlockRef, uint32_t, BlockRefHash>& Index() TC_REQUIRES(mutex_);
   static uint32_t PageOf(uint64_t offset);
 
   Arena arena_;
   mutable Mutex mutex_;  // never held while payload is copied
   SlotHeaders headers_ TC_GUARDED_BY(mutex_);
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
-  std::unordered_map<BlockRef, uint32_t, BlockRefHash> pages_ TC_GUARDED_BY(mutex_);
+  uint64_t block_count_ TC_GUARDED_BY(mutex_) = 0;
+  std::unordered_set<uint32_t> disowned_ TC_GUARDED_BY(mutex_);  // committed slots without a block
+  // By block, the slot's first page; once somebody has asked.
+  std::optional<std::unordered_map<BlockRef, uint32_t, BlockRefHash>> index_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
+  std::vector<Left> left_;
   std::vector<Granted> left_granted_;
   std::vector<uint64_t> left_damaged_;
 };

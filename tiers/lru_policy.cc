@@ -12,6 +12,11 @@ absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(const std::string& name) {
 // Entry 0 is the head of the circular list: its younger neighbour is the oldest member.
 LruPolicy::LruPolicy() : entries_(1) {}
 
+void LruPolicy::Reserve(size_t members) {
+  index_of_.Reserve(members);
+  entries_.reserve(members + 1);
+}
+
 void LruPolicy::Insert(uint64_t id, uint64_t parent) {
   TC_CHECK(id != 0 && id != parent);
   const Index above = parent == 0 ? 0 : EntryOf(parent);
@@ -27,9 +32,8 @@ void LruPolicy::Insert(uint64_t id, uint64_t parent) {
 }
 
 void LruPolicy::Remove(uint64_t id) {
-  const auto found = index_of_.find(id);
-  if (found == index_of_.end() || !entries_[found->second].member) return;
-  const Index index = found->second;
+  if (!Contains(id)) return;
+  const Index index = *index_of_.Find(id);
   Entry& entry = entries_[index];
   Unlink(index);
   entry.member = false;
@@ -44,16 +48,16 @@ void LruPolicy::Remove(uint64_t id) {
 }
 
 bool LruPolicy::Contains(uint64_t id) const {
-  const auto found = index_of_.find(id);
-  return found != index_of_.end() && entries_[found->second].member;
+  const Index* const found = index_of_.Find(id);
+  return found != nullptr && entries_[*found].member;
 }
 
 void LruPolicy::Touch(std::span<const uint64_t> path) {
   for (size_t i = path.size(); i-- > 0;) {
-    const auto found = index_of_.find(path[i]);
-    if (found == index_of_.end() || !entries_[found->second].member) continue;
-    Unlink(found->second);
-    Link(found->second, 0);
+    const Index* const found = index_of_.Find(path[i]);
+    if (found == nullptr || !entries_[*found].member) continue;
+    Unlink(*found);
+    Link(*found, 0);
   }
 }
 
@@ -86,25 +90,25 @@ LruPolicy::Entry& LruPolicy::InThisWalk(Index index) {
 }
 
 LruPolicy::Index LruPolicy::EntryOf(uint64_t id) {
-  const auto [found, fresh] = index_of_.try_emplace(id, 0);
-  if (!fresh) return found->second;
+  const auto [found, fresh] = index_of_.Insert(id, 0);
+  if (!fresh) return *found;
   if (free_.empty()) {
-    found->second = static_cast<Index>(entries_.size());
+    *found = static_cast<Index>(entries_.size());
     entries_.emplace_back();
   } else {
-    found->second = free_.back();
+    *found = free_.back();
     free_.pop_back();
-    entries_[found->second] = Entry{};
+    entries_[*found] = Entry{};
   }
-  entries_[found->second].id = id;
-  return found->second;
+  entries_[*found].id = id;
+  return *found;
 }
 
 // Forgets an entry that is neither a member nor anybody's parent.
 void LruPolicy::Release(Index index) {
   const Entry& entry = entries_[index];
   if (entry.member || entry.children > 0) return;
-  index_of_.erase(entry.id);
+  index_of_.Erase(entry.id);
   free_.push_back(index);
 }
 

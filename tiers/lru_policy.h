@@ -4,9 +4,9 @@
 // tell: every place also counts its members behind, and a walk names none whose children were not
 // all taken.
 #pragma once
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <vector>
 
+#include "base/id_table.h"
 #include "tiers/policy.h"
 
 namespace thermocline {
@@ -15,6 +15,7 @@ namespace thermocline {
 class LruPolicy : public Policy {
  public:
   LruPolicy();
+  void Reserve(size_t members) override;
   void Insert(uint64_t id, uint64_t parent) override;
   void Remove(uint64_t id) override;
   bool Contains(uint64_t id) const override;
@@ -42,7 +43,7 @@ class LruPolicy : public Policy {
   void Link(Index index, Index older_than);
   void Unlink(Index index);
 
-  boost::unordered_flat_map<uint64_t, Index> index_of_;
+  IdTable<Index> index_of_;
   std::vector<Entry> entries_;
   std::vector<Index> free_;
   size_t member_count_ = 0;

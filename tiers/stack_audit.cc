@@ -82,8 +82,8 @@ absl::Status StackCore::AuditPins() const {
       if (pin.view.tier == TierKind::kWarm) ++warm;
     }
   }
-  for (const auto& [id, state] : places_) {
-    if (held[id] != std::pair(state.pins, state.warm_pins)) {
+  for (const uint64_t id : places_.Ids()) {
+    if (held[id] != std::pair(places_.at(id).pins, places_.at(id).warm_pins)) {
       return absl::InternalError("audit: the pins of place " + std::to_string(id) + " are wrong");
     }
   }
@@ -93,7 +93,8 @@ absl::Status StackCore::AuditPins() const {
 absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const {
   std::map<uint32_t, std::array<uint64_t, 3>> sums;  // by space: places, warm bytes, cold bytes
   std::unordered_set<uint32_t> slots;
-  for (const auto& [id, state] : places_) {
+  for (const uint64_t id : places_.Ids()) {
+    const PlaceState& state = places_.at(id);
     const std::string where = "audit: place " + std::to_string(id) + ": ";
     const auto place = writer_.PlaceOf(id);
     if (!place) return absl::InternalError(where + "is not in the catalog");

@@ -151,12 +151,12 @@ void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
   bool refused = !job.failed_erasures.empty();
   for (const BlockRef ref : job.erasures) {
-    const auto state = places_.find(ref.id);
-    if (state != places_.end()) state->second.parts[ref.part].erasing = false;
+    PlaceState* const state = places_.Find(ref.id);
+    if (state != nullptr) state->parts[ref.part].erasing = false;
   }
   for (const BlockRef ref : job.failed_erasures) {
-    const auto state = places_.find(ref.id);
-    if (state != places_.end()) state->second.parts[ref.part].erasing = true;
+    PlaceState* const state = places_.Find(ref.id);
+    if (state != nullptr) state->parts[ref.part].erasing = true;
     erasures_.push_back(ref);
   }
   absl::Status cause;

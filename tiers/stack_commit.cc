@@ -194,7 +194,7 @@ void StackCore::SetDoomed(uint64_t id, Place place, bool doomed) {
 
 absl::StatusOr<Place> StackCore::Append(Space& space, Place at, const Name& name, uint64_t id) {
   TC_ASSIGN_OR_RETURN(const Place place, writer_.Append(at, name, id));
-  PlaceState& state = places_[id];
+  PlaceState& state = places_.Add(id);
   state.space = space.number;
   state.parts.resize(space.part_count());
   ++space.places;

@@ -39,6 +39,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/id_table.h"
 #include "base/process.h"
 #include "base/units.h"
 #include "catalog/writer.h"
@@ -239,26 +240,29 @@ class StackCore final : public TierStack {
             std::unique_ptr<Policy> cold_policy);
 
   // ---- stack_open.cc
-  struct FoundCopy {             // of a part, in one of the tiers
-    uint64_t payload_bytes = 0;  // 0: none
-    uint64_t checksum = 0;
-    uint64_t sequence = 0;
-    uint64_t offset = 0;  // of a warm one
-  };
+  using FoundBlock = HostTier::Left;  // or of cold, where `page` is 0 and `header` a BlockRecord
   struct FoundPart {
-    FoundCopy warm;
-    FoundCopy cold;
+    const FoundBlock* warm = nullptr;
+    const FoundBlock* cold = nullptr;
   };
-  struct Found {  // a place as the records tell it
-    BlockRecord record;
-    absl::InlinedVector<FoundPart, 1> parts;  // up to the last that there is
+  struct FoundPlace {  // as the records tell it
+    const BlockHeader* header = nullptr;
+    std::vector<Name> inner;
+    uint32_t part_count = 0;  // up to the last that there is
+    std::array<FoundPart, kMaxParts> parts;
   };
-  absl::Status Recover(const StackState& state);
-  absl::Status CollectRecords(std::unordered_map<uint64_t, Found>& found);
-  bool RestorePlace(const Found& found);
-  std::optional<Place> RestorePath(Space& space, const BlockRecord& record);
-  void ForgetFound(const Found& found);
+  absl::Status Recover(const StackState& state, const std::vector<BlockRecord>& cold);
+  uint64_t RestorePlaces(const std::vector<FoundBlock>& found);
+  void Fetch(const FoundBlock& block) const;
+  FoundPlace PlaceOf(std::span<const FoundBlock> blocks);
+  std::vector<Name> InnerOf(const FoundBlock& block) const;
+  bool RestorePlace(Space& space, const FoundPlace& found);
+  std::optional<Place> RestorePath(Space& space, const FoundPlace& found);
+  void Uproot(Place first);
+  void ForgetPlace(const FoundPlace& place);
+  void ForgetBlock(const FoundBlock& block);
   void ForgetSlot(uint64_t offset);
+  absl::Status RemoveEmptySpaces();
   void RestorePins(const StackState& state);
 
   // ---- stack_clients.cc
@@ -337,6 +341,7 @@ class StackCore final : public TierStack {
   void ClearChunkFor(uint64_t bytes);
   bool ClearChunk(const std::vector<uint64_t>& offsets);
   void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
+  void PublishWord(Space& space, Place place, uint32_t part, Word word, uint64_t checksum);
   bool IsLeased(Place place);
   bool HasBytes(Place place) const;
   /// One of a block's places before the last, where its bytes are.
@@ -428,7 +433,7 @@ class StackCore final : public TierStack {
   std::map<uint32_t, Space> spaces_;
   std::map<Fingerprint, uint32_t> space_numbers_;
   uint32_t last_space_ = 0;
-  std::unordered_map<uint64_t, PlaceState> places_;
+  IdMap<PlaceState> places_;
   uint64_t last_id_ = 0;  // epoch << 32 | counter
   uint64_t last_sequence_ = 0;
 

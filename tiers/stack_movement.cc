@@ -373,24 +373,10 @@ bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
 // ---- words and names
 
 void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
-  const Word old = writer_.word(place, part);
   const PlaceState& state = places_.at(id);
+  Space& space = spaces_.at(state.space);
   word = word.WithDeleted(state.doomed && !word.empty());
-  // Of a slot that is there already the sum stands, and readers may be looking at it.
-  if (old.warm_slot() != word.warm_slot()) {
-    writer_.SetChecksum(place, part, state.parts[part].checksum);
-  }
-  if (old.moving()) {
-    writer_.FinishMove(place, part, word);
-  } else {
-    writer_.SetWord(place, part, word);
-  }
-  Space& space = spaces_.at(places_.at(id).space);
-  const uint64_t bytes = space.spec.parts[part].block_bytes;
-  if (old.warm_slot() != 0) space.warm_bytes -= bytes;
-  if (word.warm_slot() != 0) space.warm_bytes += bytes;
-  if (old.cold_copy()) space.cold_bytes -= bytes;
-  if (word.cold_copy()) space.cold_bytes += bytes;
+  PublishWord(space, place, part, word, state.parts[part].checksum);
   bool warm = false;
   bool cold = false;
   for (uint32_t other = 0; other < space.part_count(); ++other) {
@@ -409,6 +395,23 @@ void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
   if (cold != cold_policy_->Contains(id)) {
     cold ? cold_policy_->Insert(id, parent) : cold_policy_->Remove(id);
   }
+}
+
+void StackCore::PublishWord(Space& space, Place place, uint32_t part, Word word,
+                            uint64_t checksum) {
+  const Word old = writer_.word(place, part);
+  // Of a slot that is there already the sum stands, and readers may be looking at it.
+  if (old.warm_slot() != word.warm_slot()) writer_.SetChecksum(place, part, checksum);
+  if (old.moving()) {
+    writer_.FinishMove(place, part, word);
+  } else {
+    writer_.SetWord(place, part, word);
+  }
+  const uint64_t bytes = space.spec.parts[part].block_bytes;
+  if (old.warm_slot() != 0) space.warm_bytes -= bytes;
+  if (word.warm_slot() != 0) space.warm_bytes += bytes;
+  if (old.cold_copy()) space.cold_bytes -= bytes;
+  if (word.cold_copy()) space.cold_bytes += bytes;
 }
 
 // By asking for a move that is called off at once; a place without bytes holds nothing up.
@@ -485,7 +488,7 @@ void StackCore::Forget(const Dropped& dropped) {
   --space.places;
   warm_policy_->Remove(dropped.id);
   cold_policy_->Remove(dropped.id);
-  places_.erase(dropped.id);
+  places_.Erase(dropped.id);
   incomplete_.erase(dropped.id);
   doomed_.erase(dropped.id);
 }

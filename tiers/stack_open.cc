@@ -1,6 +1,9 @@
 // Opening a stack: state file, tiers, and the tree rebuilt from the headers in both tiers by ids
-// and names alone. Headers are sorted by depth; a block whose parent is missing, whose space nobody
-// knows, or whose name another place has taken, is dropped.
+// and names alone. Headers are sorted by id; a block whose parent is missing, whose space nobody
+// knows, or whose name a later place has taken, is dropped.
+//
+// A restart is to serve a million warm blocks after half a second: headers are read where they lie,
+// what is sorted are ids, and whatever lies anywhere is fetched ahead.
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/sort_by_id.h"
 #include "tiers/disk_tier.h"
 #include "tiers/stack_core.h"
 
@@ -16,6 +20,14 @@ namespace {
 
 constexpr uint32_t kPlacesPerNode = 8;  // as few as in bad trees; nodes cost nothing until used
 constexpr int kEpochShift = 32;
+constexpr size_t kFetchAhead = 16;  // blocks; more than that the caches do not take
+constexpr size_t kCacheLine = 64;
+
+uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
+
+bool IsOfOnePlace(const BlockHeader& a, const BlockHeader& b) {
+  return a.parent_id == b.parent_id && a.depth == b.depth && a.name == b.name && a.space == b.space;
+}
 
 std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
 
@@ -23,14 +35,20 @@ absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t 
   return CatalogMemory::Create({.node_count = options.max_places / kPlacesPerNode + 1024}, epoch);
 }
 
-// Ids hold the epoch that gave them; a new epoch is above all of them.
-absl::StatusOr<uint64_t> LeastEpoch(const StackState& state, Tier* cold) {
-  uint64_t epoch = state.epoch + 1;
-  if (cold == nullptr) return epoch;
-  TC_RETURN_IF_ERROR(cold->ForEach([&](const BlockHeader& header) {
-    epoch = std::max(epoch, (header.id >> kEpochShift) + 1);
+absl::StatusOr<std::vector<BlockRecord>> RecordsOf(Tier* cold) {
+  std::vector<BlockRecord> records;
+  if (cold == nullptr) return records;
+  TC_RETURN_IF_ERROR(cold->ForEach([&](const BlockRecord& record) {
+    records.push_back(record);
     return true;
   }));
+  return records;
+}
+
+// Ids hold the epoch that gave them; a new epoch is above all of them.
+uint64_t LeastEpoch(const StackState& state, const std::vector<BlockRecord>& cold) {
+  uint64_t epoch = state.epoch + 1;
+  for (const BlockRecord& record : cold) epoch = std::max(epoch, (record.id >> kEpochShift) + 1);
   return epoch;
 }
 
@@ -50,11 +68,11 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
   if (options.chunk_bytes == 0) options.chunk_bytes = kDefaultChunkBytes;
   TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(StatePath(options)));
-  TC_ASSIGN_OR_RETURN(const uint64_t least_epoch, LeastEpoch(state, cold.get()));
+  TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));
   TC_ASSIGN_OR_RETURN(auto host, HostTier::Open({.arena_path = options.arena_path,
                                                  .capacity_bytes = options.warm_capacity_bytes,
                                                  .chunk_bytes = options.chunk_bytes,
-                                                 .least_epoch = least_epoch,
+                                                 .least_epoch = LeastEpoch(state, cold_records),
                                                  .capacity_option = "warm_capacity"}));
   TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch()));
   TC_ASSIGN_OR_RETURN(auto warm_policy, MakePolicy(options.policy));
@@ -62,7 +80,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   std::unique_ptr<StackCore> core(new StackCore(std::move(options), std::move(host),
                                                 std::move(cold), std::move(memory),
                                                 std::move(warm_policy), std::move(cold_policy)));
-  TC_RETURN_IF_ERROR(core->Recover(state));
+  TC_RETURN_IF_ERROR(core->Recover(state, cold_records));
   TC_RETURN_IF_ERROR(Annotate(core->SaveState(), "data directory"));
   core->SchedulePump();
   core->PostStrand([](StackCore& self) { self.Scrub(); });
@@ -85,37 +103,27 @@ StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
 
 StackCore::~StackCore() = default;
 
-absl::Status StackCore::Recover(const StackState& state) {
+// Each id is above those of the places before it, so that in their order every place finds its
+// parent there already.
+absl::Status StackCore::Recover(const StackState& state, const std::vector<BlockRecord>& cold) {
   last_id_ = epoch() << kEpochShift;
-  std::unordered_map<uint64_t, Found> found;
-  found.reserve(host_->Usage().block_count + (cold_ ? cold_->Usage().block_count : 0));
-  TC_RETURN_IF_ERROR(CollectRecords(found));
-  places_.reserve(found.size());
-  std::set<Fingerprint> used;
-  const Fingerprint* last = nullptr;  // mostly the next one's, too
-  for (const auto& [id, entry] : found) {
-    if (last == nullptr || !(*last == entry.record.space)) used.insert(entry.record.space);
-    last = &entry.record.space;
-  }
+  std::vector<FoundBlock> found = host_->TakeLeft();
+  stats_.corrupt_blocks += host_->Usage().corrupt_count;
+  if (cold_ != nullptr) stats_.corrupt_blocks += cold_->Usage().corrupt_count;
+  const size_t warm_count = found.size();
+  for (const BlockRecord& record : cold) found.push_back({record.id, &record, 0, record.part});
+  SortById(found);  // stable: of one place what is warm comes first
+  writer_.Reserve(found.size());
+  places_.Reserve(found.size());
+  warm_policy_->Reserve(warm_count);
+  cold_policy_->Reserve(cold.size());
   for (const SpaceSpec& spec : state.spaces) {
-    const Fingerprint fingerprint = FingerprintOf(spec);
-    if (!used.contains(fingerprint) || space_numbers_.contains(fingerprint)) continue;
+    if (space_numbers_.contains(FingerprintOf(spec))) continue;
     TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
     AddSpace(spec, root);
   }
-  std::vector<const Found*> sorted;
-  sorted.reserve(found.size());
-  for (const auto& [id, entry] : found) sorted.push_back(&entry);
-  std::sort(sorted.begin(), sorted.end(), [](const Found* a, const Found* b) {
-    if (a->record.depth != b->record.depth) return a->record.depth < b->record.depth;
-    return a->record.id > b->record.id;  // of two with one name the later
-  });
-  uint64_t dropped = 0;
-  for (const Found* entry : sorted) {
-    if (RestorePlace(*entry)) continue;
-    ForgetFound(*entry);
-    ++dropped;
-  }
+  const uint64_t dropped = RestorePlaces(found);
+  TC_RETURN_IF_ERROR(RemoveEmptySpaces());
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
   forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
   grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
@@ -130,89 +138,124 @@ absl::Status StackCore::Recover(const StackState& state) {
   return absl::OkStatus();
 }
 
-absl::Status StackCore::CollectRecords(std::unordered_map<uint64_t, Found>& found) {
-  const auto collect = [&](const BlockRecord& record) -> FoundPart* {
-    last_sequence_ = std::max(last_sequence_, record.sequence);
-    const auto [at, fresh] = found.try_emplace(record.id);
-    Found& entry = at->second;
-    if (fresh) entry.record = record;
-    if (!SamePlace(entry.record, record)) return nullptr;
-    if (entry.parts.size() <= record.part) entry.parts.resize(record.part + 1u);
-    return &entry.parts[record.part];
-  };
-  const auto copy_of = [](const BlockRecord& record, uint64_t offset) {
-    return FoundCopy{record.payload_bytes, record.payload_checksum, record.sequence, offset};
-  };
-  std::vector<uint64_t> misfits;
-  host_->ForEachSlot([&](uint64_t offset, const BlockRecord& record) {
-    if (FoundPart* part = collect(record)) {
-      part->warm = copy_of(record, offset);
-    } else {
-      misfits.push_back(offset);
+// Answers how many have no place in this epoch.
+uint64_t StackCore::RestorePlaces(const std::vector<FoundBlock>& found) {
+  uint64_t dropped = 0;
+  size_t fetched = 0;
+  Space* space = nullptr;  // mostly the next one's, too
+  for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
+    for (const size_t ahead = std::min(found.size(), begin + kFetchAhead); fetched < ahead;) {
+      Fetch(found[fetched++]);
     }
-  });
-  for (uint64_t offset : misfits) ForgetSlot(offset);
-  stats_.corrupt_blocks += misfits.size() + host_->Usage().corrupt_count;
-  if (cold_ == nullptr) return absl::OkStatus();
-  const absl::Status read = cold_->ForEach([&](const BlockRecord& record) {
-    if (FoundPart* part = collect(record)) {
-      part->cold = copy_of(record, 0);
-    } else {
-      erasures_.push_back({record.id, record.part});
+    for (end = begin + 1; end < found.size() && found[end].id == found[begin].id;) ++end;
+    const FoundPlace place = PlaceOf(std::span(found).subspan(begin, end - begin));
+    if (space == nullptr || !(space->fingerprint == place.header->space)) {
+      const auto number = space_numbers_.find(place.header->space);
+      space = number == space_numbers_.end() ? nullptr : &spaces_.at(number->second);
+    }
+    if (space != nullptr && RestorePlace(*space, place)) continue;
+    ForgetPlace(place);
+    ++dropped;
+  }
+  return dropped;
+}
+
+// In an arena that has seen many evictions, neighbours by id lie anywhere.
+void StackCore::Fetch(const FoundBlock& block) const {
+  const char* const header = reinterpret_cast<const char*>(block.header);
+  for (size_t at = 0; at < sizeof(BlockHeader); at += kCacheLine) __builtin_prefetch(header + at);
+  writer_.Prefetch(block.id);
+  places_.Prefetch(block.id);
+}
+
+absl::Status StackCore::RemoveEmptySpaces() {
+  for (auto space = spaces_.begin(); space != spaces_.end();) {
+    if (space->second.places > 0) {
+      ++space;
+      continue;
+    }
+    TC_RETURN_IF_ERROR(writer_.RemoveRoot(space->second.root));
+    space_numbers_.erase(space->second.fingerprint);
+    space = spaces_.erase(space);
+  }
+  return absl::OkStatus();
+}
+
+// A record that contradicts the first one of its id is damage that its checksum did not show.
+StackCore::FoundPlace StackCore::PlaceOf(std::span<const FoundBlock> blocks) {
+  FoundPlace place{.header = blocks.front().header, .inner = InnerOf(blocks.front())};
+  for (const FoundBlock& block : blocks) {
+    const BlockHeader& header = *block.header;
+    last_sequence_ = std::max(last_sequence_, header.sequence);
+    if (&block != &blocks.front() &&
+        (!IsOfOnePlace(header, *place.header) || InnerOf(block) != place.inner)) {
+      ForgetBlock(block);
       ++stats_.corrupt_blocks;
+      continue;
     }
-    return true;
-  });
-  stats_.corrupt_blocks += cold_->Usage().corrupt_count;
-  return read;
+    (block.page != 0 ? place.parts[block.part].warm : place.parts[block.part].cold) = &block;
+    place.part_count = std::max<uint32_t>(place.part_count, block.part + 1u);
+  }
+  return place;
+}
+
+std::vector<Name> StackCore::InnerOf(const FoundBlock& block) const {
+  if (block.header->inner_count == 0) return {};
+  if (block.page == 0) return static_cast<const BlockRecord*>(block.header)->inner;
+  return host_->RecordAt(OffsetOf(block.page)).inner;
 }
 
 // All of a place or nothing: a part that its space does not have makes the place suspect.
-bool StackCore::RestorePlace(const Found& found) {
-  const BlockRecord& record = found.record;
-  const auto number = space_numbers_.find(record.space);
-  if (number == space_numbers_.end()) return false;
-  Space& space = spaces_.at(number->second);
-  if (found.parts.size() > space.part_count()) return false;
-  for (uint32_t part = 0; part < found.parts.size(); ++part) {
-    for (const FoundCopy* copy : {&found.parts[part].warm, &found.parts[part].cold}) {
-      if (copy->payload_bytes == 0) continue;
-      if (copy->payload_bytes != space.spec.parts[part].block_bytes) return false;
+bool StackCore::RestorePlace(Space& space, const FoundPlace& found) {
+  if (found.part_count > space.part_count()) return false;
+  for (uint32_t part = 0; part < found.part_count; ++part) {
+    for (const FoundBlock* block : {found.parts[part].warm, found.parts[part].cold}) {
+      if (block == nullptr) continue;
+      if (block->header->payload_bytes != space.spec.parts[part].block_bytes) return false;
     }
   }
-  const auto place = RestorePath(space, record);
+  const auto place = RestorePath(space, found);
   if (!place) return false;
-  PlaceState& state = places_.at(record.id);
-  for (uint32_t part = 0; part < found.parts.size(); ++part) {
+  const uint64_t id = found.header->id;
+  PlaceState& state = places_.at(id);
+  bool any_warm = false;
+  bool any_cold = false;
+  for (uint32_t part = 0; part < found.part_count; ++part) {
     const auto& [warm, cold] = found.parts[part];
-    const bool is_warm = warm.payload_bytes != 0;
-    const bool stale = is_warm && cold.payload_bytes != 0 && cold.checksum != warm.checksum;
-    const bool is_cold = cold.payload_bytes != 0 && !stale;
-    if (!is_warm && !is_cold) continue;
-    state.parts[part].checksum = (is_warm ? warm : cold).checksum;
-    state.parts[part].sequence = (is_warm ? warm : cold).sequence;
-    state.parts[part].adopted = is_warm;
-    const auto page = static_cast<uint32_t>(warm.offset / kPageBytes);
-    ChangeWord(record.id, *place, part, Word().WithWarmSlot(page).WithColdCopy(is_cold));
-    if (stale) QueueErasure(record.id, part);
+    if (warm == nullptr && cold == nullptr) continue;
+    const BlockHeader& header = *(warm != nullptr ? warm : cold)->header;
+    const bool stale = cold != nullptr && cold->header->payload_checksum != header.payload_checksum;
+    state.parts[part].checksum = header.payload_checksum;
+    state.parts[part].sequence = header.sequence;
+    state.parts[part].adopted = warm != nullptr;
+    const Word word = Word()
+                          .WithWarmSlot(warm == nullptr ? 0 : warm->page)
+                          .WithColdCopy(cold != nullptr && !stale);
+    PublishWord(space, *place, part, word, header.payload_checksum);
+    any_warm = any_warm || warm != nullptr;
+    any_cold = any_cold || word.cold_copy();
+    if (stale) QueueErasure(id, part);
   }
-  if (!IsComplete(space, state, *place)) NoteIncomplete(record.id);
+  if (any_warm) warm_policy_->Insert(id, found.header->parent_id);
+  if (any_cold) cold_policy_->Insert(id, found.header->parent_id);
+  if (!IsComplete(space, state, *place)) NoteIncomplete(id);
   return true;
 }
 
 // The place of a block, and the inner ones before it where no other block has brought them: they
 // hold no bytes and get new ids.
-std::optional<Place> StackCore::RestorePath(Space& space, const BlockRecord& record) {
-  if (record.inner.size() != space.inner_count()) return std::nullopt;
-  if ((record.depth + 1) % space.block_places != 0) return std::nullopt;
+std::optional<Place> StackCore::RestorePath(Space& space, const FoundPlace& found) {
+  const BlockHeader& header = *found.header;
+  if (found.inner.size() != space.inner_count()) return std::nullopt;
+  if ((header.depth + 1) % space.block_places != 0) return std::nullopt;
   Place at = Writer::RootPlace(space.root);
-  if (record.parent_id != 0) {
-    const auto parent = writer_.PlaceOf(record.parent_id);
+  if (header.parent_id != 0) {
+    const auto parent = writer_.PlaceOf(header.parent_id);
     if (!parent || writer_.RootOf(*parent) != space.root) return std::nullopt;
     at = *parent;
   }
-  if (writer_.Depth(at) + record.inner.size() != record.depth) return std::nullopt;
-  for (const Name& name : record.inner) {
+  if (writer_.Depth(at) + found.inner.size() != header.depth) return std::nullopt;
+  for (const Name& name : found.inner) {
     if (const auto there = writer_.FindNext(at, name)) {
       at = *there;
       continue;
@@ -222,9 +265,31 @@ std::optional<Place> StackCore::RestorePath(Space& space, const BlockRecord& rec
     NoteIncomplete(last_id_);  // until something stands behind it
     at = *place;
   }
-  const auto place = Append(space, at, record.name, record.id);
+  auto place = Append(space, at, header.name, header.id);
+  if (absl::IsAlreadyExists(place.status())) {
+    Uproot(*writer_.FindNext(at, header.name));
+    place = Append(space, at, header.name, header.id);
+  }
   if (!place.ok()) return std::nullopt;
   return *place;
+}
+
+// Of two places with one name the later one stays: the earlier had left the tree, with all that
+// stood behind it, before the later came. What is left of it was not erased yet.
+void StackCore::Uproot(Place first) {
+  std::vector<Place> places = {first};
+  writer_.VisitSubtree(first, [&](Place place) { places.push_back(place); });
+  for (; !places.empty(); places.pop_back()) {  // nothing before what stands behind it
+    const Place place = places.back();
+    const uint64_t id = writer_.IdOf(place);
+    for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+      Movement move{.place = place, .part = part};
+      if (writer_.BeginMove({&move, 1}) == 0) continue;  // no bytes: nothing is pinned yet
+      if (move.before.warm_slot() != 0) ForgetSlot(OffsetOf(move.before.warm_slot()));
+      ChangeWord(id, place, part, move.before.WithWarmSlot(0));
+    }
+    for (const Dropped& dropped : writer_.Drop({&place, 1}).dropped) Forget(dropped);
+  }
 }
 
 // What has no place in this epoch may still be read by leases of the last one.
@@ -233,19 +298,23 @@ void StackCore::ForgetSlot(uint64_t offset) {
   forgotten_.push_back(offset);
 }
 
+void StackCore::ForgetBlock(const FoundBlock& block) {
+  if (block.page != 0) {
+    ForgetSlot(OffsetOf(block.page));
+  } else {
+    erasures_.push_back({block.id, block.part});
+  }
+}
+
 // Its parent or its space is not there, for lack of a copy or of the state file: it is lost, which
 // is no damage.
-void StackCore::ForgetFound(const Found& found) {
-  for (uint32_t part = 0; part < found.parts.size(); ++part) {
-    const auto& [warm, cold] = found.parts[part];
-    if (warm.payload_bytes != 0) {
-      ForgetSlot(warm.offset);
-      ++warm_counters_.evictions;
-    }
-    if (cold.payload_bytes != 0) {
-      erasures_.push_back({found.record.id, static_cast<uint16_t>(part)});
-      ++cold_counters_.evictions;
-    }
+void StackCore::ForgetPlace(const FoundPlace& place) {
+  for (uint32_t part = 0; part < place.part_count; ++part) {
+    const auto& [warm, cold] = place.parts[part];
+    if (warm != nullptr) ForgetBlock(*warm);
+    if (cold != nullptr) ForgetBlock(*cold);
+    warm_counters_.evictions += warm != nullptr ? 1 : 0;
+    cold_counters_.evictions += cold != nullptr ? 1 : 0;
   }
 }
 

@@ -1,12 +1,16 @@
-// Tables by id: against the standard library's, and what they promise beyond it.
+// Tables by id, and sorting by it: against the standard library's, and what they promise beyond it.
 #include "base/id_table.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <string>
 #include <unordered_map>
+#include <vector>
+
+#include "base/sort_by_id.h"
 
 namespace thermocline {
 namespace {
@@ -76,10 +80,33 @@ TEST(IdMapTest, AValueStaysWhereItIs) {
   EXPECT_FALSE(map.contains(100));
   EXPECT_EQ(map.Find(100), nullptr);
   EXPECT_EQ(map.at(101), "101");
+  EXPECT_EQ(map.Ids().size(), map.size());
   EXPECT_EQ(map.Add(100), "") << "a place that is used again holds a new value";
   EXPECT_EQ(&map.at(7), &first);
   EXPECT_DEATH(map.Add(7), "fresh");
   EXPECT_DEATH(map.at(102), "found != nullptr");
+}
+
+TEST(SortByIdTest, IsStableOverAllDigits) {
+  const uint64_t seed = Seed();
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  struct Item {
+    uint64_t id = 0;
+    uint32_t number = 0;
+    bool operator==(const Item&) const = default;
+  };
+  for (const uint64_t mask : {uint64_t{0}, uint64_t{0xff}, uint64_t{3} << 62, ~uint64_t{0}}) {
+    for (const uint32_t count : {0u, 1u, 2u, 5000u}) {
+      std::vector<Item> items;
+      for (uint32_t i = 0; i < count; ++i) items.push_back({random() & mask, i});
+      std::vector<Item> expected = items;
+      std::stable_sort(expected.begin(), expected.end(),
+                       [](const Item& a, const Item& b) { return a.id < b.id; });
+      SortById(items);
+      EXPECT_EQ(items, expected) << "mask " << mask << ", count " << count;
+    }
+  }
 }
 
 }  // namespace
