@@ -76,14 +76,33 @@ std::optional<World> World::Named(std::string_view name) {
   return world;
 }
 
+uint32_t World::ChoicesAt(size_t place) const {
+  if (place == 0) return roots_;
+  return place % kForkEvery == 0 ? branches_ : 1;
+}
+
 Path World::RandomPath(Rng& rng) const {
   Path path(depth_);
-  path[0] = static_cast<uint32_t>(Uniform(rng, 0, roots_ - 1));
-  for (uint32_t place = kForkEvery; place < depth_; place += kForkEvery) {
-    path[place] = static_cast<uint32_t>(Uniform(rng, 0, branches_ - 1));
+  for (uint32_t place = 0; place < depth_; place += kForkEvery) {
+    path[place] = static_cast<uint32_t>(Uniform(rng, 0, ChoicesAt(place) - 1));
   }
   path.resize(Chance(rng, 0.5) ? depth_ : Uniform(rng, 1, depth_));
   return path;
+}
+
+std::vector<Path> World::AllPaths() const {
+  std::vector<Path> paths;
+  Path path = {0};
+  while (!path.empty()) {
+    paths.push_back(path);
+    if (path.size() < depth_) {
+      path.push_back(0);
+      continue;
+    }
+    while (!path.empty() && path.back() + 1 >= ChoicesAt(path.size() - 1)) path.pop_back();
+    if (!path.empty()) ++path.back();
+  }
+  return paths;
 }
 
 Path World::PinnedPath(Rng& rng) const {

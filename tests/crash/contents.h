@@ -46,6 +46,8 @@ class World {
   /// Places of a full path.
   uint32_t depth() const { return depth_; }
   Path RandomPath(Rng& rng) const;
+  /// Every path there is, of any length, in prefix order.
+  std::vector<Path> AllPaths() const;
   /// Of the few paths that are pinned.
   Path PinnedPath(Rng& rng) const;
   PathNames Names(size_t space, const Path& path, size_t first, size_t end) const;
@@ -53,6 +55,8 @@ class World {
   uint64_t Seed(size_t space, const Path& path, uint32_t depth, uint32_t part) const;
 
  private:
+  uint32_t ChoicesAt(size_t place) const;
+
   std::vector<SpaceSpec> spaces_;
   uint32_t depth_ = 24;
   uint32_t roots_ = 0;     // choices at the first place

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -50,6 +51,24 @@ std::string DescribeExit(int wait_status) {
   return "signal " + std::to_string(WTERMSIG(wait_status));
 }
 
+Footprint FootprintOf(pid_t pid) {
+  Footprint footprint;
+  const std::string directory = "/proc/" + std::to_string(pid);
+  std::ifstream file(directory + "/status");
+  for (std::string word; file >> word;) {
+    uint64_t number = 0;
+    if (word == "RssAnon:" && file >> number) footprint.private_bytes = number << 10;
+    if (word == "RssShmem:" && file >> number) footprint.shared_bytes = number << 10;
+    if (word == "Threads:" && file >> number) footprint.threads = number;
+  }
+  std::error_code gone;
+  for (std::filesystem::directory_iterator at(directory + "/fd", gone), end; !gone && at != end;
+       at.increment(gone)) {
+    ++footprint.descriptors;
+  }
+  return footprint;
+}
+
 DaemonUnderTest::~DaemonUnderTest() {
   if (pid_ < 0) return;
   ::kill(pid_, SIGKILL);
@@ -75,15 +94,6 @@ std::optional<int> DaemonUnderTest::Ended(milliseconds patience) {
   const auto status = WaitFor(pid_, patience);
   if (status) pid_ = -1;
   return status;
-}
-
-uint64_t DaemonUnderTest::AnonymousBytes() const {
-  std::ifstream file("/proc/" + std::to_string(pid_) + "/status");
-  for (std::string word; file >> word;) {
-    uint64_t kib = 0;
-    if (word == "RssAnon:" && file >> kib) return kib << 10;
-  }
-  return 0;
 }
 
 std::string DaemonUnderTest::Log() const {

@@ -17,6 +17,15 @@ std::optional<int> WaitFor(pid_t pid, std::chrono::milliseconds patience);
 /// "exit code 1", "signal 9".
 std::string DescribeExit(int wait_status);
 
+/// What a process takes of the machine; zeros when it is gone.
+struct Footprint {
+  uint64_t private_bytes = 0;
+  uint64_t shared_bytes = 0;  // of tmpfs and memfds, as far as it has touched them
+  uint64_t descriptors = 0;
+  uint64_t threads = 0;
+};
+Footprint FootprintOf(pid_t pid);
+
 struct DaemonDirectories {
   std::string root;   // sockets, log, ledger
   std::string arena;  // on a tmpfs
@@ -45,8 +54,7 @@ class DaemonUnderTest {
   /// The wait status once it has ended, else nothing. No daemon: nothing.
   std::optional<int> Ended(std::chrono::milliseconds patience);
   bool running() const { return pid_ > 0; }
-  /// Private memory in use, without the arena.
-  uint64_t AnonymousBytes() const;
+  Footprint Measure() const { return running() ? FootprintOf(pid_) : Footprint(); }
 
   const DaemonDirectories& directories() const { return directories_; }
   /// What the daemons of this test have logged, all lives after each other.

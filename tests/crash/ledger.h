@@ -28,6 +28,7 @@ struct Counters {
   std::atomic<uint64_t> deaths;  // of clients, by their own hand, in the middle of a filling
   std::atomic<uint64_t> reconnects;
   std::atomic<uint64_t> pins;
+  std::atomic<uint64_t> deletes;
 };
 
 struct PinRecord {

@@ -53,6 +53,7 @@ void Player::Step() {
   // only, and none says what the places between them are called.
   const bool outlives = spaces_[space].spec().block_tokens == 16;
   if (options_.pins && outlives && Chance(rng_, 0.02)) return Pin(space);
+  if (options_.deletes && Chance(rng_, 0.005)) return Delete(space);
   const Path path = world_.RandomPath(rng_);
   if (Chance(rng_, 0.03)) {
     const PathNames names = world_.Names(space, path, 0, path.size());
@@ -171,6 +172,18 @@ void Player::Pin(size_t space) {
   if (!Fine(pin.status(), "Pin")) return;
   path.resize(pin->depth);
   ledger_.AddPin({space, path});
+}
+
+void Player::Delete(size_t space) {
+  const Path path = world_.RandomPath(rng_);
+  if (path[0] == 0) return;  // of which PinnedPath takes its paths
+  const auto admin = AdminClient::Connect(
+      {.socket_path = options_.socket, .client_name = "crash", .timeout = kTimeout});
+  if (!Fine(admin.status(), "Connect")) return;
+  const PathNames names = world_.Names(space, path, 0, path.size());
+  const auto deleted = (*admin)->Delete(spaces_[space].fingerprint(), names.view());
+  if (absl::IsNotFound(deleted.status()) || !Fine(deleted.status(), "Delete")) return;
+  ++ledger_.counters().deletes;
 }
 
 void Player::ReadHeld() {

@@ -19,7 +19,8 @@ struct PlayerOptions {
   std::string directory;  // of the ledger
   std::string world;
   uint64_t seed = 0;
-  bool pins = false;  // pins paths for good, and writes them into the ledger
+  bool pins = false;     // pins paths for good, and writes them into the ledger
+  bool deletes = false;  // deletes paths, other than those that are pinned for good
 };
 
 /// Until the ledger says stop. Returns the exit code.
@@ -52,6 +53,7 @@ class Player {
   std::vector<Reservation> Reserve(size_t space, uint32_t blocks);
   bool Misbehave(std::vector<Reservation>& slots);
   void Pin(size_t space);
+  void Delete(size_t space);
   void ReadHeld();
   void ScribbleHeld();
   bool Fine(const absl::Status& status, const char* call);

@@ -22,7 +22,7 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kServicePatience{30'000};
 constexpr milliseconds kShutdownPatience{40'000};
-constexpr milliseconds kPlayerPatience{25'000};
+constexpr milliseconds kFinalPatience{60'000};
 constexpr milliseconds kLook{20};
 constexpr uint64_t kDiskGrowthMib = 64;  // RocksDB wants a write buffer's room
 constexpr milliseconds kLeaseTime{10'000};
@@ -54,18 +54,24 @@ Siege::Siege(const Variant& variant, const SiegeOptions& options)
       directories_(MakeDirectories()),
       ledger_(directories_.root),
       rng_(options.seed),
-      reader_(world_, ledger_, variant.name + ": watcher"),
       daemon_(options.daemon, directories_),
-      players_(static_cast<size_t>(options.clients)) {}
+      watcher_(world_, ledger_, daemon_,
+               {.name = variant.name,
+                .warm_mib = variant.warm_mib,
+                .cold_mib = variant.cold_mib,
+                .seed = rng_()}),
+      crew_({.command = {options.program, "player", "--socket", directories_.socket(),
+                         "--directory", directories_.root, "--world", variant.world, "--pins",
+                         variant.disk_mib == 0 ? "1" : "0"},
+             .log = directories_.root + "/players.log",
+             .next_seed = [this] { return rng_(); },
+             .violation = [this](const std::string& text) { watcher_.Violation(text); }},
+            static_cast<size_t>(options.clients)) {}
 
 Siege::~Siege() {
-  for (const PlayerProcess& player : players_) {
-    if (player.pid < 0) continue;
-    ::kill(player.pid, SIGKILL);
-    ::waitpid(player.pid, nullptr, 0);
-  }
+  crew_.Disband();
   if (daemon_.running()) Kill();
-  client_.reset();
+  watcher_.Leave();
   if (options_.keep) return;
   if (mounted_) ::umount2(directories_.data.c_str(), MNT_DETACH);
   std::error_code ignored;
@@ -75,7 +81,7 @@ Siege::~Siege() {
 
 SiegeReport Siege::Run() {
   if (variant_.disk_mib > 0 && !MountSmallDisk()) return Report();
-  for (PlayerProcess& player : players_) StartPlayer(player);
+  crew_.StartAll();
   while (report_.kills < options_.kills) {
     if (!ledger_.Violations().empty()) break;  // what it left is looked at, not run over
     Life();
@@ -130,18 +136,18 @@ void Siege::StartDaemon(bool drain) {
 
 bool Siege::AwaitService() {
   auto start = steady_clock::now();
-  while (!Answers()) {
+  while (!watcher_.Answers()) {
     if (const auto status = daemon_.Ended(milliseconds(0))) {
       if (!WIFEXITED(*status) || !GrowSmallDisk()) {
-        Violation("the daemon does not start: " + DescribeExit(*status) + ", " +
-                  daemon_.LastLine());
+        watcher_.Violation("the daemon does not start: " + DescribeExit(*status) + ", " +
+                           daemon_.LastLine());
         return false;
       }
       StartDaemon(false);
       start = steady_clock::now();
     }
     if (steady_clock::now() - start > kServicePatience) {
-      Violation("the daemon runs and does not serve");
+      watcher_.Violation("the daemon runs and does not serve");
       Kill();
       return false;
     }
@@ -157,13 +163,13 @@ void Siege::Serve(milliseconds time) {
   StopOrKillPlayers();
   bool flush = Chance(rng_, 0.1);
   for (auto now = steady_clock::now(); now < end; now = steady_clock::now()) {
-    TendPlayers();
-    CheckStats();
+    crew_.Tend();
+    watcher_.CheckStats();
     if (std::exchange(flush, false)) Flush();
     const auto left = std::chrono::duration_cast<milliseconds>(end - steady_clock::now());
     if (left.count() > 0) std::this_thread::sleep_for(std::min(left, kLook));
     if (const auto status = daemon_.Ended(milliseconds(0))) {
-      return Violation("the daemon ended by itself: " + DescribeExit(*status));
+      return watcher_.Violation("the daemon ended by itself: " + DescribeExit(*status));
     }
   }
 }
@@ -185,7 +191,8 @@ void Siege::StopDaemon() {
 void Siege::ExpectExit(milliseconds patience) {
   const auto status = daemon_.Ended(patience);
   if (!status) {
-    Violation("SIGTERM did not end the daemon in " + std::to_string(patience.count()) + " ms");
+    watcher_.Violation("SIGTERM did not end the daemon in " + std::to_string(patience.count()) +
+                       " ms");
     return Kill();
   }
   ++report_.shutdowns;
@@ -195,7 +202,7 @@ void Siege::ExpectExit(milliseconds patience) {
   const bool kept = WIFEXITED(*status) && WEXITSTATUS(*status) == 1 &&
                     daemon_.LastLine().find("for the next daemon") != std::string::npos;
   const bool clean = drained || kept;
-  if (!clean) Violation("the daemon shut down with " + DescribeExit(*status));
+  if (!clean) watcher_.Violation("the daemon shut down with " + DescribeExit(*status));
 }
 
 void Siege::Kill() {
@@ -207,7 +214,7 @@ void Siege::Kill() {
   const bool exited = WIFEXITED(*status) && WEXITSTATUS(*status) == 0;  // SIGTERM was faster
   const bool refused = WIFEXITED(*status) && WEXITSTATUS(*status) == 1 && mounted_;
   if (!killed && !exited && !refused)
-    Violation("the daemon ended before the kill: " + DescribeExit(*status));
+    watcher_.Violation("the daemon ended before the kill: " + DescribeExit(*status));
 }
 
 void Siege::Flush() {
@@ -217,60 +224,64 @@ void Siege::Flush() {
   (*admin)->Flush(Chance(rng_, 0.5) ? BlockTier::kWarm : BlockTier::kCold).IgnoreError();
 }
 
-// ---- the players
-
-void Siege::StartPlayer(PlayerProcess& player) {
-  player = {};
-  player.pid = Spawn({options_.program, "player", "--socket", directories_.socket(), "--directory",
-                      directories_.root, "--world", variant_.world, "--seed",
-                      std::to_string(rng_()), "--pins", variant_.disk_mib == 0 ? "1" : "0"},
-                     directories_.root + "/players.log");
-}
-
-void Siege::TendPlayers() {
-  for (PlayerProcess& player : players_) {
-    if (player.stopped && steady_clock::now() > player.resume_at) {
-      ::kill(player.pid, SIGCONT);
-      player.stopped = false;
-    }
-    const auto status = WaitFor(player.pid, milliseconds(0));
-    if (!status) continue;
-    if (!WIFSIGNALED(*status) || WTERMSIG(*status) != SIGKILL) {
-      Violation("a client ended by " + DescribeExit(*status));
-    }
-    StartPlayer(player);
-  }
-}
-
 void Siege::StopOrKillPlayers() {
-  for (PlayerProcess& player : players_) {
-    if (player.stopped) continue;
+  for (size_t player = 0; player < crew_.size(); ++player) {
+    if (crew_.is_stopped(player)) continue;
     if (options_.stops && Chance(rng_, 0.03)) {
-      ::kill(player.pid, SIGSTOP);
-      player.stopped = true;
-      player.resume_at = steady_clock::now() + kLeaseTime + milliseconds(Uniform(rng_, 0, 4000));
+      crew_.Stop(player, kLeaseTime + milliseconds(Uniform(rng_, 0, 4000)));
     } else if (Chance(rng_, 0.05)) {
-      ::kill(player.pid, SIGKILL);
+      crew_.Kill(player);
       ++report_.deaths;
     }
   }
 }
 
-void Siege::DismissPlayers() {
+// ---- the end
+
+void Siege::FinalChecks() {
   ledger_.counters().stop = 1;
-  for (PlayerProcess& player : players_) {
-    if (player.stopped) ::kill(player.pid, SIGCONT);
-    const auto status = WaitFor(player.pid, kPlayerPatience);
-    if (!status) {
-      Violation("a client hangs: " + std::to_string(player.pid));
-      ::kill(player.pid, SIGKILL);
-      WaitFor(player.pid, kPlayerPatience);
-    } else if (!(WIFEXITED(*status) && WEXITSTATUS(*status) == 0) &&
-               !(WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL)) {
-      Violation("a client ended by " + DescribeExit(*status));
-    }
-    player.pid = -1;
+  crew_.Dismiss();
+  if (!daemon_.running()) StartDaemon(false);
+  if (AwaitService()) {
+    watcher_.CheckNothingHeld();
+    watcher_.CheckPins();
+    watcher_.Sweep();
+    CheckEmptied();
+    watcher_.Leave();
+    daemon_.Signal(SIGTERM);
+    ExpectExit(kFinalPatience);
   }
+  watcher_.CheckMemory();
+  watcher_.CheckLog();
+  watcher_.CheckFiles();
+}
+
+void Siege::CheckEmptied() {
+  if (!mounted_) return watcher_.CheckEmptied();
+  watcher_.CheckEmptied([this](AdminClient& admin) {
+    admin.DropArena().IgnoreError();
+    // With room it takes writes again, erasures too, without being started anew.
+    if (!MakeDiskLarger()) watcher_.Violation("the small disk cannot be made larger");
+  });
+}
+
+SiegeReport Siege::Report() {
+  SiegeReport report = report_;
+  const Counters& counters = ledger_.counters();
+  report.matches = counters.matches;
+  report.hits = counters.hits;
+  report.checked_blocks = counters.checked_blocks;
+  report.checked_bytes = counters.checked_bytes;
+  report.committed_blocks = counters.committed_blocks;
+  report.late_reads = counters.late_reads;
+  report.ended_leases = counters.ended_leases;
+  report.unreadable_blocks = counters.unreadable_blocks;
+  report.refused_reserves = counters.refused_reserves;
+  report.deaths += counters.deaths;
+  report.pins = counters.pins;
+  report.daemon_bytes = watcher_.daemon_bytes();
+  report.violations = ledger_.Violations();
+  return report;
 }
 
 }  // namespace thermocline::crash

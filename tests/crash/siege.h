@@ -2,15 +2,15 @@
 // killed and started again many times, and looked over at the end.
 #pragma once
 #include <chrono>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "client/client.h"
 #include "tests/crash/contents.h"
+#include "tests/crash/crew.h"
 #include "tests/crash/daemon_under_test.h"
 #include "tests/crash/ledger.h"
-#include "tests/crash/reader.h"
+#include "tests/crash/watcher.h"
 
 namespace thermocline::crash {
 
@@ -58,14 +58,6 @@ class Siege {
   SiegeReport Run();
 
  private:
-  using SteadyTime = std::chrono::steady_clock::time_point;
-  struct PlayerProcess {
-    pid_t pid = -1;
-    bool stopped = false;
-    SteadyTime resume_at;
-  };
-
-  // ---- siege.cc: lives and deaths
   bool MountSmallDisk();
   bool GrowSmallDisk();
   bool MakeDiskLarger();
@@ -76,26 +68,11 @@ class Siege {
   void StopDaemon();
   void ExpectExit(std::chrono::milliseconds patience);
   void Kill();
-  void StartPlayer(PlayerProcess& player);
-  void TendPlayers();
   void StopOrKillPlayers();
-  void DismissPlayers();
   void Flush();
-  void Violation(const std::string& text) { ledger_.AddViolation(variant_.name + ": " + text); }
-
-  // ---- siege_checks.cc: what must be so
-  bool Answers();
-  std::optional<DaemonStats> CheckStats();
   void FinalChecks();
-  void CheckPins();
-  uint32_t LoadAndCheck(size_t space, const Path& path, uint32_t* matched);
-  void Sweep();
-  bool EventuallyStats(const std::function<bool(const DaemonStats&)>& holds);
-  void CheckNothingHeld();
   void CheckEmptied();
-  void CheckLog();
-  void CheckFiles();
-  SiegeReport Report() const;
+  SiegeReport Report();
 
   const Variant variant_;
   const SiegeOptions options_;
@@ -105,11 +82,9 @@ class Siege {
   bool mounted_ = false;
   Ledger ledger_;
   Rng rng_;
-  BlockReader reader_;
   DaemonUnderTest daemon_;
-  std::vector<PlayerProcess> players_;
-  std::unique_ptr<Client> client_;
-  std::vector<Space> spaces_;
+  Watcher watcher_;
+  Crew crew_;
   SiegeReport report_;
 };
 

@@ -1,14 +1,14 @@
-// What must be so while a siege goes on, and after it.
-#include <signal.h>
+#include "tests/crash/watcher.h"
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
-#include <functional>
+#include <iterator>
 #include <set>
 #include <thread>
+#include <unordered_set>
 
 #include "base/units.h"
-#include "tests/crash/siege.h"
 
 namespace thermocline::crash {
 namespace {
@@ -21,6 +21,8 @@ constexpr milliseconds kCallTimeout{5'000};
 constexpr milliseconds kFlushTimeout{60'000};
 constexpr seconds kSettlePatience{20};
 constexpr int kSweepPaths = 300;
+constexpr uint32_t kSlotsOfOneCall = 256;
+constexpr milliseconds kRefusalPatience{500};
 constexpr uint64_t kMostDaemonBytes = 512 * MiB;
 
 const TierUse* TierOf(const DaemonStats& stats, BlockTier tier) {
@@ -30,18 +32,27 @@ const TierUse* TierOf(const DaemonStats& stats, BlockTier tier) {
   return nullptr;
 }
 
+}  // namespace
+
 uint64_t UsedBytes(const DaemonStats& stats, BlockTier tier) {
   const TierUse* use = TierOf(stats, tier);
   return use == nullptr ? 0 : use->used_bytes;
 }
 
-}  // namespace
+Watcher::Watcher(const World& world, Ledger& ledger, const DaemonUnderTest& daemon,
+                 WatcherOptions options)
+    : world_(world),
+      ledger_(ledger),
+      daemon_(daemon),
+      options_(std::move(options)),
+      rng_(options_.seed),
+      reader_(world, ledger, options_.name + ": watcher") {}
 
-/// Whether a match is answered.
-bool Siege::Answers() {
+bool Watcher::Answers() {
   if (client_ == nullptr) {
-    auto client = Client::Connect(
-        {.socket_path = directories_.socket(), .client_name = "watcher", .timeout = kCallTimeout});
+    auto client = Client::Connect({.socket_path = daemon_.directories().socket(),
+                                   .client_name = "watcher",
+                                   .timeout = kCallTimeout});
     if (!client.ok()) return false;
     client_ = *std::move(client);
   }
@@ -56,11 +67,11 @@ bool Siege::Answers() {
   return lease.ok();
 }
 
-std::optional<DaemonStats> Siege::CheckStats() {
+std::optional<DaemonStats> Watcher::CheckStats() {
   const auto stats = client_->Stats();
   if (!stats.ok()) return std::nullopt;
   for (const TierUse& use : stats->tiers) {
-    const uint64_t mib = use.tier == BlockTier::kWarm ? variant_.warm_mib : variant_.cold_mib;
+    const uint64_t mib = use.tier == BlockTier::kWarm ? options_.warm_mib : options_.cold_mib;
     if (use.used_bytes > mib * MiB) {
       Violation(std::string(BlockTierName(use.tier)) + " holds " + FormatBytes(use.used_bytes) +
                 " of " + std::to_string(mib) + "MiB");
@@ -69,30 +80,11 @@ std::optional<DaemonStats> Siege::CheckStats() {
   if (stats->corrupt_blocks > 0) {
     Violation("the daemon found " + std::to_string(stats->corrupt_blocks) + " damaged blocks");
   }
-  report_.daemon_bytes = std::max(report_.daemon_bytes, daemon_.AnonymousBytes());
+  daemon_bytes_ = std::max(daemon_bytes_, daemon_.Measure().private_bytes);
   return *stats;
 }
 
-void Siege::FinalChecks() {
-  DismissPlayers();
-  if (!daemon_.running()) StartDaemon(false);
-  if (AwaitService()) {
-    CheckNothingHeld();
-    CheckPins();
-    Sweep();
-    CheckEmptied();
-    client_.reset();
-    daemon_.Signal(SIGTERM);
-    ExpectExit(kFlushTimeout);
-  }
-  if (report_.daemon_bytes > kMostDaemonBytes) {
-    Violation("the daemon took " + FormatBytes(report_.daemon_bytes) + " beside its arena");
-  }
-  CheckLog();
-  CheckFiles();
-}
-
-bool Siege::EventuallyStats(const std::function<bool(const DaemonStats&)>& holds) {
+bool Watcher::EventuallyStats(const std::function<bool(const DaemonStats&)>& holds) {
   const auto deadline = steady_clock::now() + kSettlePatience;
   while (true) {
     const auto stats = CheckStats();
@@ -111,14 +103,14 @@ bool Siege::EventuallyStats(const std::function<bool(const DaemonStats&)>& holds
   }
 }
 
-void Siege::CheckNothingHeld() {
+void Watcher::CheckNothingHeld() {
   const bool free = EventuallyStats([](const DaemonStats& stats) {
     return stats.sessions == 1 && stats.leases == 0 && stats.reservations == 0;
   });
   if (!free) Violation("the clients have left, and the daemon holds something for them");
 }
 
-void Siege::CheckPins() {
+void Watcher::CheckPins() {
   std::set<std::pair<size_t, Path>> pins;
   for (const PinRecord& pin : ledger_.Pins()) pins.emplace(pin.space, pin.path);
   const auto deadline = steady_clock::now() + kSettlePatience;
@@ -136,7 +128,7 @@ void Siege::CheckPins() {
   }
 }
 
-uint32_t Siege::LoadAndCheck(size_t space, const Path& path, uint32_t* matched) {
+uint32_t Watcher::LoadAndCheck(size_t space, const Path& path, uint32_t* matched) {
   auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
   *matched = lease.ok() ? lease->depth() : 0;
   const auto loaded = lease.ok() ? lease->Load() : lease.status();
@@ -148,32 +140,63 @@ uint32_t Siege::LoadAndCheck(size_t space, const Path& path, uint32_t* matched) 
   return *loaded;
 }
 
-void Siege::Sweep() {
+void Watcher::Sweep() {
   uint32_t matched = 0;
   for (int i = 0; i < kSweepPaths; ++i) {
     LoadAndCheck(Uniform(rng_, 0, spaces_.size() - 1), world_.RandomPath(rng_), &matched);
   }
 }
 
-/// No slot is left over when everything has gone.
-void Siege::CheckEmptied() {
+uint64_t Watcher::CountGrantable(size_t space) {
+  const auto client = Client::Connect({.socket_path = daemon_.directories().socket(),
+                                       .client_name = "counter",
+                                       .timeout = kCallTimeout});
+  if (!client.ok()) return 0;
+  const auto its_space = (*client)->OpenSpace(world_.spaces()[space]);
+  if (!its_space.ok()) return 0;
+  std::vector<Reservation> all;
+  while (true) {
+    auto slots = its_space->Reserve(kSlotsOfOneCall, 0, kRefusalPatience);
+    if (!slots.ok()) return absl::IsResourceExhausted(slots.status()) ? all.size() : 0;
+    std::move(slots->begin(), slots->end(), std::back_inserter(all));
+  }
+}
+
+void Watcher::CheckReachable() {
+  uint64_t reachable_bytes = 0;
+  std::unordered_set<uint64_t> seen;  // ids of places and their parts
+  for (size_t space = 0; space < spaces_.size(); ++space) {
+    for (const Path& path : world_.AllPaths()) {
+      const auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
+      if (!lease.ok()) return Violation("no match: " + lease.status().ToString());
+      for (const BlockInfo& block : lease->blocks()) {
+        if (block.tier != BlockTier::kWarm || !seen.insert(block.id * 2 + block.part).second)
+          continue;
+        reachable_bytes += (block.bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+      }
+    }
+  }
+  const bool equal = EventuallyStats([&](const DaemonStats& stats) {
+    return UsedBytes(stats, BlockTier::kWarm) == reachable_bytes;
+  });
+  if (!equal) Violation("matches reach " + FormatBytes(reachable_bytes) + " of warm slots");
+}
+
+void Watcher::CheckEmptied(const std::function<void(AdminClient&)>& before_cold) {
   const auto pins = client_->Pins();
   if (pins.ok()) {
     for (const PinInfo& pin : *pins) client_->Unpin(pin.pin).IgnoreError();
   }
   CheckNothingHeld();
-  auto admin = AdminClient::Connect(
-      {.socket_path = directories_.socket(), .client_name = "flush", .timeout = kFlushTimeout});
+  auto admin = AdminClient::Connect({.socket_path = daemon_.directories().socket(),
+                                     .client_name = "flush",
+                                     .timeout = kFlushTimeout});
   if (!pins.ok() || !admin.ok()) return Violation("there is no flushing it");
   const auto flushed = (*admin)->Flush(BlockTier::kWarm);
   if (!flushed.ok()) return Violation("flush: " + flushed.status().ToString());
-  if (mounted_) {
-    (*admin)->DropArena().IgnoreError();
-    // With room it takes writes again, erasures too, without being started anew.
-    if (!MakeDiskLarger()) Violation("the small disk cannot be made larger");
-  }
+  if (before_cold) before_cold(**admin);
   EventuallyStats([](const DaemonStats& stats) { return UsedBytes(stats, BlockTier::kWarm) == 0; });
-  if (variant_.cold_mib > 0) {
+  if (options_.cold_mib > 0) {
     const auto dropped = (*admin)->Flush(BlockTier::kCold);
     if (!dropped.ok()) Violation("flush: " + dropped.status().ToString());
   }
@@ -183,7 +206,13 @@ void Siege::CheckEmptied() {
   });
 }
 
-void Siege::CheckLog() {
+void Watcher::CheckMemory() {
+  if (daemon_bytes_ > kMostDaemonBytes) {
+    Violation("the daemon took " + FormatBytes(daemon_bytes_) + " beside its arena");
+  }
+}
+
+void Watcher::CheckLog() {
   const std::string log = daemon_.Log();
   for (const char* text : {"check failed", "Assertion", "terminate called", "Sanitizer",
                            "runtime error", "warm_block_dropped", "cold_block_dropped",
@@ -195,35 +224,16 @@ void Siege::CheckLog() {
   }
 }
 
-void Siege::CheckFiles() {
+void Watcher::CheckFiles() {
   const std::set<std::string> expected = {
       "default.arena", "default.arena.meta", "default.arena.sessions",
       "LOCK",          "state.json",         "store"};
-  for (const std::string& directory : {directories_.arena, directories_.data}) {
+  for (const std::string& directory : {daemon_.directories().arena, daemon_.directories().data}) {
     for (const auto& entry : std::filesystem::directory_iterator(directory)) {
       const std::string name = entry.path().filename().string();
       if (!expected.contains(name)) Violation("an unexpected file is left: " + name);
     }
   }
-}
-
-SiegeReport Siege::Report() const {
-  SiegeReport report = report_;
-  Ledger& ledger = const_cast<Siege*>(this)->ledger_;
-  const Counters& counters = ledger.counters();
-  report.matches = counters.matches;
-  report.hits = counters.hits;
-  report.checked_blocks = counters.checked_blocks;
-  report.checked_bytes = counters.checked_bytes;
-  report.committed_blocks = counters.committed_blocks;
-  report.late_reads = counters.late_reads;
-  report.ended_leases = counters.ended_leases;
-  report.unreadable_blocks = counters.unreadable_blocks;
-  report.refused_reserves = counters.refused_reserves;
-  report.deaths += counters.deaths;
-  report.pins = counters.pins;
-  report.violations = ledger.Violations();
-  return report;
 }
 
 }  // namespace thermocline::crash
