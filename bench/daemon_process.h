@@ -29,6 +29,7 @@ class DaemonProcess {
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
+  pid_t pid() const { return pid_; }
   std::string socket_path() const { return (runtime_ / "thermocline.sock").string(); }
   /// For sockets: its path is short wherever the program lies.
   const std::filesystem::path& runtime_directory() const { return runtime_; }

@@ -4,7 +4,8 @@
 // the caches before each; `match_view` also lists every block of the lease. Then the same beside a
 // client that commits, and from several processes at once.
 // Measured beside them in the same run: one EXISTS of 512 keys by a real Redis that holds as many
-// keys (it counts them, and pins nothing), and one empty gRPC call over the daemon's socket.
+// keys (it counts them, and pins nothing), one batch_is_exist of 512 keys by Mooncake Store over
+// memory of its own (the same), and one empty gRPC call over the daemon's socket.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 
 #include "base/units.h"
 #include "bench/daemon_process.h"
+#include "bench/mooncake_peer.h"
 #include "bench/redis_peer.h"
 #include "bench/report.h"
 #include "client/client.h"
@@ -32,6 +34,8 @@ constexpr uint32_t kSlotsPerReserve = 4096;
 constexpr uint32_t kTokensPerBlock = 16;
 constexpr size_t kFlushBytes = 256 * MiB;
 constexpr int kRounds = 5;
+constexpr size_t kMooncakeKeys = 1 << 16;  // fewer than ours and Redis's: it takes long to put
+constexpr int kMooncakeCalls = 100;
 
 struct Size {
   uint32_t paths;
@@ -174,6 +178,17 @@ absl::StatusOr<double> RedisExists(Redis& redis, uint32_t keys, int count) {
     means.push_back(ms * 1e3 / count);
   }
   return Median(std::move(means));
+}
+
+/// Microseconds of one batch_is_exist of 512 keys; 0 without Mooncake.
+absl::StatusOr<double> MooncakeExists(const Arguments& arguments) {
+  const std::string missing = arguments.quick ? "left out of the quick form" : MooncakeMissing();
+  if (!missing.empty()) {
+    std::printf("SKIPPED: mooncake (%s)\n", missing.c_str());
+    return 0;
+  }
+  TC_ASSIGN_OR_RETURN(const auto mooncake, Mooncake::Start("own", MiB));
+  return mooncake->Exist(kMooncakeKeys, 512, kRounds, kMooncakeCalls);
 }
 
 // ---- processes of this program: `bench_match --match SOCKET PATH BLOCKS SECONDS` prints how many
@@ -321,10 +336,15 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   report.Add({"fill/blocks:" + std::to_string(all), "commits", all / ms * 1e3, "blocks/s", "", 0});
 
   const int few = arguments.quick ? 20 : 200;
-  Redis redis(daemon->runtime_directory());
+  const RedisServer redis_server(daemon->runtime_directory());
+  Redis redis(redis_server);
   if (!redis.there()) std::printf("SKIPPED: redis (no redis-server on PATH)\n");
   TC_ASSIGN_OR_RETURN(const double exists_us, RedisExists(redis, all, few));
   if (exists_us > 0) report.Add({"redis_exists_512", "latency", exists_us, "us", "", 0});
+  TC_ASSIGN_OR_RETURN(const double mooncake_us, MooncakeExists(arguments));
+  if (mooncake_us > 0) {
+    report.Add({"mooncake_batch_is_exist_512", "latency", mooncake_us, "us", "", 0});
+  }
   TC_ASSIGN_OR_RETURN(const double call_us, EmptyCall(daemon->socket_path(), few * 5));
   report.Add({"grpc_unary", "latency", call_us, "us", "", 0});
 
@@ -339,6 +359,10 @@ absl::Status Run(const Arguments& arguments, Report& report) {
     report.Add({"match_pin" + suffix, "latency", us, "us", "grpc_unary", us / call_us});
     if (exists_us > 0 && blocks == 512) {
       report.Add({"match_pin" + suffix, "latency", us, "us", "redis_exists_512", us / exists_us});
+    }
+    if (mooncake_us > 0 && blocks == 512) {
+      report.Add({"match_pin" + suffix, "latency", us, "us", "mooncake_batch_is_exist_512",
+                  us / mooncake_us});
     }
     TC_ASSIGN_OR_RETURN(const double flushed_us,
                         Flushed(space, size, blocks, arguments.quick ? 3 : 50));

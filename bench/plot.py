@@ -82,9 +82,10 @@ def main():
     directory = sys.argv[2]
     plot_lines(rows, directory, "ttft", "Time to first token, SmolLM2-135M, by cached prefix", "tokens", "ms")
     plot_lines(rows, directory, "match", "Finding and pinning a prefix among a million blocks", "blocks", "us",
-               ("redis_exists_512", "grpc_unary"))
+               ("redis_exists_512", "mooncake_batch_is_exist_512", "grpc_unary"))
     plot_bars(rows, directory, "engine", "SmolLM2-135M on the CPU against llama.cpp")
     plot_bars(rows, directory, "warm", "Warm blocks: put and get")
+    plot_bars(rows, directory, "peers", "Warm blocks against the peers")
 
 
 if __name__ == "__main__":

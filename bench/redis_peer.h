@@ -18,21 +18,41 @@ extern char** environ;
 
 namespace thermocline::bench {
 
-/// A redis-server on a unix socket alone, without persistence. Not there: no process, and the rows
-/// are left out, visibly.
-class Redis {
+/// A redis-server on a unix socket alone, without persistence. Not there: nobody can connect.
+class RedisServer {
  public:
-  explicit Redis(const std::filesystem::path& directory) {
-    const std::string socket = (directory / "redis.sock").string();
+  explicit RedisServer(const std::filesystem::path& directory)
+      : socket_((directory / "redis.sock").string()) {
     const std::vector<std::string> words = {
-        "redis-server", "--port", "0",     "--unixsocket",     socket,      "--save",   "",
+        "redis-server", "--port", "0",     "--unixsocket",     socket_,     "--save",   "",
         "--appendonly", "no",     "--dir", directory.string(), "--logfile", "/dev/null"};
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
-    if (posix_spawnp(&pid_, argv[0], nullptr, nullptr, argv.data(), environ) != 0) return;
-    for (int i = 0; i < 500 && context_ == nullptr; ++i) {
-      context_ = redisConnectUnix(socket.c_str());
+    if (posix_spawnp(&pid_, argv[0], nullptr, nullptr, argv.data(), environ) != 0) pid_ = -1;
+  }
+  ~RedisServer() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGTERM);
+    waitpid(pid_, nullptr, 0);
+  }
+  RedisServer(const RedisServer&) = delete;
+  RedisServer& operator=(const RedisServer&) = delete;
+
+  pid_t pid() const { return pid_; }
+  const std::string& socket() const { return socket_; }
+
+ private:
+  const std::string socket_;
+  pid_t pid_ = -1;
+};
+
+/// A connection. Not there: the rows are left out, visibly.
+class Redis {
+ public:
+  explicit Redis(const RedisServer& server) {
+    for (int i = 0; server.pid() > 0 && i < 500 && context_ == nullptr; ++i) {
+      context_ = redisConnectUnix(server.socket().c_str());
       if (context_ != nullptr && context_->err != 0) {
         redisFree(context_);
         context_ = nullptr;
@@ -42,10 +62,6 @@ class Redis {
   }
   ~Redis() {
     if (context_ != nullptr) redisFree(context_);
-    if (pid_ > 0) {
-      kill(pid_, SIGTERM);
-      waitpid(pid_, nullptr, 0);
-    }
   }
   Redis(const Redis&) = delete;
   Redis& operator=(const Redis&) = delete;
@@ -93,7 +109,6 @@ class Redis {
     void* reply = nullptr;
     return redisGetReply(context_, &reply) == REDIS_OK ? static_cast<redisReply*>(reply) : nullptr;
   }
-  pid_t pid_ = -1;
   redisContext* context_ = nullptr;
 };
 

@@ -12,6 +12,7 @@ void Report::Add(Row row) {
   std::printf("%-34s %-12s %12.2f %-9s", row.name.c_str(), row.metric.c_str(), row.value,
               row.unit.c_str());
   if (!row.against.empty()) std::printf(" %6.2f of %s", row.ratio, row.against.c_str());
+  if (!row.note.empty()) std::printf("  (%s)", row.note.c_str());
   std::printf("\n");
   std::fflush(stdout);
   rows_.push_back(std::move(row));
@@ -26,6 +27,7 @@ absl::Status Report::WriteJson(const std::string& path) const {
                     {"unit", row.unit},
                     {"against", row.against},
                     {"ratio", row.ratio}});
+    if (!row.note.empty()) rows.back()["note"] = row.note;
   }
   std::ofstream file(path);
   file << rows.dump(1) << "\n";

@@ -16,6 +16,7 @@ struct Row {
   std::string unit;     // "ms", "tokens/s", "MiB/s"
   std::string against;  // what it is compared with; empty: nothing
   double ratio = 0;     // ours / theirs
+  std::string note;     // what else was seen, printed behind
 };
 
 class Report {

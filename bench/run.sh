@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs benchmarks, prints their rows in one table, and draws the plots.
-#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match warm; none = all
-# The peers come from the registries: redis-server by deploy/setup.sh, llama-cpp-python (built from source, ten minutes) and
-# matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
+#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match warm peers; none = all
+# The peers come from the registries: redis-server by deploy/setup.sh, llama-cpp-python (built from source, ten minutes),
+# Mooncake Store and matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-known=(ttft engine match warm)
+known=(ttft engine match warm peers)
 names=() json='' plots=$top/build/bench
 
 while [ $# -gt 0 ]; do
@@ -45,7 +45,10 @@ mkdir -p "$plots"
 rows=()
 for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
-  [ "$name" != engine ] || environment llama-venv llama-cpp-python==0.3.36 || true
+  case $name in
+    engine) environment llama-venv llama-cpp-python==0.3.36 || true ;;
+    match | peers) environment mooncake-venv mooncake-transfer-engine-non-cuda==0.3.13.post1 || true ;;
+  esac
   "$top/build/release/bin/bench_$name" --json "$plots/$name.json"
   rows+=("$plots/$name.json")
 done
