@@ -104,7 +104,7 @@ absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView
   }
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
-  Connection::FlushAllReturns(client_->socket_path(), deadline);
+  Connection::FlushAllReturns(client_->socket_path(), deadline, true);
   v1::DeleteRequest request;
   request.set_fingerprint(space.bytes.data(), space.bytes.size());
   *request.mutable_names() = ToWire(names);
@@ -116,7 +116,7 @@ absl::StatusOr<uint64_t> AdminClient::Delete(const Fingerprint& space, NamesView
 absl::StatusOr<FlushResult> AdminClient::Flush(BlockTier tier, Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
-  Connection::FlushAllReturns(client_->socket_path(), deadline);
+  Connection::FlushAllReturns(client_->socket_path(), deadline, true);
   v1::FlushRequest request;
   request.set_tier(ToWire(tier));
   const auto response = connection->calls().Flush(request, deadline);
@@ -127,7 +127,7 @@ absl::StatusOr<FlushResult> AdminClient::Flush(BlockTier tier, Timeout timeout) 
 absl::StatusOr<uint64_t> AdminClient::DropArena(Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
-  Connection::FlushAllReturns(client_->socket_path(), deadline);
+  Connection::FlushAllReturns(client_->socket_path(), deadline, true);
   const auto response = connection->calls().DropArena({}, deadline);
   if (!response.ok()) return connection->Explain(response.status());
   return response->blocks();

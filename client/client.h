@@ -156,6 +156,22 @@ class Lease {
   ///         of another epoch; DataLoss, Aborted...: nothing was published, go on uncached.
   absl::Status Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout = {});
 
+  /// As Commit, without waiting for the daemon: the blocks are published in the order in which they
+  /// were enqueued, through whichever lease, and other clients find them then. The end of the lease
+  /// moves with Settle; what is enqueued before goes behind what was enqueued last. Until then the
+  /// slots keep their bytes and may be read, but not written. A lease that is destroyed meanwhile
+  /// publishes all the same. One whose path is not warm throughout, and a remote client's, waits
+  /// as Commit does.
+  /// Errors: as Commit; DeadlineExceeded when so much is on its way already that this could not be
+  ///         enqueued, or not all of it.
+  absl::Status CommitAsync(NamesView names, std::vector<Reservation> slots, Timeout timeout = {});
+  /// Waits until all that was enqueued is answered, and moves the end behind what was published.
+  /// Errors: the first that a commit met: what came behind it was not published, and the lease ends
+  ///         before it; DeadlineExceeded: call it again.
+  absl::Status Settle(Timeout timeout = {});
+  /// Whether Settle would not have to wait.
+  bool Settled() const;
+
   /// Whether everything read through this lease until now was read from blocks that were its own:
   /// asks the clock and the control area, no message.
   bool StillValid() const;

@@ -18,10 +18,6 @@
 #include "catalog/fences.h"
 #include "client/fork.h"
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-
 namespace thermocline {
 inline namespace client_v1 {
 namespace {
@@ -33,10 +29,6 @@ constexpr milliseconds kHeartbeat{kHeartbeatMilliseconds};
 // Short beside a lease's life: the thread that waits for it also beats the heart.
 constexpr milliseconds kReturnTimeout{1000};
 constexpr milliseconds kGoodbyeTimeout{500};
-// What waits to be given back to a daemon that does not answer; beyond it, a slot stays this
-// session's until it ends. A session has far fewer leases.
-constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
-constexpr size_t kReturnBatch = 1024;
 
 std::atomic<uint64_t> next_serial{1};
 
@@ -44,12 +36,6 @@ uint64_t BootNow() {
   timespec now;
   ::clock_gettime(CLOCK_BOOTTIME, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-/// Whether the daemon has come to a call, whatever it said.
-bool Answered(const absl::Status& status) {
-  return status.ok() || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
-         absl::IsNotFound(status);
 }
 
 // A forked child begins a list of its own and leaves its parent's alone, whose mutex another thread
@@ -167,6 +153,10 @@ absl::Status Connection::Map(SessionGrant grant) {
   }
   catalog_.emplace(std::move(catalog));
   local_readers_.emplace(catalog_->catalog(), *control_);
+  puts_.emplace(*control_, *local_readers_,
+                PutQueue::Hooks{.wake = [this] { WakeDaemon(socket_.get()); },
+                                .alive = [this] { return Alive(); },
+                                .abort = [this](uint64_t offset) { QueueAbort(offset); }});
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
   MutexLock lock(mutex_);
   mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
@@ -198,7 +188,9 @@ Connection::~Connection() {
     thread_.join();
     if (!lost_.load()) {
       // A daemon that let the last ones wait sees the session end, which returns everything.
-      if (!unanswered_.load()) FlushReturns(steady_clock::now() + kGoodbyeTimeout);
+      const Deadline deadline = steady_clock::now() + kGoodbyeTimeout;
+      if (!remote_) puts_->AwaitAll(deadline);
+      if (!unanswered_.load()) FlushReturns(deadline);
       if (!remote_) SayGoodbye(socket_.get(), "the client is done");
     }
   }
@@ -259,20 +251,6 @@ void Connection::DropSlot(uint64_t offset) {
   if (remote_ && !Forked()) mirror_.Drop(offset);
 }
 
-void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
-  TC_CHECK(Contains(offset, bytes));
-  if (remote_) return;
-  {
-    MutexLock lock(mutex_);
-    const auto slot = mapped_slots_.begin() + static_cast<ptrdiff_t>(offset / kPageBytes);
-    if (*slot) return;
-    *slot = true;
-  }
-  // For reading: such a fault maps the pages around it too, and in a shared mapping for writing as
-  // well. Where it is refused (Linux before 5.14) the fill faults, as it would have.
-  (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
-}
-
 absl::Status Connection::Explain(absl::Status status) {
   if (absl::IsUnauthenticated(status)) {
     Lose("it does not know this session any more");
@@ -284,51 +262,6 @@ absl::Status Connection::Explain(absl::Status status) {
   const absl::Status alive = Alive();
   if (!alive.ok()) return alive;
   return Annotate(status, "the daemon at " + place_ + " does not answer");
-}
-
-void Connection::QueueRelease(uint64_t lease) {
-  if (Forked() || lost_.load()) return;
-  MutexLock lock(mutex_);
-  if (releases_.size() >= kMaxQueuedReturns) return;
-  releases_.push_back(lease);
-  if (releases_.size() + aborts_.size() == 1) Wake();
-}
-
-void Connection::QueueAbort(uint64_t offset) {
-  if (Forked() || lost_.load()) return;
-  MutexLock lock(mutex_);
-  if (aborts_.size() >= kMaxQueuedReturns) return;
-  aborts_.push_back(offset);
-  if (releases_.size() + aborts_.size() == 1) Wake();
-}
-
-void Connection::FlushReturns(Deadline deadline) {
-  std::vector<uint64_t> releases, aborts;
-  {
-    MutexLock lock(mutex_);
-    // What another thread carries away just now is waited for.
-    while (returning_) {
-      if (!returned_.WaitUntil(mutex_, deadline)) return;
-    }
-    if (releases_.empty() && aborts_.empty()) return;
-    returning_ = true;
-    releases.swap(releases_);
-    aborts.swap(aborts_);
-  }
-  SendReturns(releases, aborts, deadline);
-  MutexLock lock(mutex_);
-  if (!lost_.load()) {  // what is left waits for the next beat
-    releases_.insert(releases_.end(), releases.begin(), releases.end());
-    aborts_.insert(aborts_.end(), aborts.begin(), aborts.end());
-  }
-  returning_ = false;
-  returned_.NotifyAll();
-}
-
-void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadline) {
-  for (const std::shared_ptr<Connection>& connection : AllOfThisProcess()) {
-    if (connection->socket_path_ == socket_path) connection->FlushReturns(deadline);
-  }
 }
 
 void Connection::SupersedeLost() {
@@ -349,31 +282,6 @@ std::vector<std::shared_ptr<Connection>> Connection::AllOfThisProcess() {
   return connections;
 }
 
-// A lease's number is never used again, so a release that got no answer is sent once more. A slot
-// may be granted again once its abort was sent, so only one that the daemon refused to take is: the
-// daemon gives back what it is told to, also when nobody waits for its answer any more.
-void Connection::SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
-                             Deadline deadline) {
-  while (!aborts.empty()) {
-    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
-    v1::AbortRequest request;
-    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
-    const absl::Status status = calls_->Abort(request, deadline).status();
-    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
-    unanswered_.store(absl::IsDeadlineExceeded(status));
-    if (!Answered(status)) return;
-  }
-  while (!releases.empty()) {
-    const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
-    v1::ReleaseRequest request;
-    request.mutable_leases()->Add(releases.begin() + static_cast<ptrdiff_t>(rest), releases.end());
-    const absl::Status status = calls_->Release(request, deadline).status();
-    unanswered_.store(absl::IsDeadlineExceeded(status));
-    if (!Answered(status)) return;
-    releases.resize(rest);
-  }
-}
-
 void Connection::Run() {
   steady_clock::time_point next_beat = steady_clock::now();
   while (!stop_.load()) {
@@ -392,7 +300,9 @@ void Connection::Run() {
     if (entries[0].revents != 0) {
       uint64_t count = 0;
       (void)!::read(wake_.get(), &count, sizeof count);
-      if (!stop_.load()) FlushReturns(steady_clock::now() + kReturnTimeout);
+      if (stop_.load()) continue;
+      FlushReturns(steady_clock::now() + kReturnTimeout);
+      if (!remote_) Refill();
     }
   }
 }
@@ -400,6 +310,9 @@ void Connection::Run() {
 absl::Status Connection::Beat() {
   if (!remote_) {
     control_->heartbeat.fetch_add(1, std::memory_order_release);
+    puts_->Collect();
+    const uint32_t recalled = control_->slots_recalled.load(std::memory_order_relaxed);
+    ReturnIdleSlots(std::exchange(slots_recalled_, recalled) != recalled);
     return absl::OkStatus();
   }
   if (lost_.load()) return absl::UnavailableError("it is lost");

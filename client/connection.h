@@ -27,7 +27,9 @@
 #include "catalog/catalog.h"
 #include "client/grpc_calls.h"
 #include "client/local_readers.h"
+#include "client/magazine.h"
 #include "client/mirror.h"
+#include "client/put_queue.h"
 #include "client/session.h"
 #include "proto/shm_layout.h"
 
@@ -58,7 +60,7 @@ class Connection {
   /// Unlike that of any other connection of this process.
   uint64_t serial() const { return serial_; }
   uint64_t epoch() const { return epoch_; }
-  /// Whether blocks travel. Then there is neither a catalog nor local readers, but a mirror.
+  /// Whether blocks travel. Then there is a mirror, and no catalog, readers or queue of puts.
   bool remote() const { return remote_; }
   bool Forked() const;
   /// OK while the session lives; Unavailable, saying why it ended; FailedPrecondition after a fork.
@@ -76,9 +78,12 @@ class Connection {
   }
   /// REQUIRES: Contains(offset, bytes).
   std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const;
-  /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
-  /// it is filled costs several times as much. REQUIRES: Contains(offset, bytes).
-  void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
+  /// At least one slot, and at most `count`, that the daemon granted before or grants within
+  /// `wait`.
+  /// Errors: ResourceExhausted; of the session.
+  absl::StatusOr<std::vector<uint64_t>> TakeSlots(const Magazine::Kind& kind, uint32_t count,
+                                                  std::chrono::milliseconds wait, Deadline deadline)
+      TC_EXCLUDES(mutex_);
 
   /// What is at these places stays there until it is dropped as often, in the mirror; nothing to do
   /// where there is the arena itself. REQUIRES: Contains(offset, bytes).
@@ -88,6 +93,7 @@ class Connection {
 
   const Catalog& catalog() const { return catalog_->catalog(); }
   LocalReaders& local_readers() { return *local_readers_; }
+  PutQueue& puts() { return *puts_; }
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -102,7 +108,9 @@ class Connection {
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
   /// The same for all connections of this process to `socket_path`: what one of its threads has let
   /// go of, the daemon does not take for leased when another asks.
-  static void FlushAllReturns(const std::string& socket_path, Deadline deadline);
+  /// `those_ahead`: slots that nobody has asked for yet, too.
+  static void FlushAllReturns(const std::string& socket_path, Deadline deadline,
+                              bool those_ahead = false);
 
  private:
   explicit Connection(std::string socket_path) : socket_path_(std::move(socket_path)) {}
@@ -118,6 +126,17 @@ class Connection {
                    Deadline deadline);
   static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
   static void SupersedeLost();
+  /// Slots of a grant: checks them, and maps their pages.
+  absl::StatusOr<std::vector<uint64_t>> Granted(const Magazine::Kind& kind,
+                                                const absl::StatusOr<v1::ReserveResponse>& response)
+      TC_EXCLUDES(mutex_);
+  /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
+  /// it is filled costs several times as much.
+  void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
+  /// Asks for what the magazine lacks.
+  void Refill();
+  /// Gives back what it holds in vain, or all of it.
+  void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
   void Wake();
 
@@ -138,6 +157,9 @@ class Connection {
   std::atomic<uint64_t> lease_until_ns_{0};  // of a remote session, by our own clock
   std::optional<CatalogMemory> catalog_;
   std::optional<LocalReaders> local_readers_;
+  std::optional<PutQueue> puts_;
+  Magazine magazine_;            // of a local session
+  uint32_t slots_recalled_ = 0;  // when the daemon last said so
   std::unique_ptr<GrpcCalls> calls_;
   std::thread thread_;
 

@@ -14,22 +14,6 @@ namespace {
 // Each round ends at a shallower depth; only spaces with windows ever need a second one.
 constexpr int kMaxLoadRounds = 4;
 
-/// Whether a failed call surely did nothing, so that its slots may be given back at once. Where the
-/// answer got lost the slots may be published already, and the daemon gives back those that are
-/// not.
-bool SurelyRefused(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kUnknown:
-    case absl::StatusCode::kInternal:
-      return false;
-    default:
-      return true;
-  }
-}
-
 }  // namespace
 
 Lease::Rep::~Rep() {
@@ -40,7 +24,14 @@ Lease::Rep::~Rep() {
 void Lease::Rep::LetGo() {
   held = false;
   if (local == nullptr) return connection->QueueRelease(lease);
-  if (!connection->Forked()) connection->local_readers().GiveBack(std::move(local));
+  if (connection->Forked()) return;
+  // What was enqueued goes on, behind our pin.
+  for (const auto& put : puts) {
+    const bool last = put == puts.back();
+    connection->puts().Abandon(put, last ? std::move(local) : nullptr);
+  }
+  puts.clear();
+  if (local != nullptr) connection->local_readers().GiveBack(std::move(local));
 }
 
 bool Lease::Rep::windowed() const {
@@ -314,43 +305,6 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   return connection->Explain(loaded);
 }
 
-absl::Status Lease::Rep::SayWhere(v1::CommitRequest& request, Deadline deadline) const {
-  if (local == nullptr) {
-    request.set_lease(lease);
-    return absl::OkStatus();
-  }
-  v1::PinnedEnd& end = *request.mutable_pinned();
-  end.set_pin(local->pin);
-  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
-  end.set_space(root.tag);
-  end.set_place(PlaceBits(depth > 0 ? local->reader.PlaceAt(depth) : Place{root.node, 0}));
-  return absl::OkStatus();
-}
-
-absl::Status Lease::Rep::TakeOver(const v1::CommitResponse& response, uint32_t old_depth,
-                                  Deadline deadline) {
-  if (local == nullptr) {
-    depth = leased_depth = response.depth();
-    for (const v1::Block& block : response.blocks()) TC_RETURN_IF_ERROR(Put(block, true));
-    return absl::OkStatus();
-  }
-  // The daemon has moved our pin; now we read what it holds.
-  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
-  List();
-  const Reader::Match grown = local->reader.Extend(root, names, old_depth, LocalReader::kLeasePin,
-                                                   space->rules, block_places());
-  if (grown.usable == names.size()) {
-    depth = leased_depth = response.depth();
-    listed = false;
-    return absl::OkStatus();
-  }
-  // What stands there now is another's affair: ask for it like anybody else.
-  depth = leased_depth = static_cast<uint32_t>(names.size());
-  const absl::Status matched = Rematch(deadline);
-  if (!matched.ok()) Cut(std::min(depth, old_depth));
-  return matched;
-}
-
 Lease::Lease(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
 Lease::Lease(Lease&&) noexcept = default;
 Lease& Lease::operator=(Lease&&) noexcept = default;
@@ -388,6 +342,7 @@ absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_rea
                                      Timeout timeout) {
   TC_RETURN_IF_ERROR(rep_->Usable());
   const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
+  TC_RETURN_IF_ERROR(rep_->Settle(deadline));
   for (int round = 0; round < kMaxLoadRounds; ++round) {
     size_t next = 0;
     rep_->List();
@@ -409,73 +364,13 @@ absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_rea
 absl::Status Lease::Truncate(uint32_t depth, Timeout timeout) {
   TC_RETURN_IF_ERROR(rep_->Usable());
   TC_CHECK(depth <= rep_->depth);
+  TC_RETURN_IF_ERROR(rep_->Settle(rep_->space->core->DeadlineOf(timeout)));
   depth -= depth % rep_->block_places();
   if (depth == rep_->depth) return absl::OkStatus();
   rep_->List();
   rep_->Cut(depth);
   if (!rep_->windowed()) return absl::OkStatus();
   return rep_->Rematch(rep_->space->core->DeadlineOf(timeout));
-}
-
-absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
-  TC_RETURN_IF_ERROR(rep_->Usable());
-  TC_RETURN_IF_ERROR(CheckNames(rep_->space->spec, names));
-  const uint32_t parts = rep_->part_count();
-  const uint32_t places = names.places() - names.places() % rep_->block_places();
-  if (slots.size() != size_t{places} / rep_->block_places() * parts) {
-    return absl::InvalidArgumentError("a commit of " + std::to_string(names.places()) +
-                                      " places takes one slot for each block and part; " +
-                                      std::to_string(slots.size()) + " slots were given");
-  }
-  if (places == 0) return absl::OkStatus();
-  const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
-  if (rep_->depth != rep_->leased_depth) TC_RETURN_IF_ERROR(rep_->Rematch(deadline));
-  const uint32_t old_depth = rep_->depth;
-
-  v1::CommitRequest request;
-  TC_RETURN_IF_ERROR(rep_->SayWhere(request, deadline));
-  AppendNames(rep_->space->spec, names, places, rep_->names);
-  *request.mutable_names() = ToWire(rep_->space->spec, std::span(rep_->names).subspan(old_depth));
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (slots[i].connection_ != rep_->connection || slots[i].part_ != i % parts) {
-      rep_->names.resize(old_depth);
-      return absl::FailedPreconditionError(
-          "slot " + std::to_string(i) +
-          " was reserved in another session, or for another part; reserve again");
-    }
-    v1::CommitItem* item = request.add_items();
-    item->set_offset(slots[i].offset_);
-    item->set_part(slots[i].part_);
-    item->set_depth(old_depth + static_cast<uint32_t>(i / parts + 1) * rep_->block_places() - 1);
-  }
-  if (rep_->connection->remote()) {
-    if (absl::Status sent = rep_->Send(slots, request, deadline); !sent.ok()) {
-      rep_->names.resize(old_depth);
-      return sent;
-    }
-  }
-  auto response = rep_->connection->calls().Commit(request, deadline);
-  const bool used = response.ok() || !SurelyRefused(response.status());
-  if (response.ok()) rep_->KeepCommitted(request, *response);
-  for (Reservation& slot : slots) {
-    if (used) slot.Use();
-  }
-  absl::Status status =
-      response.ok() ? absl::OkStatus() : rep_->connection->Explain(response.status());
-  if (status.ok() && (response->depth() != old_depth + places ||
-                      response->blocks_size() != request.items_size())) {
-    status = absl::InternalError("the daemon answered a commit of " + std::to_string(places) +
-                                 " places at " + std::to_string(old_depth) + " with depth " +
-                                 std::to_string(response->depth()));
-  }
-  if (!status.ok()) {
-    rep_->List();
-    rep_->names.resize(old_depth);
-    // It may have been done all the same: the next commit looks where it stands.
-    if (used) rep_->leased_depth = old_depth + places;
-    return status;
-  }
-  return rep_->TakeOver(*response, old_depth, deadline);
 }
 
 bool Lease::StillValid() const {

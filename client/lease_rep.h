@@ -34,7 +34,9 @@ struct Lease::Rep {
   uint64_t generation = 0;    // of the control area, before the match
   uint32_t depth = 0;         // places that the owner may use
   uint32_t leased_depth = 0;  // places that are held
-  std::vector<Name> names;    // of [0, leased_depth)
+  std::vector<Name> names;    // of [0, leased_depth), and of what was enqueued behind it
+  // Enqueued behind what is held, and not settled yet. Shared with the queue.
+  std::vector<std::shared_ptr<EnqueuedPut>> puts;
   // Sorted by depth, then part; below `depth` only. `sources` is parallel. Of a path that is held
   // in shared memory they are written down when somebody first asks.
   bool listed = true;
@@ -65,10 +67,19 @@ struct Lease::Rep {
   uint32_t WindowBlocks(uint32_t part) const;  // 0: the part is needed everywhere
   /// Whether a path of `count` blocks has one of this part at its block number `block`.
   bool Needs(uint32_t part, uint32_t block, uint32_t count) const;
+  /// Whether these are slots for so many blocks behind the end of this path.
+  absl::Status CheckSlots(std::span<const Reservation> slots, uint32_t blocks) const;
+  /// A commit of `names` [begin, end).
+  v1::CommitRequest RequestFor(uint32_t begin, uint32_t end,
+                               std::span<const Reservation> slots) const;
   /// Says in a commit what it stands behind.
   absl::Status SayWhere(v1::CommitRequest& request, Deadline deadline) const;
-  /// After a commit of the names behind `old_depth`.
-  absl::Status TakeOver(const v1::CommitResponse& response, uint32_t old_depth, Deadline deadline);
+  /// Commits `names` from `begin` on; without waiting, or by message.
+  absl::Status Enqueue(std::vector<Reservation>& slots, uint32_t begin, Deadline deadline);
+  absl::Status CommitByMessage(std::vector<Reservation>& slots, uint32_t begin, Deadline deadline);
+  /// Waits for what was enqueued, and takes over what was published of it.
+  absl::Status Settle(Deadline deadline);
+  absl::Status TakeOver(Deadline deadline);
   /// Checks a block against the arena and the space, and makes it one of the path.
   absl::Status Put(const v1::Block& block, bool matched);
   size_t IndexOf(uint32_t block_depth, uint32_t part) const;  // blocks.size(): none

@@ -261,6 +261,11 @@ absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline
   return grant;
 }
 
+void WakeDaemon(int socket) {
+  const auto header = EncodeFrameHeader({0, FrameKind::kWake});
+  (void)::send(socket, header.data(), header.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void SayGoodbye(int socket, std::string_view reason) {
   v1::Goodbye goodbye;
   goodbye.set_reason(std::string(reason));

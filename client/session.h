@@ -54,6 +54,10 @@ absl::Status TrustDaemon(uid_t daemon_uid, uid_t our_uid, bool named, const std:
 absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std::byte> payload,
                                         bool admin);
 
+/// Tells a daemon that sleeps that commits wait in the control area's ring. Never blocks; nothing
+/// happens when the session has ended.
+void WakeDaemon(int socket);
+
 /// Tells the daemon that the session ends in good order. Never blocks, never fails.
 void SayGoodbye(int socket, std::string_view reason);
 

@@ -76,26 +76,13 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
   const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
   TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
-  // What this client gave up a moment ago must not keep it from getting slots.
-  connection->FlushReturns(deadline);
-  v1::ReserveRequest request;
-  request.set_space(number);
-  request.set_part(part);
-  request.set_count(std::min(count, kMaxReserve));
-  request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
-  const auto response = connection->calls().Reserve(request, deadline);
-  if (!response.ok()) return connection->Explain(response.status());
-  const uint64_t bytes = state_->spec.parts[part].block_bytes;
+  const Magazine::Kind kind{number, part, state_->spec.parts[part].block_bytes};
+  TC_ASSIGN_OR_RETURN(const std::vector<uint64_t> offsets,
+                      connection->TakeSlots(kind, std::min(count, kMaxReserve), wait, deadline));
   std::vector<Reservation> slots;
-  for (const uint64_t offset : response->offsets()) {
-    if (!connection->Contains(offset, bytes)) {
-      return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
-                                 std::to_string(offset));
-    }
-    connection->MapSlot(offset, bytes);
-    slots.push_back(Reservation(connection, part, offset, bytes));
+  for (const uint64_t offset : offsets) {
+    slots.push_back(Reservation(connection, part, offset, kind.bytes));
   }
-  if (slots.empty()) return absl::ResourceExhaustedError("the daemon granted no slot");
   return slots;
 }
 

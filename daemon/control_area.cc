@@ -30,7 +30,7 @@ absl::StatusOr<std::shared_ptr<SessionControlArea>> SessionControlArea::Create(
   void* memory =
       ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (memory == MAP_FAILED) return ErrnoStatus(errno, "mmap of a control area");
-  auto* area = new (memory) ControlArea{};
+  auto* area = new (memory) ControlArea;  // the ring stays unwritten, and so takes no memory
   area->epoch.store(epoch, std::memory_order_relaxed);
   area->magic.store(kControlAreaMagic, std::memory_order_release);
   std::shared_ptr<SessionControlArea> created(new SessionControlArea(std::move(fd), area));

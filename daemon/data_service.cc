@@ -120,27 +120,22 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
               }
               response->mutable_offsets()->Add(offsets->begin(), offsets->end());
               call->Finish(absl::OkStatus());
-            });
+            },
+            request->ahead());
       });
 }
 
 grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* context,
                                               const v1::CommitRequest* request,
                                               v1::CommitResponse* response) {
-  const absl::Status counted = CheckCount("items", static_cast<size_t>(request->items_size()));
-  if (!counted.ok()) return Refuse(services_, context, Operation::kCommit, Right::kWrite, counted);
-  absl::StatusOr<WireNames> names = NamesOf(request->names());
-  if (!names.ok())
-    return Refuse(services_, context, Operation::kCommit, Right::kWrite, names.status());
-  for (const v1::CommitItem& item : request->items()) {
-    if (item.part() < kMaxParts) continue;
-    return Refuse(services_, context, Operation::kCommit, Right::kWrite,
-                  absl::InvalidArgumentError("a part is below " + std::to_string(kMaxParts)));
+  absl::StatusOr<CommitSteps> steps = CommitSteps::Of(*request);
+  if (!steps.ok()) {
+    return Refuse(services_, context, Operation::kCommit, Right::kWrite, steps.status());
   }
   return RunOnStrand(
       services_, context, Operation::kCommit, Right::kWrite,
-      [this, request, response, names = *std::move(names)](StrandCall strand) mutable {
-        StartCommit(services_, std::move(strand), *request, std::move(names), *response);
+      [this, request, response, steps = *std::move(steps)](StrandCall strand) mutable {
+        StartCommit(services_, std::move(strand), *request, std::move(steps), *response);
       },
       WhenGone::kTheSame);
 }

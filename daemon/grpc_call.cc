@@ -122,10 +122,4 @@ grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerC
   return reactor;
 }
 
-absl::Status CheckCount(const char* what, size_t count) {
-  if (count <= kMaxRequestItems) return absl::OkStatus();
-  return absl::InvalidArgumentError("the request has " + std::to_string(count) + " " + what +
-                                    "; the limit is " + std::to_string(kMaxRequestItems));
-}
-
 }  // namespace thermocline

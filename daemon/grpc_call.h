@@ -120,7 +120,4 @@ grpc::ServerUnaryReactor* AnswerOnStrand(
 grpc::ServerUnaryReactor* Refuse(ServiceContext& services, grpc::CallbackServerContext* context,
                                  Operation operation, Right right, const absl::Status& why);
 
-/// Errors: InvalidArgument when a request has more than kMaxRequestItems of `what`.
-absl::Status CheckCount(const char* what, size_t count);
-
 }  // namespace thermocline

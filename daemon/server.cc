@@ -25,6 +25,7 @@
 #include "daemon/session_registry.h"
 #include "daemon/session_server.h"
 #include "daemon/tenant_map.h"
+#include "tiers/tier_budget.h"
 
 namespace thermocline {
 namespace {
@@ -65,6 +66,7 @@ struct Server::Impl {
         workers({.name = "tc-worker", .thread_count = given.worker_threads}) {}
 
   absl::Status OpenTenants(const Tenant::Opener& open_stack);
+  void MakeBudgets();
   absl::Status OpenTenant(const TenantOptions& tenant, const Tenant::Opener& open_stack);
   absl::Status OpenDoors(SocketClaim claim);
   absl::Status OpenHttp();
@@ -83,7 +85,8 @@ struct Server::Impl {
   Executor disk;
   Executor workers;
   std::string arena_dir;
-  std::vector<std::unique_ptr<TenantHouse>> houses;  // as options.tenants
+  std::shared_ptr<TierBudget> warm_budget, cold_budget;  // none where there is one tenant
+  std::vector<std::unique_ptr<TenantHouse>> houses;      // as options.tenants
   std::unique_ptr<GrpcServer> grpc;
   std::unique_ptr<SessionServer> sessions;
   std::unique_ptr<HttpServer> http;
@@ -104,10 +107,24 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
                                             .file = ArenaFileOf(kDefaultTenant),
                                             .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
+  if (options.tenants.size() > 1) MakeBudgets();
   for (const TenantOptions& tenant : options.tenants) {
     TC_RETURN_IF_ERROR(OpenTenant(tenant, open_stack));
   }
   return absl::OkStatus();
+}
+
+// A tenant alone has all of both tiers, to the byte.
+void Server::Impl::MakeBudgets() {
+  std::vector<TierBudget::Limits> warm, cold;
+  for (const TenantOptions& tenant : options.tenants) {
+    warm.push_back({tenant.warm_share_units, tenant.warm_quota_units});
+    cold.push_back({tenant.cold_share_units, tenant.cold_quota_units});
+  }
+  warm_budget =
+      std::make_shared<TierBudget>(options.warm_capacity_bytes / kTenantUnitBytes, std::move(warm));
+  cold_budget =
+      std::make_shared<TierBudget>(options.cold_capacity_bytes / kTenantUnitBytes, std::move(cold));
 }
 
 // The default tenant lies where it lay when it was the only one.
@@ -121,9 +138,11 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(stack.data_dir, 0700), "data_dir"));
   stack.warm_capacity_bytes = options.warm_capacity_bytes;
   stack.cold_capacity_bytes = options.cold_capacity_bytes;
-  if (options.tenants.size() > 1) {
+  if (warm_budget != nullptr) {
     stack.warm_capacity_bytes = tenant.warm_quota_units * kTenantUnitBytes;
     stack.cold_capacity_bytes = tenant.cold_quota_units * kTenantUnitBytes;
+    stack.warm_account = BudgetAccount(warm_budget, houses.size());
+    stack.cold_account = BudgetAccount(cold_budget, houses.size());
   }
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
@@ -134,7 +153,7 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   const StackOptions told = stack;
   TenantHouse& house = *houses.emplace_back(std::make_unique<TenantHouse>());
   absl::StatusOr<std::unique_ptr<Tenant>> open =
-      Tenant::Open(std::move(opened), house.strand, disk, open_stack);
+      Tenant::Open(std::move(opened), {house.strand, disk, workers, metrics}, open_stack);
   if (!open.ok()) {
     houses.pop_back();
     return is_default ? open.status() : Annotate(open.status(), "tenant " + tenant.name);

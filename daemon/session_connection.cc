@@ -58,9 +58,15 @@ void SessionConnection::OnFrame(FrameHeader header) {
     if (!closed_) ReadHeader();
     return;
   }
+  if (header.kind == FrameKind::kWake) {
+    events_.OnWake(number_);
+    if (!closed_) ReadHeader();
+    return;
+  }
   if (header.kind != FrameKind::kGoodbye) {
-    return End(absl::InvalidArgumentError("after Hello only Goodbye (kind 4) may come, not kind " +
-                                          std::to_string(static_cast<uint32_t>(header.kind))));
+    return End(absl::InvalidArgumentError(
+        "after Hello only Goodbye (kind 4) and wake-ups (kind 5) may come, not kind " +
+        std::to_string(static_cast<uint32_t>(header.kind))));
   }
   Close();
   events_.OnGoodbye(number_);

@@ -24,6 +24,7 @@ class SessionConnection : public std::enable_shared_from_this<SessionConnection>
    public:
     virtual ~Events() = default;
     virtual void OnHello(uint64_t number, const v1::Hello& hello) = 0;
+    virtual void OnWake(uint64_t number) = 0;
     virtual void OnGoodbye(uint64_t number) = 0;
     /// `why`: OK at the end of the stream; else what was wrong with what came.
     virtual void OnEnd(uint64_t number, absl::Status why) = 0;

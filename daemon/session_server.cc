@@ -74,9 +74,12 @@ class SessionServer::Impl final : public SessionConnection::Events {
     uint64_t expire_at = 0;  // when they are ended next, should it still be silent
     bool ending = false;     // or are about to be
     bool closed = false;     // its socket has ended, its leases not yet
+    // However often it wakes us, the strand is asked once at a time. Shared with the strand.
+    std::shared_ptr<std::atomic<bool>> put_posted = std::make_shared<std::atomic<bool>>(false);
   };
 
   void OnHello(uint64_t number, const v1::Hello& hello) override;
+  void OnWake(uint64_t number) override;
   void OnGoodbye(uint64_t number) override;
   void OnEnd(uint64_t number, absl::Status why) override;
 
@@ -324,6 +327,13 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
 }
 
 // ---- who goes
+
+void SessionServer::Impl::OnWake(uint64_t number) {
+  const auto found = sessions_.find(number);
+  if (found == sessions_.end()) return;
+  const auto& posted = found->second.put_posted;
+  if (!posted->exchange(true)) HomeOf(found->second).host->Put(number, posted);
+}
 
 void SessionServer::Impl::OnGoodbye(uint64_t number) { EndSession(number, false, "goodbye"); }
 

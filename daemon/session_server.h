@@ -15,6 +15,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -39,6 +40,9 @@ class SessionHost {
   virtual void Join(uint64_t session, pid_t pid, uint64_t start_time,
                     std::shared_ptr<ControlArea> shared,
                     std::function<void(absl::Status)> done) = 0;
+  /// There is something in the ring of commits of its control area. `posted` is made false before
+  /// anybody looks there; until then it need not be called again.
+  virtual void Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) = 0;
   virtual void Leave(uint64_t session, bool process_gone) = 0;
   virtual void ProcessGone(pid_t pid, uint64_t start_time) = 0;
   /// `done` is called once, on any thread, when they have ended.

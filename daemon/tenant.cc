@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "daemon/local_puts.h"
 
 namespace thermocline {
 namespace {
@@ -54,9 +55,10 @@ absl::StatusOr<TenantView::OpenSpace> TenantView::SpaceOf(uint32_t space,
   return found->second;
 }
 
-Tenant::Tenant(std::string name, Strand strand)
+Tenant::Tenant(std::string name, const Shared& shared)
     : name_(std::move(name)),
-      strand_(std::move(strand)),
+      shared_(shared),
+      strand_(shared.strands.MakeStrand()),
       view_(std::make_shared<TenantView>()),
       repeating_(std::make_shared<std::atomic<bool>>(true)) {
   view_->name = name_;
@@ -64,10 +66,10 @@ Tenant::Tenant(std::string name, Strand strand)
 
 Tenant::~Tenant() = default;
 
-absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, Executor& strands,
-                                                     Executor& disk, const Opener& open) {
-  std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), strands.MakeStrand()));
-  FillRunners(options.stack, tenant->strand_, disk);
+absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shared& shared,
+                                                     const Opener& open) {
+  std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), shared));
+  FillRunners(options.stack, tenant->strand_, shared.disk);
   std::promise<absl::Status> opened;
   const bool posted = tenant->Post([&](TenantView& view) {
     absl::StatusOr<std::unique_ptr<TierStack>> stack = open(std::move(options.stack));
@@ -145,6 +147,7 @@ void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
       if (drain) view.stack->RemoveClient(client, false);
     }
     view.clients.clear();
+    view.puts.clear();
     view.stack->Shutdown(drain, std::move(done));
   });
 }
@@ -161,12 +164,28 @@ bool Tenant::Close(std::chrono::milliseconds patience) {
 
 void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time,
                   std::shared_ptr<ControlArea> shared, std::function<void(absl::Status)> done) {
-  PostCompletion([=, shared = std::move(shared), done = std::move(done)](TenantView& view) mutable {
-    if (!view.stack) return done(absl::UnavailableError("the daemon stops"));
-    const absl::StatusOr<ClientNumber> client =
-        view.stack->AddClient(pid, start_time, std::move(shared));
-    if (client.ok()) view.clients.emplace(session, *client);
-    done(client.status());
+  PostCompletion(
+      [=, this, shared = std::move(shared), done = std::move(done)](TenantView& view) mutable {
+        if (!view.stack) return done(absl::UnavailableError("the daemon stops"));
+        const absl::StatusOr<ClientNumber> client = view.stack->AddClient(pid, start_time, shared);
+        if (client.ok()) {
+          view.clients.emplace(session, *client);
+          if (shared != nullptr) {
+            const auto puts = std::make_shared<LocalPuts>(session, std::move(shared), *this,
+                                                          shared_.workers, shared_.metrics);
+            view.puts.emplace(session, puts);
+            puts->Drain(view);  // and sleep
+          }
+        }
+        done(client.status());
+      });
+}
+
+void Tenant::Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) {
+  PostCompletion([session, posted = std::move(posted)](TenantView& view) {
+    *posted = false;
+    const auto found = view.puts.find(session);
+    if (found != view.puts.end()) found->second->Drain(view);
   });
 }
 
@@ -176,6 +195,7 @@ void Tenant::Leave(uint64_t session, bool process_gone) {
     if (found == view.clients.end()) return;
     view.stack->RemoveClient(found->second, process_gone);
     view.clients.erase(found);
+    view.puts.erase(session);
   });
 }
 

@@ -18,6 +18,9 @@
 
 namespace thermocline {
 
+class DaemonMetrics;
+class LocalPuts;
+
 /// What a tenant looks like on the strand: all of it may be used there only.
 struct TenantView {
   struct OpenSpace {
@@ -25,9 +28,10 @@ struct TenantView {
     uint32_t block_tokens = 0;  // for counting tokens
   };
   std::string name;
-  std::unique_ptr<TierStack> stack;                    // none once the tenant is closed
-  std::unordered_map<uint64_t, ClientNumber> clients;  // by session
-  std::unordered_map<uint32_t, OpenSpace> spaces;      // by number
+  std::unique_ptr<TierStack> stack;                               // none once the tenant is closed
+  std::unordered_map<uint64_t, ClientNumber> clients;             // by session
+  std::unordered_map<uint64_t, std::shared_ptr<LocalPuts>> puts;  // of local ones, by session
+  std::unordered_map<uint32_t, OpenSpace> spaces;                 // by number
   std::function<void(uint64_t session, const std::string& why)> cut_off;
 
   /// Errors: Unauthenticated when the session has ended meanwhile.
@@ -46,11 +50,17 @@ class Tenant final : public SessionHost {
   };
   using Opener = std::function<absl::StatusOr<std::unique_ptr<TierStack>>(StackOptions)>;
 
-  /// Opens the stack on a strand of `strands`, with `disk` for its slow work; waits for it.
-  /// Borrows both, which outlive the tenant.
-  static absl::StatusOr<std::unique_ptr<Tenant>> Open(Options options, Executor& strands,
-                                                      Executor& disk, const Opener& open);
-  /// REQUIRES: `strands` and `disk` have stopped, or nothing is posted any more.
+  /// What the tenants of a daemon share, and what outlives them.
+  struct Shared {
+    Executor& strands;
+    Executor& disk;     // for the stack's slow work
+    Executor& workers;  // sum what clients commit
+    DaemonMetrics& metrics;
+  };
+  /// Opens the stack on a strand of its own; waits for it.
+  static absl::StatusOr<std::unique_ptr<Tenant>> Open(Options options, const Shared& shared,
+                                                      const Opener& open);
+  /// REQUIRES: the executors have stopped, or nothing is posted any more.
   ~Tenant() override;
 
   /// Runs `task` on the strand. False when too much waits there already; then it was not taken.
@@ -84,15 +94,17 @@ class Tenant final : public SessionHost {
   // SessionHost
   void Join(uint64_t session, pid_t pid, uint64_t start_time, std::shared_ptr<ControlArea> shared,
             std::function<void(absl::Status)> done) override;
+  void Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) override;
   void Leave(uint64_t session, bool process_gone) override;
   void ProcessGone(pid_t pid, uint64_t start_time) override;
   void ExpireLeases(uint64_t session, std::function<void()> done) override;
   void EndGrace() override;
 
  private:
-  Tenant(std::string name, Strand strand);
+  Tenant(std::string name, const Shared& shared);
 
   const std::string name_;
+  const Shared shared_;
   Strand strand_;
   // Shared with tasks that still wait on the strand when the tenant goes.
   std::shared_ptr<TenantView> view_;

@@ -114,4 +114,10 @@ absl::StatusOr<TierKind> TierOf(v1::Tier tier) {
   }
 }
 
+absl::Status CheckCount(const char* what, size_t count) {
+  if (count <= kMaxRequestItems) return absl::OkStatus();
+  return absl::InvalidArgumentError("the request has " + std::to_string(count) + " " + what +
+                                    "; the limit is " + std::to_string(kMaxRequestItems));
+}
+
 }  // namespace thermocline

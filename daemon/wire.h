@@ -18,6 +18,9 @@ inline constexpr size_t kMaxRequestPlaces = 32 * 1024;
 /// Slots, offsets, leases or items in one request.
 inline constexpr size_t kMaxRequestItems = 8 * 1024;
 
+/// Errors: InvalidArgument when a request has more than kMaxRequestItems of `what`.
+absl::Status CheckCount(const char* what, size_t count);
+
 /// The names of a request, and the form they came in: `key_bytes` 0 is token ids. The form must be
 /// that of the space, or the request is wrong (a token prefix is not a key).
 struct WireNames {

@@ -59,6 +59,12 @@ class Generation {
     held_ = std::min(kv_.Recover(), ids_.size() - 1);
   }
 
+  /// Waits for what was published, so that the next turn finds it.
+  void Finish() {
+    kv_.Settle();
+    if (!kv_.Intact()) kv_.Recover();
+  }
+
   void Append(int32_t id) { ids_.push_back(id); }
   std::span<const float> logits() const { return logits_; }
   size_t held() const { return held_; }
@@ -123,6 +129,7 @@ absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype,
     generation.Publish();  // behind the token, so that nobody waits for it
     if (ended) break;
   }
+  generation.Finish();
   if (decoded > 0) result.decode_tokens_per_s = static_cast<double>(decoded) / decode_seconds;
   result.uncached_blocks = kv.uncached_blocks();
   result.recoveries = kv.losses();

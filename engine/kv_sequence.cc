@@ -91,30 +91,46 @@ absl::Status KvSequence::Extend(size_t tokens) {
 
 void KvSequence::Commit(std::span<const int32_t> computed) {
   if (!lease_ || lost_) return;
-  const size_t begin = leased();
+  TakeUp();
+  const size_t begin = pointers_.size() - private_count_ - reserved_.size();
   const size_t end = std::min(computed.size() / kBlockTokens, pointers_.size() - private_count_);
   // To a daemon that is gone nothing can be given; Intact() keeps what would be lost with the
-  // slots. One that has fallen silent since it was last heard would take them with it too, so it is
-  // asked something small first.
-  if (end <= begin || !Reachable()) return;
-  if (!Heard(client_->Stats(kCallTimeout).status()).ok()) return;
+  // slots.
+  if (lost_ || end <= begin || !Reachable()) return;
   const auto cut = reserved_.begin() + static_cast<ptrdiff_t>(end - begin);
   std::vector<Reservation> slots(std::make_move_iterator(reserved_.begin()),
                                  std::make_move_iterator(cut));
   reserved_.erase(reserved_.begin(), cut);
   const auto names = computed.subspan(begin * kBlockTokens, (end - begin) * kBlockTokens);
   const auto timeout = kCallTimeout + slots.size() * kCommitTimeout;
-  if (!Heard(lease_->Commit(names, std::move(slots), timeout)).ok()) {
+  if (!Heard(lease_->CommitAsync(names, std::move(slots), timeout)).ok()) {
     lost_ = true;
     return;
   }
+  if (enqueued_ == 0) enqueued_at_ = std::chrono::steady_clock::now();
+  enqueued_ += end - begin;
+  TakeUp();  // a lease that is held by message has waited
+}
+
+void KvSequence::Settle() {
+  if (enqueued_ == 0 || lost_ || !Reachable()) return;
+  if (Heard(lease_->Settle(kCallTimeout)).ok()) TakeUp();
+}
+
+void KvSequence::TakeUp() {
+  if (enqueued_ == 0) return;
+  const size_t begin = pointers_.size() - private_count_ - reserved_.size() - enqueued_;
+  if (!lease_->Settled()) {
+    const bool late = std::chrono::steady_clock::now() > enqueued_at_ + kCallTimeout;
+    if (late) Heard(absl::DeadlineExceededError("what was committed has no answer")).IgnoreError();
+    return;
+  }
+  enqueued_ = 0;
+  lost_ = !Heard(lease_->Settle(kCallTimeout)).ok();
   // Where another client was first, the block is another one, of the same bytes.
-  for (size_t i = begin; i < end; ++i) {
+  for (size_t i = begin; i < leased() && !lost_; ++i) {
     const std::span<const std::byte> bytes = lease_->View(i);
-    if (bytes.empty()) {
-      lost_ = true;
-      return;
-    }
+    lost_ = bytes.empty();
     pointers_[i] = const_cast<std::byte*>(bytes.data());
   }
 }
@@ -122,6 +138,8 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
 bool KvSequence::Intact() {
   if (!lease_) return true;
   if (lost_ || !lease_->StillValid()) return false;
+  TakeUp();
+  if (lost_) return false;
   // While the lease still lasts, a lost daemon costs a copy and no computing.
   return Reachable() || Detach();
 }
@@ -144,6 +162,7 @@ size_t KvSequence::Recover() {
     FreePrivate();
     pointers_.resize(leased());
     reserved_.clear();
+    enqueued_ = 0;
     lost_ = false;
   }
   if (Detach()) return pointers_.size() * kBlockTokens;
@@ -168,8 +187,9 @@ bool KvSequence::Detach() {
   }
   std::copy(copies.begin(), copies.end(), pointers_.begin());
   private_count_ = pointers_.size();
-  lease_.reset();
+  lease_.reset();  // what was enqueued is published all the same
   reserved_.clear();
+  enqueued_ = 0;
   ++losses_;
   return true;
 }
@@ -185,6 +205,7 @@ void KvSequence::Clear() {
   FreePrivate();
   pointers_.clear();
   reserved_.clear();
+  enqueued_ = 0;
   lease_.reset();
   lost_ = false;
 }

@@ -4,7 +4,9 @@
 // it. Without one, or once the arena has no slot to give, they are private pages, and nothing else
 // changes.
 //
-//   leased ... leased | reserved ... reserved | private ... private
+//   leased ... leased | enqueued ... enqueued | reserved ... reserved | private ... private
+//
+// Enqueued are those on their way to be published; nobody waits for that.
 //
 // The cache may vanish at any time: a daemon dies, a lease ends because this process was stopped
 // for a minute. So whoever computes with these blocks asks Intact() afterwards; if not, the result
@@ -63,8 +65,10 @@ class KvSequence {
   /// read only.
   std::span<std::byte* const> blocks() const { return pointers_; }
 
-  /// Publishes the blocks that `computed`, all ids whose KV is in place, fills.
+  /// Publishes the blocks that `computed`, all ids whose KV is in place, fills. Does not wait.
   void Commit(std::span<const int32_t> computed);
+  /// Waits for that, at the end of a turn: then whoever asks next finds all of it.
+  void Settle();
 
   /// Whether everything read from and written to the blocks so far was read from and written to
   /// this sequence's own.
@@ -87,6 +91,8 @@ class KvSequence {
   /// Takes note of an answer of the daemon's, or of its missing; returns `status` again.
   absl::Status Heard(absl::Status status);
   bool Reachable() const { return !silent_ && client_->Connected(); }
+  /// Takes over what the daemon has published of what was enqueued.
+  void TakeUp();
   /// Copies everything into private pages and ends the lease; false where it did not last so long.
   bool Detach();
   void FreePrivate();
@@ -100,8 +106,10 @@ class KvSequence {
   SteadyTime retry_at_{};                 // of a silent daemon
   std::chrono::milliseconds backoff_{0};  // that led there
   std::optional<Lease> lease_;
-  std::vector<Reservation> reserved_;  // of the blocks right behind the leased ones
-  std::vector<std::byte*> pointers_;   // leased, reserved, private
+  size_t enqueued_ = 0;       // blocks right behind the leased ones
+  SteadyTime enqueued_at_{};  // the first of them
+  std::vector<Reservation> reserved_;
+  std::vector<std::byte*> pointers_;  // leased, enqueued, reserved, private
   size_t private_count_ = 0;
   bool lost_ = false;  // a commit failed
   std::map<std::string, size_t> cached_by_tier_;

@@ -8,7 +8,13 @@
 
 namespace thermocline {
 
-enum class FrameKind : uint32_t { kHello = 1, kWelcome = 2, kRefused = 3, kGoodbye = 4 };
+enum class FrameKind : uint32_t {
+  kHello = 1,
+  kWelcome = 2,
+  kRefused = 3,
+  kGoodbye = 4,
+  kWake = 5,  // without payload, client to daemon: there are commits in the control area's ring
+};
 
 /// The longest payload either side accepts: a session frame carries no block and no prompt.
 inline constexpr uint32_t kMaxFrameBytes = 64 * 1024;
@@ -35,7 +41,7 @@ inline std::optional<FrameHeader> DecodeFrameHeader(
   std::memcpy(&header.payload_bytes, bytes.data(), 4);
   std::memcpy(&kind, bytes.data() + 4, 4);
   if (header.payload_bytes > kMaxFrameBytes) return std::nullopt;
-  if (kind < 1 || kind > 4) return std::nullopt;
+  if (kind < 1 || kind > 5) return std::nullopt;
   header.kind = static_cast<FrameKind>(kind);
   return header;
 }

@@ -10,17 +10,32 @@ namespace thermocline {
 
 /// Of the arena, the control area and the session protocol. Raised by any change to either. The
 /// catalog has a version of its own (catalog/layout.h).
-inline constexpr uint32_t kLayoutVersion = 2;
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kLayoutVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 3;
 
 inline constexpr uint64_t kControlAreaMagic = 0x3141544c52544354;  // "TCTRLTA1"
-inline constexpr uint64_t kControlAreaBytes = 12288;
+inline constexpr uint64_t kControlAreaBytes = 290816;
 inline constexpr uint32_t kControlPins = 256;  // a lease takes two of them, see catalog/reader.h
 inline constexpr uint32_t kUseRecords = 1024;
+inline constexpr uint32_t kPutRingBytes = 256 * 1024;  // a power of two
+inline constexpr uint32_t kPutAnswers = 64;
+inline constexpr uint32_t kPutItems = 512;  // of one commit
 
 /// A lease outlives the last sign of life of its client, or of its daemon, by at most this.
 inline constexpr uint64_t kLeaseMilliseconds = 10'000;
 inline constexpr uint64_t kHeartbeatMilliseconds = 500;
+
+/// How a commit that was put into the ring went. Written by the daemon before puts_answered comes
+/// to it, and not read afterwards once as many more have been answered as there are of these.
+struct PutAnswer {
+  uint32_t code;   // canonical status code, 0 OK
+  uint32_t depth;  // of the path now, when OK
+  // A bit for each item, in their order, that is set when its slot is still the client's: it was
+  // not published, or another client's block was there before.
+  uint64_t kept[kPutItems / 64];
+  char message[184];  // of an error; ends with 0
+};
+static_assert(sizeof(PutAnswer) == 256);
 
 /// Times are CLOCK_BOOTTIME nanoseconds: it goes on while the machine sleeps, and both sides read
 /// the same.
@@ -54,6 +69,22 @@ struct alignas(64) ControlArea {
   // committed: PlaceBits of catalog/layout.h, 0 none.
   alignas(64) std::atomic<uint64_t> pins[kControlPins];
   alignas(64) std::atomic<uint64_t> uses[kUseRecords];
+  // Commits on their way to the daemon: a ring of frames, each 8 bytes (u32 payload length, u32 0),
+  // a v1::CommitRequest and padding to a multiple of 8. Byte n of all that was ever written is
+  // puts[n % kPutRingBytes]. The daemon publishes them in their order and answers in it: the n-th,
+  // from 1, in put_answers[n % kPutAnswers]. A client leaves at most kPutAnswers unanswered.
+  alignas(64) std::atomic<uint64_t> puts_written;  // by the client
+  // Written by the daemon: bytes taken out, and (a futex) commits answered, modulo 2^32.
+  alignas(64) std::atomic<uint64_t> puts_read;
+  std::atomic<uint32_t> puts_answered;
+  // Raised by the daemon when it is short of slots: those that a client holds in advance should
+  // come back.
+  std::atomic<uint32_t> slots_recalled;
+  // Who sleeps says so, fences, looks once more, and sleeps; who has written fences and looks here.
+  alignas(64) std::atomic<uint32_t> daemon_sleeps;  // wake it by a frame on the session's socket
+  std::atomic<uint32_t> client_sleepers;            // on puts_answered
+  alignas(64) PutAnswer put_answers[kPutAnswers];
+  alignas(64) std::byte puts[kPutRingBytes];
 };
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -66,6 +97,14 @@ static_assert(offsetof(ControlArea, lookups) == 192);
 static_assert(offsetof(ControlArea, uses_written) == 256);
 static_assert(offsetof(ControlArea, pins) == 320);
 static_assert(offsetof(ControlArea, uses) == 320 + 8 * kControlPins);
+static_assert(offsetof(ControlArea, puts_written) == 10560);
+static_assert(offsetof(ControlArea, puts_read) == 10624);
+static_assert(offsetof(ControlArea, puts_answered) == 10632);
+static_assert(offsetof(ControlArea, slots_recalled) == 10636);
+static_assert(offsetof(ControlArea, daemon_sleeps) == 10688);
+static_assert(offsetof(ControlArea, client_sleepers) == 10692);
+static_assert(offsetof(ControlArea, put_answers) == 10752);
+static_assert(offsetof(ControlArea, puts) == 10752 + 256 * kPutAnswers);
 static_assert(sizeof(ControlArea) <= kControlAreaBytes);
 
 }  // namespace thermocline

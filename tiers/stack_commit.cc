@@ -6,7 +6,7 @@
 namespace thermocline {
 
 void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t part, uint32_t count,
-                        std::chrono::milliseconds wait, ReserveCallback done) {
+                        std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead) {
   const auto refuse = [&](absl::Status status) {
     PostStrand([done = std::move(done), status](StackCore&) { done(status); });
   };
@@ -33,6 +33,7 @@ void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t par
              .part = part,
              .bytes = (*space)->spec.parts[part].block_bytes,
              .count = count,
+             .ahead = std::min(ahead, kMaxSlotsPerReserve),
              .deadline = options_.clock->Now() + wait,
              .done = std::move(done)});
 }
@@ -225,8 +226,6 @@ bool StackCore::SamePlace(const BlockRecord& a, const BlockRecord& b) {
 void StackCore::Publish(const Space& space, Place place, const CommitItem& item) {
   const uint64_t id = writer_.IdOf(place);
   PartState& part = places_.at(id).parts[item.part];
-  const uint64_t bytes = reservations_.at(item.offset).bytes;
-  reservations_.erase(item.offset);
   Word word = writer_.word(place, item.part);
   if (word.warm_slot() != 0 && !word.checked() && !part.busy() && !(grace_ && part.adopted)) {
     Movement move{.place = place, .part = item.part};
@@ -236,8 +235,12 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
       word = word.WithWarmSlot(0);
     }
   }
+  const auto reservation = reservations_.find(item.offset);
   if (word.warm_slot() != 0) {
-    host_->Free(item.offset);
+    if (!item.keep_slot) {
+      host_->Free(item.offset);
+      reservations_.erase(reservation);
+    }
     ++stats_.duplicate_blocks;
     return;
   }
@@ -246,6 +249,8 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
     QueueErasure(id, item.part);
     word = Word();
   }
+  const uint64_t bytes = reservation->second.bytes;
+  reservations_.erase(reservation);
   BlockRecord record;
   TellPlace(space, place, record);
   record.part = item.part;

@@ -61,6 +61,7 @@ inline constexpr size_t kTouchBudget = size_t{1} << 18;
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
 inline constexpr uint32_t kMaxWaiters = 4096;
+inline constexpr uint64_t kAheadShare = 8;  // of the slots that are free and not wanted, to one
 inline constexpr size_t kMaxPrefetches = 1u << 16;
 inline constexpr size_t kMaxPins = 1u << 16;
 
@@ -89,7 +90,7 @@ class StackCore final : public TierStack {
     return LeaseOf(client, lease).status();
   }
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
-               std::chrono::milliseconds wait, ReserveCallback done) override;
+               std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
@@ -201,6 +202,7 @@ class StackCore final : public TierStack {
     uint16_t part = 0;
     uint64_t bytes = 0;
     uint32_t count = 0;
+    uint32_t ahead = 0;
     SteadyTime deadline;
     ReserveCallback done;
     BlockRef promotion;
@@ -289,6 +291,7 @@ class StackCore final : public TierStack {
   void TouchShared(Client& client, uint64_t place_bits);
   void TouchPinned();
   void ForgetShared(Client& client);
+  void RecallSlots();
 
   // ---- stack_commit.cc
   absl::Status CheckCommit(const Lease& lease, std::span<const Name> names,
@@ -457,6 +460,7 @@ class StackCore final : public TierStack {
   bool draining_ = false;  // pins to warm hold nothing back any more
   bool state_saved_ = false;
   std::deque<Waiter> waiters_;
+  SteadyTime ahead_until_{};  // clients may hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
   uint32_t reads_ = 0;  // promotions begun and not ended

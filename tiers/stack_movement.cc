@@ -13,6 +13,9 @@ constexpr uint64_t kReserveDivisor = 20;     // 5% of a size's slots are kept fr
 constexpr uint64_t kLeastReserve = 2;        // but two at least,
 constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
 constexpr size_t kPlacesToDrop = 64;
+// A client may hold slots in advance for so long after they were granted; one that goes on asking
+// for some is granted others.
+constexpr std::chrono::seconds kAheadTime{10};
 
 // Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long.
 constexpr std::chrono::milliseconds kWakeGrid{10};
@@ -123,9 +126,12 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
       " bytes came free in time: the arena is full of blocks in use; go on uncached");
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
   bool none_left = false;
-  while (!closing_ && !none_left && offsets.size() < waiter.count) {
+  while (!closing_ && !none_left && offsets.size() < count) {
     const auto offset = host_->Reserve(waiter.bytes, owner, spaces_.at(waiter.space).inner_count());
     if (!offset.ok()) {
+  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
+  const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
+  const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
       status = offset.status();
       break;
     }
@@ -133,7 +139,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
     if (!none_left) offsets.push_back(**offset);
   }
   // The arena could not grow: there are fewer slots than it seemed, which is known from now on.
-  if (none_left && !late && may_come) {
+  if (none_left && offsets.size() < waiter.count && !late && may_come) {
     for (uint64_t offset : offsets) host_->Free(offset);
     return false;
   }
@@ -141,6 +147,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
     if (offsets.empty()) {
       ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kNoSlot)];
       EndPromotion(waiter.promotion);
+  if (offsets.size() > waiter.count) ahead_until_ = options_.clock->Now() + kAheadTime;
     } else {
       ReadBlock(waiter.promotion, offsets[0], waiter.bytes);
     }
@@ -180,10 +187,12 @@ void StackCore::KeepReserve() {
   const std::vector<uint64_t> lent = host_->SlotSizes();
   std::set<uint64_t> sizes(lent.begin(), lent.end());
   for (const Waiter& waiter : waiters_) sizes.insert(SlabAllocator::SlotBytes(waiter.bytes));
+  bool short_of_slots = false;
   for (const uint64_t slot_bytes : sizes) {
     const uint64_t wanted = SlotsWanted(slot_bytes);
     const uint64_t target = wanted + ReserveTarget(slot_bytes);
     const uint64_t free = host_->FreeSlots(slot_bytes);
+    short_of_slots = short_of_slots || free < wanted;
     if (free >= target) continue;
     const bool drop = cold_ == nullptr || !cold_writable() || cold_full_;
     const uint64_t freed = FreeClean({slot_bytes, target - free, drop});
@@ -196,6 +205,11 @@ void StackCore::KeepReserve() {
   }
   if (progressing_ && !waiters_.empty()) SchedulePump();  // to see whether that was all
   if (!planned_writes_.empty() || job_running_ || scrub_running_) progressing_ = true;
+  // What clients hold in advance comes back with their next heartbeats.
+  if (short_of_slots && options_.clock->Now() < ahead_until_) {
+    RecallSlots();
+    progressing_ = true;
+  }
 }
 
 bool StackCore::MayLeaveWarm(const PlaceState& state) const {

@@ -104,6 +104,13 @@ void StackCore::ForgetShared(Client& client) {
   client.shared.reset();
 }
 
+void StackCore::RecallSlots() {
+  for (auto& [number, client] : clients_) {
+    if (client.shared == nullptr) continue;
+    client.shared->slots_recalled.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
 absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd& end,
                                             std::span<const Name> names,
                                             std::span<const CommitItem> items) {

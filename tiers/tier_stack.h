@@ -64,7 +64,8 @@ struct CommitItem {
   uint64_t offset = 0;  // of a slot reserved by the committing client
   uint16_t part = 0;
   uint32_t depth = 0;
-  uint64_t checksum = 0;  // XXH3-64 of the payload, computed by the daemon from the slot itself
+  uint64_t checksum = 0;   // XXH3-64 of the payload, computed by the daemon from the slot itself
+  bool keep_slot = false;  // where a block was there before: the slot offered stays reserved
 };
 
 class TierStack {
@@ -128,14 +129,17 @@ class TierStack {
   /// outside the strand. Errors: FailedPrecondition.
   virtual absl::Status CheckLease(ClientNumber client, uint64_t lease) = 0;
   using ReserveCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
+  /// `ahead`: so many more than `count`, of those that are free and that nobody else is short of.
   virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
-                       std::chrono::milliseconds wait, ReserveCallback done) = 0;
+                       std::chrono::milliseconds wait, ReserveCallback done,
+                       uint32_t ahead = 0) = 0;
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
   /// before the payload is summed outside the strand.
   virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;
   /// Publishes filled slots behind the end of the lease and moves the lease to the deepest place
   /// of `items`. Answers the lease's depth now and the blocks as they stand, in the order of
-  /// `items`: where a block was there before, that one, and the slot offered is free again.
+  /// `items`: where a block was there before, that one, and the slot offered is free again, unless
+  /// the item says otherwise.
   /// `names`: of the places behind the lease's end, in order.
   /// Errors: RESOURCE_EXHAUSTED when no more names fit: what comes before them is committed, the
   ///         slots of the others stay reserved, and the lease should be given up. With all other

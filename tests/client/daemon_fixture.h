@@ -153,4 +153,18 @@ class DaemonProcess {
   pid_t pid_ = -1;
 };
 
+/// While it lives no message is answered.
+class Silence {
+ public:
+  explicit Silence(const DaemonProcess& daemon) : pid_(daemon.pid()) {
+    ::kill(pid_, SIGSTOP);
+    siginfo_t stopped;  // its threads stop one by one
+    TC_CHECK(::waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED) == 0);
+  }
+  ~Silence() { ::kill(pid_, SIGCONT); }
+
+ private:
+  const pid_t pid_;
+};
+
 }  // namespace thermocline

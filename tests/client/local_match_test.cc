@@ -31,16 +31,6 @@ class LocalMatchTest : public ::testing::Test {
   Space space_;
 };
 
-/// While it lives no message is answered.
-class Silence {
- public:
-  explicit Silence(const DaemonProcess& daemon) : pid_(daemon.pid()) { ::kill(pid_, SIGSTOP); }
-  ~Silence() { ::kill(pid_, SIGCONT); }
-
- private:
-  const pid_t pid_;
-};
-
 TEST_F(LocalMatchTest, AWarmHitCostsNoMessage) {
   const auto tokens = Prompt(1, 40);
   Put(tokens, 40);

@@ -37,7 +37,8 @@ class BusyStrandTest : public ::testing::Test {
     options.stack.arena_path = place_.arena_dir + "/default.arena";
     options.stack.data_dir = place_.data_dir;
     options.stack.warm_capacity_bytes = 16 << 20;
-    auto tenant = Tenant::Open(std::move(options), strands_, disk_, TierStack::Open);
+    auto tenant =
+        Tenant::Open(std::move(options), {strands_, disk_, workers_, metrics_}, TierStack::Open);
     ASSERT_TRUE(tenant.ok()) << tenant.status();
     tenant_ = *std::move(tenant);
     const std::string grpc_socket = place_.socket + ".grpc",

@@ -159,6 +159,7 @@ class FakeHost final : public SessionHost {
     EXPECT_EQ(shared, nullptr);
     joins.push_back(std::move(done));
   }
+  void Put(uint64_t, std::shared_ptr<std::atomic<bool>>) override {}
   void Leave(uint64_t session, bool process_gone) override {
     EXPECT_FALSE(process_gone);
     events.push_back("leave " + std::to_string(session - kFirstRemoteSession));

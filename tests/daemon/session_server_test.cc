@@ -41,6 +41,7 @@ class NotingHost final : public SessionHost {
     Note("join " + std::to_string(session));
     done(join_answer);
   }
+  void Put(uint64_t, std::shared_ptr<std::atomic<bool>>) override {}
   void Leave(uint64_t session, bool process_gone) override {
     Note("leave " + std::to_string(session) + (process_gone ? " gone" : " alive"));
   }

@@ -1,0 +1,191 @@
+// What a session has in hand, beside what its leases hold: slots on their way to it, and slots and
+// leases on their way back. Those go in batches, carried by whoever needs room or by the thread
+// that beats the heart.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/units.h"
+#include "client/connection.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+namespace thermocline {
+inline namespace client_v1 {
+namespace {
+
+using std::chrono::steady_clock;
+
+// What waits to be given back to a daemon that does not answer; beyond it, a slot stays this
+// session's until it ends. A session has far fewer leases.
+constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
+constexpr size_t kReturnBatch = 1024;
+// Short beside a lease's life: the thread that waits for it also beats the heart.
+constexpr std::chrono::milliseconds kRefillTimeout{500};
+
+/// Whether the daemon has come to a call, whatever it said.
+bool Answered(const absl::Status& status) {
+  return status.ok() || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+         absl::IsNotFound(status);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind& kind,
+                                                            uint32_t count,
+                                                            std::chrono::milliseconds wait,
+                                                            Deadline deadline) {
+  std::vector<uint64_t> slots;
+  if (!remote_) {
+    bool low = false;
+    slots = magazine_.Take(kind, count, low);
+    if (low) Wake();
+    if (slots.size() == count) return slots;
+  }
+  // What this client gave up a moment ago must not keep it from getting slots.
+  FlushReturns(deadline);
+  const auto missing = count - static_cast<uint32_t>(slots.size());
+  v1::ReserveRequest request;
+  request.set_space(kind.space);
+  request.set_part(kind.part);
+  request.set_count(missing);
+  request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
+  if (!remote_) request.set_ahead(magazine_.Ahead(kind, missing));
+  const auto granted = Granted(kind, calls_->Reserve(request, deadline));
+  if (absl::IsResourceExhausted(granted.status()) && !slots.empty()) return slots;
+  if (!granted.ok()) {
+    magazine_.Add(kind, slots);
+    return granted.status();
+  }
+  const auto ours = granted->begin() + std::min<ptrdiff_t>(missing, std::ssize(*granted));
+  slots.insert(slots.end(), granted->begin(), ours);
+  if (!remote_) magazine_.Add(kind, std::span(ours, granted->end()));
+  return slots;
+}
+
+absl::StatusOr<std::vector<uint64_t>> Connection::Granted(
+    const Magazine::Kind& kind, const absl::StatusOr<v1::ReserveResponse>& response) {
+  if (!response.ok()) return Explain(response.status());
+  for (const uint64_t offset : response->offsets()) {
+    if (!Contains(offset, kind.bytes)) {
+      return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
+                                 std::to_string(offset));
+    }
+    if (!remote_) MapSlot(offset, kind.bytes);
+  }
+  if (response->offsets().empty()) {
+    return absl::ResourceExhaustedError("the daemon granted no slot");
+  }
+  return std::vector<uint64_t>(response->offsets().begin(), response->offsets().end());
+}
+
+void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
+  {
+    MutexLock lock(mutex_);
+    const auto slot = mapped_slots_.begin() + static_cast<ptrdiff_t>(offset / kPageBytes);
+    if (*slot) return;
+    *slot = true;
+  }
+  // For reading: such a fault maps the pages around it too, and in a shared mapping for writing as
+  // well. Where it is refused (Linux before 5.14) the fill faults, as it would have.
+  (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
+}
+
+void Connection::Refill() {
+  while (const auto low = magazine_.RunLow()) {
+    const auto& [kind, count] = *low;
+    v1::ReserveRequest request;  // one at least, as nobody waits for the others
+    request.set_space(kind.space);
+    request.set_part(kind.part);
+    request.set_count(1);
+    request.set_ahead(count - 1);
+    const auto granted =
+        Granted(kind, calls_->Reserve(request, steady_clock::now() + kRefillTimeout));
+    magazine_.Add(kind,
+                  granted.ok() ? std::span<const uint64_t>(*granted) : std::span<const uint64_t>());
+  }
+}
+
+void Connection::ReturnIdleSlots(bool all) {
+  for (const uint64_t offset : magazine_.TakeIdle(all)) QueueAbort(offset);
+}
+
+void Connection::QueueRelease(uint64_t lease) {
+  if (Forked() || lost_.load()) return;
+  MutexLock lock(mutex_);
+  if (releases_.size() >= kMaxQueuedReturns) return;
+  releases_.push_back(lease);
+  if (releases_.size() + aborts_.size() == 1) Wake();
+}
+
+void Connection::QueueAbort(uint64_t offset) {
+  if (Forked() || lost_.load()) return;
+  MutexLock lock(mutex_);
+  if (aborts_.size() >= kMaxQueuedReturns) return;
+  aborts_.push_back(offset);
+  if (releases_.size() + aborts_.size() == 1) Wake();
+}
+
+void Connection::FlushReturns(Deadline deadline) {
+  std::vector<uint64_t> releases, aborts;
+  {
+    MutexLock lock(mutex_);
+    // What another thread carries away just now is waited for.
+    while (returning_) {
+      if (!returned_.WaitUntil(mutex_, deadline)) return;
+    }
+    if (releases_.empty() && aborts_.empty()) return;
+    returning_ = true;
+    releases.swap(releases_);
+    aborts.swap(aborts_);
+  }
+  SendReturns(releases, aborts, deadline);
+  MutexLock lock(mutex_);
+  if (!lost_.load()) {  // what is left waits for the next beat
+    releases_.insert(releases_.end(), releases.begin(), releases.end());
+    aborts_.insert(aborts_.end(), aborts.begin(), aborts.end());
+  }
+  returning_ = false;
+  returned_.NotifyAll();
+}
+
+void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadline,
+                                 bool those_ahead) {
+  for (const std::shared_ptr<Connection>& connection : AllOfThisProcess()) {
+    if (connection->socket_path_ != socket_path) continue;
+    if (those_ahead) connection->ReturnIdleSlots(true);
+    connection->FlushReturns(deadline);
+  }
+}
+
+// A lease's number is never used again, so a release that got no answer is sent once more. A slot
+// may be granted again once its abort was sent, so only one that the daemon refused to take is: the
+// daemon gives back what it is told to, also when nobody waits for its answer any more.
+void Connection::SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
+                             Deadline deadline) {
+  while (!aborts.empty()) {
+    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
+    v1::AbortRequest request;
+    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
+    const absl::Status status = calls_->Abort(request, deadline).status();
+    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return;
+  }
+  while (!releases.empty()) {
+    const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
+    v1::ReleaseRequest request;
+    request.mutable_leases()->Add(releases.begin() + static_cast<ptrdiff_t>(rest), releases.end());
+    const absl::Status status = calls_->Release(request, deadline).status();
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return;
+    releases.resize(rest);
+  }
+}
+
+}  // namespace client_v1
+}  // namespace thermocline

@@ -1,0 +1,225 @@
+// Commits. Behind a path that this client holds by a pin of its own they go through the ring of the
+// control area, one after the other without waiting; any other goes by message, and waits.
+#include <algorithm>
+#include <utility>
+
+#include "client/lease_rep.h"
+#include "client/wire.h"
+
+namespace thermocline {
+inline namespace client_v1 {
+namespace {
+
+// Of one commit in the ring: what their names and its items take fits PutQueue::kMaxBytes.
+constexpr uint32_t kPutPlaces = 512;
+static_assert(kPutPlaces * (kNameBytes + 4) + kPutItems * 32 + 256 <= PutQueue::kMaxBytes);
+
+/// Whether a failed call surely did nothing, so that its slots may be given back at once. Where the
+/// answer got lost the slots may be published already, and the daemon gives back those that are
+/// not.
+bool SurelyRefused(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kInternal:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
+absl::Status Lease::Rep::CheckSlots(std::span<const Reservation> slots, uint32_t blocks) const {
+  if (slots.size() != size_t{blocks} * part_count()) {
+    return absl::InvalidArgumentError("a commit of " + std::to_string(blocks) +
+                                      " blocks takes one slot for each block and part; " +
+                                      std::to_string(slots.size()) + " slots were given");
+  }
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].connection_ == connection && slots[i].part_ == i % part_count()) continue;
+    return absl::FailedPreconditionError(
+        "slot " + std::to_string(i) +
+        " was reserved in another session, or for another part; reserve again");
+  }
+  return absl::OkStatus();
+}
+
+v1::CommitRequest Lease::Rep::RequestFor(uint32_t begin, uint32_t end,
+                                         std::span<const Reservation> slots) const {
+  v1::CommitRequest request;
+  *request.mutable_names() =
+      ToWire(space->spec, std::span(names).subspan(begin, size_t{end} - begin));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    v1::CommitItem* item = request.add_items();
+    item->set_offset(slots[i].offset_);
+    item->set_part(slots[i].part_);
+    item->set_depth(begin + static_cast<uint32_t>(i / part_count() + 1) * block_places() - 1);
+  }
+  return request;
+}
+
+absl::Status Lease::Rep::SayWhere(v1::CommitRequest& request, Deadline deadline) const {
+  if (local == nullptr) {
+    request.set_lease(lease);
+    return absl::OkStatus();
+  }
+  v1::PinnedEnd& end = *request.mutable_pinned();
+  end.set_pin(local->pin);
+  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
+  end.set_space(root.tag);
+  if (!puts.empty()) {
+    end.set_after(puts.back()->number);
+  } else {
+    end.set_place(PlaceBits(depth > 0 ? local->reader.PlaceAt(depth) : Place{root.node, 0}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Lease::Rep::Enqueue(std::vector<Reservation>& slots, uint32_t begin,
+                                 Deadline deadline) {
+  const auto end = static_cast<uint32_t>(names.size());
+  const uint32_t blocks = std::min(kPutItems / part_count(), kPutPlaces / block_places());
+  size_t next_slot = 0;
+  while (begin < end) {
+    const uint32_t step = std::min(end - begin, blocks * block_places());
+    const auto taken =
+        std::span(slots).subspan(next_slot, size_t{step} / block_places() * part_count());
+    v1::CommitRequest request = RequestFor(begin, begin + step, taken);
+    for (v1::CommitItem& item : *request.mutable_items()) item.set_keep_slot(true);
+    absl::Status status = SayWhere(request, deadline);
+    if (status.ok()) {
+      auto put = connection->puts().Enqueue(request, deadline);
+      if (put.ok()) puts.push_back(*std::move(put));
+      status = put.status();
+    }
+    if (!status.ok()) {
+      names.resize(begin);
+      return status;
+    }
+    for (Reservation& slot : taken) slot.Use();
+    next_slot += taken.size();
+    begin += step;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Lease::Rep::Settle(Deadline deadline) {
+  absl::Status status;
+  for (const auto& put : puts) {
+    status = connection->puts().Await(*put, deadline);
+    if (absl::IsDeadlineExceeded(status)) return status;
+    if (!status.ok()) break;  // the session is lost, and all that was not answered
+  }
+  auto published = leased_depth;
+  for (const auto& put : std::exchange(puts, {})) {
+    status.Update(put->status);
+    if (status.ok()) published = put->depth;
+    for (const uint64_t offset : put->kept) connection->QueueAbort(offset);
+  }
+  if (published < leased_depth || published > names.size()) {
+    names.resize(leased_depth);
+    return absl::InternalError("the daemon answered commits behind " +
+                               std::to_string(leased_depth) + " places with depth " +
+                               std::to_string(published));
+  }
+  names.resize(published);
+  if (published > leased_depth) status.Update(TakeOver(deadline));
+  return status;
+}
+
+// The daemon has moved our pin behind all of `names`; now we read what it holds.
+absl::Status Lease::Rep::TakeOver(Deadline deadline) {
+  const uint32_t old_depth = leased_depth;
+  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
+  List();
+  const bool cut = depth < leased_depth;  // a damaged block ends what may be used
+  leased_depth = static_cast<uint32_t>(names.size());
+  if (cut) return absl::OkStatus();
+  const Reader::Match grown = local->reader.Extend(root, names, old_depth, LocalReader::kLeasePin,
+                                                   space->rules, block_places());
+  depth = leased_depth;
+  listed = false;
+  if (grown.usable == names.size()) return absl::OkStatus();
+  // What stands there now is another's affair: ask for it like anybody else.
+  listed = true;
+  const absl::Status matched = Rematch(deadline);
+  if (!matched.ok()) Cut(std::min(depth, old_depth));
+  return matched;
+}
+
+absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32_t begin,
+                                         Deadline deadline) {
+  const auto end = static_cast<uint32_t>(names.size());
+  v1::CommitRequest request = RequestFor(begin, end, slots);
+  absl::Status sent = SayWhere(request, deadline);
+  if (sent.ok() && connection->remote()) sent = Send(slots, request, deadline);
+  if (!sent.ok()) {
+    names.resize(begin);
+    return sent;
+  }
+  auto response = connection->calls().Commit(request, deadline);
+  const bool used = response.ok() || !SurelyRefused(response.status());
+  if (response.ok()) KeepCommitted(request, *response);
+  for (Reservation& slot : slots) {
+    if (used) slot.Use();
+  }
+  absl::Status status = response.ok() ? absl::OkStatus() : connection->Explain(response.status());
+  if (status.ok() &&
+      (response->depth() != end || response->blocks_size() != request.items_size())) {
+    status = absl::InternalError("the daemon answered a commit of " + std::to_string(end - begin) +
+                                 " places at " + std::to_string(begin) + " with depth " +
+                                 std::to_string(response->depth()));
+  }
+  if (!status.ok()) {
+    List();
+    names.resize(begin);
+    // It may have been done all the same: the next commit looks where it stands.
+    if (used) leased_depth = end;
+    return status;
+  }
+  if (local != nullptr) return TakeOver(deadline);
+  depth = leased_depth = end;
+  for (const v1::Block& block : response->blocks()) TC_RETURN_IF_ERROR(Put(block, true));
+  return absl::OkStatus();
+}
+
+absl::Status Lease::CommitAsync(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
+  TC_RETURN_IF_ERROR(rep_->Usable());
+  TC_RETURN_IF_ERROR(CheckNames(rep_->space->spec, names));
+  const uint32_t blocks = names.places() / rep_->block_places();
+  TC_RETURN_IF_ERROR(rep_->CheckSlots(slots, blocks));
+  if (blocks == 0) return absl::OkStatus();
+  const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
+  const bool through_ring = rep_->local != nullptr && rep_->block_places() <= kPutPlaces;
+  if (rep_->depth != rep_->leased_depth || !through_ring) {
+    TC_RETURN_IF_ERROR(rep_->Settle(deadline));
+  }
+  if (rep_->depth != rep_->leased_depth) TC_RETURN_IF_ERROR(rep_->Rematch(deadline));
+  const auto begin = static_cast<uint32_t>(rep_->names.size());
+  AppendNames(rep_->space->spec, names, blocks * rep_->block_places(), rep_->names);
+  return rep_->local != nullptr && through_ring ? rep_->Enqueue(slots, begin, deadline)
+                                                : rep_->CommitByMessage(slots, begin, deadline);
+}
+
+absl::Status Lease::Settle(Timeout timeout) {
+  if (rep_->puts.empty()) return absl::OkStatus();
+  TC_RETURN_IF_ERROR(rep_->Usable());
+  return rep_->Settle(rep_->space->core->DeadlineOf(timeout));
+}
+
+bool Lease::Settled() const {
+  return rep_->puts.empty() || rep_->connection->Forked() ||
+         rep_->connection->puts().Answered(*rep_->puts.back());
+}
+
+absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
+  const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
+  TC_RETURN_IF_ERROR(CommitAsync(names, std::move(slots), timeout));
+  return rep_->Settle(deadline);
+}
+
+}  // namespace client_v1
+}  // namespace thermocline

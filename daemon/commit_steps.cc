@@ -1,0 +1,72 @@
+#include "daemon/commit_steps.h"
+
+#include <string>
+#include <utility>
+
+#include "hashing/checksum.h"
+
+namespace thermocline {
+
+absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
+  TC_RETURN_IF_ERROR(CheckCount("items", static_cast<size_t>(request.items_size())));
+  TC_ASSIGN_OR_RETURN(WireNames names, NamesOf(request.names()));
+  for (const v1::CommitItem& item : request.items()) {
+    if (item.part() < kMaxParts) continue;
+    return absl::InvalidArgumentError("a part is below " + std::to_string(kMaxParts));
+  }
+  return CommitSteps(request, std::move(names));
+}
+
+absl::Status CommitSteps::Find(TenantView& tenant, ClientNumber client,
+                               std::shared_ptr<RemoteWork> remote) {
+  if (remote != nullptr) {
+    TC_ASSIGN_OR_RETURN(in_hand_, SlotsInHand::Take(remote, offsets()));
+  }
+  for (const v1::CommitItem& item : request_->items()) {
+    TC_ASSIGN_OR_RETURN(const uint64_t bytes, tenant.stack->ReservedBytes(client, item.offset()));
+    // What lay there before is none of this client's business.
+    if (remote != nullptr && !remote->Filled(item.offset(), bytes)) {
+      return absl::FailedPreconditionError("the slot at offset " + std::to_string(item.offset()) +
+                                           " was not filled whole; send its " +
+                                           std::to_string(bytes) + " bytes with Write first");
+    }
+    payloads_.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
+    items_.push_back({.offset = item.offset(),
+                      .part = static_cast<uint16_t>(item.part()),
+                      .depth = item.depth(),
+                      .keep_slot = item.keep_slot()});
+  }
+  return absl::OkStatus();
+}
+
+uint64_t CommitSteps::payload_bytes() const {
+  uint64_t bytes = 0;
+  for (const std::span<const std::byte> payload : payloads_) bytes += payload.size();
+  return bytes;
+}
+
+absl::Status CommitSteps::Sum() {
+  for (size_t i = 0; i < items_.size(); ++i) {
+    items_[i].checksum = Checksum(payloads_[i]);
+    const uint64_t claimed = request_->items(static_cast<int>(i)).checksum();
+    if (claimed == 0 || claimed == items_[i].checksum) continue;
+    return absl::DataLossError("the slot at offset " + std::to_string(items_[i].offset) +
+                               " does not hold what its checksum claims; it was written after it "
+                               "was summed, or by somebody else");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LeaseView> CommitSteps::Publish(TenantView& tenant, ClientNumber client,
+                                               const std::optional<PinnedEnd>& end) const {
+  if (end) return tenant.stack->Commit(client, *end, names_.names, items_);
+  return tenant.stack->Commit(client, request_->lease(), names_.names, items_);
+}
+
+std::vector<uint64_t> CommitSteps::offsets() const {
+  std::vector<uint64_t> offsets;
+  for (const v1::CommitItem& item : request_->items()) offsets.push_back(item.offset());
+  return offsets;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,138 @@
+#include "daemon/local_puts.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/units.h"
+
+namespace thermocline {
+namespace {
+
+/// Commits taken out in one visit to the strand, which others need too.
+constexpr int kCommitsPerVisit = 16;
+/// Beyond it a payload is summed by a worker: less takes no longer than to ask one.
+constexpr uint64_t kSumHere = 64 * KiB;
+
+}  // namespace
+
+LocalPuts::LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant,
+                     Executor& workers, DaemonMetrics& metrics)
+    : session_(session),
+      tenant_(tenant),
+      workers_(workers),
+      metrics_(metrics),
+      ring_(std::move(area)),
+      ends_(kControlPins) {}
+
+void LocalPuts::Drain(TenantView& view) {
+  full_ = false;
+  for (int taken = 0; !cut_off_; ++taken) {
+    full_ = jobs_.size() >= kPutAnswers;
+    if (full_) return;
+    if (taken == kCommitsPerVisit) {
+      return tenant_.PostCompletion([self = shared_from_this()](TenantView& v) { self->Drain(v); });
+    }
+    absl::StatusOr<std::optional<std::string>> next = ring_.Next();
+    if (!next.ok()) return CutOff(view, next.status());
+    if (!next->has_value()) {
+      if (ring_.Sleep()) return;
+      continue;
+    }
+    auto job = std::make_shared<Job>();
+    job->arrived = std::chrono::steady_clock::now();
+    if (!job->request.ParseFromString(**next) || job->request.items_size() > int{kPutItems}) {
+      return CutOff(view, absl::InvalidArgumentError(
+                              "the ring of commits in its control area holds one that is none"));
+    }
+    jobs_.push_back(job);
+    Begin(view, *job, job);
+  }
+}
+
+void LocalPuts::Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared) {
+  const absl::Status found = [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const ClientNumber client, view.ClientOf(session_));
+    TC_ASSIGN_OR_RETURN(job.steps, CommitSteps::Of(job.request));
+    return job.steps->Find(view, client);
+  }();
+  if (!found.ok()) return Prepared(view, job, found);
+  if (job.steps->payload_bytes() <= kSumHere) return Prepared(view, job, job.steps->Sum());
+  const bool posted = workers_.Post([self = shared_from_this(), shared] {
+    self->tenant_.PostCompletion([self, shared, summed = shared->steps->Sum()](TenantView& v) {
+      self->Prepared(v, *shared, summed);
+    });
+  });
+  if (posted) return;
+  Prepared(view, job,
+           absl::ResourceExhaustedError(
+               "too many commits wait to be summed, or the daemon stops; go on uncached"));
+}
+
+void LocalPuts::Prepared(TenantView& view, Job& job, absl::Status status) {
+  job.status = std::move(status);
+  job.ready = true;
+  AnswerReady(view);
+}
+
+void LocalPuts::AnswerReady(TenantView& view) {
+  const absl::StatusOr<ClientNumber> client = view.ClientOf(session_);
+  if (!client.ok()) return;  // the session has ended, and with it its slots
+  while (!jobs_.empty() && jobs_.front()->ready) {
+    const std::shared_ptr<Job> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    const PutRing::Answer answer = Publish(view, *client, *job);
+    ring_.Tell(answer);
+    metrics_.Answered(Operation::kCommit, answer.status.code(),
+                      std::chrono::steady_clock::now() - job->arrived);
+  }
+  if (!full_ || jobs_.size() >= kPutAnswers) return;
+  full_ = false;
+  tenant_.PostCompletion([self = shared_from_this()](TenantView& v) { self->Drain(v); });
+}
+
+PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, const Job& job) {
+  PutRing::Answer answer{.status = job.status};
+  const uint64_t put = ++answered_;
+  Place place;
+  if (answer.status.ok()) {
+    answer.status = [&]() -> absl::Status {
+      TC_ASSIGN_OR_RETURN(const PinnedEnd end, EndOf(job.request));
+      TC_ASSIGN_OR_RETURN(const LeaseView lease, job.steps->Publish(view, client, end));
+      answer.depth = lease.depth;
+      place = lease.end;
+      return absl::OkStatus();
+    }();
+  }
+  const uint32_t pin = job.request.pinned().pin();
+  if (pin < kControlPins) ends_[pin] = {put, answer.status.ok(), place};
+  for (int i = 0; i < job.request.items_size(); ++i) {
+    if (!view.stack->ReservedBytes(client, job.request.items(i).offset()).ok()) continue;
+    answer.kept[i / 64] |= uint64_t{1} << (i % 64);
+  }
+  return answer;
+}
+
+absl::StatusOr<PinnedEnd> LocalPuts::EndOf(const v1::CommitRequest& request) const {
+  const v1::PinnedEnd& pinned = request.pinned();
+  if (!request.has_pinned() || pinned.pin() >= kControlPins) {
+    return absl::InvalidArgumentError(
+        "a commit in the ring of a control area stands behind one of its pins");
+  }
+  if (pinned.after() == 0) {
+    return PinnedEnd{pinned.space(), pinned.pin(), PlaceFromBits(pinned.place())};
+  }
+  const End& end = ends_[pinned.pin()];
+  if (end.put != pinned.after() || !end.published) {
+    return absl::FailedPreconditionError("the commit that this one stands behind was refused");
+  }
+  return PinnedEnd{pinned.space(), pinned.pin(), end.place};
+}
+
+// Nothing more is taken from it; what is under way is summed in vain.
+void LocalPuts::CutOff(TenantView& view, const absl::Status& why) {
+  cut_off_ = true;
+  if (view.cut_off) view.cut_off(session_, std::string(why.message()));
+}
+
+}  // namespace thermocline

@@ -1,0 +1,66 @@
+// Commits that a local client puts into its ring, without waiting for one before it enqueues the
+// next: they are summed side by side, published in their order, and answered in it. A commit may
+// stand behind the one before it, whose end the client does not know yet.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/status.h"
+#include "daemon/commit_steps.h"
+#include "daemon/metrics.h"
+#include "daemon/put_ring.h"
+#include "daemon/tenant.h"
+
+namespace thermocline {
+
+/// Of one session.
+/// Thread: its tenant's strand. Owner: shared by the tenant and what the workers sum; borrows the
+/// executor, the metrics and the tenant.
+class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
+ public:
+  LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant, Executor& workers,
+            DaemonMetrics& metrics);
+
+  /// Takes commits out of the ring and begins with them. Goes on by itself until the ring is empty;
+  /// then the client has to wake us.
+  void Drain(TenantView& view);
+
+ private:
+  struct Job {
+    v1::CommitRequest request;
+    std::optional<CommitSteps> steps;
+    absl::Status status;  // of what came before publication
+    bool ready = false;   // to be published, or refused
+    std::chrono::steady_clock::time_point arrived;
+  };
+  /// Where a commit ended that one of the same pin may stand behind.
+  struct End {
+    uint64_t put = 0;  // its number, 0: none
+    bool published = false;
+    Place place;
+  };
+
+  void Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared);
+  void Prepared(TenantView& view, Job& job, absl::Status status);
+  void AnswerReady(TenantView& view);
+  PutRing::Answer Publish(TenantView& view, ClientNumber client, const Job& job);
+  absl::StatusOr<PinnedEnd> EndOf(const v1::CommitRequest& request) const;
+  void CutOff(TenantView& view, const absl::Status& why);
+
+  const uint64_t session_;
+  Tenant& tenant_;
+  Executor& workers_;
+  DaemonMetrics& metrics_;
+  PutRing ring_;
+  std::deque<std::shared_ptr<Job>> jobs_;  // shared with the worker that sums
+  uint64_t answered_ = 0;
+  std::vector<End> ends_;  // by pin
+  bool full_ = false;      // more may lie in the ring than is under way
+  bool cut_off_ = false;
+};
+
+}  // namespace thermocline

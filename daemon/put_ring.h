@@ -1,0 +1,43 @@
+// The daemon's end of the ring of commits in a session's control area (proto/shm_layout.h). What
+// lies there is the client's to change at any time: lengths and counts are read once, and a commit
+// is copied out before anybody looks into it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+#include "proto/shm_layout.h"
+
+namespace thermocline {
+
+/// Thread: one at a time. Owner: shares the control area.
+class PutRing {
+ public:
+  explicit PutRing(std::shared_ptr<ControlArea> area) : area_(std::move(area)) {}
+
+  /// The next commit's bytes; nothing when there is none.
+  /// Errors: InvalidArgument for what no client library writes; then there is no way on.
+  absl::StatusOr<std::optional<std::string>> Next();
+  /// Says that the next Next() will be called once the client has sent a wake-up. False when there
+  /// is something already.
+  bool Sleep();
+
+  struct Answer {
+    absl::Status status;
+    uint32_t depth = 0;                  // of the path now, when OK
+    uint64_t kept[kPutItems / 64] = {};  // see PutAnswer
+  };
+  /// How the commit went that is the next one to be answered.
+  void Tell(const Answer& answer);
+
+ private:
+  void CopyOut(uint64_t from, void* to, size_t bytes) const;
+
+  const std::shared_ptr<ControlArea> area_;
+  uint64_t read_ = 0;      // bytes
+  uint64_t answered_ = 0;  // commits
+};
+
+}  // namespace thermocline

@@ -1,0 +1,247 @@
+// Puts without waiting: slots that were granted ahead, commits that are enqueued, and what becomes
+// of both when somebody dies, falls silent or runs out of room.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/client/blocks.h"
+#include "tests/client/daemon_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr uint64_t kBlockBytes = 64 * 1024;
+
+class PutTest : public ::testing::Test {
+ protected:
+  explicit PutTest(DaemonProcess::Options options = {})
+      : daemon_(std::move(options)),
+        client_(daemon_.Connect()),
+        space_(*client_->OpenSpace(TestSpace())) {}
+
+  /// Enqueues the places [begin, end) of a prompt behind the lease.
+  absl::Status Enqueue(Lease& lease, const std::vector<int32_t>& tokens, uint32_t begin,
+                       uint32_t end, milliseconds timeout = milliseconds(5000)) {
+    std::vector<Reservation> slots;
+    while (slots.size() < end - begin) {
+      TC_ASSIGN_OR_RETURN(
+          auto some,
+          space_.Reserve(end - begin - static_cast<uint32_t>(slots.size()), 0, milliseconds(5000)));
+      for (Reservation& slot : some) slots.push_back(std::move(slot));
+    }
+    for (uint32_t i = begin; i < end; ++i) {
+      const auto content = Content(tokens, i, 0, kBlockBytes);
+      std::memcpy(slots[i - begin].bytes().data(), content.data(), content.size());
+    }
+    return lease.CommitAsync(Names(tokens, begin, end), std::move(slots), timeout);
+  }
+  static std::span<const int32_t> Names(const std::vector<int32_t>& tokens, uint32_t begin,
+                                        uint32_t end) {
+    return std::span(tokens).subspan(size_t{begin} * kPlaceTokens,
+                                     size_t{end - begin} * kPlaceTokens);
+  }
+  uint32_t PlacesSeenByAnother(const std::vector<int32_t>& tokens) {
+    const auto other = daemon_.Connect();
+    const auto space = *other->OpenSpace(TestSpace());
+    auto lease = space.Match(tokens);
+    return lease.ok() ? RightPlaces(space, *lease, tokens) : 0;
+  }
+  bool NothingIsReserved() {
+    return Eventually([&] { return client_->Stats()->reservations == 0; });
+  }
+
+  DaemonProcess daemon_;
+  std::unique_ptr<Client> client_;
+  Space space_;
+};
+
+TEST_F(PutTest, WhatIsEnqueuedIsPublishedInItsOrder) {
+  const auto tokens = Prompt(1, 100);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  for (uint32_t place = 0; place < 100; place += 5) {
+    ASSERT_OK(Enqueue(*lease, tokens, place, place + 5));
+    EXPECT_EQ(lease->depth(), 0u) << "the end moves when it is settled";
+  }
+  ASSERT_OK(lease->Settle());
+  EXPECT_TRUE(lease->Settled());
+  EXPECT_EQ(lease->depth(), 100u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 100u);
+  EXPECT_EQ(PlacesSeenByAnother(tokens), 100u);
+  EXPECT_TRUE(NothingIsReserved());
+}
+
+TEST_F(PutTest, NobodyWaitsForADaemonThatDoesNotAnswer) {
+  const auto tokens = Prompt(1, 40);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Enqueue(*lease, tokens, 0, 8));  // and as many are granted ahead
+  ASSERT_OK(lease->Settle());
+  const std::byte* bytes = nullptr;
+  {
+    const Silence silence(daemon_);
+    const auto begin = steady_clock::now();
+    for (uint32_t place = 8; place < 12; ++place) {
+      auto slots = space_.Reserve(1, 0, milliseconds(0), milliseconds(100));
+      ASSERT_OK(slots.status());
+      const auto content = Content(tokens, place, 0, kBlockBytes);
+      bytes = (*slots)[0].bytes().data();
+      std::memcpy((*slots)[0].bytes().data(), content.data(), content.size());
+      ASSERT_OK(lease->CommitAsync(Names(tokens, place, place + 1), *std::move(slots),
+                                   milliseconds(100)));
+    }
+    EXPECT_LT(steady_clock::now() - begin, milliseconds(100));
+    EXPECT_FALSE(lease->Settled());
+    const absl::Status late = lease->Settle(milliseconds(50));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
+    EXPECT_TRUE(Holds({bytes, kBlockBytes}, Content(tokens, 11, 0, kBlockBytes)));
+    EXPECT_EQ(lease->depth(), 8u);
+  }
+  ASSERT_OK(lease->Settle(milliseconds(10'000)));
+  EXPECT_EQ(lease->depth(), 12u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 12u);
+}
+
+TEST_F(PutTest, ALeaseThatGoesIsPublishedAllTheSame) {
+  const auto tokens = Prompt(1, 64);
+  {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    for (uint32_t place = 0; place < 64; ++place) {
+      ASSERT_OK(Enqueue(*lease, tokens, place, place + 1));
+    }
+  }
+  EXPECT_TRUE(Eventually([&] { return PlacesSeenByAnother(tokens) == 64; }));
+  EXPECT_TRUE(NothingIsReserved());
+  // Its pin protects nothing any more.
+  auto admin = *AdminClient::Connect({.socket_path = daemon_.socket()});
+  EXPECT_TRUE(Eventually([&] { return admin->Flush(BlockTier::kWarm)->kept == 0; }));
+}
+
+TEST_F(PutTest, AClientThatGoesHasWhatItEnqueuedPublished) {
+  const auto tokens = Prompt(1, 32);
+  {
+    auto client = daemon_.Connect();
+    std::swap(client, client_);
+    space_ = *client_->OpenSpace(TestSpace());
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Enqueue(*lease, tokens, 0, 32));
+    std::swap(client, client_);
+  }
+  space_ = *client_->OpenSpace(TestSpace());
+  EXPECT_EQ(PlacesSeenByAnother(tokens), 32u);
+}
+
+TEST_F(PutTest, ASlotThatAnotherWasFasterThanGoesBack) {
+  const auto tokens = Prompt(1, 20);
+  auto first = space_.Match(tokens);
+  auto second = space_.Match(tokens);
+  ASSERT_OK(first.status());
+  ASSERT_OK(second.status());
+  ASSERT_OK(Enqueue(*first, tokens, 0, 20));
+  ASSERT_OK(Enqueue(*second, tokens, 0, 20));
+  ASSERT_OK(second->Settle());
+  ASSERT_OK(first->Settle());
+  EXPECT_EQ(RightPlaces(space_, *second, tokens), 20u);
+  EXPECT_EQ(first->View(7).data(), second->View(7).data());
+  EXPECT_TRUE(NothingIsReserved());
+}
+
+TEST_F(PutTest, ManyThreadsPutSideBySide) {
+  constexpr int kThreads = 4;
+  constexpr uint32_t kPlaces = 150;
+  std::vector<std::thread> threads;
+  std::array<absl::Status, kThreads> outcome;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      outcome[t] = [&]() -> absl::Status {
+        const auto tokens = Prompt(t + 1, kPlaces);
+        TC_ASSIGN_OR_RETURN(Lease lease, space_.Match(tokens));
+        for (uint32_t place = 0; place < kPlaces; place += 3) {
+          TC_RETURN_IF_ERROR(Enqueue(lease, tokens, place, place + 3));
+          if (place % 30 == 0) TC_RETURN_IF_ERROR(lease.Settle());
+        }
+        return lease.Settle();
+      }();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int t = 0; t < kThreads; ++t) {
+    EXPECT_TRUE(outcome[t].ok()) << outcome[t];
+    EXPECT_EQ(PlacesSeenByAnother(Prompt(t + 1, kPlaces)), kPlaces);
+  }
+  EXPECT_TRUE(NothingIsReserved());
+}
+
+TEST_F(PutTest, ADaemonThatDiesIsNotWaitedFor) {
+  const auto tokens = Prompt(1, 16);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  {
+    ASSERT_OK(Enqueue(*lease, tokens, 0, 8));
+    ASSERT_OK(lease->Settle());
+    const Silence silence(daemon_);
+    ASSERT_OK(Enqueue(*lease, tokens, 8, 12));
+    daemon_.Stop(SIGKILL);
+  }
+  const auto begin = steady_clock::now();
+  EXPECT_FALSE(lease->Settle(milliseconds(20'000)).ok());
+  EXPECT_LT(steady_clock::now() - begin, milliseconds(5'000));
+  daemon_.Start();
+  ASSERT_TRUE(Eventually([&] { return client_->Reconnect().ok(); }));
+  auto again = space_.Match(tokens);
+  ASSERT_OK(again.status());
+  EXPECT_GE(RightPlaces(space_, *again, tokens), 8u);
+}
+
+TEST_F(PutTest, SlotsGrantedAheadComeBackFromAClientThatDoesNothing) {
+  const auto tokens = Prompt(1, 8);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Enqueue(*lease, tokens, 0, 8));
+  ASSERT_OK(lease->Settle());
+  EXPECT_GT(client_->Stats()->reservations, 0u);
+  EXPECT_TRUE(NothingIsReserved());
+}
+
+TEST_F(PutTest, AnArenaFullOfReservedSlotsTakesNoneAhead) {
+  // 128 MiB hold 2,048 blocks.
+  auto all = space_.Reserve(1500);
+  ASSERT_OK(all.status());
+  EXPECT_EQ(all->size(), 1500u);
+  const auto other = daemon_.Connect();
+  const auto theirs = *other->OpenSpace(TestSpace());
+  auto rest = theirs.Reserve(500, 0, milliseconds(3'000));
+  ASSERT_OK(rest.status());
+  EXPECT_EQ(rest->size(), 500u) << "what the first held ahead came back";
+}
+
+class SmallCatalogPutTest : public PutTest {
+ protected:
+  SmallCatalogPutTest() : PutTest({.more = {"--max-places", "1024"}}) {}
+};
+
+TEST_F(SmallCatalogPutTest, WhatComesBehindARefusedCommitIsRefused) {
+  const auto tokens = Prompt(1, 1100);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  for (uint32_t place = 0; place < 1100; place += 100) {
+    ASSERT_OK(Enqueue(*lease, tokens, place, place + 100));
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(lease->Settle()));
+  EXPECT_EQ(lease->depth(), 1000u);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 1000u);
+  EXPECT_TRUE(NothingIsReserved());
+  ASSERT_OK(lease->Truncate(10));
+  ASSERT_OK(Enqueue(*lease, tokens, 10, 12));  // are there
+  ASSERT_OK(lease->Settle());
+  EXPECT_EQ(lease->depth(), 12u);
+}
+
+}  // namespace
+}  // namespace thermocline
