@@ -1,6 +1,5 @@
 #include "bench/own_store.h"
 
-#include <emmintrin.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -19,7 +18,7 @@ using std::chrono::steady_clock;
 
 constexpr size_t kKeyBytes = 16;
 constexpr std::chrono::milliseconds kSlotPatience{1000};
-constexpr std::chrono::microseconds kLookAgain{50};
+constexpr std::chrono::microseconds kLookAgain{200};
 constexpr std::chrono::seconds kFindPatience{20};
 
 SpaceSpec SpecOf(size_t bytes) {
@@ -47,16 +46,6 @@ void Read(std::span<const std::byte> view) {
   for (size_t i = 0; i < view.size() / sizeof(uint64_t); ++i) sum += words[i];
   volatile uint64_t keep = sum;
   (void)keep;
-}
-
-/// By stores that go past the caches: the target is memory that nobody reads soon.
-void CopyStreaming(std::byte* target, std::span<const std::byte> source) {
-  auto* to = reinterpret_cast<__m128i*>(target);
-  const auto* from = reinterpret_cast<const __m128i*>(source.data());
-  for (size_t i = 0; i < source.size() / sizeof(__m128i); ++i) {
-    _mm_stream_si128(to + i, _mm_load_si128(from + i));
-  }
-  _mm_sfence();
 }
 
 /// Where this process has mapped the arena.
@@ -171,7 +160,7 @@ absl::StatusOr<Space> OwnStore::SpaceOf(const Load& load) {
   return spaces_.emplace(load.bytes, std::move(space)).first->second;
 }
 
-absl::Status OwnStore::PutBatch(const Space& space, const Load& load, size_t first) {
+absl::StatusOr<Lease> OwnStore::PutBatch(const Space& space, const Load& load, size_t first) {
   TC_ASSIGN_OR_RETURN(Lease lease, space.Match(std::vector<std::string>()));
   std::vector<Reservation> slots;
   while (slots.size() < load.batch) {
@@ -182,19 +171,21 @@ absl::Status OwnStore::PutBatch(const Space& space, const Load& load, size_t fir
   }
   for (size_t i = 0; i < load.batch; ++i) {
     const size_t content = (first + i) % (buffers_.source.size_bytes() / load.bytes);
-    std::memcpy(slots[i].bytes().data(), buffers_.Source(load, content), load.bytes);
+    StreamingCopy(slots[i].bytes(), {buffers_.Source(load, content), load.bytes});
   }
-  return lease.Commit(Names(load, first), std::move(slots));
+  TC_RETURN_IF_ERROR(lease.CommitAsync(Names(load, first), std::move(slots)));
+  return lease;
 }
 
 absl::StatusOr<Transfer> OwnStore::PutAlone(const Load& load) {
   TC_ASSIGN_OR_RETURN(const Space space, SpaceOf(load));
   const pid_t servers[] = {daemon_->pid()};
   return Measure(servers, [&]() -> absl::Status {
+    std::optional<Lease> last;
     for (size_t first = 0; first < load.blocks; first += load.batch) {
-      TC_RETURN_IF_ERROR(PutBatch(space, load, first));
+      TC_ASSIGN_OR_RETURN(last, PutBatch(space, load, first));
     }
-    return absl::OkStatus();
+    return last->Settle();  // which comes behind all others
   });
 }
 
@@ -242,7 +233,7 @@ absl::StatusOr<Transfer> OwnStore::GetStreaming(const Load& load) {
   const pid_t servers[] = {daemon_->pid()};
   return Measure(servers, [&] {
     return GetAll(load, [&](size_t block, std::span<const std::byte> view) {
-      CopyStreaming(buffers_.Target(load, block), view);
+      StreamingCopy({buffers_.Target(load, block), view.size()}, view);
     });
   });
 }

@@ -27,7 +27,7 @@ class OwnStore : public Store {
   absl::Status Check(const Load& load) override;
   absl::Status Clear() override;
 
-  /// As Put, without anybody who looks: until the last commit has returned.
+  /// As Put, without anybody who looks: until the last commit is answered.
   absl::StatusOr<Transfer> PutAlone(const Load& load);
   /// As Get, by stores that go past the caches.
   absl::StatusOr<Transfer> GetStreaming(const Load& load);
@@ -43,7 +43,7 @@ class OwnStore : public Store {
  private:
   explicit OwnStore(const Buffers& buffers) : buffers_(buffers) {}
   absl::StatusOr<Space> SpaceOf(const Load& load);
-  absl::Status PutBatch(const Space& space, const Load& load, size_t first);
+  absl::StatusOr<Lease> PutBatch(const Space& space, const Load& load, size_t first);
   template <class Take>
   absl::Status GetAll(const Load& load, Take&& take);
 

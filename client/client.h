@@ -78,6 +78,11 @@ struct BlockInfo {
   uint64_t bytes = 0;
 };
 
+/// Copies by stores that go past the caches, where the processor has such: the fastest way into a
+/// slot, and out of a block into memory that nobody reads soon, from some tens of KiB on.
+/// REQUIRES: `to` is as long as `from`, and they do not overlap. Thread: any.
+void StreamingCopy(std::span<std::byte> to, std::span<const std::byte> from);
+
 /// A slot of the arena to fill. Its destructor gives an uncommitted slot back.
 /// Owner:  the slot belongs to this process until it is committed or given back.
 /// Thread: one at a time; different reservations may be filled by different threads.

@@ -62,10 +62,11 @@ void PutQueue::Write(const std::string& commit) {
   written_ += FrameBytes(commit.size());
   area_.puts_written.store(written_, std::memory_order_release);
   FullFence();
-  if (area_.daemon_sleeps.load(std::memory_order_relaxed) != 0 &&
-      area_.daemon_sleeps.exchange(0) != 0) {
-    hooks_.wake();
-  }
+  if (area_.daemon_sleeps.load(std::memory_order_relaxed) == kSleeps) Wake();
+}
+
+void PutQueue::Wake() {
+  if (area_.daemon_sleeps.exchange(0, std::memory_order_relaxed) != 0) hooks_.wake();
 }
 
 void PutQueue::CopyIn(uint64_t at, const void* from, size_t bytes) {
@@ -82,6 +83,7 @@ absl::Status PutQueue::AwaitNext(uint32_t answered, Deadline deadline) {
       return absl::DeadlineExceededError(
           "the daemon has not answered what was committed before; ask again, or go on uncached");
     }
+    if (area_.daemon_sleeps.load(std::memory_order_relaxed) == kDozes) Wake();
     const Deadline look = std::min(deadline, now + kLook);
     if (wait_.Until(area_.puts_answered, answered, area_.client_sleepers, look)) {
       return absl::OkStatus();

@@ -75,6 +75,7 @@ class PutQueue {
   void GiveBack(EnqueuedPut& put);
   void CopyIn(uint64_t at, const void* from, size_t bytes) TC_REQUIRES(mutex_);
   void Write(const std::string& commit) TC_REQUIRES(mutex_);
+  void Wake();
   /// Waits for the next answer after the first `answered`.
   absl::Status AwaitNext(uint32_t answered, Deadline deadline) TC_EXCLUDES(mutex_);
 

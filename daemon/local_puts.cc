@@ -13,6 +13,7 @@ namespace {
 constexpr int kCommitsPerVisit = 16;
 /// Beyond it a payload is summed by a worker: less takes no longer than to ask one.
 constexpr uint64_t kSumHere = 64 * KiB;
+constexpr std::chrono::microseconds kDoze{100};
 
 }  // namespace
 
@@ -36,9 +37,10 @@ void LocalPuts::Drain(TenantView& view) {
     absl::StatusOr<std::optional<std::string>> next = ring_.Next();
     if (!next.ok()) return CutOff(view, next.status());
     if (!next->has_value()) {
-      if (ring_.Sleep()) return;
+      if (Rest()) return;
       continue;
     }
+    busy_ = true;
     auto job = std::make_shared<Job>();
     job->arrived = std::chrono::steady_clock::now();
     if (!job->request.ParseFromString(**next) || job->request.items_size() > int{kPutItems}) {
@@ -48,6 +50,19 @@ void LocalPuts::Drain(TenantView& view) {
     jobs_.push_back(job);
     Begin(view, *job, job);
   }
+}
+
+// Where one commit came another is likely to come soon. To be woken for each costs the client more
+// than to enqueue it; whoever waits for an answer wakes us all the same.
+bool LocalPuts::Rest() {
+  const bool doze = dozing_ || std::exchange(busy_, false);
+  if (!ring_.Sleep(doze)) return false;
+  if (!doze || dozing_) return true;
+  dozing_ = tenant_.PostAfter(kDoze, [self = shared_from_this()](TenantView& view) {
+    self->dozing_ = false;
+    self->Drain(view);
+  });
+  return dozing_ || ring_.Sleep();
 }
 
 void LocalPuts::Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared) {

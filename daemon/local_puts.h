@@ -44,6 +44,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
     Place place;
   };
 
+  bool Rest();
   void Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared);
   void Prepared(TenantView& view, Job& job, absl::Status status);
   void AnswerReady(TenantView& view);
@@ -60,6 +61,8 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   uint64_t answered_ = 0;
   std::vector<End> ends_;  // by pin
   bool full_ = false;      // more may lie in the ring than is under way
+  bool busy_ = false;      // something came since we last rested
+  bool dozing_ = false;    // a timer will look again
   bool cut_off_ = false;
 };
 

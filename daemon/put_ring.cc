@@ -34,8 +34,8 @@ absl::StatusOr<std::optional<std::string>> PutRing::Next() {
   return commit;
 }
 
-bool PutRing::Sleep() {
-  area_->daemon_sleeps.store(1, std::memory_order_relaxed);
+bool PutRing::Sleep(bool doze) {
+  area_->daemon_sleeps.store(doze ? kDozes : kSleeps, std::memory_order_relaxed);
   FullFence();
   if (area_->puts_written.load(std::memory_order_relaxed) == read_) return true;
   area_->daemon_sleeps.store(0, std::memory_order_relaxed);

@@ -20,9 +20,9 @@ class PutRing {
   /// The next commit's bytes; nothing when there is none.
   /// Errors: InvalidArgument for what no client library writes; then there is no way on.
   absl::StatusOr<std::optional<std::string>> Next();
-  /// Says that the next Next() will be called once the client has sent a wake-up. False when there
-  /// is something already.
-  bool Sleep();
+  /// Says that the next Next() will be called once the client has sent a wake-up; before that,
+  /// soon, when we only `doze`. False when there is something already.
+  bool Sleep(bool doze = false);
 
   struct Answer {
     absl::Status status;

@@ -97,6 +97,12 @@ void Tenant::PostCompletion(absl::AnyInvocable<void(TenantView&)> task) {
   strand_.PostCompletion([view = view_, task = std::move(task)]() mutable { task(*view); });
 }
 
+bool Tenant::PostAfter(std::chrono::microseconds delay,
+                       absl::AnyInvocable<void(TenantView&)> task) {
+  return strand_.PostAfter(delay,
+                           [view = view_, task = std::move(task)]() mutable { task(*view); });
+}
+
 void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task) {
   struct Repeater {
     Strand strand;

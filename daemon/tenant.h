@@ -68,6 +68,10 @@ class Tenant final : public SessionHost {
   /// Runs `task` on the strand for work that was admitted before.
   void PostCompletion(absl::AnyInvocable<void(TenantView&)> task);
 
+  /// Runs `task` on the strand once `delay` has passed. False when there are too many such already.
+  [[nodiscard]] bool PostAfter(std::chrono::microseconds delay,
+                               absl::AnyInvocable<void(TenantView&)> task);
+
   /// Runs `task` on the strand every `interval` until Shutdown().
   void Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task);
 

@@ -20,6 +20,7 @@ inline constexpr uint32_t kUseRecords = 1024;
 inline constexpr uint32_t kPutRingBytes = 256 * 1024;  // a power of two
 inline constexpr uint32_t kPutAnswers = 64;
 inline constexpr uint32_t kPutItems = 512;  // of one commit
+inline constexpr uint32_t kSleeps = 1, kDozes = 2;
 
 /// A lease outlives the last sign of life of its client, or of its daemon, by at most this.
 inline constexpr uint64_t kLeaseMilliseconds = 10'000;
@@ -81,8 +82,10 @@ struct alignas(64) ControlArea {
   // come back.
   std::atomic<uint32_t> slots_recalled;
   // Who sleeps says so, fences, looks once more, and sleeps; who has written fences and looks here.
-  alignas(64) std::atomic<uint32_t> daemon_sleeps;  // wake it by a frame on the session's socket
-  std::atomic<uint32_t> client_sleepers;            // on puts_answered
+  // To wake the daemon takes a frame on the session's socket; kDozes says that it will look again
+  // soon by itself.
+  alignas(64) std::atomic<uint32_t> daemon_sleeps;
+  std::atomic<uint32_t> client_sleepers;  // on puts_answered
   alignas(64) PutAnswer put_answers[kPutAnswers];
   alignas(64) std::byte puts[kPutRingBytes];
 };

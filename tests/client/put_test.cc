@@ -59,6 +59,22 @@ class PutTest : public ::testing::Test {
   Space space_;
 };
 
+TEST(StreamingCopyTest, CopiesEveryByteAndNoOther) {
+  std::vector<std::byte> from(4096), to(4096);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::byte>(i * 131 >> 3 | 1);
+  for (const size_t to_at : {0, 1, 16, 63, 64}) {
+    for (const size_t from_at : {0, 1, 17, 64}) {
+      for (const size_t bytes : {0, 1, 15, 63, 64, 65, 127, 1000, 4000}) {
+        std::fill(to.begin(), to.end(), std::byte{0});
+        StreamingCopy(std::span(to).subspan(to_at, bytes), std::span(from).subspan(from_at, bytes));
+        ASSERT_EQ(std::memcmp(to.data() + to_at, from.data() + from_at, bytes), 0);
+        ASSERT_EQ(std::count(to.begin(), to.end(), std::byte{0}),
+                  static_cast<ptrdiff_t>(to.size() - bytes));
+      }
+    }
+  }
+}
+
 TEST_F(PutTest, WhatIsEnqueuedIsPublishedInItsOrder) {
   const auto tokens = Prompt(1, 100);
   auto lease = space_.Match(tokens);
