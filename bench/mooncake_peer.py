@@ -81,12 +81,15 @@ def content(bytes_):
     return random.Random(7).randbytes(min(bytes_, 64 * MIB)) * -(-bytes_ // (64 * MIB))
 
 
+def start_master(*options):
+    master = spawn("mooncake_master", "--rpc_address=127.0.0.1", "--rpc_port=50051", "--metrics_host=127.0.0.1", *options)
+    await_port(MASTER, master)
+    return master
+
+
 class Servers:
     def __init__(self, mode):
-        self.started = []
-        master = spawn("mooncake_master", "--rpc_address=127.0.0.1", "--rpc_port=50051", "--metrics_host=127.0.0.1")
-        self.started.append(master)
-        await_port(MASTER, master)
+        self.started = [start_master()]
         if mode != "own":
             owner = spawn("mooncake_client", "--host=127.0.0.1", "--port=50052", f"--master_server_address={MASTER}",
                           "--metadata_server=P2PHANDSHAKE", f"--global_segment_size={SEGMENT // MIB} MB",
@@ -109,9 +112,9 @@ class Servers:
 
 
 class Store:
-    """A client with two buffers of `capacity` bytes that it can put from and get into."""
+    """A client with two buffers of `capacity` bytes that it can put from and get into; `offload`: a directory on disk."""
 
-    def __init__(self, mode, capacity):
+    def __init__(self, mode, capacity, segment=SEGMENT, offload=None):
         from mooncake.store import MooncakeDistributedStore
         self.store = MooncakeDistributedStore()
         self.mode = mode
@@ -119,8 +122,9 @@ class Store:
             retry(lambda: self.store.setup_dummy(2 * capacity, 64 * MIB, OWNER))
             self.source = self.store.alloc_from_mem_pool(2 * capacity)
         else:
-            segment = SEGMENT if mode == "own" else 0
-            retry(lambda: self.store.setup("127.0.0.1", "P2PHANDSHAKE", segment, 64 * MIB, "tcp", "", MASTER))
+            own = segment if mode == "own" else 0
+            disk = (None, True, offload) if offload else ()
+            retry(lambda: self.store.setup("127.0.0.1", "P2PHANDSHAKE", own, 64 * MIB, "tcp", "", MASTER, *disk))
             self.memory = mmap.mmap(-1, 2 * capacity)
             self.source = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.target = self.source + capacity

@@ -26,28 +26,13 @@ done
 [ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null
 cmake --build "$top/build/release" --target thermoclined "${names[@]/#/bench_}"
 
-# environment NAME PACKAGE...: a virtual environment under build/, made once; false when it cannot be had.
-environment() {
-  local directory=$top/build/$1
-  shift
-  [ -e "$directory/.complete" ] && return
-  echo "bench: installing $* into $directory"
-  if python3 -m venv "$directory" && "$directory/bin/pip" install --quiet "$@" >"$directory.log" 2>&1; then
-    touch "$directory/.complete"
-  else
-    rm -rf "$directory"
-    echo "SKIPPED: $* cannot be had; see $directory.log"
-    return 1
-  fi
-}
-
 mkdir -p "$plots"
 rows=()
 for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
   case $name in
-    engine) environment llama-venv llama-cpp-python==0.3.36 || true ;;
-    match | peers) environment mooncake-venv mooncake-transfer-engine-non-cuda==0.3.13.post1 || true ;;
+    engine) "$top/bench/environment.sh" llama-venv llama-cpp-python==0.3.36 || true ;;
+    match | peers) "$top/bench/environment.sh" mooncake-venv mooncake-transfer-engine-non-cuda==0.3.13.post1 || true ;;
   esac
   "$top/build/release/bin/bench_$name" --json "$plots/$name.json"
   rows+=("$plots/$name.json")
@@ -63,7 +48,7 @@ for path in sys.argv[2:]:
 with open(sys.argv[1], "w") as file:
     json.dump(merged, file, indent=1)
 PYTHON
-if environment plot-venv matplotlib; then
+if "$top/bench/environment.sh" plot-venv matplotlib; then
   "$top/build/plot-venv/bin/python" "$top/bench/plot.py" "${json:-$plots/rows.json}" "$plots"
   printf '\nplots: %s\n' "$plots"/*.svg
 fi

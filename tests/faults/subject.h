@@ -1,0 +1,80 @@
+// Thermocline as the subject of a fault trial: a daemon of its own, and a client that puts and gets
+// values of 1 MiB under keys, each a path of one place. A value begins with a mark, by which
+// whoever damages it finds it in memory and in files.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "client/client.h"
+#include "tests/crash/daemon_under_test.h"
+
+namespace thermocline::faults {
+
+/// What asking for a value gave.
+enum class Got { kRight, kWrong, kMiss, kError };
+
+/// Counts of many.
+struct Tally {
+  int right = 0, wrong = 0, misses = 0, errors = 0;
+  void Add(Got got);
+  std::string ToString() const;  // "12 right, 3 misses"
+};
+
+struct SubjectOptions {
+  std::string binaries;  // directory of thermoclined
+  std::string warm_capacity = "64MiB";
+  std::string cold_capacity = "0";
+};
+
+/// Thread: one.
+/// Owner:  kills the daemon and removes its directories in the destructor.
+class Subject {
+ public:
+  /// Aborts when no daemon can be started: then there is no trial.
+  explicit Subject(const SubjectOptions& options);
+  ~Subject();
+  Subject(const Subject&) = delete;
+  Subject& operator=(const Subject&) = delete;
+
+  void Start();
+  void Kill();      // kill -9
+  void Shutdown();  // SIGTERM
+  void Signal(int signal) { daemon_.Signal(signal); }
+  /// Closes the client's session, and opens another. Errors of the new one come with what it does.
+  void Reconnect(bool verify_always = false);
+
+  absl::Status Put(int key);
+  /// The bytes are compared, and count if the lease is valid afterwards.
+  Got Get(int key);
+  Tally GetAll(int keys);
+  /// Everything to the cold tier.
+  absl::Status Flush();
+  uint64_t CorruptBlocks();
+  const std::string& socket() const { return socket_; }
+
+  /// Turns one bit over behind every mark in the arena; in the cold tier's files. How many.
+  int FlipInMemory();
+  int FlipOnDisk();
+  /// Cuts the largest file of the cold tier in half.
+  void CutLargestFile();
+
+ private:
+  const SubjectOptions options_;
+  const crash::DaemonDirectories directories_;
+  const std::string socket_;
+  crash::DaemonUnderTest daemon_;
+  std::unique_ptr<Client> client_;
+  std::unique_ptr<Space> space_;
+};
+
+/// Milliseconds that `work` takes.
+template <class Work>
+double Milliseconds(Work&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+}  // namespace thermocline::faults
