@@ -75,9 +75,11 @@ uint32_t SlabAllocator::ChunkWithFreeSlot(uint64_t slot_bytes) {
   }
   for (uint32_t chunk = ChunkToLend(slot_bytes); chunk != kNone; chunk = ChunkToLend(slot_bytes)) {
     if (chunks_[chunk].slot_bytes != 0) Uncut(chunk);
-    if (options_.lend) lend_status_ = options_.lend(chunk, slot_bytes);
-    may_lend_ = lend_status_.ok();
-    if (!lend_status_.ok()) continue;
+    const absl::Status lent = options_.lend ? options_.lend(chunk, slot_bytes) : absl::OkStatus();
+    if (absl::IsUnavailable(lent)) return kNone;
+    may_lend_ = lent.ok();
+    lend_status_ = lent;
+    if (!lent.ok()) continue;
     Cut(chunk, slot_bytes);
     return chunk;
   }
@@ -85,13 +87,13 @@ uint32_t SlabAllocator::ChunkWithFreeSlot(uint64_t slot_bytes) {
 }
 
 std::optional<uint32_t> SlabAllocator::NextToLend() const {
-  if (!may_lend_ || unlent_.first == kNone) return std::nullopt;
+  if (!may_lend_ || unlent_.first == kNone || Spare() == 0) return std::nullopt;
   return unlent_.first;
 }
 
 // One that nobody has, or an empty one of another size, which has its memory already.
 uint32_t SlabAllocator::ChunkToLend(uint64_t slot_bytes) const {
-  uint32_t chunk = may_lend_ ? FirstThatFits(unlent_, slot_bytes) : kNone;
+  uint32_t chunk = may_lend_ && Spare() > 0 ? FirstThatFits(unlent_, slot_bytes) : kNone;
   for (auto size = sizes_.begin(); chunk == kNone && size != sizes_.end(); ++size) {
     if (size->first != slot_bytes) chunk = FirstThatFits(size->second.empty, slot_bytes);
   }
@@ -141,7 +143,53 @@ absl::Status SlabAllocator::RestoreSlot(uint32_t page) {
   return absl::OkStatus();
 }
 
+void SlabAllocator::Close(uint32_t chunk) {
+  TC_CHECK(closed_ == kNone);
+  Chunk& owner = chunks_[chunk];
+  TC_CHECK(owner.slot_bytes != 0);
+  Size& size = sizes_[owner.slot_bytes];
+  if (!owner.free.empty()) Unlink(owner.used == 0 ? size.empty : size.partial, chunk);
+  size.free_slots -= owner.free.size();
+  closed_ = chunk;
+}
+
+void SlabAllocator::Reopen() {
+  if (closed_ == kNone) return;
+  const uint32_t chunk = std::exchange(closed_, kNone);
+  Chunk& owner = chunks_[chunk];
+  Size& size = sizes_[owner.slot_bytes];
+  size.free_slots += owner.free.size();
+  if (!owner.free.empty()) Push(owner.used == 0 ? size.empty : size.partial, chunk);
+}
+
+std::optional<uint32_t> SlabAllocator::closed() const {
+  return closed_ == kNone ? std::nullopt : std::optional(closed_);
+}
+
+std::vector<uint32_t> SlabAllocator::LentChunks() const {
+  std::vector<uint32_t> lent;
+  for (uint32_t chunk = 0; chunk < chunks_.size(); ++chunk) {
+    if (chunks_[chunk].slot_bytes != 0) lent.push_back(chunk);
+  }
+  SortByUse(lent);
+  return lent;
+}
+
+void SlabAllocator::SortByUse(std::vector<uint32_t>& chunks) const {
+  const auto used_bytes = [&](uint32_t chunk) {
+    return chunks_[chunk].used * chunks_[chunk].slot_bytes;
+  };
+  std::stable_sort(chunks.begin(), chunks.end(),
+                   [&](uint32_t a, uint32_t b) { return used_bytes(a) < used_bytes(b); });
+}
+
 std::optional<uint32_t> SlabAllocator::ReclaimEmptyChunk() {
+  if (closed_ != kNone && chunks_[closed_].used == 0) {
+    const uint32_t chunk = closed_;
+    Reopen();
+    Uncut(chunk);
+    return chunk;
+  }
   for (auto& [slot_bytes, size] : sizes_) {
     if (const uint32_t chunk = size.empty.first; chunk != kNone) {
       Uncut(chunk);
@@ -158,11 +206,7 @@ std::vector<uint32_t> SlabAllocator::OtherChunks(uint64_t slot_bytes) const {
     if (other_bytes == 0 || other_bytes == slot_bytes) continue;
     if (BytesOfChunk(chunk) >= slot_bytes) others.push_back(chunk);
   }
-  const auto used_bytes = [&](uint32_t chunk) {
-    return chunks_[chunk].used * chunks_[chunk].slot_bytes;
-  };
-  std::stable_sort(others.begin(), others.end(),
-                   [&](uint32_t a, uint32_t b) { return used_bytes(a) < used_bytes(b); });
+  SortByUse(others);
   return others;
 }
 
@@ -182,14 +226,15 @@ uint64_t SlabAllocator::FreeSlots(uint64_t slot_bytes) const {
   TC_CHECK(slot_bytes > 0);
   const auto own = sizes_.find(slot_bytes);
   uint64_t slots = own == sizes_.end() ? 0 : own->second.free_slots;
-  const auto count = [&](const List& list) {
-    for (uint32_t chunk = list.first; chunk != kNone; chunk = chunks_[chunk].next) {
+  const auto count = [&](const List& list, uint64_t most) {
+    for (uint32_t chunk = list.first; chunk != kNone && most > 0; chunk = chunks_[chunk].next) {
       slots += BytesOfChunk(chunk) / slot_bytes;
+      --most;
     }
   };
-  if (may_lend_) count(unlent_);
+  if (may_lend_) count(unlent_, Spare());
   for (const auto& [bytes, size] : sizes_) {
-    if (bytes != slot_bytes) count(size.empty);
+    if (bytes != slot_bytes) count(size.empty, UINT64_MAX);
   }
   return slots;
 }
@@ -255,6 +300,7 @@ void SlabAllocator::Cut(uint32_t chunk, uint64_t slot_bytes) {
   size.free_slots += cut.slot_count;
   Push(size.empty, chunk);
   lent_bytes_ += BytesOfChunk(chunk);
+  ++lent_count_;
 }
 
 void SlabAllocator::Uncut(uint32_t chunk) {
@@ -265,6 +311,7 @@ void SlabAllocator::Uncut(uint32_t chunk) {
   size->second.free_slots -= cut.slot_count;
   if (--size->second.chunks == 0) sizes_.erase(size);
   lent_bytes_ -= BytesOfChunk(chunk);
+  --lent_count_;
   cut = Chunk{};
   Push(unlent_, chunk);
 }
@@ -289,10 +336,11 @@ void SlabAllocator::Return(uint32_t page) {
   Chunk& owner = chunks_[chunk];
   TC_CHECK(owner.position[slot] == kNone);
   Size& size = sizes_[owner.slot_bytes];
-  if (!owner.free.empty()) Unlink(size.partial, chunk);
+  if (!owner.free.empty() && chunk != closed_) Unlink(size.partial, chunk);
   owner.position[slot] = static_cast<uint32_t>(owner.free.size());
   owner.free.push_back(slot);
   --owner.used;
+  if (chunk == closed_) return;
   ++size.free_slots;
   Push(owner.used == 0 ? size.empty : size.partial, chunk);
 }

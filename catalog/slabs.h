@@ -50,7 +50,10 @@ struct SlabOptions {
   uint32_t first_page = 0;  // page number of chunk 0
   /// Makes chunk `chunk` ready for slots of `slot_bytes` before one is granted: populate the arena,
   /// then the headers. On failure the chunk stays free.
+  /// Errors: Unavailable when somebody else was faster; others when there will be none for long.
   std::function<absl::Status(uint32_t chunk, uint64_t slot_bytes)> lend;
+  /// How many chunks that are not lent may be lent now. Empty: all of them.
+  std::function<uint64_t()> spare;
 };
 
 /// Thread: one.
@@ -82,8 +85,16 @@ class SlabAllocator {
   absl::Status RestoreChunk(uint32_t chunk, uint64_t slot_bytes);
   absl::Status RestoreSlot(uint32_t page);
 
-  /// Takes an empty chunk away from its size, so that its memory can be punched; nullopt when no
-  /// lent chunk is empty.
+  /// Grants nothing more from a lent chunk, so that it runs empty; Reopen() ends that. One at a
+  /// time. REQUIRES: none is closed.
+  void Close(uint32_t chunk);
+  void Reopen();
+  std::optional<uint32_t> closed() const;
+  /// The lent chunks, those with the fewest bytes in use first.
+  std::vector<uint32_t> LentChunks() const;
+
+  /// Takes an empty chunk away from its size, so that its memory can be punched, the closed one
+  /// first; nullopt when no lent chunk is empty.
   std::optional<uint32_t> ReclaimEmptyChunk();
   /// The chunks lent to other sizes but big enough for `slot_bytes`, those with the fewest bytes in
   /// use first: emptying one makes room for this size. Visits all chunks.
@@ -93,6 +104,7 @@ class SlabAllocator {
 
   uint64_t capacity_bytes() const { return options_.capacity_bytes; }
   uint64_t lent_bytes() const { return lent_bytes_; }          // chunks cut into slots
+  uint32_t lent_count() const { return lent_count_; }          // their number
   uint64_t used_bytes() const { return used_bytes_; }          // committed slots
   uint64_t reserved_bytes() const { return reserved_bytes_; }  // slots reserved
   /// How many slots of this size could be reserved now without evicting anything.
@@ -101,6 +113,7 @@ class SlabAllocator {
   std::vector<uint64_t> SlotSizes() const;
   uint64_t SlotBytesOf(uint32_t page) const { return chunks_[ChunkOf(page)].slot_bytes; }
   uint32_t ChunkOf(uint32_t page) const;
+  bool IsLent(uint32_t chunk) const { return chunks_[chunk].slot_bytes != 0; }
 
  private:
   friend class SlotReservation;
@@ -127,7 +140,9 @@ class SlabAllocator {
   };
 
   uint64_t BytesOfChunk(uint32_t chunk) const;
+  uint64_t Spare() const { return options_.spare ? options_.spare() : UINT64_MAX; }
   uint32_t FirstPage(uint32_t chunk) const;
+  void SortByUse(std::vector<uint32_t>& chunks) const;
   uint32_t SlotOf(uint32_t page) const;
   void Push(List& list, uint32_t chunk);
   void Unlink(List& list, uint32_t chunk);
@@ -144,8 +159,10 @@ class SlabAllocator {
   std::map<uint64_t, Size> sizes_;  // by slot bytes; a handful
   List unlent_;
   bool may_lend_ = true;  // whether what is in `unlent_` is to be had
+  uint32_t closed_ = kNone;
   absl::Status lend_status_;
   uint64_t lent_bytes_ = 0;
+  uint32_t lent_count_ = 0;
   uint64_t used_bytes_ = 0;
   uint64_t reserved_bytes_ = 0;
 };

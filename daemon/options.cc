@@ -291,6 +291,12 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
         options.Origin("warm_capacity") + ": warm_capacity is less than the " +
         FormatBytes(kTenantUnitBytes) + " in which memory is lent to tenants; raise it");
   }
+  if (cold_bytes > 0 && cold_bytes < kTenantUnitBytes) {
+    return absl::InvalidArgumentError(
+        options.Origin("cold_capacity") + ": cold_capacity is less than the " +
+        FormatBytes(kTenantUnitBytes) +
+        " in which disk space is lent to tenants; raise it, or turn the cold tier off with 0");
+  }
   tenants[0].warm_quota_units = warm_bytes / kTenantUnitBytes;
   tenants[0].cold_quota_units = cold_bytes / kTenantUnitBytes;
   for (const Options& row : options.rows()) {

@@ -39,20 +39,30 @@ std::span<const std::byte> BytesOf(const rocksdb::Slice& slice) {
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(Options options) {
   TC_ASSIGN_OR_RETURN(auto database, OpenDiskDatabase(options.directory));
-  std::unique_ptr<DiskTier> tier(new DiskTier(options.capacity_bytes, std::move(database)));
+  std::unique_ptr<DiskTier> tier(new DiskTier(options, std::move(database)));
   const absl::Status built = tier->BuildIndex();
-  if (built.ok()) return tier;
+  if (built.ok()) {
+    tier->AdoptUnits();
+    return tier;
+  }
   if (!absl::IsDataLoss(built)) return built;
   tier.reset();  // its headers cannot be read: close it, then step around it
   TC_RETURN_IF_ERROR(SetStoreAside(options.directory, std::string(built.message())).status());
   TC_ASSIGN_OR_RETURN(database, OpenDiskDatabase(options.directory));
-  tier.reset(new DiskTier(options.capacity_bytes, std::move(database)));
+  tier.reset(new DiskTier(options, std::move(database)));
   TC_RETURN_IF_ERROR(tier->BuildIndex());
+  tier->AdoptUnits();
   return tier;
 }
 
-DiskTier::DiskTier(uint64_t capacity_bytes, std::unique_ptr<DiskDatabase> database)
-    : capacity_bytes_(capacity_bytes), database_(std::move(database)) {}
+DiskTier::DiskTier(Options options, std::unique_ptr<DiskDatabase> database)
+    : options_(std::move(options)), database_(std::move(database)) {}
+
+void DiskTier::AdoptUnits() {
+  if (!options_.account) return;
+  MutexLock lock(mutex_);
+  options_.account.Adopt((used_bytes_ + options_.unit_bytes - 1) / options_.unit_bytes);
+}
 
 DiskTier::~DiskTier() = default;
 
@@ -78,10 +88,10 @@ absl::Status DiskTier::Put(const BlockRecord& record, std::span<const std::byte>
     MutexLock lock(mutex_);
     const auto old = stored_bytes_.find(ref);
     if (old != stored_bytes_.end()) replaced = old->second;
-    if (used_bytes_ - replaced + bytes > capacity_bytes_) {
+    if (used_bytes_ - replaced + bytes > CapacityBytes()) {
       return absl::ResourceExhaustedError("cold tier: " + FormatBytes(bytes) + " do not fit, " +
                                           FormatBytes(used_bytes_) + " of " +
-                                          FormatBytes(capacity_bytes_) + " are in use");
+                                          FormatBytes(CapacityBytes()) + " are in use");
     }
     used_bytes_ += bytes;
   }
@@ -230,7 +240,7 @@ absl::Status DiskTier::Sync() {
 
 TierUsage DiskTier::Usage() const {
   MutexLock lock(mutex_);
-  return {capacity_bytes_, used_bytes_, stored_bytes_.size(), corrupt_count_};
+  return {CapacityBytes(), used_bytes_, stored_bytes_.size(), corrupt_count_};
 }
 
 std::string DiskTier::State() const {

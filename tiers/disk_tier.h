@@ -27,6 +27,7 @@
 
 #include "base/mutex.h"
 #include "tiers/tier.h"
+#include "tiers/tier_budget.h"
 
 namespace rocksdb {
 class Status;
@@ -42,6 +43,8 @@ class DiskTier : public Tier {
   struct Options {
     std::string directory;  // must exist and be writable
     uint64_t capacity_bytes = 0;
+    BudgetAccount account = {};  // if there is one, the capacity is what that holds, in units of
+    uint64_t unit_bytes = 0;
   };
   /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by
   ///         another process): what the directory's owner has to mend. Damage is no error.
@@ -58,12 +61,17 @@ class DiskTier : public Tier {
   std::string State() const override;
 
  private:
-  DiskTier(uint64_t capacity_bytes, std::unique_ptr<DiskDatabase> database);
+  DiskTier(Options options, std::unique_ptr<DiskDatabase> database);
+  uint64_t CapacityBytes() const {
+    return options_.account ? options_.account.Held() * options_.unit_bytes
+                            : options_.capacity_bytes;
+  }
   absl::Status BuildIndex();
+  void AdoptUnits();
   rocksdb::Status Write(rocksdb::WriteBatch& batch);
   void DropDamaged(BlockRef ref, const std::string& why);
 
-  const uint64_t capacity_bytes_;
+  const Options options_;
   const std::unique_ptr<DiskDatabase> database_;
   mutable Mutex mutex_;  // never held across I/O
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> stored_bytes_ TC_GUARDED_BY(mutex_);

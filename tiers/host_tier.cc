@@ -30,25 +30,59 @@ absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options)
                                                 .least_epoch = options.least_epoch,
                                                 .capacity_option = options.capacity_option}));
   TC_ASSIGN_OR_RETURN(SlotHeaders headers, SlotHeaders::Open(arena));
-  std::unique_ptr<HostTier> tier(new HostTier(std::move(arena), std::move(headers)));
+  std::unique_ptr<HostTier> tier(
+      new HostTier(std::move(arena), std::move(headers), options.account));
   TC_RETURN_IF_ERROR(tier->Adopt());
   return tier;
 }
 
-HostTier::HostTier(Arena arena, SlotHeaders headers)
+HostTier::HostTier(Arena arena, SlotHeaders headers, BudgetAccount account)
     : arena_(std::move(arena)),
+      account_(std::move(account)),
       headers_(std::move(headers)),
       slabs_({.capacity_bytes = arena_.capacity_bytes(),
               .chunk_bytes = arena_.chunk_bytes(),
               .first_page = kArenaDataOffset / kPageBytes,
               .lend = [this](uint32_t chunk, uint64_t slot_bytes)
-                          TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); }}) {}
+                          TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); },
+              .spare = [this]() TC_NO_THREAD_SAFETY_ANALYSIS { return SpareChunks(); }}),
+      paid_(arena_.chunk_count()) {}
+
+// Of chunks that are not lent: one that was touched ahead, and those that the account may take.
+uint64_t HostTier::SpareChunks() const {
+  if (!account_) return UINT64_MAX;
+  const bool touched = touched_ && paid_[*touched_] && !slabs_.IsLent(*touched_);
+  return account_.Spare() + (touched ? 1 : 0);
+}
+
+bool HostTier::Pay(uint32_t chunk) {
+  if (paid_[chunk]) return true;
+  if (!account_.Take()) {
+    // Another one that is paid for and not lent stands in.
+    if (!touched_ || !paid_[*touched_] || touched_ == chunk) return false;
+    if (!arena_.PunchChunk(*touched_).ok()) return false;
+    paid_[*touched_] = false;
+    touched_.reset();
+  }
+  paid_[chunk] = true;
+  return true;
+}
+
+absl::Status HostTier::Punch(uint32_t chunk) {
+  TC_RETURN_IF_ERROR(arena_.PunchChunk(chunk));
+  if (!paid_[chunk]) return absl::OkStatus();
+  paid_[chunk] = false;
+  account_.Give(1);
+  return absl::OkStatus();
+}
 
 absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
+  if (!Pay(chunk)) return absl::UnavailableError("another tenant took the last free chunk");
   absl::Status status = arena_.PopulateChunk(chunk);
   if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
   if (!status.ok()) {
     LogEvent(LogLevel::kWarning, "arena_does_not_grow", {{"cause", std::string(status.message())}});
+    if (account_) Punch(chunk).IgnoreError();
   }
   return status;
 }
@@ -66,6 +100,10 @@ absl::Status HostTier::Adopt() {
   headers_.Visit(
       [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) status = slabs_.RestoreChunk(chunk, slot_bytes);
+        if (status.ok()) {
+          paid_[chunk] = true;
+          account_.Adopt(1);
+        }
         // A chunk that lost pages must not raise SIGBUS later. Touching those that are there would
         // cost a restart most of its time.
         if (status.ok()) status = arena_.AllocateChunk(chunk);
@@ -235,6 +273,10 @@ std::optional<uint32_t> HostTier::ChunkToTouch() const {
 }
 
 void HostTier::TouchChunk(uint32_t chunk) {
+  {
+    MutexLock lock(mutex_);
+    if (!Pay(chunk)) return;
+  }
   arena_.PopulateChunk(chunk).IgnoreError();
   MutexLock lock(mutex_);
   touched_ = chunk;
@@ -248,14 +290,65 @@ uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
 absl::Status HostTier::PunchEmptyChunks() {
   MutexLock lock(mutex_);
   if (touched_ && touched_ == slabs_.NextToLend()) {
-    TC_RETURN_IF_ERROR(arena_.PunchChunk(*touched_));
+    TC_RETURN_IF_ERROR(Punch(*touched_));
   }
   touched_.reset();
   while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
     headers_.ForgetChunk(*chunk);
-    TC_RETURN_IF_ERROR(arena_.PunchChunk(*chunk));
+    TC_RETURN_IF_ERROR(Punch(*chunk));
   }
   return absl::OkStatus();
+}
+
+uint64_t HostTier::ReachableBytes() const {
+  if (!account_) return arena_.capacity_bytes();
+  MutexLock lock(mutex_);
+  const uint64_t chunks = slabs_.lent_count() + SpareChunks();
+  return std::min(chunks * arena_.chunk_bytes(), arena_.capacity_bytes());
+}
+
+bool HostTier::GiveBackChunk() {
+  MutexLock lock(mutex_);
+  std::optional<uint32_t> chunk = slabs_.ReclaimEmptyChunk();
+  if (chunk) headers_.ForgetChunk(*chunk);
+  if (!chunk) chunk = std::exchange(touched_, std::nullopt);
+  if (!chunk || !paid_[*chunk] || slabs_.IsLent(*chunk)) return false;
+  const absl::Status punched = Punch(*chunk);
+  if (!punched.ok()) {
+    LogEvent(LogLevel::kWarning, "arena_not_punched", {{"cause", std::string(punched.message())}});
+  }
+  return punched.ok();
+}
+
+void HostTier::CloseChunk(uint32_t chunk) {
+  MutexLock lock(mutex_);
+  slabs_.Close(chunk);
+}
+
+void HostTier::ReopenChunk() {
+  MutexLock lock(mutex_);
+  slabs_.Reopen();
+}
+
+std::optional<uint32_t> HostTier::closed_chunk() const {
+  MutexLock lock(mutex_);
+  return slabs_.closed();
+}
+
+std::vector<uint32_t> HostTier::LentChunks() const {
+  MutexLock lock(mutex_);
+  return slabs_.LentChunks();
+}
+
+// A kill between the two leaves the block twice; of twins a restart keeps one.
+void HostTier::Relocate(uint64_t from, uint64_t to) {
+  const uint32_t page = PageOf(from);
+  MutexLock lock(mutex_);
+  const BlockRecord record = headers_.Block(page);
+  headers_.SetCommitted(PageOf(to), record);
+  headers_.SetFree(page);
+  slabs_.Free(page);
+  if (index_) index_->insert_or_assign({record.id, record.part}, PageOf(to));
 }
 
 std::unordered_map<BlockRef, uint32_t, BlockRefHash>& HostTier::Index() {

@@ -20,6 +20,7 @@
 #include "catalog/slabs.h"
 #include "catalog/slot_headers.h"
 #include "tiers/tier.h"
+#include "tiers/tier_budget.h"
 
 namespace thermocline {
 
@@ -39,6 +40,7 @@ class HostTier : public Tier {
     uint64_t chunk_bytes = kDefaultChunkBytes;
     uint64_t least_epoch = 0;     // see ArenaOptions
     std::string capacity_option;  // its name, for error texts
+    BudgetAccount account;        // of chunks; none: all of them are to be had
   };
   /// Errors: those of Arena::Open and SlotHeaders::Open.
   static absl::StatusOr<std::unique_ptr<HostTier>> Open(const Options& options);
@@ -95,6 +97,21 @@ class HostTier : public Tier {
   /// Gives the memory of chunks without used slots, and of one touched ahead, back to the system.
   absl::Status PunchEmptyChunks();
 
+  // ---- what is lent by a budget
+  /// How many bytes it has or could have now.
+  uint64_t ReachableBytes() const;
+  /// An empty chunk's memory goes back to the budget: the closed one's first, else what was touched
+  /// ahead. False when none is empty.
+  bool GiveBackChunk();
+  /// A chunk from which nothing is granted any more, until it is given back or opened again.
+  void CloseChunk(uint32_t chunk);
+  void ReopenChunk();
+  std::optional<uint32_t> closed_chunk() const;
+  /// The lent chunks, those with the fewest bytes in use first.
+  std::vector<uint32_t> LentChunks() const;
+  /// The block moves from its slot to a reserved one, to which its payload was copied.
+  void Relocate(uint64_t from, uint64_t to);
+
   // ---- what an earlier daemon left
   struct Granted {
     uint64_t offset = 0;
@@ -118,9 +135,12 @@ class HostTier : public Tier {
   const Arena& arena() const { return arena_; }
 
  private:
-  HostTier(Arena arena, SlotHeaders headers);
+  HostTier(Arena arena, SlotHeaders headers, BudgetAccount account);
   absl::Status Adopt();
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
+  bool Pay(uint32_t chunk) TC_REQUIRES(mutex_);
+  uint64_t SpareChunks() const TC_REQUIRES(mutex_);
+  absl::Status Punch(uint32_t chunk) TC_REQUIRES(mutex_);
   void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);
   void FreeTwins() TC_REQUIRES(mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
@@ -129,6 +149,7 @@ class HostTier : public Tier {
   static uint32_t PageOf(uint64_t offset);
 
   Arena arena_;
+  BudgetAccount account_;
   mutable Mutex mutex_;  // never held while payload is copied
   SlotHeaders headers_ TC_GUARDED_BY(mutex_);
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
@@ -138,6 +159,7 @@ class HostTier : public Tier {
   std::optional<std::unordered_map<BlockRef, uint32_t, BlockRefHash>> index_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
+  std::vector<bool> paid_ TC_GUARDED_BY(mutex_);           // by chunk: the account holds it
   std::vector<Left> left_;
   std::vector<Granted> left_granted_;
   std::vector<uint64_t> left_damaged_;

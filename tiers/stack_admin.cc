@@ -248,10 +248,14 @@ StackStats StackCore::Stats() {
   stats.pins = pins_.size();
   stats.misses = 0;
   for (uint64_t count : stats.misses_by_reason) stats.misses += count;
-  const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters) {
+  const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters, uint64_t capacity,
+                       const BudgetAccount& account) {
     const TierUsage usage = tier.Usage();
+    const uint64_t unit = options_.chunk_bytes;
     stats.tiers.push_back({.tier = kind,
-                           .capacity_bytes = usage.capacity_bytes,
+                           .capacity_bytes = capacity,
+                           .share_bytes = account ? account.share() * unit : capacity,
+                           .lent_bytes = account ? account.Held() * unit : capacity,
                            .used_bytes = usage.used_bytes,
                            .block_count = usage.block_count,
                            .hits = counters.hits,
@@ -262,8 +266,12 @@ StackStats StackCore::Stats() {
                            .bytes_out = counters.bytes_out,
                            .state = tier.State()});
   };
-  add(TierKind::kWarm, *host_, warm_counters_);
-  if (cold_ != nullptr) add(TierKind::kCold, *cold_, cold_counters_);
+  add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),
+      options_.warm_account);
+  if (cold_ != nullptr) {
+    add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
+        options_.cold_account);
+  }
   return stats;
 }
 

@@ -116,6 +116,10 @@ absl::StatusOr<StackCore::Space*> StackCore::SpaceOf(uint32_t space) {
 
 absl::Status StackCore::CheckFits(const SpaceSpec& spec) const {
   const uint64_t capacity = options_.warm_capacity_bytes;
+  // Of one that is shared only what was lent so far is the tier's own.
+  const uint64_t cold_capacity = cold_ == nullptr || options_.cold_account
+                                     ? options_.cold_capacity_bytes
+                                     : cold_->Usage().capacity_bytes;
   std::set<uint64_t> sizes;
   for (const PartSpec& part : spec.parts) {
     const uint64_t slot = SlabAllocator::SlotBytes(part.block_bytes);
@@ -133,10 +137,10 @@ absl::Status StackCore::CheckFits(const SpaceSpec& spec) const {
     }
     const uint64_t stored = part.block_bytes + sizeof(BlockHeader) +
                             (spec.block_tokens / kPlaceTokens - 1) * sizeof(Name);
-    if (cold_ != nullptr && stored > cold_->Usage().capacity_bytes) {
+    if (cold_ != nullptr && stored > cold_capacity) {
       return absl::InvalidArgumentError("a block of part '" + part.name + "' takes " +
                                         FormatBytes(stored) + " on disk, and cold_capacity is " +
-                                        FormatBytes(cold_->Usage().capacity_bytes) +
+                                        FormatBytes(cold_capacity) +
                                         "; raise it, or turn the cold tier off with 0");
     }
   }

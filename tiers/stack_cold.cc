@@ -116,14 +116,16 @@ void StackCore::RunColdJob() {
 
 // As many planned writes as fit a job and the room. If not even one does, room is made for all.
 void StackCore::TakeWrites(ColdJob& job) {
-  const TierUsage usage = cold_->Usage();
-  const uint64_t room = usage.capacity_bytes - std::min(usage.used_bytes, usage.capacity_bytes);
-  uint64_t bytes = 0;
   uint64_t wanted = 0;
+  for (const ColdWrite& write : planned_writes_) wanted += StoredBytes(write.record);
+  const bool more_comes = GrowCold(wanted);
+  const TierUsage usage = cold_->Usage();
+  const uint64_t capacity = ColdCapacity(usage);
+  const uint64_t room = capacity - std::min(usage.used_bytes, capacity);
+  uint64_t bytes = 0;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
     const uint64_t stored = StoredBytes(write.record);
-    wanted += stored;
     const bool full = !job.writes.empty() &&
                       (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
     if (full || bytes + stored > room) {
@@ -134,7 +136,7 @@ void StackCore::TakeWrites(ColdJob& job) {
     }
   }
   planned_writes_ = std::move(later);
-  if (!job.writes.empty() || EvictCold(wanted - room) > 0) return;
+  if (!job.writes.empty() || more_comes || EvictCold(wanted - room) > 0) return;
   cold_full_ = true;
   CancelWrites();
   SchedulePump();  // who needs a slot now must see what can be dropped

@@ -18,6 +18,7 @@
 //   stack_commit.cc    reserve, commit, abort
 //   stack_movement.cc  slots, eviction from warm, dropping
 //   stack_cold.cc      write-back, eviction from cold
+//   stack_budget.cc    what is borrowed of tiers that others share, and given back
 //   stack_load.cc      promotion, Load, Prefetch
 //   stack_scrub.cc     warm blocks read back and summed
 //   stack_pins.cc      TTL pins and the state file
@@ -90,7 +91,7 @@ class StackCore final : public TierStack {
     return LeaseOf(client, lease).status();
   }
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
-               std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead) override;
+               std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
@@ -369,6 +370,18 @@ class StackCore final : public TierStack {
   void FinishColdJob(ColdJob job);
   void DropSpoiled(BlockRef ref, Place place);
 
+  // ---- stack_budget.cc
+  void WatchBudgets();
+  bool AwaitsChunk(bool somebody_waits);
+  void GiveBackWarm();
+  void CloseSomeChunk();
+  std::vector<Movement> Movable(const std::vector<uint64_t>& offsets, uint64_t most_bytes);
+  bool MoveOut(uint32_t chunk);
+  uint64_t SlotsToMove(uint64_t slot_bytes) const;
+  uint64_t ColdCapacity(const TierUsage& usage) const;
+  bool GrowCold(uint64_t wanted_bytes);
+  void GiveBackCold();
+
   // ---- stack_load.cc
   void StartPromotion(uint64_t id, uint16_t part);
   void ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes);
@@ -457,10 +470,13 @@ class StackCore final : public TierStack {
   bool grace_ = false;
   bool touching_ = false;  // a chunk that comes next
   bool closing_ = false;
-  bool draining_ = false;  // pins to warm hold nothing back any more
+  bool wants_chunk_ = false;  // asked for by this pump
+  bool wants_disk_ = false;
+  SteadyTime chunk_closed_{};  // when the chunk to be given back was closed, or lost a block last
+  bool draining_ = false;      // pins to warm hold nothing back any more
   bool state_saved_ = false;
   std::deque<Waiter> waiters_;
-  SteadyTime ahead_until_{};  // clients may hold slots in advance
+  SteadyTime ahead_until_{};           // clients may hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
   uint32_t reads_ = 0;  // promotions begun and not ended

@@ -38,19 +38,20 @@ void StackCore::Pump() {
   NoteUses();
   AdvanceLoads();
   AdvancePrefetches();
+  GiveBackWarm();
   ServeWaiters(true);
   KeepReserve();
   TouchAhead();
   if (cold_ != nullptr && erasures_.empty() && !job_running_) {
     const TierUsage usage = cold_->Usage();
-    if (usage.used_bytes > usage.capacity_bytes) {  // the capacity was lowered
-      EvictCold(usage.used_bytes - usage.capacity_bytes);
-    }
+    const uint64_t capacity = ColdCapacity(usage);
+    if (usage.used_bytes > capacity) EvictCold(usage.used_bytes - capacity);  // it was lowered
   }
   ServeWaiters(progressing_);
   WakeForWaiters();
   AdvanceFlushes();
   RunColdJob();
+  GiveBackCold();
 }
 
 // A chunk's first touch takes as long as a hundred calls: it is done by the time somebody needs it.
@@ -63,7 +64,10 @@ void StackCore::TouchAhead() {
                  weak = std::weak_ptr<StackCore*>(self_)] {
     host->TouchChunk(chunk);
     strand([weak] {
-      if (const auto self = weak.lock()) (*self)->touching_ = false;
+      const auto self = weak.lock();
+      if (!self) return;
+      (*self)->touching_ = false;
+      if (!(*self)->waiters_.empty()) (*self)->SchedulePump();
     });
   });
 }
@@ -129,9 +133,9 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   while (!closing_ && !none_left && offsets.size() < count) {
     const auto offset = host_->Reserve(waiter.bytes, owner, spaces_.at(waiter.space).inner_count());
     if (!offset.ok()) {
-  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
-  const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
-  const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
+      const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
+      const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
+      const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
       status = offset.status();
       break;
     }
@@ -147,7 +151,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
     if (offsets.empty()) {
       ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kNoSlot)];
       EndPromotion(waiter.promotion);
-  if (offsets.size() > waiter.count) ahead_until_ = options_.clock->Now() + kAheadTime;
+      if (offsets.size() > waiter.count) ahead_until_ = options_.clock->Now() + kAheadTime;
     } else {
       ReadBlock(waiter.promotion, offsets[0], waiter.bytes);
     }
@@ -166,7 +170,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
 }
 
 uint64_t StackCore::ReserveTarget(uint64_t slot_bytes) const {
-  const uint64_t slots = options_.warm_capacity_bytes / slot_bytes;
+  const uint64_t slots = host_->ReachableBytes() / slot_bytes;
   return std::min(std::max(kLeastReserve, slots / kReserveDivisor), slots / kMostReserveDivisor);
 }
 
@@ -188,12 +192,17 @@ void StackCore::KeepReserve() {
   std::set<uint64_t> sizes(lent.begin(), lent.end());
   for (const Waiter& waiter : waiters_) sizes.insert(SlabAllocator::SlotBytes(waiter.bytes));
   bool short_of_slots = false;
+  bool chunk_comes = false;
   for (const uint64_t slot_bytes : sizes) {
     const uint64_t wanted = SlotsWanted(slot_bytes);
-    const uint64_t target = wanted + ReserveTarget(slot_bytes);
+    const uint64_t target = wanted + ReserveTarget(slot_bytes) + SlotsToMove(slot_bytes);
     const uint64_t free = host_->FreeSlots(slot_bytes);
     short_of_slots = short_of_slots || free < wanted;
     if (free >= target) continue;
+    if (AwaitsChunk(free < wanted)) {
+      chunk_comes = true;
+      continue;
+    }
     const bool drop = cold_ == nullptr || !cold_writable() || cold_full_;
     const uint64_t freed = FreeClean({slot_bytes, target - free, drop});
     if (freed > 0) progressing_ = true;
@@ -203,7 +212,10 @@ void StackCore::KeepReserve() {
       ClearChunkFor(slot_bytes);
     }
   }
-  if (progressing_ && !waiters_.empty()) SchedulePump();  // to see whether that was all
+  if (!std::exchange(wants_chunk_, false)) options_.warm_account.Unwant();
+  const bool more_to_do = !waiters_.empty() || host_->closed_chunk().has_value();
+  if (progressing_ && more_to_do) SchedulePump();  // to see whether that was all
+  if (chunk_comes) progressing_ = true;
   if (!planned_writes_.empty() || job_running_ || scrub_running_) progressing_ = true;
   // What clients hold in advance comes back with their next heartbeats.
   if (short_of_slots && options_.clock->Now() < ahead_until_) {

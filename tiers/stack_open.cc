@@ -29,6 +29,10 @@ bool IsOfOnePlace(const BlockHeader& a, const BlockHeader& b) {
   return a.parent_id == b.parent_id && a.depth == b.depth && a.name == b.name && a.space == b.space;
 }
 
+uint64_t ChunkBytes(const StackOptions& options) {
+  return options.chunk_bytes == 0 ? kDefaultChunkBytes : options.chunk_bytes;
+}
+
 std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
 
 absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch) {
@@ -58,7 +62,9 @@ absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
   std::unique_ptr<Tier> cold;
   if (options.cold_capacity_bytes > 0) {
     TC_ASSIGN_OR_RETURN(cold, DiskTier::Open({.directory = options.data_dir,
-                                              .capacity_bytes = options.cold_capacity_bytes}));
+                                              .capacity_bytes = options.cold_capacity_bytes,
+                                              .account = options.cold_account,
+                                              .unit_bytes = ChunkBytes(options)}));
   }
   return StackCore::OpenWith(std::move(options), std::move(cold));
 }
@@ -66,14 +72,15 @@ absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
 absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions options,
                                                                std::unique_ptr<Tier> cold) {
   TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
-  if (options.chunk_bytes == 0) options.chunk_bytes = kDefaultChunkBytes;
+  options.chunk_bytes = ChunkBytes(options);
   TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(StatePath(options)));
   TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));
   TC_ASSIGN_OR_RETURN(auto host, HostTier::Open({.arena_path = options.arena_path,
                                                  .capacity_bytes = options.warm_capacity_bytes,
                                                  .chunk_bytes = options.chunk_bytes,
                                                  .least_epoch = LeastEpoch(state, cold_records),
-                                                 .capacity_option = "warm_capacity"}));
+                                                 .capacity_option = "warm_capacity",
+                                                 .account = options.warm_account}));
   TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch()));
   TC_ASSIGN_OR_RETURN(auto warm_policy, MakePolicy(options.policy));
   TC_ASSIGN_OR_RETURN(auto cold_policy, MakePolicy(options.policy));
@@ -82,6 +89,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
                                                 std::move(warm_policy), std::move(cold_policy)));
   TC_RETURN_IF_ERROR(core->Recover(state, cold_records));
   TC_RETURN_IF_ERROR(Annotate(core->SaveState(), "data directory"));
+  core->WatchBudgets();
   core->SchedulePump();
   core->PostStrand([](StackCore& self) { self.Scrub(); });
   return core;
@@ -101,7 +109,10 @@ StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
       self_(std::make_shared<StackCore*>(this)),
       scrub_area_(writer_.LendPins(scrub_pins_)) {}
 
-StackCore::~StackCore() = default;
+StackCore::~StackCore() {
+  options_.warm_account.SetWake(nullptr);
+  options_.cold_account.SetWake(nullptr);
+}
 
 // Each id is above those of the places before it, so that in their order every place finds its
 // parent there already.

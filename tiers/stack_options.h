@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/executor.h"
+#include "tiers/tier_budget.h"
 
 namespace thermocline {
 
@@ -26,6 +27,9 @@ struct StackOptions {
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;  // 0: no cold tier, demotion drops
   uint64_t chunk_bytes = 0;          // the unit in which slot sizes share the arena; 0: 64 MiB
+  // Where others share the tiers: of chunks, and of as much disk space. None: it has all of both.
+  BudgetAccount warm_account;
+  BudgetAccount cold_account;
   uint32_t max_clients = 64;
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together

@@ -35,6 +35,7 @@ class SteppedStack {
     uint32_t max_places = 4096;
     uint32_t max_spaces = 64;
     bool scrub = true;
+    BudgetAccount warm_account, cold_account;  // none: it has all of both
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
@@ -56,6 +57,8 @@ class SteppedStack {
     options.cold_capacity_bytes = sizes_.cold_blocks * (kTestBlockBytes + sizeof(BlockHeader));
     options.chunk_bytes = sizes_.chunk_blocks * kTestBlockBytes;
     options.max_places = sizes_.max_places;
+    options.warm_account = sizes_.warm_account;
+    options.cold_account = sizes_.cold_account;
     options.max_spaces = sizes_.max_spaces;
     if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
     options.clock = &clock_;
@@ -66,8 +69,10 @@ class SteppedStack {
     };
     std::unique_ptr<Tier> cold;
     if (sizes_.cold_blocks > 0) {
-      auto disk = DiskTier::Open(
-          {.directory = directory_.path(), .capacity_bytes = options.cold_capacity_bytes});
+      auto disk = DiskTier::Open({.directory = directory_.path(),
+                                  .capacity_bytes = options.cold_capacity_bytes,
+                                  .account = options.cold_account,
+                                  .unit_bytes = options.chunk_bytes});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<FaultTier>(*std::move(disk), rates_, ++fault_seed_);
       fault_ = fault.get();
