@@ -129,13 +129,13 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
       "no slot for " + std::to_string(waiter.bytes) +
       " bytes came free in time: the arena is full of blocks in use; go on uncached");
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
+  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
+  const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
+  const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
   bool none_left = false;
   while (!closing_ && !none_left && offsets.size() < count) {
     const auto offset = host_->Reserve(waiter.bytes, owner, spaces_.at(waiter.space).inner_count());
     if (!offset.ok()) {
-      const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
-      const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
-      const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
       status = offset.status();
       break;
     }
@@ -147,11 +147,11 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
     for (uint64_t offset : offsets) host_->Free(offset);
     return false;
   }
+  if (offsets.size() > waiter.count) ahead_until_ = options_.clock->Now() + kAheadTime;
   if (is_promotion) {
     if (offsets.empty()) {
       ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kNoSlot)];
       EndPromotion(waiter.promotion);
-      if (offsets.size() > waiter.count) ahead_until_ = options_.clock->Now() + kAheadTime;
     } else {
       ReadBlock(waiter.promotion, offsets[0], waiter.bytes);
     }
