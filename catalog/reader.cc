@@ -50,6 +50,52 @@ Reader::Match Reader::Extend(Root root, std::span<const Name> names, size_t held
   return grows ? match : Match{};
 }
 
+// Behind the fence either the writer sees our pin, or we see that it has shortened the run. It does
+// so in vain, too, while the other reader holds the place; hence the attempts.
+Reader::Match Reader::Adopt(Root root, Place place, uint64_t id, uint32_t pin,
+                            std::span<const PartRule> rules, uint32_t block_places,
+                            std::vector<Name>& names) {
+  TC_CHECK(pin < pins_.size());
+  names.clear();
+  if (!catalog_.IsNode(place.node) || place.count == 0 ||
+      place.count > catalog_.geometry().run_places) {
+    return {};
+  }
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    pins_[pin].store(PlaceBits(place), std::memory_order_release);
+    ReaderFence();
+    const bool stands =
+        catalog_.state(place.node).length() >= place.count &&
+        catalog_.id(place.node, place.count - 1).load(std::memory_order_relaxed) == id;
+    if (stands && Climb(root, place)) {  // all of it is pinned: nothing changes any more
+      for (const Step& step : path_) {
+        for (uint32_t k = 0; k < step.count; ++k)
+          names.push_back(catalog_.name(step.node, k).Load());
+      }
+      ReadWords(depth_, static_cast<uint32_t>(rules.size()));
+      return {depth_, Usable(rules, block_places)};
+    }
+    Unpin(pin);
+    ++retries_;
+  }
+  return {};
+}
+
+// The path to a place, from its end up to the root.
+bool Reader::Climb(Root root, Place place) {
+  path_.clear();
+  depth_ = 0;
+  while (place.count > 0) {
+    if (!catalog_.IsNode(place.node) || place.count > catalog_.geometry().run_places) return false;
+    path_.push_back({place.node, place.count, catalog_.state(place.node)});
+    depth_ += place.count;
+    if (depth_ > kMaxDepth) return false;
+    place = PlaceFromBits(catalog_.node(place.node).parent.load(std::memory_order_relaxed));
+  }
+  std::reverse(path_.begin(), path_.end());
+  return place.node == root.node && IsRoot(root);
+}
+
 Place Reader::PlaceAt(size_t depth) const {
   TC_CHECK(depth > 0 && depth <= depth_);
   for (const Step& step : path_) {

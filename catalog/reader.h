@@ -52,6 +52,12 @@ class Reader {
   Match Extend(Root root, std::span<const Name> names, size_t held_depth, uint32_t pin,
                std::span<const PartRule> rules, uint32_t block_places = 1);
 
+  /// Pins, under `pin`, which must hold nothing, a place that another reader told of: with `id`,
+  /// which the catalog gives it. `names`: of its path. Depth 0 when it is not there any more; while
+  /// the other holds it, it is. Neither `place` nor `id` needs to be trusted.
+  Match Adopt(Root root, Place place, uint64_t id, uint32_t pin, std::span<const PartRule> rules,
+              uint32_t block_places, std::vector<Name>& names);
+
   /// Of the last match: the word of a part at the place number `index`, from 0.
   Word word(uint32_t part, size_t index) const { return words_[part * depth_ + index]; }
   /// A piece of the path of the last match: the first `count` names of a node's run.
@@ -73,9 +79,11 @@ class Reader {
 
  private:
   static constexpr int kAttempts = 4;
+  static constexpr size_t kMaxDepth = size_t{1} << 20;  // of a path that somebody tells of
 
   bool IsRoot(Root root) const;
   size_t Walk(Root root, std::span<const Name> names);
+  bool Climb(Root root, Place place);
   bool Untouched(Root root) const;
   bool Frozen(Root root, std::span<const Name> names);
   void ReadWords(size_t depth, uint32_t parts);

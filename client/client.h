@@ -27,6 +27,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -222,6 +223,12 @@ class Space {
   absl::StatusOr<std::vector<Reservation>> Reserve(
       uint32_t count, uint32_t part = 0,
       std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
+  /// Leases the path that another process exported and still holds: no prompt travels, and nothing
+  /// is compared.
+  /// Errors: InvalidArgument for what no lease of this space exported; NotFound when its holder has
+  ///         let go of it, or the daemon was restarted: match instead.
+  absl::StatusOr<Lease> Import(std::string_view exported, Timeout timeout = {}) const;
+
 
   /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
   /// warm.

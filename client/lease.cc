@@ -94,12 +94,16 @@ bool Lease::Rep::AcquireLocal(Root root) {
     outcome.hit_bytes += hits * space->spec.parts[part].block_bytes;
   }
   connection->local_readers().Count(end, outcome);
+  Hold(std::move(next), found);
+  return true;
+}
+
+void Lease::Rep::Hold(std::unique_ptr<LocalReader> reader, uint32_t places) {
   if (held) LetGo();
   held = true;
-  local = std::move(next);
-  depth = leased_depth = found;
+  local = std::move(reader);
+  depth = leased_depth = places;
   listed = false;
-  return true;
 }
 
 absl::Status Lease::Rep::AcquireByMessage(uint32_t space_number, Deadline deadline) {

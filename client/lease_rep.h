@@ -56,6 +56,10 @@ struct Lease::Rep {
   /// The same without a message. False when that cannot be: then nothing has changed.
   bool AcquireLocal(Root root);
   absl::Status AcquireByMessage(uint32_t space_number, Deadline deadline);
+  /// Holds a path that another process told of. Errors: NotFound when it is not there.
+  absl::Status AdoptLocal(Root root, Place end, uint64_t id);
+  /// What a match without a message has found and pinned.
+  void Hold(std::unique_ptr<LocalReader> reader, uint32_t places);
   /// Lets go of what holds the path.
   void LetGo();
   /// Moves what holds the path to `depth`. Aborted when the path is not all there any more.

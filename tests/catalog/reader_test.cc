@@ -139,6 +139,42 @@ TEST_F(ReaderTest, BlocksOfSeveralPlacesRoundDown) {
   EXPECT_EQ(Usable({}, 4), 8u);
 }
 
+TEST_F(ReaderTest, APlaceThatAnotherHoldsIsAdoptedWithItsWholePath) {
+  const auto names = NamesOf({1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+  const Place end = small_.Add(names);
+  std::vector<Name> seen;
+  const uint64_t id = small_.writer.IdOf(end);
+  const Reader::Match match = reader_.Adopt(small_.root, end, id, 1, {}, 1, seen);
+  EXPECT_EQ(match.depth, names.size());
+  EXPECT_EQ(seen, names);
+  EXPECT_EQ(reader_.PlaceAt(names.size()), end);
+  EXPECT_TRUE(small_.writer.Drop({{end}}).dropped.empty()) << "it is pinned";
+  reader_.Unpin(1);
+  ASSERT_EQ(small_.writer.Drop({{end}}).dropped.size(), 1u);
+  EXPECT_EQ(reader_.Adopt(small_.root, end, id, 1, {}, 1, seen).depth, 0u) << "it has gone";
+  EXPECT_TRUE(seen.empty());
+  ASSERT_EQ(small_.Add(NamesOf({1, 2, 3, 4, 5, 6, 7, 8, 9, 11})), end) << "another stands there";
+  EXPECT_EQ(reader_.Adopt(small_.root, end, id, 1, {}, 1, seen).depth, 0u);
+}
+
+TEST_F(ReaderTest, WhatIsToldOfAPlaceNeedNotBeTrue) {
+  const Place end = small_.Add(NamesOf({1, 2, 3}));
+  const uint64_t id = small_.writer.IdOf(end);
+  std::vector<Name> seen;
+  const auto adopted = [&](Root root, Place place, uint64_t told) {
+    return reader_.Adopt(root, place, told, 1, {}, 1, seen).depth;
+  };
+  EXPECT_EQ(adopted(small_.root, {end.node, 0}, id), 0u);
+  EXPECT_EQ(adopted(small_.root, {end.node, 0xffff}, id), 0u);
+  EXPECT_EQ(adopted(small_.root, {0xffffffff, 1}, id), 0u);
+  EXPECT_EQ(adopted(small_.root, {0, 1}, id), 0u);
+  EXPECT_EQ(adopted(small_.root, end, id + 1), 0u);
+  EXPECT_EQ(adopted({small_.root.node, small_.root.tag + 1}, end, id), 0u);
+  const Root other = small_.writer.AddRoot(2).value();
+  EXPECT_EQ(adopted(other, end, id), 0u) << "it is of another space";
+  EXPECT_EQ(adopted(small_.root, end, id), 3u);
+}
+
 TEST_F(ReaderTest, ALeaseGrowsAndNeverShrinksByItself) {
   AddWarm(3, 1);
   ASSERT_EQ(reader_.MatchAndPin(small_.root, names_, 1, {{kFull}}).depth, 3u);

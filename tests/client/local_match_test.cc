@@ -115,6 +115,57 @@ TEST_F(LocalMatchTest, ACommitMovesThePinBehindWhatItHasPublished) {
   EXPECT_TRUE(lease->StillValid());
 }
 
+TEST_F(LocalMatchTest, AnExportedLeaseIsHeldByTwo) {
+  const auto tokens = Prompt(1, 40);
+  Put(tokens, 40);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  const auto exported = lease->Export();
+  ASSERT_OK(exported.status());
+  EXPECT_LT(exported->size(), 100u) << "no prompt travels";
+  const auto other = daemon_.Connect();
+  const Space theirs = *other->OpenSpace(TestSpace());
+  auto imported = [&] {
+    const Silence silence(daemon_);  // and no message
+    return theirs.Import(*exported, milliseconds(100));
+  }();
+  ASSERT_OK(imported.status());
+  lease->Release();
+  EXPECT_EQ(Admin()->Flush(BlockTier::kWarm)->kept, 40u);
+  EXPECT_EQ(RightPlaces(theirs, *imported, tokens), 40u);
+  ASSERT_OK(imported->Truncate(30));
+  ASSERT_OK(Extend(theirs, *imported, Prompt(1, 50), 50));  // it knows the names, too
+  EXPECT_EQ(RightPlaces(theirs, *imported, Prompt(1, 50)), 50u);
+  EXPECT_TRUE(imported->StillValid());
+}
+
+TEST_F(LocalMatchTest, WhatIsExportedAndLetGoOfIsNotFound) {
+  const auto tokens = Prompt(1, 8);
+  Put(tokens, 8);
+  std::string exported;
+  {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    exported = *lease->Export();
+  }
+  ASSERT_OK(space_.Import(exported).status());
+  ASSERT_OK(Admin()->Delete(space_.fingerprint(), NamesView()).status());
+  Put(Prompt(2, 8), 8);  // and something else stands there
+  EXPECT_TRUE(absl::IsNotFound(space_.Import(exported).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(space_.Import("garbage").status()));
+  const Space another = *client_->OpenSpace(TestSpace(kBlockBytes, "another model"));
+  EXPECT_TRUE(absl::IsInvalidArgument(another.Import(exported).status()));
+  auto nothing = space_.Match(Prompt(3, 2));
+  ASSERT_OK(nothing.status());
+  const auto of_nothing = space_.Import(*nothing->Export());
+  ASSERT_OK(of_nothing.status());
+  EXPECT_EQ(of_nothing->depth(), 0u);
+  daemon_.Stop();
+  daemon_.Start();
+  ASSERT_TRUE(Eventually([&] { return client_->Reconnect().ok(); }));
+  EXPECT_TRUE(absl::IsNotFound(space_.Import(exported).status())) << "of an earlier epoch";
+}
+
 TEST_F(LocalMatchTest, MoreLeasesThanPinsAreHadByMessage) {
   Put(Prompt(1, 2), 2);
   std::vector<Lease> leases;

@@ -458,5 +458,70 @@ TEST_F(CallsTest, OnlyTheClientThatScribblesOverItsControlAreaIsCutOff) {
   EXPECT_EQ(StatsOf(good).sessions(), 1u);
 }
 
+/// Writes into the ring of commits as no client library does, and wakes the daemon.
+void PutRaw(RawClient& client, const std::string& bytes, uint64_t written) {
+  ControlArea& area = *client.session.control;
+  std::memcpy(area.puts, bytes.data(), bytes.size());
+  area.puts_written = written;
+  const auto header = EncodeFrameHeader({0, FrameKind::kWake});
+  ASSERT_TRUE(testing::SendBytes(client.session.socket.get(),
+                                 {reinterpret_cast<const char*>(header.data()), header.size()}));
+}
+
+std::string RingFrame(const std::string& commit) {
+  const uint32_t header[2] = {static_cast<uint32_t>(commit.size()), 0};
+  std::string frame(reinterpret_cast<const char*>(header), sizeof header);
+  frame += commit;
+  frame.resize((frame.size() + 7) / 8 * 8);
+  return frame;
+}
+
+TEST_F(CallsTest, WhoeverPutsGarbageIntoItsRingIsCutOff) {
+  RawClient good(place_);
+  const uint32_t space = OpenTestSpace(good, TestSpace(kBlockBytes));
+  ReleaseLease(good, PutTokens(good, space, 4, 1, kBlockBytes));
+  const std::string no_message = RingFrame(std::string(24, '\xff'));
+  for (const auto& [bytes, written] :
+       {std::pair(no_message, uint64_t{no_message.size()}),
+        std::pair(no_message, uint64_t{1} << 50), std::pair(RingFrame("a"), uint64_t{7}),
+        std::pair(RingFrame("abc"), uint64_t{8})}) {
+    RawClient bad(place_);
+    PutRaw(bad, bytes, written);
+    const auto ended =
+        testing::ReceiveFrame(bad.session.socket.get(), std::chrono::milliseconds(20'000));
+    ASSERT_TRUE(ended.has_value() && ended->kind == FrameKind::kRefused);
+    v1::Refused refused;
+    ASSERT_TRUE(refused.ParseFromString(ended->payload));
+    EXPECT_THAT(refused.message(), HasSubstr("cut off: the ring of commits"));
+  }
+  EXPECT_EQ(MatchTokens(good, space, 4, 1).depth(), 4u);
+}
+
+TEST_F(CallsTest, ACommitOfAnothersSlotIsRefusedAndTheSlotStaysAnothers) {
+  RawClient owner(place_), thief(place_);
+  const uint32_t space = OpenTestSpace(owner, TestSpace(kBlockBytes));
+  ASSERT_EQ(OpenTestSpace(thief, TestSpace(kBlockBytes)), space);
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(owner.Call(*owner.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  v1::CommitRequest commit;
+  commit.mutable_pinned()->set_space(space);
+  commit.mutable_pinned()->set_pin(1);
+  commit.mutable_names()->set_tokens(std::string(64, 'n'));
+  commit.add_items()->set_offset(slots.offsets(0));
+  const std::string frame = RingFrame(commit.SerializeAsString());
+  PutRaw(thief, frame, frame.size());
+  ControlArea& area = *thief.session.control;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (area.puts_answered != 1 && std::chrono::steady_clock::now() < deadline) ::usleep(1000);
+  ASSERT_EQ(area.puts_answered, 1u);
+  EXPECT_EQ(area.put_answers[1].code, uint32_t{grpc::FAILED_PRECONDITION});
+  EXPECT_EQ(area.put_answers[1].kept[0], 0u) << "it is not the thief's";
+  EXPECT_THAT(area.put_answers[1].message, HasSubstr("no slot reserved by this session"));
+  EXPECT_EQ(StatsOf(owner).reservations(), 1u);
+}
+
 }  // namespace
 }  // namespace thermocline
