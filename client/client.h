@@ -185,6 +185,11 @@ class Lease {
   /// Ends the lease now. The daemon hears of it a little later, in a batch.
   void Release();
 
+  /// What another process of the tenant needs to lease the same path (Space::Import), however many
+  /// do. It promises nothing: this lease must hold until the other has its own.
+  /// Errors: FailedPrecondition as for every call.
+  absl::StatusOr<std::string> Export() const;
+
  private:
   friend class Space;
   struct Rep;
