@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs benchmarks, prints their rows in one table, and draws the plots.
-#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match warm peers; none = all
+#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match tenants warm peers; none = all
 # The peers come from the registries: redis-server by deploy/setup.sh, llama-cpp-python (built from source, ten minutes),
 # Mooncake Store and matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-known=(ttft engine match warm peers)
+known=(ttft engine match tenants warm peers)
 names=() json='' plots=$top/build/bench
 
 while [ $# -gt 0 ]; do
@@ -21,6 +21,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ ${#names[@]} -gt 0 ] || names=("${known[@]}")
+# What a match tells of other tenants belongs to what it costs.
+[[ " ${names[*]} " != *" match "* || " ${names[*]} " == *" tenants "* ]] || names+=(tenants)
 
 "$top/deploy/setup.sh"
 [ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null

@@ -133,5 +133,18 @@ absl::StatusOr<uint64_t> AdminClient::DropArena(Timeout timeout) {
   return response->blocks();
 }
 
+absl::StatusOr<std::vector<TenantInfo>> AdminClient::Tenants(Timeout timeout) {
+  const Deadline deadline = client_->core_->DeadlineOf(timeout);
+  TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
+  Connection::FlushAllReturns(client_->socket_path(), deadline);
+  const auto response = connection->calls().ListTenants({}, deadline);
+  if (!response.ok()) return connection->Explain(response.status());
+  std::vector<TenantInfo> tenants;
+  for (const v1::TenantInfo& tenant : response->tenants()) {
+    tenants.push_back({.name = tenant.name(), .stats = FromWire(tenant.stats())});
+  }
+  return tenants;
+}
+
 }  // namespace client_v1
 }  // namespace thermocline

@@ -267,6 +267,10 @@ struct TierUse {
   uint64_t promotions = 0;  // into this tier
   uint64_t demotions = 0;   // out of this tier, downwards
   std::string state;        // "ok", or what is wrong
+  // Where tenants share the tier: of the capacity what no other gets for long, and what it may use
+  // now. Else the capacity.
+  uint64_t share_bytes = 0;
+  uint64_t lent_bytes = 0;
 };
 
 struct DaemonStats {
@@ -352,13 +356,19 @@ class Client {
   std::shared_ptr<ClientCore> core_;  // shared with spaces, which may outlive the client
 };
 
+struct TenantInfo {
+  std::string name;
+  DaemonStats stats;  // its own
+};
+
 struct FlushResult {
   uint64_t blocks = 0;  // moved or dropped
   uint64_t kept = 0;    // leased or pinned
 };
 
-/// The destructive verbs, for the daemon's own user. Each first gives back what this process has
-/// released, by whichever client; what others release reaches the daemon a little later.
+/// The verbs about all tenants, and the destructive ones, for the daemon's own user. Each first
+/// gives back what this process has released, by whichever client; what others release reaches the
+/// daemon a little later.
 /// Thread: any.
 class AdminClient {
  public:
@@ -371,6 +381,7 @@ class AdminClient {
   absl::StatusOr<FlushResult> Flush(BlockTier tier, Timeout timeout = {});
   /// Drops every block of the arena. Returns the blocks dropped.
   absl::StatusOr<uint64_t> DropArena(Timeout timeout = {});
+  absl::StatusOr<std::vector<TenantInfo>> Tenants(Timeout timeout = {});
 
  private:
   explicit AdminClient(std::unique_ptr<Client> client) : client_(std::move(client)) {}

@@ -131,6 +131,8 @@ void AddVerbs(CLI::App& app, Arguments& a, Verb& chosen) {
   auto* arena = app.add_subcommand("arena", "The warm tier's memory");
   arena->require_subcommand(1)->fallthrough();
   add(*arena, "drop", "Drop every block of the arena", [&] { return RunArenaDrop(a.connect); });
+  add(app, "tenants", "All tenants, and what each has and uses",
+      [&] { return RunTenants(a.connect); });
   add(app, "watch", "The state, every second, until interrupted", [&]() -> absl::StatusOr<Json> {
     TC_RETURN_IF_ERROR(RunWatch(a.connect, a.refreshes, a.json));
     return Json();

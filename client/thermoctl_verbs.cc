@@ -137,6 +137,8 @@ Json JsonOf(const DaemonStats& stats) {
     tiers.push_back({{"tier", BlockTierName(tier.tier)},
                      {"state", tier.state},
                      {"capacity_bytes", tier.capacity_bytes},
+                     {"share_bytes", tier.share_bytes},
+                     {"lent_bytes", tier.lent_bytes},
                      {"used_bytes", tier.used_bytes},
                      {"blocks", tier.blocks},
                      {"hits", tier.hits},
@@ -282,6 +284,26 @@ absl::StatusOr<Json> RunFlush(const ConnectOptions& connect, const std::string& 
   TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
   TC_ASSIGN_OR_RETURN(const FlushResult result, admin->Flush(flushed));
   return Json{{"tier", tier}, {"blocks", result.blocks}, {"kept", result.kept}};
+}
+
+absl::StatusOr<Json> RunTenants(const ConnectOptions& connect) {
+  TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
+  TC_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants, admin->Tenants());
+  Json list = Json::array();
+  for (const TenantInfo& tenant : tenants) {
+    Json entry = {{"tenant", tenant.name},           {"sessions", tenant.stats.sessions},
+                  {"spaces", tenant.stats.spaces},   {"places", tenant.stats.places},
+                  {"lookups", tenant.stats.lookups}, {"misses", tenant.stats.misses}};
+    for (const TierUse& tier : tenant.stats.tiers) {
+      const std::string name = BlockTierName(tier.tier);
+      entry[name + "_used_bytes"] = tier.used_bytes;
+      entry[name + "_lent_bytes"] = tier.lent_bytes;
+      entry[name + "_share_bytes"] = tier.share_bytes;
+      entry[name + "_quota_bytes"] = tier.capacity_bytes;
+    }
+    list.push_back(std::move(entry));
+  }
+  return Json{{"tenants", std::move(list)}};
 }
 
 absl::StatusOr<Json> RunArenaDrop(const ConnectOptions& connect) {

@@ -140,7 +140,9 @@ DaemonStats FromWire(const v1::StatsResponse& wire) {
                            .evictions = tier.evictions(),
                            .promotions = tier.promotions(),
                            .demotions = tier.demotions(),
-                           .state = tier.state()});
+                           .state = tier.state(),
+                           .share_bytes = tier.share_bytes(),
+                           .lent_bytes = tier.lent_bytes()});
   }
   return stats;
 }

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mutex.h"
+#include "daemon/control_service.h"
 #include "hashing/name.h"
 
 namespace thermocline {
@@ -158,6 +159,30 @@ grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* c
                        {{"blocks", sum.blocks}, {"kept", sum.kept}});
               call->Finish(sum.status);
             });
+      });
+}
+
+grpc::ServerUnaryReactor* AdminService::ListTenants(grpc::CallbackServerContext* context,
+                                                    const v1::ListTenantsRequest*,
+                                                    v1::ListTenantsResponse* response) {
+  return RunOnStrand(
+      services_, context, Operation::kOther, Right::kDestroy, [this, response](StrandCall strand) {
+        auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        const std::vector<Tenant*>& tenants = services_.tenants;
+        for (const Tenant* tenant : tenants) response->add_tenants()->set_name(tenant->name());
+        // Each strand fills its own message.
+        AskEach(
+            tenants,
+            [this, response](TenantView& tenant, const PartCallback& done) {
+              for (size_t i = 0; i < services_.tenants.size(); ++i) {
+                const Tenant& home = *services_.tenants[i];
+                if (home.name() != tenant.name) continue;
+                FillStats(services_, home, tenant.stack->Stats(),
+                          *response->mutable_tenants(static_cast<int>(i))->mutable_stats());
+              }
+              done({});
+            },
+            [call](const Gathering::Part& sum) { call->Finish(sum.status); });
       });
 }
 

@@ -26,7 +26,7 @@ void SetFingerprint(const Fingerprint& fingerprint, std::string& out) {
   out.assign(reinterpret_cast<const char*>(fingerprint.bytes.data()), fingerprint.bytes.size());
 }
 
-void ToWire(const TierStats& tier, v1::TierStats& out) {
+void FillTier(const TierStats& tier, v1::TierStats& out) {
   out.set_tier(ToWire(tier.tier));
   out.set_capacity_bytes(tier.capacity_bytes);
   out.set_used_bytes(tier.used_bytes);
@@ -36,9 +36,19 @@ void ToWire(const TierStats& tier, v1::TierStats& out) {
   out.set_promotions(tier.promotions);
   out.set_demotions(tier.demotions);
   out.set_state(tier.state);
+  out.set_share_bytes(tier.share_bytes);
+  out.set_lent_bytes(tier.lent_bytes);
 }
 
-void ToWire(const StackStats& stats, v1::StatsResponse& out) {
+}  // namespace
+
+void FillStats(const ServiceContext& services, const Tenant& tenant, const StackStats& stats,
+               v1::StatsResponse& out) {
+  out.set_version(std::string(Version()));
+  out.set_sessions(services.registry.CountOf(tenant));
+  out.set_uptime_ms(static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::Real().Now() - services.started)
+          .count()));
   out.set_epoch(stats.epoch);
   out.set_leases(stats.leases);
   out.set_reservations(stats.reserved_slots);
@@ -52,10 +62,8 @@ void ToWire(const StackStats& stats, v1::StatsResponse& out) {
         stats.misses_by_reason[i];
   }
   out.set_corrupt_blocks(stats.corrupt_blocks);
-  for (const TierStats& tier : stats.tiers) ToWire(tier, *out.add_tiers());
+  for (const TierStats& tier : stats.tiers) FillTier(tier, *out.add_tiers());
 }
-
-}  // namespace
 
 grpc::ServerBidiReactor<v1::RemoteSessionRequest, v1::RemoteSessionResponse>*
 ControlService::OpenRemoteSession(grpc::CallbackServerContext* context) {
@@ -192,17 +200,11 @@ grpc::ServerUnaryReactor* ControlService::Stats(grpc::CallbackServerContext* con
                                                 const v1::StatsRequest*,
                                                 v1::StatsResponse* response) {
   // Of the session's tenant: what others do is none of its business.
-  return RunOnStrand(
-      services_, context, Operation::kOther, Right::kRead, [this, response](StrandCall strand) {
-        ToWire(strand.tenant.stack->Stats(), *response);
-        response->set_version(std::string(Version()));
-        response->set_sessions(services_.registry.CountOf(strand.home));
-        response->set_uptime_ms(
-            static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                      Clock::Real().Now() - services_.started)
-                                      .count()));
-        strand.call.Finish(absl::OkStatus());
-      });
+  return RunOnStrand(services_, context, Operation::kOther, Right::kRead,
+                     [this, response](StrandCall strand) {
+                       FillStats(services_, strand.home, strand.tenant.stack->Stats(), *response);
+                       strand.call.Finish(absl::OkStatus());
+                     });
 }
 
 }  // namespace thermocline

@@ -37,4 +37,8 @@ class ControlService final : public v1::Control::CallbackService {
   ServiceContext services_;
 };
 
+/// What is told of a tenant.
+void FillStats(const ServiceContext& services, const Tenant& tenant, const StackStats& stats,
+               v1::StatsResponse& out);
+
 }  // namespace thermocline

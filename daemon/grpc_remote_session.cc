@@ -14,7 +14,8 @@
 namespace thermocline {
 namespace {
 
-/// Who opens a session: by the token that came with the call, where this door asks for one.
+/// Who opens a session: by the token that came with the call, else a guest of this door, if it has
+/// guests.
 absl::StatusOr<RemoteSessions::Guest> GuestOf(const ServiceContext& services,
                                               const grpc::CallbackServerContext& context) {
   RemoteSessions::Guest guest{.tenant = services.tenant_of_guests,
@@ -24,18 +25,18 @@ absl::StatusOr<RemoteSessions::Guest> GuestOf(const ServiceContext& services,
                               .peer = context.peer(),
                               .still_welcome = [] { return true; },
                               .ended = {}};
-  if (guest.tenant != nullptr) return guest;
-  if (services.tokens == nullptr) {
-    return absl::PermissionDeniedError(
-        "this socket serves users of several tenants and cannot tell them apart; say hello at the "
-        "session socket, or have the daemon's user set token_file and give you a token");
-  }
   const auto& metadata = context.client_metadata();
   const auto value = metadata.find("authorization");
   const std::string_view authorization =
       value == metadata.end() ? std::string_view()
                               : std::string_view(value->second.data(), value->second.size());
   const std::optional<std::string_view> bearer = BearerOf(authorization);
+  if (guest.tenant != nullptr && (!bearer || services.tokens == nullptr)) return guest;
+  if (services.tokens == nullptr) {
+    return absl::PermissionDeniedError(
+        "this socket serves users of several tenants and cannot tell them apart; say hello at the "
+        "session socket, or have the daemon's user set token_file and give you a token");
+  }
   if (!bearer) {
     return absl::UnauthenticatedError(
         "a remote session needs a token: send metadata \"authorization: Bearer TOKEN\"");

@@ -24,8 +24,9 @@ struct GrpcServerOptions {
   TlsFiles tls;              // of tcp_address; all "": no TLS
   std::string token_file;    // of tcp_address; "": nobody is asked for a token
   RemoteSessionOptions remote;
-  bool serves_others = false;  // users of several tenants: the first socket is 0666, and a remote
-                               // session opened there needs a token
+  // Users other than the daemon's come, too: `socket` is 0666, and where they are of several
+  // tenants a remote session opened there needs a token.
+  bool serves_others = false;
 };
 
 /// Thread: any, one at a time.

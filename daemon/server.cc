@@ -1,8 +1,10 @@
 #include "daemon/server.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <future>
 #include <nlohmann/json.hpp>
@@ -47,6 +49,24 @@ std::string AddressText(const std::string& host, int port) {
 }
 
 }  // namespace
+
+/// Users of other tenants must get through to the sockets; what else lies beside them has modes of
+/// its own. A directory that is there already is its owner's to open.
+absl::Status OpenDirectoryOf(const std::string& socket) {
+  const std::string directory = std::filesystem::path(socket).parent_path().string();
+  if (directory.empty()) return absl::OkStatus();
+  struct stat found;
+  if (::stat(directory.c_str(), &found) != 0) {
+    TC_RETURN_IF_ERROR(Annotate(MakeDirectories(directory, 0700), "directory of --socket"));
+    if (::chmod(directory.c_str(), 0711) == 0) return absl::OkStatus();
+    return ErrnoStatus(errno, "chmod " + directory);
+  }
+  if ((found.st_mode & S_IXOTH) == 0) {
+    LogEvent(LogLevel::kWarning, "socket_directory_closed",
+             {{"directory", directory}, {"advice", "chmod o+x it, or other users cannot connect"}});
+  }
+  return absl::OkStatus();
+}
 
 /// A tenant with the thread that is its strand's alone: nobody waits behind another's work.
 struct TenantHouse {
@@ -338,10 +358,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
     if (path.rfind(shared + "/", 0) == 0) TC_RETURN_IF_ERROR(MakeOwnDirectory(shared));
   }
   NotifyStatus("opening what the last daemon left");
-  // First what another daemon may hold: a refusal must not have touched anything.
-  TC_ASSIGN_OR_RETURN(SocketClaim claim, ClaimSocketPath(options.socket));
   TC_ASSIGN_OR_RETURN(TenantMap map,
                       TenantMap::Make(options.tenants, options.others_are_default, ::geteuid()));
+  if (map.serves_others()) TC_RETURN_IF_ERROR(OpenDirectoryOf(options.socket));
+  // First what another daemon may hold: a refusal must not have touched anything.
+  TC_ASSIGN_OR_RETURN(SocketClaim claim, ClaimSocketPath(options.socket));
   std::unique_ptr<Server> server(new Server(std::make_unique<Impl>(options, std::move(map))));
   Impl& impl = *server->impl_;
   absl::Status opened = impl.OpenTenants(open_stack);
