@@ -94,8 +94,9 @@ class Reservation {
   ~Reservation();
 
   /// The payload: exactly the space's block_bytes of this part, at a page boundary, its content
-  /// undefined. Empty after a fork, in the child. After the daemon is lost the memory stays
-  /// writable, and what is written there reaches nobody.
+  /// undefined. In the arena, or where the tenant's clients may not write there, in memory of this
+  /// session from which the daemon copies. Empty after a fork, in the child. After the daemon is
+  /// lost the memory stays writable, and what is written there reaches nobody.
   std::span<std::byte> bytes() const;
   uint32_t part() const { return part_; }
 
@@ -103,14 +104,17 @@ class Reservation {
   friend class Space;
   friend class Lease;
   Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-              uint64_t bytes);
+              uint64_t bytes, std::optional<uint64_t> staged_at);
   void GiveBack();  // unless it was moved from, or is used
-  void Use();       // it is the daemon's now
+  void Unstage();
+  void Use();  // it is the daemon's now
 
   std::shared_ptr<Connection> connection_;  // shared: the mapping lives while any view of it may
   uint32_t part_ = 0;
   uint64_t offset_ = 0;
   uint64_t bytes_ = 0;
+  // Filled there, where the arena is not ours to write.
+  std::optional<uint64_t> staged_at_;
 };
 
 /// The right to read a path in place: a cursor that pins everything from the root to its end, and
@@ -223,17 +227,17 @@ class Space {
   /// depth 0, behind which one can commit.
   absl::StatusOr<Lease> Match(NamesView names, Timeout timeout = {}) const;
 
-  /// Slots to fill, at least one and at most `count`, waiting up to `wait` for room.
-  /// Errors: ResourceExhausted: go on without the cache.
-  absl::StatusOr<std::vector<Reservation>> Reserve(
-      uint32_t count, uint32_t part = 0,
-      std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
   /// Leases the path that another process exported and still holds: no prompt travels, and nothing
   /// is compared.
   /// Errors: InvalidArgument for what no lease of this space exported; NotFound when its holder has
   ///         let go of it, or the daemon was restarted: match instead.
   absl::StatusOr<Lease> Import(std::string_view exported, Timeout timeout = {}) const;
 
+  /// Slots to fill, at least one and at most `count`, waiting up to `wait` for room.
+  /// Errors: ResourceExhausted: go on without the cache.
+  absl::StatusOr<std::vector<Reservation>> Reserve(
+      uint32_t count, uint32_t part = 0,
+      std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
 
   /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
   /// warm.

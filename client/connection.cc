@@ -130,14 +130,16 @@ absl::Status Connection::Map(SessionGrant grant) {
   socket_ = std::move(grant.socket);
   arena_fd_ = std::move(grant.arena);
   const uint64_t arena_bytes = grant.welcome.arena_bytes();
-  void* arena =
-      ::mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena_fd_.get(), 0);
+  const uint64_t staging_bytes = grant.welcome.staging_bytes();
+  const int protection = staging_bytes > 0 ? PROT_READ : PROT_READ | PROT_WRITE;
+  void* arena = ::mmap(nullptr, arena_bytes, protection, MAP_SHARED, arena_fd_.get(), 0);
   if (arena == MAP_FAILED) {
     return ErrnoStatus(errno, "map the daemon's arena of " + FormatBytes(arena_bytes),
                        "raise this process's limit of address space (ulimit -v)");
   }
   arena_ = static_cast<std::byte*>(arena);
   arena_bytes_ = arena_bytes;
+  if (staging_bytes > 0) TC_RETURN_IF_ERROR(staging_.Map(std::move(grant.staging), staging_bytes));
   void* control = ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                          grant.control.get(), 0);
   if (control == MAP_FAILED) return ErrnoStatus(errno, "map the session's control area");
@@ -156,7 +158,8 @@ absl::Status Connection::Map(SessionGrant grant) {
   puts_.emplace(*control_, *local_readers_,
                 PutQueue::Hooks{.wake = [this] { WakeDaemon(socket_.get()); },
                                 .alive = [this] { return Alive(); },
-                                .abort = [this](uint64_t offset) { QueueAbort(offset); }});
+                                .abort = [this](uint64_t offset) { QueueAbort(offset); },
+                                .unstage = [this](uint64_t at) { staging_.Give(at); }});
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
   MutexLock lock(mutex_);
   mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);

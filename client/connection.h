@@ -31,6 +31,7 @@
 #include "client/mirror.h"
 #include "client/put_queue.h"
 #include "client/session.h"
+#include "client/staging.h"
 #include "proto/shm_layout.h"
 
 namespace thermocline {
@@ -94,6 +95,7 @@ class Connection {
   const Catalog& catalog() const { return catalog_->catalog(); }
   LocalReaders& local_readers() { return *local_readers_; }
   PutQueue& puts() { return *puts_; }
+  Staging& staging() { return staging_; }
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -158,6 +160,7 @@ class Connection {
   std::optional<CatalogMemory> catalog_;
   std::optional<LocalReaders> local_readers_;
   std::optional<PutQueue> puts_;
+  Staging staging_;
   Magazine magazine_;            // of a local session
   uint32_t slots_recalled_ = 0;  // when the daemon last said so
   std::unique_ptr<GrpcCalls> calls_;

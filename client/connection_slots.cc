@@ -75,7 +75,7 @@ absl::StatusOr<std::vector<uint64_t>> Connection::Granted(
       return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
                                  std::to_string(offset));
     }
-    if (!remote_) MapSlot(offset, kind.bytes);
+    if (!remote_ && !staging_.there()) MapSlot(offset, kind.bytes);
   }
   if (response->offsets().empty()) {
     return absl::ResourceExhaustedError("the daemon granted no slot");

@@ -56,6 +56,7 @@ v1::CommitRequest Lease::Rep::RequestFor(uint32_t begin, uint32_t end,
     v1::CommitItem* item = request.add_items();
     item->set_offset(slots[i].offset_);
     item->set_part(slots[i].part_);
+    if (slots[i].staged_at_) item->set_staged_at(*slots[i].staged_at_);
     item->set_depth(begin + static_cast<uint32_t>(i / part_count() + 1) * block_places() - 1);
   }
   return request;
@@ -99,7 +100,10 @@ absl::Status Lease::Rep::Enqueue(std::vector<Reservation>& slots, uint32_t begin
       names.resize(begin);
       return status;
     }
-    for (Reservation& slot : taken) slot.Use();
+    for (Reservation& slot : taken) {
+      if (slot.staged_at_) puts.back()->staged.push_back(*slot.staged_at_);
+      slot.Use();
+    }
     next_slot += taken.size();
     begin += step;
   }
@@ -118,6 +122,7 @@ absl::Status Lease::Rep::Settle(Deadline deadline) {
     status.Update(put->status);
     if (status.ok()) published = put->depth;
     for (const uint64_t offset : put->kept) connection->QueueAbort(offset);
+    for (const uint64_t at : put->staged) connection->staging().Give(at);
   }
   if (published < leased_depth || published > names.size()) {
     names.resize(leased_depth);
@@ -164,6 +169,8 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
   const bool used = response.ok() || !SurelyRefused(response.status());
   if (response.ok()) KeepCommitted(request, *response);
   for (Reservation& slot : slots) {
+    // Without an answer the daemon may yet copy what is staged: that piece goes with the session.
+    if (response.ok()) slot.Unstage();
     if (used) slot.Use();
   }
   absl::Status status = response.ok() ? absl::OkStatus() : connection->Explain(response.status());

@@ -154,6 +154,7 @@ void PutQueue::CollectAnswers() {
 
 void PutQueue::GiveBack(EnqueuedPut& put) {
   for (const uint64_t offset : std::exchange(put.kept, {})) hooks_.abort(offset);
+  for (const uint64_t at : std::exchange(put.staged, {})) hooks_.unstage(at);
   if (put.reader != nullptr) readers_.GiveBack(std::move(put.reader));
 }
 

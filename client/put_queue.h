@@ -26,6 +26,7 @@ inline namespace client_v1 {
 struct EnqueuedPut {
   uint64_t number = 0;            // in the ring, from 1
   std::vector<uint64_t> offsets;  // of its slots
+  std::vector<uint64_t> staged;   // pieces of staging memory that they were filled in, or none
 
   // Once it is answered; until then the queue's.
   absl::Status status;
@@ -46,6 +47,7 @@ class PutQueue {
     std::function<void()> wake;                  // tells the daemon that there is something
     std::function<absl::Status()> alive;         // whether the session is
     std::function<void(uint64_t offset)> abort;  // gives a slot back
+    std::function<void(uint64_t at)> unstage;    // gives a piece of staging memory back
   };
   PutQueue(ControlArea& area, LocalReaders& readers, Hooks hooks)
       : area_(area), readers_(readers), hooks_(std::move(hooks)) {}

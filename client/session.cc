@@ -24,6 +24,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+// And the staging memory, where the welcome speaks of some.
 constexpr size_t kWelcomeDescriptors = 3;
 // Room for more than are expected, so that surplus ones are seen and closed.
 constexpr size_t kMaxDescriptors = 8;
@@ -210,6 +211,7 @@ absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std:
   if (welcome.arena_bytes() == 0 || welcome.arena_bytes() > (uint64_t{1} << 47)) {
     lacks = "an arena of a size that can be mapped";
   }
+  if (welcome.staging_bytes() > (uint64_t{1} << 40)) lacks = "staging memory that can be mapped";
   if (lacks != nullptr) {
     return absl::InternalError(std::string("the daemon's welcome lacks ") + lacks);
   }
@@ -248,16 +250,23 @@ absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline
   std::vector<std::byte> payload(header->payload_bytes);
   TC_RETURN_IF_ERROR(Receive(grant.socket.get(), payload, descriptors, path, deadline));
   TC_ASSIGN_OR_RETURN(grant.welcome, ParseAnswer(*header, payload, request.admin));
-  if (descriptors.size() != kWelcomeDescriptors) {
-    return absl::InternalError("the daemon's welcome came with " +
-                               std::to_string(descriptors.size()) +
-                               " descriptors instead of 3 (arena, control area, catalog)");
+  const uint64_t staging_bytes = grant.welcome.staging_bytes();
+  const size_t expected = kWelcomeDescriptors + (staging_bytes > 0 ? 1 : 0);
+  if (descriptors.size() != expected) {
+    return absl::InternalError(
+        "the daemon's welcome came with " + std::to_string(descriptors.size()) +
+        " descriptors instead of " + std::to_string(expected) +
+        " (arena, control area, catalog; staging memory where clients may not write the arena)");
   }
   grant.arena = std::move(descriptors[0]);
   grant.control = std::move(descriptors[1]);
   grant.catalog = std::move(descriptors[2]);
   TC_RETURN_IF_ERROR(CheckDescriptor(grant.arena, "arena", grant.welcome.arena_bytes()));
   TC_RETURN_IF_ERROR(CheckDescriptor(grant.control, "control area", kControlAreaBytes));
+  if (staging_bytes > 0) {
+    grant.staging = std::move(descriptors[3]);
+    TC_RETURN_IF_ERROR(CheckDescriptor(grant.staging, "staging memory", staging_bytes));
+  }
   return grant;
 }
 

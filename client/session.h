@@ -35,6 +35,7 @@ struct SessionGrant {
   UniqueFd arena;
   UniqueFd control;
   UniqueFd catalog;
+  UniqueFd staging;  // only where the welcome says so
   v1::Welcome welcome;
 };
 

@@ -15,8 +15,12 @@ constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
 }  // namespace
 
 Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-                         uint64_t bytes)
-    : connection_(std::move(connection)), part_(part), offset_(offset), bytes_(bytes) {
+                         uint64_t bytes, std::optional<uint64_t> staged_at)
+    : connection_(std::move(connection)),
+      part_(part),
+      offset_(offset),
+      bytes_(bytes),
+      staged_at_(staged_at) {
   connection_->HoldSlot(offset_, bytes_);
 }
 
@@ -29,6 +33,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
     part_ = other.part_;
     offset_ = other.offset_;
     bytes_ = other.bytes_;
+    staged_at_ = other.staged_at_;
   }
   return *this;
 }
@@ -38,7 +43,13 @@ Reservation::~Reservation() { GiveBack(); }
 void Reservation::GiveBack() {
   if (connection_ == nullptr) return;
   connection_->QueueAbort(offset_);
+  Unstage();
   Use();
+}
+
+void Reservation::Unstage() {
+  if (staged_at_ && !connection_->Forked()) connection_->staging().Give(*staged_at_);
+  staged_at_.reset();
 }
 
 void Reservation::Use() {
@@ -48,6 +59,7 @@ void Reservation::Use() {
 
 std::span<std::byte> Reservation::bytes() const {
   if (connection_ == nullptr || connection_->Forked()) return {};
+  if (staged_at_) return {connection_->staging().At(*staged_at_), bytes_};
   return connection_->Bytes(offset_, bytes_);
 }
 
@@ -81,7 +93,20 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
                       connection->TakeSlots(kind, std::min(count, kMaxReserve), wait, deadline));
   std::vector<Reservation> slots;
   for (const uint64_t offset : offsets) {
-    slots.push_back(Reservation(connection, part, offset, kind.bytes));
+    std::optional<uint64_t> staged_at;
+    if (connection->staging().there()) {
+      staged_at = connection->staging().Take(kind.bytes);
+      if (!staged_at) {
+        connection->QueueAbort(offset);
+        continue;
+      }
+    }
+    slots.push_back(Reservation(connection, part, offset, kind.bytes, staged_at));
+  }
+  if (slots.empty()) {
+    return absl::ResourceExhaustedError(
+        "this session's staging memory is full of what it has reserved or committed; settle what "
+        "was enqueued, or go on uncached");
   }
   return slots;
 }

@@ -17,8 +17,10 @@ absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
   return CommitSteps(request, std::move(names));
 }
 
-absl::Status CommitSteps::Find(TenantView& tenant, ClientNumber client,
+absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumber client,
                                std::shared_ptr<RemoteWork> remote) {
+  const auto staging = tenant.staging.find(session);
+  if (staging != tenant.staging.end()) staging_ = staging->second;
   if (remote != nullptr) {
     TC_ASSIGN_OR_RETURN(in_hand_, SlotsInHand::Take(remote, offsets()));
   }
@@ -30,7 +32,7 @@ absl::Status CommitSteps::Find(TenantView& tenant, ClientNumber client,
                                            " was not filled whole; send its " +
                                            std::to_string(bytes) + " bytes with Write first");
     }
-    payloads_.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
+    if (staging_ == nullptr) payloads_.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
     items_.push_back({.offset = item.offset(),
                       .part = static_cast<uint16_t>(item.part()),
                       .depth = item.depth(),
@@ -46,19 +48,40 @@ uint64_t CommitSteps::payload_bytes() const {
 }
 
 absl::Status CommitSteps::Sum() {
-  for (size_t i = 0; i < items_.size(); ++i) {
+  for (size_t i = 0; i < payloads_.size(); ++i) {
     items_[i].checksum = Checksum(payloads_[i]);
-    const uint64_t claimed = request_->items(static_cast<int>(i)).checksum();
-    if (claimed == 0 || claimed == items_[i].checksum) continue;
-    return absl::DataLossError("the slot at offset " + std::to_string(items_[i].offset) +
-                               " does not hold what its checksum claims; it was written after it "
-                               "was summed, or by somebody else");
+    TC_RETURN_IF_ERROR(CheckSum(i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CommitSteps::CheckSum(size_t item) const {
+  const uint64_t claimed = request_->items(static_cast<int>(item)).checksum();
+  if (claimed == 0 || claimed == items_[item].checksum) return absl::OkStatus();
+  return absl::DataLossError("the slot at offset " + std::to_string(items_[item].offset) +
+                             " does not hold what its checksum claims; it was written after it "
+                             "was summed, or by somebody else");
+}
+
+absl::Status CommitSteps::CopyStaged(TenantView& tenant, ClientNumber client) {
+  for (size_t i = 0; i < items_.size(); ++i) {
+    CommitItem& item = items_[i];
+    TC_ASSIGN_OR_RETURN(const uint64_t bytes, tenant.stack->ReservedBytes(client, item.offset));
+    const uint64_t at = request_->items(static_cast<int>(i)).staged_at();
+    const auto source = staging_->Piece(at, bytes);
+    if (!source) {
+      return absl::InvalidArgumentError("what is staged at " + std::to_string(at) +
+                                        " does not lie in the session's staging memory");
+    }
+    item.checksum = CopyAndChecksum(tenant.stack->SlotPayload(item.offset, bytes), *source);
+    TC_RETURN_IF_ERROR(CheckSum(i));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<LeaseView> CommitSteps::Publish(TenantView& tenant, ClientNumber client,
-                                               const std::optional<PinnedEnd>& end) const {
+                                               const std::optional<PinnedEnd>& end) {
+  if (staging_ != nullptr) TC_RETURN_IF_ERROR(CopyStaged(tenant, client));
   if (end) return tenant.stack->Commit(client, *end, names_.names, items_);
   return tenant.stack->Commit(client, request_->lease(), names_.names, items_);
 }

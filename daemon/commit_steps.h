@@ -23,24 +23,31 @@ class CommitSteps {
 
   /// The slots must be the caller's before their bytes are looked at. `remote`: what a remote
   /// session has in hand; none of a local one.
-  absl::Status Find(TenantView& tenant, ClientNumber client,
+  absl::Status Find(TenantView& tenant, uint64_t session, ClientNumber client,
                     std::shared_ptr<RemoteWork> remote = nullptr);
+  /// What is left to sum.
   uint64_t payload_bytes() const;
   /// The slots may change hands meanwhile; then publishing them is refused.
   absl::Status Sum();
   /// `end`: what the commit stands behind; nothing: the lease that the request names.
+  /// What lies in the session's staging memory is copied into the slots first, and the copies are
+  /// summed: on the strand, where no slot changes hands meanwhile.
   absl::StatusOr<LeaseView> Publish(TenantView& tenant, ClientNumber client,
-                                    const std::optional<PinnedEnd>& end) const;
+                                    const std::optional<PinnedEnd>& end);
   std::vector<uint64_t> offsets() const;
 
  private:
   CommitSteps(const v1::CommitRequest& request, WireNames names)
       : request_(&request), names_(std::move(names)) {}
 
+  absl::Status CheckSum(size_t item) const;
+  absl::Status CopyStaged(TenantView& tenant, ClientNumber client);
+
   const v1::CommitRequest* request_;
   WireNames names_;
   std::vector<CommitItem> items_;
-  std::vector<std::span<const std::byte>> payloads_;
+  std::vector<std::span<const std::byte>> payloads_;  // none: they are staged
+  std::shared_ptr<const Staging> staging_;
   SlotsInHand in_hand_;  // a remote session's: nothing is sent into them from here on
 };
 

@@ -69,7 +69,7 @@ void LocalPuts::Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& sh
   const absl::Status found = [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const ClientNumber client, view.ClientOf(session_));
     TC_ASSIGN_OR_RETURN(job.steps, CommitSteps::Of(job.request));
-    return job.steps->Find(view, client);
+    return job.steps->Find(view, session_, client);
   }();
   if (!found.ok()) return Prepared(view, job, found);
   if (job.steps->payload_bytes() <= kSumHere) return Prepared(view, job, job.steps->Sum());
@@ -106,7 +106,7 @@ void LocalPuts::AnswerReady(TenantView& view) {
   tenant_.PostCompletion([self = shared_from_this()](TenantView& v) { self->Drain(v); });
 }
 
-PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, const Job& job) {
+PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
   PutRing::Answer answer{.status = job.status};
   const uint64_t put = ++answered_;
   Place place;

@@ -48,7 +48,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   void Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared);
   void Prepared(TenantView& view, Job& job, absl::Status status);
   void AnswerReady(TenantView& view);
-  PutRing::Answer Publish(TenantView& view, ClientNumber client, const Job& job);
+  PutRing::Answer Publish(TenantView& view, ClientNumber client, Job& job);
   absl::StatusOr<PinnedEnd> EndOf(const v1::CommitRequest& request) const;
   void CutOff(TenantView& view, const absl::Status& why);
 

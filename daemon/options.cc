@@ -55,6 +55,26 @@ constexpr OptionDef kOptions[] = {
          "Users that no tenant names: \"refuse\" serves none but the daemon's own user and root, "
          "\"default\" makes them clients of the tenant of that name.",
      .choices = "refuse|default"},
+    {.key = "commit",
+     .type = OptionType::kEnum,
+     .default_value = "in_place",
+     .help = "How blocks come in, where a tenant does not say otherwise: \"in_place\", clients "
+             "fill slots of the arena themselves, and those of one tenant could spoil each "
+             "other's bytes; \"copy\", they fill memory of their own, map the arena read-only, "
+             "and the daemon copies. Copying needs arena_view.",
+     .choices = "in_place|copy"},
+    {.key = "arena_view",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Where arena_dir is mounted once more, read-only: clients of tenants that copy are "
+             "handed the arena from there, as a descriptor that cannot be opened for writing."},
+    {.key = "staging",
+     .type = OptionType::kBytes,
+     .default_value = "64MiB",
+     .help = "Memory that each client of a tenant that copies fills; what is committed at once "
+             "must fit.",
+     .least = 4096,
+     .most = int64_t{64} << 30},
     {.key = "policy",
      .type = OptionType::kEnum,
      .default_value = "lru",
@@ -187,6 +207,11 @@ constexpr OptionDef kTenantOptions[] = {
      .type = OptionType::kBytes,
      .default_value = "0",
      .help = "The most disk space that it gets, in units of 64 MiB. 0: all of cold_capacity."},
+    {.key = "commit",
+     .type = OptionType::kEnum,
+     .default_value = "default",
+     .help = "\"in_place\" or \"copy\", as the option of that name, which is the default.",
+     .choices = "default|in_place|copy"},
 };
 
 constexpr OptionTable kTenantTable{
@@ -284,7 +309,8 @@ absl::Status CheckShares(const std::vector<TenantOptions>& tenants, uint64_t Ten
 
 absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uint64_t warm_bytes,
                                                      uint64_t cold_bytes) {
-  std::vector<TenantOptions> tenants = {{.name = kDefaultTenant}};
+  const bool copies = options.String("commit") == "copy";
+  std::vector<TenantOptions> tenants = {{.name = kDefaultTenant, .copies = copies}};
   if (options.rows().empty()) return tenants;
   if (warm_bytes < kTenantUnitBytes) {
     return absl::InvalidArgumentError(
@@ -309,6 +335,8 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
     tenant.warm_quota_units = warm.quota;
     tenant.cold_share_units = cold.share;
     tenant.cold_quota_units = cold.quota;
+    const std::string& commit = row.String("commit");
+    tenant.copies = commit == "default" ? copies : commit == "copy";
     if (tenant.name == kDefaultTenant && tenants[0].origin.empty()) {
       tenants[0] = std::move(tenant);
     } else {
@@ -382,6 +410,15 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.others_are_default = options.String("other_users") == "default";
   TC_RETURN_IF_ERROR(
       TenantMap::Make(resolved.tenants, resolved.others_are_default, ::geteuid()).status());
+  resolved.arena_view = options.String("arena_view");
+  resolved.staging_bytes = options.Bytes("staging");
+  const bool some_copy = std::any_of(resolved.tenants.begin(), resolved.tenants.end(),
+                                     [](const TenantOptions& tenant) { return tenant.copies; });
+  if (some_copy && resolved.arena_view.empty()) {
+    return absl::InvalidArgumentError(
+        "commit = \"copy\" needs arena_view: mount the arena's directory once more, read-only, and "
+        "say where (docs/security.md)");
+  }
   resolved.policy = options.String("policy");
   TC_RETURN_IF_ERROR(CheckListen(options, "http"));
   TC_RETURN_IF_ERROR(CheckListen(options, "grpc_listen"));

@@ -26,6 +26,8 @@ struct DaemonOptions {
   uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber
   std::vector<TenantOptions> tenants;  // the default one first
   bool others_are_default = false;     // users that no tenant names; else they are refused
+  std::string arena_view;              // "": none
+  uint64_t staging_bytes = 0;          // of a client of a tenant that copies
   std::string policy;
   std::string http;         // "off" or HOST:PORT
   std::string grpc_listen;  // "off" or HOST:PORT

@@ -55,7 +55,7 @@ void RemoteSessions::Admit(uint64_t session, const std::string& client_name,
     host = found->second.guest.host;
   }
   // No process stands for it: the session is one.
-  host->Join(session, 0, session, nullptr,
+  host->Join(session, 0, session, SessionMemory(),
              [self = shared_from_this(), host, session, welcome = std::move(welcome)](
                  const absl::Status& joined) { self->OnJoined(*host, session, joined, welcome); });
 }

@@ -1,5 +1,6 @@
 #include "daemon/server.h"
 
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,8 +49,6 @@ std::string AddressText(const std::string& host, int port) {
   return (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
-}  // namespace
-
 /// Users of other tenants must get through to the sockets; what else lies beside them has modes of
 /// its own. A directory that is there already is its owner's to open.
 absl::Status OpenDirectoryOf(const std::string& socket) {
@@ -67,6 +66,8 @@ absl::Status OpenDirectoryOf(const std::string& socket) {
   }
   return absl::OkStatus();
 }
+
+}  // namespace
 
 /// A tenant with the thread that is its strand's alone: nobody waits behind another's work.
 struct TenantHouse {
@@ -128,6 +129,10 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
                                             .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
   if (options.tenants.size() > 1) MakeBudgets();
+  const bool some_copy = std::any_of(options.tenants.begin(), options.tenants.end(),
+                                     [](const TenantOptions& tenant) { return tenant.copies; });
+  // Else a process of the same user could take our writable descriptors from /proc.
+  if (some_copy && ::prctl(PR_SET_DUMPABLE, 0) != 0) return ErrnoStatus(errno, "prctl");
   for (const TenantOptions& tenant : options.tenants) {
     TC_RETURN_IF_ERROR(OpenTenant(tenant, open_stack));
   }
@@ -163,6 +168,10 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
     stack.cold_capacity_bytes = tenant.cold_quota_units * kTenantUnitBytes;
     stack.warm_account = BudgetAccount(warm_budget, houses.size());
     stack.cold_account = BudgetAccount(cold_budget, houses.size());
+  }
+  if (tenant.copies) {
+    stack.clients_fill = false;
+    opened.arena_view = options.arena_view + "/" + ArenaFileOf(tenant.name);
   }
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
@@ -214,13 +223,16 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
     TC_RETURN_IF_ERROR(WriteFileAtomically(TcpFileOf(options.socket), tcp_address + "\n"));
   }
   SessionServerOptions session_options;
-  for (Tenant* tenant : tenants) {
+  for (size_t i = 0; i < tenants.size(); ++i) {
+    Tenant* const tenant = tenants[i];
+    const bool copies = options.tenants[i].copies;
     session_options.homes.push_back({.host = tenant,
                                      .tenant = tenant,
                                      .epoch = tenant->epoch(),
                                      .arena_fd = tenant->arena_fd(),
                                      .arena_bytes = tenant->arena_bytes(),
-                                     .catalog_fd = tenant->catalog_fd()});
+                                     .catalog_fd = tenant->catalog_fd(),
+                                     .staging_bytes = copies ? options.staging_bytes : 0});
   }
   session_options.home_of = [this](const PeerUser& user) { return map.Find(user); };
   session_options.socket_mode = map.serves_others() ? 0666 : 0600;

@@ -68,6 +68,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
     std::string name;
     bool admin = false;
     std::shared_ptr<SessionControlArea> area;  // the tenant's, too
+    std::shared_ptr<const Staging> staging;    // likewise; or none
     bool welcome = false;
     uint64_t heartbeat = 0;
     bool silent = false;     // its leases were ended
@@ -243,14 +244,14 @@ void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
   }
   Session& session = sessions_.at(number);
   session.connection = pending.connection;
-  HomeOf(session).host->Join(number, session.pid, session.start_time, session.area->memory(),
-                             [weak = self_, number](absl::Status joined) {
-                               if (const auto self = weak.lock()) {
-                                 asio::post(self->io_, [raw = self.get(), number, joined] {
-                                   raw->OnJoined(number, joined);
-                                 });
-                               }
-                             });
+  HomeOf(session).host->Join(
+      number, session.pid, session.start_time, {session.area->memory(), session.staging},
+      [weak = self_, number](absl::Status joined) {
+        if (const auto self = weak.lock()) {
+          asio::post(self->io_,
+                     [raw = self.get(), number, joined] { raw->OnJoined(number, joined); });
+        }
+      });
 }
 
 absl::Status SessionServer::Impl::Admit(uint64_t number, const Pending& pending,
@@ -274,6 +275,9 @@ absl::Status SessionServer::Impl::Admit(uint64_t number, const Pending& pending,
     TC_ASSIGN_OR_RETURN(
         session.area, SessionControlArea::Create(HomeOf(session).epoch,
                                                  BootNanoseconds() + Nanoseconds(options_.lease)));
+    if (const uint64_t bytes = HomeOf(session).staging_bytes; bytes > 0) {
+      TC_ASSIGN_OR_RETURN(session.staging, Staging::Create(bytes));
+    }
     session.pid = peer.pid;
     session.start_time = peer.start_time;
     session.name = CleanName(hello.client_name());
@@ -321,8 +325,10 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
   if (session.admin) welcome.set_admin_socket(options_.admin_socket);
   welcome.set_arena_bytes(home.arena_bytes);
   welcome.set_daemon_version(options_.daemon_version);
+  welcome.set_staging_bytes(home.staging_bytes);
   session.welcome = true;
-  const std::array<int, 3> fds = {home.arena_fd, session.area->fd(), home.catalog_fd};
+  std::vector<int> fds = {home.arena_fd, session.area->fd(), home.catalog_fd};
+  if (session.staging != nullptr) fds.push_back(session.staging->fd());
   return session.connection->Send(FrameKind::kWelcome, welcome, fds);
 }
 

@@ -26,19 +26,24 @@
 #include "base/status.h"
 #include "daemon/session_registry.h"
 #include "daemon/session_socket.h"
+#include "daemon/staging.h"
 #include "proto/shm_layout.h"
 
 namespace thermocline {
+
+/// What a session shares with its client alone. Owner: shared by the session and its tenant.
+struct SessionMemory {
+  std::shared_ptr<ControlArea> control;    // none: a remote session
+  std::shared_ptr<const Staging> staging;  // none: slots are filled in place
+};
 
 /// What sessions need of the rest of the daemon.
 /// Thread: called on the server's thread; must not block.
 class SessionHost {
  public:
   virtual ~SessionHost() = default;
-  /// A new session. `shared`: its control area, nullptr for one without. `done` is called once, on
-  /// any thread; an error refuses the client.
-  virtual void Join(uint64_t session, pid_t pid, uint64_t start_time,
-                    std::shared_ptr<ControlArea> shared,
+  /// A new session. `done` is called once, on any thread; an error refuses the client.
+  virtual void Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemory memory,
                     std::function<void(absl::Status)> done) = 0;
   /// There is something in the ring of commits of its control area. `posted` is made false before
   /// anybody looks there; until then it need not be called again.
@@ -58,6 +63,7 @@ struct SessionHome {
   int arena_fd = -1;
   uint64_t arena_bytes = 0;
   int catalog_fd = -1;
+  uint64_t staging_bytes = 0;  // of each session; 0: slots are filled in place
 };
 
 struct SessionServerOptions {

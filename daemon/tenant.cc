@@ -69,6 +69,7 @@ Tenant::~Tenant() = default;
 absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shared& shared,
                                                      const Opener& open) {
   std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), shared));
+  const std::string arena_view = options.arena_view;
   FillRunners(options.stack, tenant->strand_, shared.disk);
   std::promise<absl::Status> opened;
   const bool posted = tenant->Post([&](TenantView& view) {
@@ -79,6 +80,9 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shar
   TC_CHECK(posted);
   TC_RETURN_IF_ERROR(opened.get_future().get());
   tenant->arena_fd_ = tenant->view_->stack->arena_fd();
+  if (!arena_view.empty()) {
+    TC_ASSIGN_OR_RETURN(tenant->arena_view_, OpenArenaView(arena_view, tenant->arena_fd_));
+  }
   tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
   tenant->catalog_fd_ = tenant->view_->stack->catalog_fd();
   tenant->epoch_ = tenant->view_->stack->epoch();
@@ -154,6 +158,7 @@ void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
     }
     view.clients.clear();
     view.puts.clear();
+    view.staging.clear();
     view.stack->Shutdown(drain, std::move(done));
   });
 }
@@ -168,16 +173,18 @@ bool Tenant::Close(std::chrono::milliseconds patience) {
   return done.wait_for(patience) == std::future_status::ready;
 }
 
-void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time,
-                  std::shared_ptr<ControlArea> shared, std::function<void(absl::Status)> done) {
+void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemory memory,
+                  std::function<void(absl::Status)> done) {
   PostCompletion(
-      [=, this, shared = std::move(shared), done = std::move(done)](TenantView& view) mutable {
+      [=, this, memory = std::move(memory), done = std::move(done)](TenantView& view) mutable {
         if (!view.stack) return done(absl::UnavailableError("the daemon stops"));
-        const absl::StatusOr<ClientNumber> client = view.stack->AddClient(pid, start_time, shared);
+        const absl::StatusOr<ClientNumber> client =
+            view.stack->AddClient(pid, start_time, memory.control);
         if (client.ok()) {
           view.clients.emplace(session, *client);
-          if (shared != nullptr) {
-            const auto puts = std::make_shared<LocalPuts>(session, std::move(shared), *this,
+          if (memory.staging != nullptr) view.staging.emplace(session, std::move(memory.staging));
+          if (memory.control != nullptr) {
+            const auto puts = std::make_shared<LocalPuts>(session, std::move(memory.control), *this,
                                                           shared_.workers, shared_.metrics);
             view.puts.emplace(session, puts);
             puts->Drain(view);  // and sleep
@@ -202,6 +209,7 @@ void Tenant::Leave(uint64_t session, bool process_gone) {
     view.stack->RemoveClient(found->second, process_gone);
     view.clients.erase(found);
     view.puts.erase(session);
+    view.staging.erase(session);
   });
 }
 

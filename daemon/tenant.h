@@ -31,7 +31,9 @@ struct TenantView {
   std::unique_ptr<TierStack> stack;                               // none once the tenant is closed
   std::unordered_map<uint64_t, ClientNumber> clients;             // by session
   std::unordered_map<uint64_t, std::shared_ptr<LocalPuts>> puts;  // of local ones, by session
-  std::unordered_map<uint32_t, OpenSpace> spaces;                 // by number
+  // Of those that may not write in the arena, by session.
+  std::unordered_map<uint64_t, std::shared_ptr<const Staging>> staging;
+  std::unordered_map<uint32_t, OpenSpace> spaces;  // by number
   std::function<void(uint64_t session, const std::string& why)> cut_off;
 
   /// Errors: Unauthenticated when the session has ended meanwhile.
@@ -46,7 +48,8 @@ class Tenant final : public SessionHost {
  public:
   struct Options {
     std::string name;
-    StackOptions stack;  // its runners are filled in here
+    StackOptions stack;      // its runners are filled in here
+    std::string arena_view;  // of the arena, for clients that may not write there; "": they may
   };
   using Opener = std::function<absl::StatusOr<std::unique_ptr<TierStack>>(StackOptions)>;
 
@@ -76,7 +79,8 @@ class Tenant final : public SessionHost {
   void Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task);
 
   const std::string& name() const { return name_; }
-  int arena_fd() const { return arena_fd_; }
+  /// What its clients map. Borrowed.
+  int arena_fd() const { return arena_view_ ? arena_view_.get() : arena_fd_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
   int catalog_fd() const { return catalog_fd_; }
   uint64_t epoch() const { return epoch_; }
@@ -96,7 +100,7 @@ class Tenant final : public SessionHost {
   [[nodiscard]] bool Close(std::chrono::milliseconds patience);
 
   // SessionHost
-  void Join(uint64_t session, pid_t pid, uint64_t start_time, std::shared_ptr<ControlArea> shared,
+  void Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemory memory,
             std::function<void(absl::Status)> done) override;
   void Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) override;
   void Leave(uint64_t session, bool process_gone) override;
@@ -114,6 +118,7 @@ class Tenant final : public SessionHost {
   std::shared_ptr<TenantView> view_;
   std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began
   int arena_fd_ = -1;
+  UniqueFd arena_view_;
   uint64_t arena_bytes_ = 0;
   int catalog_fd_ = -1;
   uint64_t epoch_ = 0;

@@ -31,6 +31,7 @@ struct TenantOptions {
   uint64_t warm_quota_units = 0;
   uint64_t cold_share_units = 0;
   uint64_t cold_quota_units = 0;
+  bool copies = false;  // its clients do not fill slots themselves
 };
 
 /// Thread: any.

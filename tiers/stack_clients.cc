@@ -53,7 +53,7 @@ void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
     waiter.count = 0;
   }
   std::erase_if(waiters_, [](const Waiter& waiter) { return waiter.count == 0; });
-  ReturnReservations(number.value, process_gone);
+  ReturnReservations(number.value, process_gone || !options_.clients_fill);
   writer_.ForgetPins(found->second.area);
   ForgetShared(found->second);
   clients_.erase(found);
@@ -78,6 +78,7 @@ void StackCore::ExpireLeases(ClientNumber number) {
   if (found == clients_.end()) return;
   const std::set<uint64_t> leases = found->second.leases;
   for (uint64_t lease : leases) EndLease(lease);
+  if (!options_.clients_fill) ReturnReservations(number.value, true);
   if (found->second.shared == nullptr) return;
   for (std::atomic<uint64_t>& pin : found->second.shared->pins) pin.store(0);
   SchedulePump();

@@ -35,6 +35,10 @@ struct StackOptions {
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
   uint32_t max_spaces = 1024;      // an empty one makes room for the next
 
+  // Clients fill slots themselves. Else a slot that was granted to one that is silent or whose
+  // session has ended is free at once, since nobody else writes there.
+  bool clients_fill = true;
+
   // ---- when
   std::chrono::milliseconds load_wait{2000};        // a promotion's patience for a slot
   std::chrono::milliseconds incomplete_ttl{30000};  // places whose parts never all came

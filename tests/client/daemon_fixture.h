@@ -69,6 +69,8 @@ class DaemonProcess {
     std::string cold_capacity = "256MiB";
     std::vector<std::string> more;  // further arguments
     bool remote = false;            // Connect() does without the map
+    // Called with the daemon's directory, in which `arena` and `data` lie, before it starts.
+    std::function<void(const std::string& directory)> prepare;
   };
   explicit DaemonProcess(Options options) : options_(std::move(options)) {
     // The arena wants a tmpfs, and a socket's path is short.
@@ -77,6 +79,7 @@ class DaemonProcess {
     directory_ = directory;
     ::mkdir((directory_ + "/arena").c_str(), 0700);
     ::mkdir((directory_ + "/data").c_str(), 0700);
+    if (options_.prepare) options_.prepare(directory_);
     Start();
   }
   DaemonProcess() : DaemonProcess(Options{}) {}
@@ -104,7 +107,11 @@ class DaemonProcess {
                                           options_.cold_capacity,
                                           "--http",
                                           "off"};
-    arguments.insert(arguments.end(), options_.more.begin(), options_.more.end());
+    for (std::string argument : options_.more) {
+      const size_t at = argument.find("DIRECTORY");  // the daemon's
+      if (at != std::string::npos) argument.replace(at, 9, directory_);
+      arguments.push_back(std::move(argument));
+    }
     pid_ = Spawn(arguments, null, log, log);
     ::close(null);
     ::close(log);

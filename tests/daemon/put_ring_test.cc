@@ -23,7 +23,8 @@ class PutRingTest : public ::testing::Test {
       : queue_(*area_, readers_,
                {.wake = [this] { ++wakes_; },
                 .alive = [this] { return alive_; },
-                .abort = [this](uint64_t offset) { aborted_.push_back(offset); }}) {}
+                .abort = [this](uint64_t offset) { aborted_.push_back(offset); },
+                .unstage = [](uint64_t) {}}) {}
 
   static v1::CommitRequest Commit(uint64_t first_offset, int items, size_t name_bytes = 64) {
     v1::CommitRequest request;

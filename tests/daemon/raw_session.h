@@ -147,7 +147,7 @@ inline RawSession SayHello(const std::string& path, const HelloWords& words = {}
   auto frame = ReceiveFrame(session.socket.get());
   if (!frame) return session;
   if (frame->kind == FrameKind::kRefused) session.refused.ParseFromString(frame->payload);
-  if (frame->kind != FrameKind::kWelcome || frame->fds.size() != 3) return session;
+  if (frame->kind != FrameKind::kWelcome || frame->fds.size() < 3) return session;
   session.welcome.ParseFromString(frame->payload);
   session.arena = std::move(frame->fds[0]);
   session.control_fd = std::move(frame->fds[1]);

@@ -152,11 +152,11 @@ TEST(RemoteWorkTest, MessagesAreChecked) {
 /// Keeps what was asked of it.
 class FakeHost final : public SessionHost {
  public:
-  void Join(uint64_t session, pid_t pid, uint64_t start_time, std::shared_ptr<ControlArea> shared,
+  void Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemory memory,
             std::function<void(absl::Status)> done) override {
     EXPECT_EQ(pid, 0);
     EXPECT_EQ(start_time, session);
-    EXPECT_EQ(shared, nullptr);
+    EXPECT_EQ(memory.control, nullptr);
     joins.push_back(std::move(done));
   }
   void Put(uint64_t, std::shared_ptr<std::atomic<bool>>) override {}

@@ -35,9 +35,9 @@ using testing::SendBytes;
 /// Notes "join 1", "leave 1 alive", "leave 1 gone", "gone", "expire 1", "grace".
 class NotingHost final : public SessionHost {
  public:
-  void Join(uint64_t session, pid_t, uint64_t, std::shared_ptr<ControlArea> shared,
+  void Join(uint64_t session, pid_t, uint64_t, SessionMemory memory,
             std::function<void(absl::Status)> done) override {
-    TC_CHECK(shared != nullptr);
+    TC_CHECK(memory.control != nullptr);
     Note("join " + std::to_string(session));
     done(join_answer);
   }

@@ -35,6 +35,7 @@ class SteppedStack {
     uint32_t max_places = 4096;
     uint32_t max_spaces = 64;
     bool scrub = true;
+    bool clients_fill = true;
     BudgetAccount warm_account, cold_account;  // none: it has all of both
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
@@ -61,6 +62,7 @@ class SteppedStack {
     options.cold_account = sizes_.cold_account;
     options.max_spaces = sizes_.max_spaces;
     if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
+    options.clients_fill = sizes_.clients_fill;
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };

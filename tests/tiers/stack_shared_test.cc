@@ -184,5 +184,19 @@ TEST_F(SharedStackTest, NoiseInTheControlAreaDoesNoHarm) {
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
 }
 
+// Nobody but the daemon writes there, so nothing has to wait for the end of the process.
+TEST_F(SharedStackTest, SlotsOfASilentClientThatDoesNotFillThemReturnAtOnce) {
+  Start({.clients_fill = false});
+  EXPECT_EQ(Reserve(4).size(), 4u);
+  EXPECT_EQ((*stack_)->Stats().reserved_slots, 4u);
+  (*stack_)->ExpireLeases(number_);
+  EXPECT_EQ((*stack_)->Stats().reserved_slots, 0u);
+  EXPECT_EQ(Reserve(3).size(), 3u);
+  (*stack_)->RemoveClient(number_, false);
+  EXPECT_EQ((*stack_)->Stats().reserved_slots + (*stack_)->Stats().quarantined_slots, 0u);
+  stack_->Settle();
+  ExpectBooksAgree();
+}
+
 }  // namespace
 }  // namespace thermocline

@@ -1,0 +1,140 @@
+// A tenant whose processes do not trust each other (commit = "copy"): clients fill memory of their
+// own, and no descriptor that they hold can write in the arena.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+#include "tests/client/blocks.h"
+#include "tests/client/daemon_fixture.h"
+#include "tests/read_only_view.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr uint64_t kBlockBytes = 64 * 1024;
+
+class CopyTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char probe[] = "/dev/shm/tc-probe-XXXXXX";
+    ASSERT_NE(::mkdtemp(probe), nullptr);
+    const bool mounts = testing::MountReadOnly(probe, probe);
+    ::umount2(probe, MNT_DETACH);
+    ::rmdir(probe);
+    if (!mounts) GTEST_SKIP() << "no read-only mount can be made here (not root?)";
+    daemon_.emplace(DaemonProcess::Options{
+        .more = {"--commit", "copy", "--staging", "1MiB", "--arena-view", "DIRECTORY/view"},
+        .prepare = [this](const std::string& directory) {
+          view_ = directory + "/view";
+          TC_CHECK(testing::MountReadOnly(directory + "/arena", view_));
+        }});
+    client_ = daemon_->Connect();
+    space_ = *client_->OpenSpace(TestSpace());
+  }
+  void TearDown() override {
+    if (!view_.empty()) ::umount2(view_.c_str(), MNT_DETACH);
+  }
+
+  std::string view_;
+  std::optional<DaemonProcess> daemon_;
+  std::unique_ptr<Client> client_;
+  std::optional<Space> space_;
+};
+
+TEST_F(CopyTest, WhatIsPutIsFoundByOthers) {
+  const auto tokens = Prompt(1, 40);
+  auto lease = space_->Match(tokens);
+  ASSERT_OK(lease.status());
+  for (const uint32_t depth : {1u, 16u, 30u, 40u}) {
+    ASSERT_OK(Extend(*space_, *lease, tokens, depth));
+    EXPECT_EQ(RightPlaces(*space_, *lease, tokens), depth);
+  }
+  const auto other = daemon_->Connect();
+  const Space theirs = *other->OpenSpace(TestSpace());
+  auto found = theirs.Match(tokens);
+  ASSERT_OK(found.status());
+  EXPECT_EQ(RightPlaces(theirs, *found, tokens), 40u);
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
+}
+
+TEST_F(CopyTest, NoDescriptorOfAClientWritesInTheArena) {
+  size_t arenas = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const auto target = std::filesystem::read_symlink(entry.path(), gone);
+    if (gone || target.extension() != ".arena") continue;
+    ++arenas;
+    EXPECT_EQ(::open(entry.path().c_str(), O_RDWR | O_CLOEXEC), -1) << target;
+    EXPECT_EQ(errno, EROFS);
+  }
+  EXPECT_GT(arenas, 0u);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(".arena") == std::string::npos) continue;
+    EXPECT_THAT(line, ::testing::HasSubstr(" r--s "));
+  }
+}
+
+TEST_F(CopyTest, WhatIsWrittenAfterTheCommitChangesNothing) {
+  const auto tokens = Prompt(1, 1);
+  auto lease = space_->Match(tokens);
+  ASSERT_OK(lease.status());
+  auto slots = space_->Reserve(1);
+  ASSERT_OK(slots.status());
+  const std::span<std::byte> bytes = (*slots)[0].bytes();
+  const auto content = Content(tokens, 0, 0, kBlockBytes);
+  std::memcpy(bytes.data(), content.data(), content.size());
+  ASSERT_OK(lease->Commit(tokens, *std::move(slots)));
+  std::memset(bytes.data(), 0xee, bytes.size());
+  EXPECT_EQ(RightPlaces(*space_, *lease, tokens), 1u);
+  EXPECT_NE(lease->View(0).data(), bytes.data());
+}
+
+TEST_F(CopyTest, StagingMemoryThatIsFullIsToldAndComesBack) {
+  // 1 MiB holds 16 blocks.
+  const auto tokens = Prompt(1, 32);
+  auto lease = space_->Match(tokens);
+  ASSERT_OK(lease.status());
+  auto slots = space_->Reserve(20);
+  ASSERT_OK(slots.status());
+  ASSERT_EQ(slots->size(), 16u);
+  EXPECT_TRUE(absl::IsResourceExhausted(space_->Reserve(1).status()));
+  for (uint32_t i = 0; i < 16; ++i) {
+    const auto content = Content(tokens, i, 0, kBlockBytes);
+    std::memcpy((*slots)[i].bytes().data(), content.data(), content.size());
+  }
+  ASSERT_OK(lease->CommitAsync(std::span<const int32_t>(tokens).first(16 * kPlaceTokens),
+                               *std::move(slots)));
+  EXPECT_TRUE(absl::IsResourceExhausted(space_->Reserve(1).status())) << "until it is settled";
+  ASSERT_OK(lease->Settle());
+  ASSERT_OK(Extend(*space_, *lease, tokens, 32));
+  EXPECT_EQ(RightPlaces(*space_, *lease, tokens), 32u);
+  // A lease that goes gives its staging memory back as well.
+  for (int32_t seed = 2; seed < 10; ++seed) {
+    auto another = space_->Match(Prompt(seed, 16));
+    ASSERT_OK(another.status());
+    ASSERT_TRUE(Eventually([&] { return Extend(*space_, *another, Prompt(seed, 16), 16).ok(); }));
+  }
+}
+
+TEST_F(CopyTest, ARestartedDaemonServesWhatWasCopied) {
+  const auto tokens = Prompt(1, 8);
+  auto lease = space_->Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Extend(*space_, *lease, tokens, 8));
+  daemon_->Stop(SIGKILL);
+  daemon_->Start();
+  ASSERT_TRUE(Eventually([&] { return client_->Reconnect().ok(); }));
+  auto again = space_->Match(tokens);
+  ASSERT_OK(again.status());
+  EXPECT_EQ(RightPlaces(*space_, *again, tokens), 8u);
+}
+
+}  // namespace
+}  // namespace thermocline
