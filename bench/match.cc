@@ -19,12 +19,14 @@
 #include <functional>
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "base/units.h"
 #include "bench/daemon_process.h"
 #include "bench/mooncake_peer.h"
 #include "bench/redis_peer.h"
 #include "bench/report.h"
+#include "bench/store.h"
 #include "client/client.h"
 
 namespace thermocline::bench {
@@ -60,19 +62,20 @@ std::vector<int32_t> Prompt(uint32_t path, uint32_t blocks) {
   return tokens;
 }
 
-/// Commits what is missing of a prompt.
-absl::Status Put(const Space& space, const std::vector<int32_t>& tokens) {
+/// Commits what is missing of a prompt, and waits until all of it is published, or not.
+absl::Status Put(const Space& space, const std::vector<int32_t>& tokens, bool wait = true) {
   TC_ASSIGN_OR_RETURN(Lease lease, space.Match(tokens));
-  while (true) {
+  for (size_t done = lease.depth();;) {
     const std::span<const int32_t> rest =
-        std::span(tokens).subspan(std::min(tokens.size(), size_t{lease.depth()} * kTokensPerBlock));
-    if (rest.empty()) return absl::OkStatus();
+        std::span(tokens).subspan(std::min(tokens.size(), done * kTokensPerBlock));
+    if (rest.empty()) return wait ? lease.Settle() : absl::OkStatus();
     const auto wanted =
         static_cast<uint32_t>(std::min<size_t>(rest.size() / kTokensPerBlock, kSlotsPerReserve));
     TC_ASSIGN_OR_RETURN(auto slots, space.Reserve(wanted, 0, std::chrono::milliseconds(1000)));
     for (Reservation& slot : slots) std::memset(slot.bytes().data(), 1, slot.bytes().size());
     const auto names = rest.first(slots.size() * kTokensPerBlock);
-    TC_RETURN_IF_ERROR(lease.Commit(names, std::move(slots)));
+    done += slots.size();
+    TC_RETURN_IF_ERROR(lease.CommitAsync(names, std::move(slots)));
   }
 }
 
@@ -222,7 +225,7 @@ int Work(char** argv) {
   uint32_t next = path;
   const double done = RunFor(seconds, [&]() -> absl::StatusOr<double> {
     if (writes) {
-      TC_RETURN_IF_ERROR(Put(*space, Prompt(next++, blocks)));
+      TC_RETURN_IF_ERROR(Put(*space, Prompt(next++, blocks), false));
       return blocks;
     }
     for (int i = 0; i < 64; ++i) TC_RETURN_IF_ERROR(Match(*space, tokens, false).status());
@@ -294,6 +297,30 @@ absl::Status RunBesideWriter(const Space& space, const Size& size, const std::st
   report.Add({"match_pin/blocks:512/beside_writer", "latency", Median(times), "us", "no writer",
               Median(times) / still_us});
   report.Add({"writer", "commits", rate, "blocks/s", "", 0});
+  return absl::OkStatus();
+}
+
+/// What daemon and clients take while nobody asks for anything.
+absl::Status RunIdle(const DaemonProcess& daemon, double seconds, Report& report) {
+  constexpr int kClients = 8;
+  constexpr double kHalfAPercent = .005;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kClients; ++i) {
+    TC_ASSIGN_OR_RETURN(auto client, Client::Connect({.socket_path = daemon.socket_path()}));
+    TC_RETURN_IF_ERROR(client->OpenSpace(Spec()).status());
+    clients.push_back(std::move(client));
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // until slots granted ahead are back
+  const double daemon_before = CpuSeconds(daemon.pid()), clients_before = CpuSeconds(0);
+  const double ms =
+      Milliseconds([&] { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); });
+  const auto add = [&](const char* who, double cpu_s) {
+    const double share = cpu_s / (ms / 1e3);
+    report.Add({std::string("idle/") + who, "cpu", share * 100, "% of a core", "half a percent",
+                share / kHalfAPercent});
+  };
+  add("daemon", CpuSeconds(daemon.pid()) - daemon_before);
+  add("client", (CpuSeconds(0) - clients_before) / kClients);
   return absl::OkStatus();
 }
 
@@ -377,6 +404,7 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   TC_RETURN_IF_ERROR(
       RunBesideWriter(space, size, daemon->socket_path(), seconds, match_512_us, report));
   TC_RETURN_IF_ERROR(RunProcesses(daemon->socket_path(), size.paths, seconds, report));
+  TC_RETURN_IF_ERROR(RunIdle(*daemon, arguments.quick ? 1 : 10, report));
   return RunRestart(*daemon, size, report);
 }
 

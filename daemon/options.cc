@@ -31,6 +31,13 @@ constexpr OptionDef kOptions[] = {
      .default_value = "",
      .help = "Directory of the arena, on a tmpfs. Empty: /run/thermocline if that is a tmpfs with "
              "room for warm_capacity, else /dev/shm/thermocline-UID."},
+    {.key = "huge_pages",
+     .type = OptionType::kEnum,
+     .default_value = "none",
+     .help =
+         "Pages of the arena: \"transparent\" asks its tmpfs for pages of 2 MiB, which must be "
+         "mounted with huge=advise (or within_size, or always), and is refused where it is not.",
+     .choices = "none|transparent"},
     {.key = "warm_capacity",
      .type = OptionType::kBytes,
      .default_value = "1GiB",
@@ -46,8 +53,9 @@ constexpr OptionDef kOptions[] = {
      .least = 0},
     {.key = "scrub_rate",
      .type = OptionType::kBytes,
-     .default_value = "32MiB",
-     .help = "Warm blocks that are read back and summed, in turn, each second. 0: none are."},
+     .default_value = "8MiB",
+     .help = "Warm blocks that are read back and summed, in turn, each second; one counts 64 KiB "
+             "at least. 0: none are."},
     {.key = "other_users",
      .type = OptionType::kEnum,
      .default_value = "refuse",
@@ -402,6 +410,9 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.data_dir = options.String("data_dir");
   if (resolved.data_dir.empty()) resolved.data_dir = DefaultDataDirectory();
   resolved.arena_dir = options.String("arena_dir");
+  if (options.String("huge_pages") == "transparent") {
+    resolved.huge_pages = HugePages::kTransparent;
+  }
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
   resolved.scrub_rate_bytes = options.Bytes("scrub_rate");

@@ -13,6 +13,8 @@ namespace {
 // Of one job, but one block at least: what it pins cannot give way meanwhile.
 constexpr uint64_t kMaxScrubBytes = 8 * MiB;
 constexpr uint64_t kMaxScrubShare = 16;  // of the warm tier
+// A small block costs what it takes to come to it, whatever it holds.
+constexpr uint64_t kLeastScrubCharge = 64 * KiB;
 
 }  // namespace
 
@@ -21,8 +23,8 @@ void StackCore::Scrub() {
   if (!flushes_.empty()) return;  // they would take what it pins for leased
   auto job = std::make_shared<std::vector<ScrubItem>>();
   const uint64_t most = std::min(kMaxScrubBytes, options_.warm_capacity_bytes / kMaxScrubShare);
-  uint64_t bytes = 0;
-  while (job->size() < kMaxScrubItems && bytes < most && MayScrubMore(bytes)) {
+  uint64_t bytes = 0, charged = 0;
+  while (job->size() < kMaxScrubItems && bytes < most && MayScrubMore(charged)) {
     if (scrub_refs_.empty() && !NextScrubChunk()) break;
     if (scrub_refs_.empty()) continue;
     const auto item = ScrubItemOf(scrub_refs_.back());
@@ -30,10 +32,11 @@ void StackCore::Scrub() {
     if (!item) continue;
     writer_.SetPin(scrub_area_, static_cast<uint32_t>(job->size()), *writer_.PlaceOf(item->ref.id));
     bytes += item->bytes;
+    charged += std::max(item->bytes, kLeastScrubCharge);
     job->push_back(*item);
   }
   if (job->empty()) return;
-  scrub_allowance_ -= std::min(bytes, scrub_allowance_);
+  scrub_allowance_ -= std::min(charged, scrub_allowance_);
   scrub_running_ = true;
   // The disk executor is where what takes its time is done.
   options_.disk(
