@@ -18,7 +18,13 @@ constexpr OptionDef kOptions[] = {
     {"max_sessions", OptionType::kInt, "64", "Clients at a time.", {}, 1, 1000},
     {"insecure", OptionType::kBool, "false", "Allows TCP without TLS."},
 };
-constexpr OptionTable kTable = {"fuzzd", "Reads anything.", "", kOptions};
+constexpr OptionDef kRowOptions[] = {
+    {"name", OptionType::kString, "", "What it is called."},
+    {"uids", OptionType::kIntList, "", "Whose it is.", {}, 0, 1 << 20},
+    {"share", OptionType::kBytes, "0", "What it has."},
+};
+constexpr OptionTable kRows = {"tenant", "One each.", "", kRowOptions};
+constexpr OptionTable kTable = {"fuzzd", "Reads anything.", "", kOptions, &kRows};
 
 void Require(bool condition) {
   if (!condition) std::abort();
@@ -41,5 +47,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Require(again.Bool("insecure") == options.Bool("insecure"));
   Require(again.String("socket") == options.String("socket"));
   Require(again.String("warm.shutdown") == options.String("warm.shutdown"));
+  Require(again.rows().size() == options.rows().size());
+  for (size_t i = 0; i < options.rows().size(); ++i) {
+    const Options& row = options.rows()[i];
+    for (const int64_t uid : row.IntList("uids")) Require(uid >= 0 && uid <= 1 << 20);
+    Require(again.rows()[i].String("name") == row.String("name"));
+    Require(again.rows()[i].IntList("uids") == row.IntList("uids"));
+    Require(again.rows()[i].Bytes("share") == row.Bytes("share"));
+  }
   return 0;
 }
