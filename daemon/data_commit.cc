@@ -53,7 +53,8 @@ void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRe
   // Shared by the tasks of its three steps, of which one runs at a time.
   auto job = std::make_shared<CommitJob>(
       CommitJob{std::move(strand.call), strand.session, request, response, std::move(steps)});
-  absl::Status found = job->steps.Find(strand.tenant, strand.session, strand.client, std::move(strand.remote));
+  absl::Status found =
+      job->steps.Find(strand.tenant, strand.session, strand.client, std::move(strand.remote));
   if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, *job, std::move(found));
   const bool posted = services.workers.Post([job, &tenant = strand.home] {
     tenant.PostCompletion(
