@@ -25,7 +25,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-constexpr double kSoonMs = 2000;  // a call that takes longer has hung
+constexpr double kSoonMs = 3000;           // a call that takes longer has hung
+constexpr milliseconds kImpatience{1000};  // of calls, where a trial is about how long they take
 constexpr seconds kScrubPatience{60};
 constexpr int kFew = 16;
 
@@ -51,7 +52,10 @@ std::string Text(const char* format, double value) {
 /// How many of `count` puts failed.
 int PutAll(Subject& subject, int count) {
   int failed = 0;
-  for (int key = 0; key < count; ++key) failed += subject.Put(key).ok() ? 0 : 1;
+  for (int key = 0; key < count; ++key) {
+    const absl::Status put = subject.Put(key);
+    if (!put.ok() && ++failed == 1) std::printf("put %d: %s\n", key, put.ToString().c_str());
+  }
   return failed;
 }
 
@@ -141,7 +145,8 @@ Outcome PutOther(const Scale&) {
   std::filesystem::remove_all(directory);
   return {.right = first == 0 && second == 1 && get == 0 && content == "one value",
           .what = second == 1 ? "refused, and says so; a get gives the value that was acknowledged"
-                              : "not refused"};
+                              : "not refused: exit codes " + std::to_string(first) + ", " +
+                                    std::to_string(second) + ", " + std::to_string(get)};
 }
 
 Outcome Burst(const Scale& scale) {
@@ -158,6 +163,7 @@ Outcome Burst(const Scale& scale) {
 Outcome OwnerKilled(const Scale&) {
   Subject subject({.binaries = Binaries()});
   const int failed = PutAll(subject, kFew);
+  subject.Reconnect(false, kImpatience);
   subject.Kill();
   Got got = Got::kRight;
   double worst_ms = 0;
@@ -174,6 +180,7 @@ Outcome OwnerKilled(const Scale&) {
 Outcome OwnerStopped(const Scale& scale) {
   Subject subject({.binaries = Binaries()});
   const int failed = PutAll(subject, kFew);
+  subject.Reconnect(false, kImpatience);
   subject.Signal(SIGSTOP);
   const auto end = steady_clock::now() + seconds(scale.is_short ? 2 : 15);
   Tally tally;

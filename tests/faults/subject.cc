@@ -24,7 +24,6 @@ using std::chrono::seconds;
 
 constexpr std::string_view kMark = "thermocline-fault-trial-value===";
 constexpr size_t kFlipAt = 12'345;  // behind the mark
-constexpr milliseconds kCallTimeout{1000};
 constexpr milliseconds kSlotPatience{900};
 constexpr milliseconds kLook{10};
 constexpr int kStartLooks = 3000;
@@ -136,12 +135,12 @@ void Subject::Start() {
   TC_CHECK(client_ != nullptr && space_ != nullptr);
 }
 
-void Subject::Reconnect(bool verify_always) {
+void Subject::Reconnect(bool verify_always, milliseconds timeout) {
   space_.reset();
   client_.reset();
   auto client = Client::Connect({.socket_path = socket_,
                                  .client_name = "faults",
-                                 .timeout = kCallTimeout,
+                                 .timeout = timeout,
                                  .verify_always = verify_always});
   if (!client.ok()) return;
   client_ = *std::move(client);

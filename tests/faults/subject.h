@@ -27,6 +27,9 @@ struct SubjectOptions {
   std::string cold_capacity = "0";
 };
 
+/// Of calls, where a trial is not about how long they take: the machine may be busy.
+constexpr std::chrono::milliseconds kPatience{20'000};
+
 /// Thread: one.
 /// Owner:  kills the daemon and removes its directories in the destructor.
 class Subject {
@@ -42,7 +45,7 @@ class Subject {
   void Shutdown();  // SIGTERM
   void Signal(int signal) { daemon_.Signal(signal); }
   /// Closes the client's session, and opens another. Errors of the new one come with what it does.
-  void Reconnect(bool verify_always = false);
+  void Reconnect(bool verify_always = false, std::chrono::milliseconds timeout = kPatience);
 
   absl::Status Put(int key);
   /// The bytes are compared, and count if the lease is valid afterwards.
