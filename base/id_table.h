@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/large_array.h"
 
 namespace thermocline {
 
@@ -49,7 +50,7 @@ class IdTable {
     for (; entries_[at].id != 0; at = Next(at)) {
       if (entries_[at].id == id) return {&entries_[at].value, false};
     }
-    entries_[at] = {id, std::move(value)};
+    entries_[at] = {id, value};
     ++size_;
     return {&entries_[at].value, true};
   }
@@ -64,7 +65,7 @@ class IdTable {
     for (size_t at = Next(gap); entries_[at].id != 0; at = Next(at)) {
       const size_t way = (at - Home(entries_[at].id)) & Mask();
       if (way < ((at - gap) & Mask())) continue;  // it is found without passing the gap
-      entries_[gap] = std::move(entries_[at]);
+      entries_[gap] = entries_[at];
       gap = at;
     }
     entries_[gap] = {};
@@ -82,10 +83,10 @@ class IdTable {
   size_t size() const { return size_; }
 
  private:
-  static constexpr uint32_t kLeastLog2 = 6;
+  static constexpr uint32_t kLeastLog2 = 8;
   struct Entry {
-    uint64_t id = 0;  // 0: empty
-    Value value{};
+    uint64_t id;  // 0: empty
+    Value value;
   };
   static constexpr size_t Limit(uint32_t log2) { return (size_t{1} << log2) / 4 * 3; }
   size_t Mask() const { return entries_.size() - 1; }
@@ -93,18 +94,17 @@ class IdTable {
   size_t Home(uint64_t id) const { return (id * 0x9e3779b97f4a7c15u) >> shift_; }
 
   void Resize(uint32_t log2) {
-    std::vector<Entry> old(size_t{1} << log2);
-    old.swap(entries_);
+    const LargeArray<Entry> old = std::exchange(entries_, LargeArray<Entry>(size_t{1} << log2));
     shift_ = 64 - log2;
-    for (Entry& entry : old) {
+    for (const Entry& entry : old) {
       if (entry.id == 0) continue;
       size_t at = Home(entry.id);
       while (entries_[at].id != 0) at = Next(at);
-      entries_[at] = std::move(entry);
+      entries_[at] = entry;
     }
   }
 
-  std::vector<Entry> entries_;
+  LargeArray<Entry> entries_;
   uint32_t shift_ = 64 - kLeastLog2;
   size_t size_ = 0;
 };

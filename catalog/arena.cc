@@ -217,13 +217,17 @@ uint64_t Arena::BytesOfChunk(uint32_t chunk) const {
 absl::Status Arena::AllocateChunk(uint32_t chunk) {
   const auto bytes = static_cast<off_t>(BytesOfChunk(chunk));
   const auto offset = static_cast<off_t>(ChunkOffset(chunk));
-  // Where all is there, finding so is much cheaper than allocating it again.
-  if (lseek(fd_.get(), offset, SEEK_HOLE) >= offset + bytes) return absl::OkStatus();
   if (fallocate(fd_.get(), 0, offset, bytes) == 0) {
     return absl::OkStatus();
   }
   return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,
                      "the file system is full: free some of it, or lower the capacity");
+}
+
+bool Arena::MayHaveAll(uint64_t bytes_of_chunks) const {
+  struct stat file;
+  return fstat(fd_.get(), &file) == 0 &&
+         static_cast<uint64_t>(file.st_blocks) * 512 >= kPageBytes + bytes_of_chunks;
 }
 
 absl::Status Arena::PopulateChunk(uint32_t chunk) {

@@ -70,9 +70,12 @@ class Arena {
   /// Makes a chunk safe to touch: allocates what is not there.
   /// Errors: ResourceExhausted when the file system is full.
   absl::Status AllocateChunk(uint32_t chunk);
-  /// The same, and touches it all, so that whoever writes there first does not pay for it.
-  /// Errors: ResourceExhausted when file system or memory limits refuse.
-  /// Cost:   zeroes what was not there: 64 MiB take 20 to 60 ms.
+  /// Whether the file has as much memory as its header and these chunks take: then they need not be
+  /// allocated again, which takes a microsecond a page.
+  bool MayHaveAll(uint64_t bytes_of_chunks) const;
+  /// Makes a chunk safe to touch, and touches it all, so that whoever writes there first does not
+  /// pay for it. Errors: ResourceExhausted when file system or memory limits refuse. Cost:   zeroes
+  /// what was not there: 64 MiB take 20 to 60 ms.
   absl::Status PopulateChunk(uint32_t chunk);
   /// Gives a chunk's memory back; its bytes are zeros from now on.
   absl::Status PunchChunk(uint32_t chunk);

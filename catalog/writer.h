@@ -124,6 +124,11 @@ class Writer {
   /// Flags words as moving, all with one fence; not those that are empty, moving already, or at or
   /// above a pin. Returns how many were granted. Each granted one must be given to FinishMove.
   size_t BeginMove(std::span<Movement> batch);
+  /// Reads the pins for whoever chooses what to ask for: with that answer Drop and BeginMove refuse
+  /// less. It proves nothing, for want of a fence and of anything announced before it.
+  void LookAtPins() { MarkPins(); }
+  /// Whether a pin held `place` at the last look, of whatever kind it was.
+  bool LookedPinned(Place place) const { return Marked(place.node) >= place.count; }
   /// Publishes what became of a moving word: its new whereabouts, or `before` to call it off.
   void FinishMove(Place place, uint32_t part, Word word);
 

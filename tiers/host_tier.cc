@@ -95,18 +95,16 @@ absl::Status HostTier::Adopt() {
     }
     return absl::OkStatus();
   }
+  std::vector<uint32_t> chunks;
   left_.reserve(headers_.SlotCount());
   absl::Status status;
   headers_.Visit(
       [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) status = slabs_.RestoreChunk(chunk, slot_bytes);
-        if (status.ok()) {
-          paid_[chunk] = true;
-          account_.Adopt(1);
-        }
-        // A chunk that lost pages must not raise SIGBUS later. Touching those that are there would
-        // cost a restart most of its time.
-        if (status.ok()) status = arena_.AllocateChunk(chunk);
+        if (!status.ok()) return;
+        paid_[chunk] = true;
+        account_.Adopt(1);
+        chunks.push_back(chunk);
       },
       [&](uint32_t page, const SlotRecord& record) TC_NO_THREAD_SAFETY_ANALYSIS {
         if (status.ok()) AdoptSlot(page, record);
@@ -114,6 +112,11 @@ absl::Status HostTier::Adopt() {
   SortById(left_);
   FreeTwins();
   block_count_ = left_.size();
+  // Chunks that lost pages, which no daemon of ours does to them, must not raise SIGBUS later.
+  if (arena_.MayHaveAll(slabs_.lent_bytes())) return status;
+  for (const uint32_t chunk : chunks) {
+    if (status.ok()) status = arena_.AllocateChunk(chunk);
+  }
   return status;
 }
 

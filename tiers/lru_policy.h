@@ -16,6 +16,7 @@ class LruPolicy : public Policy {
  public:
   LruPolicy();
   void Reserve(size_t members) override;
+  void Prefetch(uint64_t id) const override { index_of_.Prefetch(id); }
   void Insert(uint64_t id, uint64_t parent) override;
   void Remove(uint64_t id) override;
   bool Contains(uint64_t id) const override;

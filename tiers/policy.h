@@ -23,6 +23,8 @@ class Policy {
 
   /// Room for so many members in all.
   virtual void Reserve(size_t members) = 0;
+  /// This one will be inserted soon.
+  virtual void Prefetch(uint64_t id) const = 0;
   /// A new member, just used. `parent` 0: it stands at a root.
   /// REQUIRES: `id` is no member.
   virtual void Insert(uint64_t id, uint64_t parent) = 0;

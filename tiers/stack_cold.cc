@@ -31,6 +31,7 @@ uint64_t StackCore::EvictCold(uint64_t bytes, uint64_t newest) {
   std::vector<uint64_t> victims;
   std::unordered_set<uint64_t> taken;
   uint64_t found = 0;
+  writer_.LookAtPins();
   cold_policy_->Victims([&](uint64_t id) {
     if (found >= bytes) return Policy::Answer::kStop;
     const PlaceState& state = places_.at(id);
@@ -46,7 +47,25 @@ uint64_t StackCore::EvictCold(uint64_t bytes, uint64_t newest) {
     return Policy::Answer::kTake;
   });
   uint64_t blocks = 0;
-  for (uint64_t id : victims) blocks += LoseColdCopies(id);
+  std::vector<Place> drops;
+  std::vector<std::pair<uint64_t, uint64_t>> dropped;  // their ids and how many blocks they have
+  for (const uint64_t id : victims) {
+    const Place place = *writer_.PlaceOf(id);
+    const uint64_t copies = ColdParts(place, static_cast<uint32_t>(places_.at(id).parts.size()));
+    if (IsWarm(place)) {
+      blocks += copies;
+      LoseColdCopies(id, place);
+    } else {
+      drops.push_back(place);
+      dropped.push_back({id, copies});
+    }
+  }
+  DropTails(std::move(drops));
+  for (const auto& [id, copies] : dropped) {
+    if (places_.contains(id)) continue;
+    blocks += copies;
+    cold_counters_.evictions += copies;
+  }
   return blocks;
 }
 
@@ -61,31 +80,29 @@ bool StackCore::IsWarm(Place place) const {
 }
 
 bool StackCore::MayLeaveCold(const PlaceState& state, Place place,
-                             const std::unordered_set<uint64_t>& taken) {
+                             const std::unordered_set<uint64_t>& taken) const {
   if (state.busy()) return false;
   if (IsWarm(place)) return true;
   if (state.pins > 0 || !StandsOnly(place, taken)) return false;
-  return MayLeaveWarm(state) && !IsLeased(place);
+  return MayLeaveWarm(state) && !writer_.LookedPinned(place);
 }
 
-// Answers how many blocks left the cold tier.
-uint64_t StackCore::LoseColdCopies(uint64_t id) {
-  const auto place = writer_.PlaceOf(id);
-  if (!place) return 0;
-  PlaceState& state = places_.at(id);
-  const bool copies_only = IsWarm(*place);
-  uint64_t blocks = 0;
-  for (uint32_t part = 0; part < state.parts.size(); ++part) {
-    const Word word = writer_.word(*place, part);
+uint64_t StackCore::ColdParts(Place place, uint32_t part_count) const {
+  uint64_t count = 0;
+  for (uint32_t part = 0; part < part_count; ++part) {
+    count += writer_.word(place, part).cold_copy() ? 1 : 0;
+  }
+  return count;
+}
+
+// Of a place whose blocks are warm, too.
+void StackCore::LoseColdCopies(uint64_t id, Place place) {
+  for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+    const Word word = writer_.word(place, part);
     if (!word.cold_copy()) continue;
-    ++blocks;
-    if (!copies_only) continue;
-    ChangeWord(id, *place, part, word.WithColdCopy(false));
+    ChangeWord(id, place, part, word.WithColdCopy(false));
     QueueErasure(id, part);
   }
-  if (!copies_only && !DropLeaf(*place)) return 0;
-  if (!copies_only) cold_counters_.evictions += blocks;
-  return blocks;
 }
 
 // Erasures first, and writes only into room that is there: what a queued erasure will free is not

@@ -315,13 +315,12 @@ class StackCore final : public TierStack {
     bool drop_dirty = false;       // what has no cold copy may be dropped
     uint64_t newest = UINT64_MAX;  // sequence; what was committed later is passed over
   };
-  /// A place about to leave warm, its words moving.
+  /// A place that shall leave warm.
   struct Victim {
     uint64_t id = 0;
     Place place;
     bool drop = false;   // with its name, for lack of a cold copy
     uint64_t slots = 0;  // of the size wanted
-    std::vector<Movement> moves;
   };
   void SchedulePump();
   void Pump();
@@ -336,23 +335,25 @@ class StackCore final : public TierStack {
   bool MayLeaveWarm(const PlaceState& state) const;
   static bool IsNewer(const PlaceState& state, uint64_t sequence);
   uint64_t FreeClean(const FreeGoal& goal);
-  std::optional<Victim> TakeVictim(uint64_t id, const FreeGoal& goal,
-                                   const std::unordered_set<uint64_t>& taken);
+  std::vector<Victim> ChooseVictims(const FreeGoal& goal);
+  std::optional<Victim> VictimOf(uint64_t id, const FreeGoal& goal,
+                                 const std::unordered_set<uint64_t>& dropped) const;
   bool StandsOnly(Place place, const std::unordered_set<uint64_t>& taken) const;
-  void LetGo(Victim& victim);
+  uint64_t LetGo(std::span<const Victim> victims);
+  void FreeMoving(std::span<const Movement> moves);
   void PlanWrites(const FreeGoal& goal);
   void PlanWrite(uint64_t id, Place place);
   void ClearChunkFor(uint64_t bytes);
   bool ClearChunk(const std::vector<uint64_t>& offsets);
   void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
   void PublishWord(Space& space, Place place, uint32_t part, Word word, uint64_t checksum);
-  bool IsLeased(Place place);
   bool HasBytes(Place place) const;
   /// One of a block's places before the last, where its bytes are.
   bool IsInner(Place place) const;
   bool IsComplete(const Space& space, const PlaceState& state, Place place) const;
   void NoteIncomplete(uint64_t id);
   bool DropLeaf(Place place);
+  void DropTails(std::vector<Place> firsts);
   void Forget(const Dropped& dropped);
   void DropOldest();
 
@@ -362,8 +363,9 @@ class StackCore final : public TierStack {
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
-                    const std::unordered_set<uint64_t>& taken);
-  uint64_t LoseColdCopies(uint64_t id);
+                    const std::unordered_set<uint64_t>& taken) const;
+  uint64_t ColdParts(Place place, uint32_t part_count) const;
+  void LoseColdCopies(uint64_t id, Place place);
   void RunColdJob();
   void TakeWrites(ColdJob& job);
   void CancelWrites();

@@ -16,6 +16,7 @@ constexpr size_t kPlacesToDrop = 64;
 // A client may hold slots in advance for so long after they were granted; one that goes on asking
 // for some is granted others.
 constexpr std::chrono::seconds kAheadTime{10};
+constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
 
 // Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long.
 constexpr std::chrono::milliseconds kWakeGrid{10};
@@ -237,30 +238,46 @@ bool StackCore::IsNewer(const PlaceState& state, uint64_t sequence) {
 
 // Walks leaf first and lets go of places of which all warm parts have a cold copy; with drop_dirty
 // also of those that would be lost, if nothing stands behind them. Answers how many slots of the
-// wanted size came free.
+// wanted size came free. What a pin has saved since the walk looked, the next walk passes over.
 uint64_t StackCore::FreeClean(const FreeGoal& goal) {
+  uint64_t freed = 0;
+  for (int walk = 0; walk < kWalks && freed < goal.count; ++walk) {
+    FreeGoal rest = goal;
+    rest.count -= freed;
+    const std::vector<Victim> victims = ChooseVictims(rest);
+    uint64_t chosen = 0;
+    for (const Victim& victim : victims) chosen += victim.slots;
+    const uint64_t went = LetGo(victims);
+    freed += went;
+    if (went == chosen) break;
+  }
+  return freed;
+}
+
+std::vector<StackCore::Victim> StackCore::ChooseVictims(const FreeGoal& goal) {
   std::vector<Victim> victims;
-  std::unordered_set<uint64_t> taken;
+  std::unordered_set<uint64_t> dropped;
   uint64_t slots = 0;
+  writer_.LookAtPins();
   warm_policy_->Victims([&](uint64_t id) {
     if (slots >= goal.count) return Policy::Answer::kStop;
     if (IsNewer(places_.at(id), goal.newest)) return Policy::Answer::kTake;
-    auto victim = TakeVictim(id, goal, taken);
+    const auto victim = VictimOf(id, goal, dropped);
     if (!victim) return Policy::Answer::kSkip;
-    taken.insert(id);
+    if (victim->drop) dropped.insert(id);
     slots += victim->slots;
-    victims.push_back(std::move(*victim));
+    victims.push_back(*victim);
     return Policy::Answer::kTake;
   });
-  for (Victim& victim : victims) LetGo(victim);
-  return slots;
+  return victims;
 }
 
-std::optional<StackCore::Victim> StackCore::TakeVictim(uint64_t id, const FreeGoal& goal,
-                                                       const std::unordered_set<uint64_t>& taken) {
+std::optional<StackCore::Victim> StackCore::VictimOf(
+    uint64_t id, const FreeGoal& goal, const std::unordered_set<uint64_t>& dropped) const {
   const PlaceState& state = places_.at(id);
   if (!MayLeaveWarm(state)) return std::nullopt;
   Victim victim{.id = id, .place = *writer_.PlaceOf(id)};
+  if (writer_.LookedPinned(victim.place)) return std::nullopt;
   const Space& space = spaces_.at(state.space);
   for (uint32_t part = 0; part < space.part_count(); ++part) {
     const Word word = writer_.word(victim.place, part);
@@ -268,17 +285,11 @@ std::optional<StackCore::Victim> StackCore::TakeVictim(uint64_t id, const FreeGo
     if (!word.cold_copy()) victim.drop = true;
     const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
     if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
-    victim.moves.push_back({.place = victim.place, .part = part});
   }
   if (victim.slots == 0) return std::nullopt;
   if (victim.drop && (!goal.drop_dirty || state.pins > 0)) return std::nullopt;
-  if (victim.drop && !StandsOnly(victim.place, taken)) return std::nullopt;
-  const size_t granted = writer_.BeginMove(victim.moves);
-  if (granted == victim.moves.size()) return victim;
-  for (const Movement& move : victim.moves) {
-    if (move.granted) writer_.FinishMove(move.place, move.part, move.before);
-  }
-  return std::nullopt;
+  if (victim.drop && !StandsOnly(victim.place, dropped)) return std::nullopt;
+  return victim;
 }
 
 // Whether nothing stands behind the place but what is about to go, or goes with it: inner places,
@@ -292,18 +303,43 @@ bool StackCore::StandsOnly(Place place, const std::unordered_set<uint64_t>& take
   return only;
 }
 
-void StackCore::LetGo(Victim& victim) {
-  if (victim.drop) {
-    for (const Movement& move : victim.moves) {
-      writer_.FinishMove(move.place, move.part, move.before);
+// All with one fence and one look at the pins, those to be dropped with a few more. Answers how
+// many slots of the size wanted came free.
+uint64_t StackCore::LetGo(std::span<const Victim> victims) {
+  std::vector<Movement> moves;
+  std::vector<Place> drops;
+  for (const Victim& victim : victims) {
+    if (victim.drop) {
+      drops.push_back(victim.place);
+      continue;
     }
-    if (DropLeaf(victim.place)) warm_counters_.evictions += victim.moves.size();
-    return;
+    for (uint32_t part = 0; part < places_.at(victim.id).parts.size(); ++part) {
+      if (writer_.word(victim.place, part).warm_slot() == 0) continue;
+      moves.push_back({.place = victim.place, .part = part});
+    }
   }
-  for (const Movement& move : victim.moves) {
+  if (!moves.empty()) writer_.BeginMove(moves);
+  FreeMoving(moves);
+  const uint64_t blocks = host_->Usage().block_count;
+  DropTails(std::move(drops));
+  warm_counters_.evictions += blocks - host_->Usage().block_count;
+  uint64_t slots = 0;
+  for (const Victim& victim : victims) {
+    const bool went =
+        victim.drop ? !places_.contains(victim.id) : !warm_policy_->Contains(victim.id);
+    if (went) slots += victim.slots;
+  }
+  return slots;
+}
+
+// The slots of the moves that were granted; each of the blocks has a cold copy.
+void StackCore::FreeMoving(std::span<const Movement> moves) {
+  for (const Movement& move : moves) {
+    if (!move.granted) continue;
+    const uint64_t id = writer_.IdOf(move.place);
     host_->Free(OffsetOf(move.before));
-    ChangeWord(victim.id, move.place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
-    places_.at(victim.id).parts[move.part].adopted = false;
+    ChangeWord(id, move.place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
+    places_.at(id).parts[move.part].adopted = false;
     ++warm_counters_.demotions;
   }
 }
@@ -311,6 +347,7 @@ void StackCore::LetGo(Victim& victim) {
 // Copies that will be needed: of the victims to come, in their order.
 void StackCore::PlanWrites(const FreeGoal& goal) {
   uint64_t slots = 0;
+  writer_.LookAtPins();
   warm_policy_->Victims([&](uint64_t id) {
     if (slots >= goal.count || planned_writes_.size() >= kMaxBatchBlocks) {
       return Policy::Answer::kStop;
@@ -321,11 +358,11 @@ void StackCore::PlanWrites(const FreeGoal& goal) {
     if (reading || state.doomed) return Policy::Answer::kSkip;
     if (state.warm_pins > 0 && !draining_) return Policy::Answer::kSkip;
     if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
-    if (!state.busy() && (!MayLeaveWarm(state) || IsLeased(*writer_.PlaceOf(id)))) {
+    const Place place = *writer_.PlaceOf(id);
+    if (!state.busy() && (!MayLeaveWarm(state) || writer_.LookedPinned(place))) {
       return Policy::Answer::kSkip;
     }
     const Space& space = spaces_.at(state.space);
-    const Place place = *writer_.PlaceOf(id);
     const uint64_t slots_before = slots;
     for (uint32_t part = 0; part < space.part_count(); ++part) {
       const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
@@ -369,7 +406,6 @@ void StackCore::ClearChunkFor(uint64_t bytes) {
 // Of what lies in these slots, what has a cold copy leaves, what has none is written. False, and
 // nothing is changed, when a slot holds what may not leave: leased, pinned to warm, being filled.
 bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
-  std::vector<Victim> victims;
   std::vector<Movement> moves;
   for (uint64_t offset : offsets) {
     const BlockHeader header = host_->HeaderAt(offset);
@@ -377,20 +413,18 @@ bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
     if (!place || !MayLeaveWarm(places_.at(header.id))) return false;
     const Word word = writer_.word(*place, header.part);
     if (word.warm_slot() == 0 || OffsetOf(word) != offset) return false;
-    victims.push_back({.id = header.id, .place = *place});
     moves.push_back({.place = *place, .part = header.part});
   }
   const bool may_leave = !moves.empty() && writer_.BeginMove(moves) == moves.size();
-  for (size_t i = 0; i < moves.size(); ++i) {
-    if (may_leave && moves[i].before.cold_copy()) {
-      victims[i].moves = {moves[i]};
-      LetGo(victims[i]);
+  for (const Movement& move : moves) {
+    if (may_leave && move.before.cold_copy()) {
+      FreeMoving({&move, 1});
       progressing_ = true;
       continue;
     }
-    if (moves[i].granted) writer_.FinishMove(moves[i].place, moves[i].part, moves[i].before);
+    if (move.granted) writer_.FinishMove(move.place, move.part, move.before);
     if (may_leave && planned_writes_.size() < kMaxBatchBlocks) {
-      PlanWrite(victims[i].id, victims[i].place);
+      PlanWrite(writer_.IdOf(move.place), move.place);
     }
   }
   return may_leave;
@@ -440,19 +474,6 @@ void StackCore::PublishWord(Space& space, Place place, uint32_t part, Word word,
   if (word.cold_copy()) space.cold_bytes += bytes;
 }
 
-// By asking for a move that is called off at once; a place without bytes holds nothing up.
-bool StackCore::IsLeased(Place place) {
-  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
-  for (uint32_t part = 0; part < parts; ++part) {
-    if (writer_.word(place, part).empty()) continue;
-    Movement move{.place = place, .part = part};
-    if (writer_.BeginMove({&move, 1}) == 0) return true;
-    writer_.FinishMove(place, part, move.before);
-    return false;
-  }
-  return false;
-}
-
 bool StackCore::IsInner(Place place) const {
   const PlaceState& state = places_.at(writer_.IdOf(place));
   return writer_.Depth(place) % spaces_.at(state.space).block_places != 0;
@@ -479,22 +500,33 @@ void StackCore::NoteIncomplete(uint64_t id) { incomplete_.try_emplace(id, option
 // Drops a place that nothing stands behind, and then what it leaves without bytes above it. False
 // when it may not go: leased, busy, pinned, or no leaf.
 bool StackCore::DropLeaf(Place place) {
-  bool dropped_first = false;
-  while (!writer_.IsRoot(place) && writer_.IsLeaf(place)) {
+  if (writer_.IsRoot(place) || !writer_.IsLeaf(place)) return false;
+  const uint64_t id = writer_.IdOf(place);
+  DropTails({place});
+  return !places_.contains(id);
+}
+
+// Drops places that nothing stands behind but one another, and inner places, and then what they
+// leave without bytes above them; but none that is leased, busy or pinned. One look at the pins for
+// all that ends a run at the time: of a path of many runs one each.
+void StackCore::DropTails(std::vector<Place> firsts) {
+  std::unordered_set<uint64_t> wanted;
+  for (Place place : firsts) wanted.insert(writer_.IdOf(place));
+  const auto stays = [&](Place place) {
     const uint64_t id = writer_.IdOf(place);
     const PlaceState& state = places_.at(id);
-    if (state.busy() || state.pins > 0 || (dropped_first && HasBytes(place))) break;
-    const Place parent = writer_.Parent(place);
-    const DropResult result = writer_.Drop({&place, 1});
-    if (result.dropped.empty()) {
-      if (!HasBytes(place)) NoteIncomplete(id);
-      break;
-    }
+    return state.busy() || state.pins > 0 || (!wanted.contains(id) && HasBytes(place));
+  };
+  while (true) {
+    std::erase_if(firsts, stays);
+    if (firsts.empty()) return;
+    DropResult result = writer_.Drop(firsts);
     for (const Dropped& dropped : result.dropped) Forget(dropped);
-    dropped_first = true;
-    place = parent;
+    for (Place place : firsts) {
+      if (writer_.Contains(place) && !HasBytes(place)) NoteIncomplete(writer_.IdOf(place));
+    }
+    firsts = std::move(result.leaves);
   }
-  return dropped_first;
 }
 
 void StackCore::Forget(const Dropped& dropped) {
@@ -521,22 +553,23 @@ void StackCore::Forget(const Dropped& dropped) {
 
 // Room for names: the oldest that can go, cold ones first.
 void StackCore::DropOldest() {
-  size_t dropped = 0;
+  writer_.LookAtPins();
+  const size_t places = places_.size();
   for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
-    std::vector<uint64_t> oldest;
+    std::vector<Place> oldest;
+    std::unordered_set<uint64_t> taken;
     policy->Victims([&](uint64_t id) {
       if (oldest.size() == kPlacesToDrop) return Policy::Answer::kStop;
       const PlaceState& state = places_.at(id);
-      const bool may_go = MayLeaveWarm(state) && state.pins == 0;
-      if (!may_go) return Policy::Answer::kSkip;
-      oldest.push_back(id);
+      const Place place = *writer_.PlaceOf(id);
+      const bool may_go = MayLeaveWarm(state) && state.pins == 0 && !writer_.LookedPinned(place);
+      if (!may_go || !StandsOnly(place, taken)) return Policy::Answer::kSkip;
+      taken.insert(id);
+      oldest.push_back(place);
       return Policy::Answer::kTake;
     });
-    for (uint64_t id : oldest) {
-      const auto place = writer_.PlaceOf(id);
-      if (place && DropLeaf(*place)) ++dropped;
-    }
-    if (dropped > 0) return;
+    DropTails(std::move(oldest));
+    if (places_.size() < places) return;
   }
 }
 

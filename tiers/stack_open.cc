@@ -177,6 +177,7 @@ void StackCore::Fetch(const FoundBlock& block) const {
   for (size_t at = 0; at < sizeof(BlockHeader); at += kCacheLine) __builtin_prefetch(header + at);
   writer_.Prefetch(block.id);
   places_.Prefetch(block.id);
+  (block.page != 0 ? warm_policy_ : cold_policy_)->Prefetch(block.id);
 }
 
 absl::Status StackCore::RemoveEmptySpaces() {

@@ -2,6 +2,7 @@
 // its own: slots filled in place, what a killed daemon leaves, slots of another size.
 #include "tiers/host_tier.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/stat.h>
@@ -136,6 +137,22 @@ TEST_F(HostTierTest, AfterARestartOwnGrantsAreFreeAndPayloadsAreNotLookedAt) {
   EXPECT_TRUE(tier_->Get({1, 0}, room)->has_value());
   EXPECT_FALSE(tier_->Get({2, 0}, room)->has_value()) << "spoiled, and summed at the first use";
   EXPECT_EQ(tier_->Usage().corrupt_count, 1u);
+}
+
+TEST_F(HostTierTest, AChunkThatLostPagesHasThemAgainAfterARestart) {
+  const uint64_t offset = CommitInPlace(1);
+  const int fd = tier_->arena().fd();
+  struct stat before;
+  ASSERT_EQ(::fstat(fd, &before), 0);
+  ASSERT_EQ(::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                        kBytes),
+            0);
+  Reopen();
+  struct stat after;
+  ASSERT_EQ(::fstat(tier_->arena().fd(), &after), 0);
+  EXPECT_EQ(after.st_blocks, before.st_blocks);
+  std::vector<std::byte> room(kBytes);
+  EXPECT_FALSE(tier_->Get({1, 0}, room)->has_value()) << "its bytes are zeros";
 }
 
 TEST_F(HostTierTest, ASlotOfALivingProcessOfTheLastEpochIsHeld) {

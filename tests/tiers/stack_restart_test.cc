@@ -89,6 +89,47 @@ TEST_F(StackTest, BlocksOfSeveralPlacesLeaveWithTheirInnerPlacesWhereThereIsNoCo
   ExpectBooksAgree();
 }
 
+// As a slot that was held back for old leases, or a copy in cold that was not erased in time, can
+// leave it: the earlier place had left the tree before the later came.
+TEST_F(StackTest, OfTwoPlacesWithOneNameTheLaterOneComesBack) {
+  Use({.warm_blocks = 16, .cold_blocks = 0, .chunk_blocks = 8});
+  Write(TestNames({1, 2, 3}));
+  Write(TestNames({1, 5}));
+  const uint64_t later = client_->Match(TestNames({1, 5})).blocks[1].id;
+  client_.reset();
+  stack_->Close();
+  {
+    const auto arena = Arena::Open({.path = stack_->directory() + "/arena",
+                                    .capacity_bytes = 16 * kTestBlockBytes,
+                                    .chunk_bytes = 8 * kTestBlockBytes});
+    ASSERT_TRUE(arena.ok()) << arena.status();
+    auto headers = SlotHeaders::Open(*arena);
+    ASSERT_TRUE(headers.ok()) << headers.status();
+    uint32_t page = 0;
+    headers->Visit([](uint32_t, uint64_t) {},
+                   [&](uint32_t at, const SlotRecord& record) {
+                     if (record.block.id == later) page = at;
+                   });
+    ASSERT_NE(page, 0u);
+    BlockRecord block = headers->Block(page);
+    block.name = TestName(2);
+    block.Seal();
+    headers->SetFree(page);
+    headers->SetCommitted(page, block);
+  }
+  stack_->Open();
+  Connect();
+  const LeaseView found = client_->Match(TestNames({1, 2, 3}));
+  ASSERT_EQ(found.depth, 2u) << "what stood behind the earlier one has gone with it";
+  EXPECT_EQ(found.blocks[1].id, later);
+  EXPECT_EQ((*stack_)->Stats().places, 2u);
+  EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 4 * kTestBlockBytes) << "may be read still";
+  ExpectBooksAgree();
+  (*stack_)->EndGrace();
+  EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 2 * kTestBlockBytes);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackTest, ABlockSmallerThanItsNamesIsRefused) {
   Use({});
   SpaceSpec spec = TestSpec("long blocks");
