@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs benchmarks, prints their rows in one table, and draws the plots.
-#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match tenants warm peers; none = all
+#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match tenants tiers warm peers; none = all
 # The peers come from the registries: redis-server by deploy/setup.sh, llama-cpp-python (built from source, ten minutes),
 # Mooncake Store and matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-known=(ttft engine match tenants warm peers)
+known=(ttft engine match tenants tiers warm peers)
 names=() json='' plots=$top/build/bench
 
 while [ $# -gt 0 ]; do

@@ -2,11 +2,18 @@
 //   restart   opening an arena that an earlier daemon left, up to the first match that is found;
 //             `scattered` is an arena whose slots lie in no order of their blocks, as after many
 //             evictions. Measured beside it: the same names appended to a new tree and no more.
+//   read_in_place   blocks of 64 KiB read at random out of an arena of a gigabyte, on small pages
+//             and on transparent huge ones, which take a tmpfs of their own (and root to mount it).
 //   evict     what it costs to let go of one block while clients hold pins, which all are to be
 //             read before anything is reused.
+#include <sys/mount.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <memory>
@@ -19,7 +26,9 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "bench/report.h"
+#include "catalog/arena.h"
 #include "catalog/writer.h"
+#include "hashing/checksum.h"
 #include "proto/shm_layout.h"
 #include "tiers/tier_stack.h"
 
@@ -148,6 +157,14 @@ class Scratch {
   const std::string path_;
 };
 
+/// Of this process, in milliseconds: on a machine that others use too, a second of the wall says
+/// little.
+double CpuMilliseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
 /// Milliseconds of the same names in a new tree, in new memory.
 absl::StatusOr<double> NewTree(uint32_t paths, uint32_t places) {
   std::vector<std::vector<Name>> names;
@@ -190,22 +207,25 @@ absl::Status Restart(bool scattered, uint32_t paths, uint32_t places, double tre
   for (uint32_t path = 0; path < paths; ++path) {
     TC_RETURN_IF_ERROR(stack.Commit(Path(path, places), offsets).status());
   }
-  std::vector<double> times;
+  std::vector<double> times, cpu_times;
   for (int round = 0; round < 3; ++round) {
     stack.Close();
     const std::vector<Name> first = Path(0, places);
     absl::Status status;
+    const double cpu = CpuMilliseconds();
     times.push_back(Milliseconds([&] {
       status = stack.Open();
       if (status.ok()) status = stack.Match(first).status();
     }));
+    cpu_times.push_back(CpuMilliseconds() - cpu);
     TC_RETURN_IF_ERROR(status);
     if (stack->Stats().places != blocks) return absl::InternalError("not all blocks came back");
   }
   const double ms = Median(std::move(times));
-  report.Add({std::string("restart") + (scattered ? "_scattered" : "") +
-                  "/slots:" + std::to_string(blocks),
-              "latency", ms, "ms", "new_tree", ms / tree_ms});
+  const std::string name =
+      std::string("restart") + (scattered ? "_scattered" : "") + "/slots:" + std::to_string(blocks);
+  report.Add({name, "latency", ms, "ms", "new_tree", ms / tree_ms});
+  report.Add({name, "cpu", Median(std::move(cpu_times)), "ms", "", 0});
   return absl::OkStatus();
 }
 
@@ -245,6 +265,53 @@ absl::StatusOr<double> Evict(uint32_t clients, uint32_t blocks) {
   return ms * 1e3 / static_cast<double>(evictions() - before);
 }
 
+/// GiB a second of blocks read in place, in an order that no prefetcher foresees.
+absl::StatusOr<double> ReadInPlace(const std::string& directory, HugePages huge_pages,
+                                   uint64_t bytes) {
+  constexpr uint64_t kRead = 64 * KiB;
+  TC_ASSIGN_OR_RETURN(Arena arena, Arena::Open({.path = directory + "/read",
+                                                .capacity_bytes = bytes,
+                                                .capacity_option = "the benchmark's arena",
+                                                .huge_pages = huge_pages}));
+  for (uint32_t chunk = 0; chunk < arena.chunk_count(); ++chunk) {
+    TC_RETURN_IF_ERROR(arena.PopulateChunk(chunk));
+  }
+  const std::byte* const data = arena.data(kArenaDataOffset / kPageBytes);
+  std::vector<uint64_t> blocks(bytes / kRead);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
+  std::shuffle(blocks.begin(), blocks.end(), std::mt19937_64(1));
+  std::vector<double> rates;
+  uint64_t sum = 0;
+  for (int round = 0; round < 5; ++round) {
+    const double ms = Milliseconds([&] {
+      for (const uint64_t block : blocks) sum += Checksum({data + block * kRead, kRead});
+    });
+    rates.push_back(static_cast<double>(bytes) / static_cast<double>(GiB) / ms * 1e3);
+  }
+  if (sum == 1) return absl::InternalError("the sums came out at one");  // so that they are needed
+  TC_RETURN_IF_ERROR(Arena::Remove(directory + "/read"));
+  return Median(std::move(rates));
+}
+
+absl::Status CompareHugePages(uint64_t bytes, Report& report) {
+  const Scratch scratch("read");
+  TC_ASSIGN_OR_RETURN(const double plain, ReadInPlace(scratch.path(), HugePages::kNone, bytes));
+  report.Add({"read_in_place/bytes:65536", "throughput", plain, "GiB/s", "", 0});
+  const std::string mounted = scratch.path() + "/huge";
+  std::filesystem::create_directories(mounted);
+  if (mount("tmpfs", mounted.c_str(), "tmpfs", 0, "huge=advise") != 0) {
+    std::printf("SKIPPED: huge pages (no tmpfs with huge=advise can be mounted: %s)\n",
+                std::strerror(errno));
+    return absl::OkStatus();
+  }
+  const auto huge = ReadInPlace(mounted, HugePages::kTransparent, bytes);
+  umount(mounted.c_str());
+  TC_RETURN_IF_ERROR(huge.status());
+  report.Add({"read_in_place_huge/bytes:65536", "throughput", *huge, "GiB/s", "read_in_place",
+              *huge / plain});
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Arguments& arguments, Report& report) {
   const uint32_t paths = arguments.quick ? 4 : 122;
   const uint32_t places = arguments.quick ? 512 : kPathPlaces;
@@ -253,6 +320,7 @@ absl::Status Run(const Arguments& arguments, Report& report) {
       {"new_tree/places:" + std::to_string(paths * places), "latency", tree_ms, "ms", "", 0});
   TC_RETURN_IF_ERROR(Restart(false, paths, places, tree_ms, report));
   TC_RETURN_IF_ERROR(Restart(true, paths, places, tree_ms, report));
+  TC_RETURN_IF_ERROR(CompareHugePages(arguments.quick ? 64 * MiB : GiB, report));
   double alone_us = 0;
   for (const uint32_t clients : {1u, 64u}) {
     TC_ASSIGN_OR_RETURN(const double us, Evict(clients, arguments.quick ? 2048 : 16384));

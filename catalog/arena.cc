@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -13,9 +14,12 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <sstream>
 #include <utility>
 
 #include "base/check.h"
+#include "base/file_util.h"
+#include "base/memory_cgroup.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -72,6 +76,32 @@ absl::Status Lock(int fd, const std::string& path) {
       "; stop it, or give this daemon another directory");
 }
 
+// What the control group keeps for the rest of the process: page tables, the catalog, its heap.
+constexpr uint64_t kCgroupMargin = 16 * MiB;
+
+// Whether the tmpfs of this file gives huge pages to who asks for them: mountinfo has a line
+// "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE SUPER_OPTIONS".
+bool MountHasHugePages(int fd) {
+  struct stat file;
+  const auto text = ReadFile("/proc/self/mountinfo", 16 * MiB);
+  if (fstat(fd, &file) != 0 || !text.ok()) return false;
+  const std::string device =
+      std::to_string(major(file.st_dev)) + ":" + std::to_string(minor(file.st_dev));
+  std::istringstream lines(*text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string id, parent, of;
+    words >> id >> parent >> of;
+    const size_t dash = line.find(" - ");
+    if (of != device || dash == std::string::npos) continue;
+    for (const char* huge : {"huge=always", "huge=within_size", "huge=advise"}) {
+      if (line.find(huge, dash) != std::string::npos) return true;
+    }
+    return false;
+  }
+  return false;
+}
+
 uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
 
 }  // namespace
@@ -99,6 +129,7 @@ absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
   struct stat file;
   if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + options.path);
   Arena arena(options.path, std::move(lock), std::move(fd));
+  arena.huge_pages_ = options.huge_pages;
   TC_ASSIGN_OR_RETURN(const ArenaHeader last,
                       arena.Adopt(options, static_cast<uint64_t>(file.st_size)));
   TC_RETURN_IF_ERROR(arena.MapAndStamp(options, last));
@@ -159,6 +190,7 @@ absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& 
   void* base = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
   if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
   base_ = static_cast<std::byte*>(base);
+  if (huge_pages_ == HugePages::kTransparent) TC_RETURN_IF_ERROR(AskForHugePages());
   auto& header = *reinterpret_cast<ArenaHeader*>(base_);
   header.layout_version = kArenaLayoutVersion;
   header.owner_pid = static_cast<uint32_t>(getpid());
@@ -174,6 +206,16 @@ absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& 
     return PopulateChunk(static_cast<uint32_t>(grown));
   }
   return absl::OkStatus();
+}
+
+absl::Status Arena::AskForHugePages() {
+  if (MountHasHugePages(fd_.get()) && madvise(base_, mapped_bytes_, MADV_HUGEPAGE) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      "arena " + path_ +
+      ": huge_pages is \"transparent\", and its file system gives none; mount it with huge=advise "
+      "(mount -o remount,huge=advise DIRECTORY), or set huge_pages = \"none\"");
 }
 
 absl::Status Arena::PunchBeyondCapacity() {
@@ -199,7 +241,8 @@ Arena::Arena(Arena&& other) noexcept
       fd_(std::move(other.fd_)),
       base_(std::exchange(other.base_, nullptr)),
       mapped_bytes_(other.mapped_bytes_),
-      created_(other.created_) {}
+      created_(other.created_),
+      huge_pages_(other.huge_pages_) {}
 
 Arena::~Arena() {
   if (base_ != nullptr) munmap(base_, mapped_bytes_);
@@ -230,9 +273,43 @@ bool Arena::MayHaveAll(uint64_t bytes_of_chunks) const {
          static_cast<uint64_t>(file.st_blocks) * 512 >= kPageBytes + bytes_of_chunks;
 }
 
+uint64_t Arena::MissingBytes(uint32_t chunk) const {
+  const auto end = static_cast<off_t>(ChunkOffset(chunk) + BytesOfChunk(chunk));
+  uint64_t missing = 0;
+  for (auto at = static_cast<off_t>(ChunkOffset(chunk)); at < end;) {
+    const off_t data = lseek(fd_.get(), at, SEEK_DATA);  // ENXIO: none from here on
+    const off_t hole_end = data < 0 ? end : std::min(data, end);
+    missing += static_cast<uint64_t>(hole_end - at);
+    if (hole_end == end) break;
+    at = lseek(fd_.get(), hole_end, SEEK_HOLE);
+    if (at < 0) break;
+  }
+  return missing;
+}
+
+// Looking for what is missing takes a microsecond a page: only where it matters.
+absl::Status Arena::CheckCgroup(uint32_t chunk) const {
+  const auto room = RoomInMemoryCgroup();
+  if (!room || room->bytes >= BytesOfChunk(chunk) + kCgroupMargin) return absl::OkStatus();
+  const uint64_t missing = MissingBytes(chunk);
+  if (missing == 0 || room->bytes >= missing + kCgroupMargin) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "chunk " + std::to_string(chunk) + " of " + path_ + " takes " + FormatBytes(missing) +
+      ", and of the memory limit of " + FormatBytes(room->limit_bytes) + " of control group " +
+      room->directory + " there are " + FormatBytes(room->bytes) +
+      " left; raise it, or lower the capacity");
+}
+
 absl::Status Arena::PopulateChunk(uint32_t chunk) {
-  TC_RETURN_IF_ERROR(AllocateChunk(chunk));
+  TC_RETURN_IF_ERROR(CheckCgroup(chunk));
   const uint64_t bytes = BytesOfChunk(chunk);
+  // Only who touches memory that was advised gets huge pages; who allocates it gets small ones.
+  if (huge_pages_ == HugePages::kTransparent) {
+    if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
+      return absl::OkStatus();
+    }
+  }
+  TC_RETURN_IF_ERROR(AllocateChunk(chunk));
   if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
     return absl::OkStatus();
   }

@@ -6,7 +6,8 @@
 //                of one size (catalog/slabs.h)
 //
 // A chunk is allocated and touched before anything in it is granted: a page that the file system
-// cannot give is a refusal here and never a SIGBUS there. An exclusive lock keeps a second daemon
+// cannot give is a refusal here and never a SIGBUS there. A memory control group that cannot give
+// it would have the daemon killed, so it is asked before. An exclusive lock keeps a second daemon
 // out.
 #pragma once
 #include <array>
@@ -38,12 +39,18 @@ struct ArenaHeader {
 static_assert(sizeof(ArenaHeader) == 56 && offsetof(ArenaHeader, epoch) == 16 &&
               offsetof(ArenaHeader, uuid) == 40);
 
+enum class HugePages {
+  kNone,
+  kTransparent,  // of the tmpfs, which is mounted with huge=advise or more; 2 MiB each where it can
+};
+
 struct ArenaOptions {
   std::string path;
   uint64_t capacity_bytes = 0;  // of blocks; rounded down to pages
   uint64_t chunk_bytes = kDefaultChunkBytes;
   uint64_t least_epoch = 0;     // the new epoch is at least this
   std::string capacity_option;  // what the user can change, for error texts: "warm.capacity"
+  HugePages huge_pages = HugePages::kNone;
 };
 
 /// Thread: one; data() and Slot() any. Owner: unmaps, unlocks and closes in its destructor; the
@@ -56,8 +63,9 @@ class Arena {
   /// because clients of the earlier daemon may still be reading there: see PunchBeyondCapacity.
   /// Errors: AlreadyExists when another process holds the lock (names it and the path),
   ///         FailedPrecondition for a file that is no arena, is another's, or has another layout
-  ///         version or chunk size (Remove it to start empty), ResourceExhausted when the file
-  ///         system has not that much left, InvalidArgument.
+  ///         version or chunk size (Remove it to start empty), or whose file system has not the
+  ///         huge pages that were asked for, ResourceExhausted when it has not that much left,
+  ///         InvalidArgument.
   static absl::StatusOr<Arena> Open(const ArenaOptions& options);
 
   /// Deletes an arena and its metadata. Absent files are fine.
@@ -73,9 +81,9 @@ class Arena {
   /// Whether the file has as much memory as its header and these chunks take: then they need not be
   /// allocated again, which takes a microsecond a page.
   bool MayHaveAll(uint64_t bytes_of_chunks) const;
-  /// Makes a chunk safe to touch, and touches it all, so that whoever writes there first does not
-  /// pay for it. Errors: ResourceExhausted when file system or memory limits refuse. Cost:   zeroes
-  /// what was not there: 64 MiB take 20 to 60 ms.
+  /// Makes a chunk safe to touch, and touches it all: whoever writes there first does not pay.
+  /// Errors: ResourceExhausted when file system or memory limits refuse, or would have killed us.
+  /// Cost:   zeroes what was not there: 64 MiB take 20 to 60 ms.
   absl::Status PopulateChunk(uint32_t chunk);
   /// Gives a chunk's memory back; its bytes are zeros from now on.
   absl::Status PunchChunk(uint32_t chunk);
@@ -103,6 +111,9 @@ class Arena {
   Arena(std::string path, UniqueFd lock, UniqueFd fd)
       : path_(std::move(path)), lock_(std::move(lock)), fd_(std::move(fd)) {}
   absl::StatusOr<ArenaHeader> Adopt(const ArenaOptions& options, uint64_t file_bytes);
+  absl::Status AskForHugePages();
+  absl::Status CheckCgroup(uint32_t chunk) const;
+  uint64_t MissingBytes(uint32_t chunk) const;
   absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
   uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
   uint64_t BytesOfChunk(uint32_t chunk) const;
@@ -115,6 +126,7 @@ class Arena {
   std::byte* base_ = nullptr;
   uint64_t mapped_bytes_ = 0;
   bool created_ = false;
+  HugePages huge_pages_ = HugePages::kNone;
 };
 
 struct ArenaPlaces {

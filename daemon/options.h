@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "catalog/arena.h"
 #include "daemon/tenant_map.h"
 #include "daemon/tls_files.h"
 
@@ -21,6 +22,7 @@ struct DaemonOptions {
   std::string socket;
   std::string data_dir;
   std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
+  HugePages huge_pages = HugePages::kNone;
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;    // 0: no cold tier
   uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber

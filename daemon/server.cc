@@ -161,6 +161,7 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   stack.arena_path = arena_dir + "/" + ArenaFileOf(tenant.name);
   stack.data_dir = options.data_dir + (is_default ? "" : "/tenants/" + tenant.name);
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(stack.data_dir, 0700), "data_dir"));
+  stack.huge_pages = options.huge_pages;
   stack.warm_capacity_bytes = options.warm_capacity_bytes;
   stack.cold_capacity_bytes = options.cold_capacity_bytes;
   if (warm_budget != nullptr) {

@@ -28,7 +28,8 @@ absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options)
                                                 .capacity_bytes = options.capacity_bytes,
                                                 .chunk_bytes = options.chunk_bytes,
                                                 .least_epoch = options.least_epoch,
-                                                .capacity_option = options.capacity_option}));
+                                                .capacity_option = options.capacity_option,
+                                                .huge_pages = options.huge_pages}));
   TC_ASSIGN_OR_RETURN(SlotHeaders headers, SlotHeaders::Open(arena));
   std::unique_ptr<HostTier> tier(
       new HostTier(std::move(arena), std::move(headers), options.account));

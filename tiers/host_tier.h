@@ -40,7 +40,8 @@ class HostTier : public Tier {
     uint64_t chunk_bytes = kDefaultChunkBytes;
     uint64_t least_epoch = 0;     // see ArenaOptions
     std::string capacity_option;  // its name, for error texts
-    BudgetAccount account;        // of chunks; none: all of them are to be had
+    HugePages huge_pages = HugePages::kNone;
+    BudgetAccount account;  // of chunks; none: all of them are to be had
   };
   /// Errors: those of Arena::Open and SlotHeaders::Open.
   static absl::StatusOr<std::unique_ptr<HostTier>> Open(const Options& options);

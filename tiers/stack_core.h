@@ -255,7 +255,7 @@ class StackCore final : public TierStack {
     std::array<FoundPart, kMaxParts> parts;
   };
   absl::Status Recover(const StackState& state, const std::vector<BlockRecord>& cold);
-  uint64_t RestorePlaces(const std::vector<FoundBlock>& found);
+  uint64_t RestorePlaces(const std::vector<FoundBlock>& found, const StackState& state);
   void Fetch(const FoundBlock& block) const;
   FoundPlace PlaceOf(std::span<const FoundBlock> blocks);
   std::vector<Name> InnerOf(const FoundBlock& block) const;
@@ -265,7 +265,7 @@ class StackCore final : public TierStack {
   void ForgetPlace(const FoundPlace& place);
   void ForgetBlock(const FoundBlock& block);
   void ForgetSlot(uint64_t offset);
-  absl::Status RemoveEmptySpaces();
+  Space* RestoreSpace(const Fingerprint& fingerprint, const StackState& state);
   void RestorePins(const StackState& state);
 
   // ---- stack_clients.cc

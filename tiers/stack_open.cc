@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
                                                  .chunk_bytes = options.chunk_bytes,
                                                  .least_epoch = LeastEpoch(state, cold_records),
                                                  .capacity_option = "warm_capacity",
+                                                 .huge_pages = options.huge_pages,
                                                  .account = options.warm_account}));
   TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch()));
   TC_ASSIGN_OR_RETURN(auto warm_policy, MakePolicy(options.policy));
@@ -128,13 +129,7 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   places_.Reserve(found.size());
   warm_policy_->Reserve(warm_count);
   cold_policy_->Reserve(cold.size());
-  for (const SpaceSpec& spec : state.spaces) {
-    if (space_numbers_.contains(FingerprintOf(spec))) continue;
-    TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
-    AddSpace(spec, root);
-  }
-  const uint64_t dropped = RestorePlaces(found);
-  TC_RETURN_IF_ERROR(RemoveEmptySpaces());
+  const uint64_t dropped = RestorePlaces(found, state);
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
   forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
   grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
@@ -150,19 +145,20 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
 }
 
 // Answers how many have no place in this epoch.
-uint64_t StackCore::RestorePlaces(const std::vector<FoundBlock>& found) {
+uint64_t StackCore::RestorePlaces(const std::vector<FoundBlock>& found, const StackState& state) {
   uint64_t dropped = 0;
   size_t fetched = 0;
-  Space* space = nullptr;  // mostly the next one's, too
+  Space* space = nullptr;  // of the last place, and mostly of the next one
+  Fingerprint fingerprint;
   for (size_t begin = 0, end = 0; begin < found.size(); begin = end) {
     for (const size_t ahead = std::min(found.size(), begin + kFetchAhead); fetched < ahead;) {
       Fetch(found[fetched++]);
     }
     for (end = begin + 1; end < found.size() && found[end].id == found[begin].id;) ++end;
     const FoundPlace place = PlaceOf(std::span(found).subspan(begin, end - begin));
-    if (space == nullptr || !(space->fingerprint == place.header->space)) {
-      const auto number = space_numbers_.find(place.header->space);
-      space = number == space_numbers_.end() ? nullptr : &spaces_.at(number->second);
+    if (begin == 0 || !(fingerprint == place.header->space)) {
+      fingerprint = place.header->space;
+      space = RestoreSpace(fingerprint, state);
     }
     if (space != nullptr && RestorePlace(*space, place)) continue;
     ForgetPlace(place);
@@ -180,17 +176,16 @@ void StackCore::Fetch(const FoundBlock& block) const {
   (block.page != 0 ? warm_policy_ : cold_policy_)->Prefetch(block.id);
 }
 
-absl::Status StackCore::RemoveEmptySpaces() {
-  for (auto space = spaces_.begin(); space != spaces_.end();) {
-    if (space->second.places > 0) {
-      ++space;
-      continue;
-    }
-    TC_RETURN_IF_ERROR(writer_.RemoveRoot(space->second.root));
-    space_numbers_.erase(space->second.fingerprint);
-    space = spaces_.erase(space);
+// Spaces that have blocks; the others are opened when somebody asks for them.
+StackCore::Space* StackCore::RestoreSpace(const Fingerprint& fingerprint, const StackState& state) {
+  const auto number = space_numbers_.find(fingerprint);
+  if (number != space_numbers_.end()) return &spaces_.at(number->second);
+  for (const SpaceSpec& spec : state.spaces) {
+    if (!(FingerprintOf(spec) == fingerprint)) continue;
+    const auto root = writer_.AddRoot(last_space_ + 1);
+    return root.ok() ? &AddSpace(spec, *root) : nullptr;
   }
-  return absl::OkStatus();
+  return nullptr;
 }
 
 // A record that contradicts the first one of its id is damage that its checksum did not show.

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/executor.h"
+#include "catalog/arena.h"
 #include "tiers/tier_budget.h"
 
 namespace thermocline {
@@ -21,7 +22,8 @@ using TimedRunner = std::function<void(std::chrono::steady_clock::duration, Task
 struct StackOptions {
   // ---- where
   std::string arena_path;  // the arena's file, on a tmpfs; `<arena_path>.meta` beside it
-  std::string data_dir;    // state file and, below `store`, the cold tier; must exist
+  HugePages huge_pages = HugePages::kNone;
+  std::string data_dir;  // state file and, below `store`, the cold tier; must exist
 
   // ---- how much; hard limits
   uint64_t warm_capacity_bytes = 0;

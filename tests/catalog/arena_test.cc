@@ -188,6 +188,76 @@ TEST_F(ArenaTest, ATinyTmpfsThatFillsUpRefusesChunks) {
   EXPECT_EQ(umount(mount_point.c_str()), 0);
 }
 
+// The kernel would kill who asks for more than its group has.
+TEST_F(ArenaTest, AFullMemoryControlGroupRefusesChunks) {
+  const std::string first = "/sys/fs/cgroup/memory", second = "/sys/fs/cgroup";
+  const bool is_first = std::filesystem::exists(first + "/memory.limit_in_bytes");
+  const std::string group =
+      (is_first ? first : second) + "/tc-arena-test-" + std::to_string(getpid());
+  if (mkdir(group.c_str(), 0755) != 0) {
+    GTEST_SKIP() << "no control group can be made here: " << std::strerror(errno);
+  }
+  constexpr uint64_t kLimit = 48 * MiB;
+  std::ofstream limit(group + (is_first ? "/memory.limit_in_bytes" : "/memory.max"));
+  limit << kLimit << std::flush;
+  if (!limit) {
+    rmdir(group.c_str());
+    GTEST_SKIP() << "this control group takes no memory limit";
+  }
+  ArenaOptions options = Options(128 * MiB);
+  options.chunk_bytes = 8 * MiB;
+  const pid_t child = fork();
+  if (child == 0) {  // answers by how many chunks it got
+    std::ofstream(group + "/cgroup.procs") << getpid() << std::flush;
+    auto arena = Arena::Open(options);
+    if (!arena.ok()) _exit(100);
+    for (uint32_t chunk = 0; chunk < arena->chunk_count(); ++chunk) {
+      const absl::Status status = arena->PopulateChunk(chunk);
+      if (status.ok()) continue;
+      const bool says_why = absl::IsResourceExhausted(status) &&
+                            std::string(status.message()).find(group) != std::string::npos;
+      // What was there before may be touched again.
+      _exit(says_why && arena->PopulateChunk(0).ok() ? static_cast<int>(chunk) : 101);
+    }
+    _exit(102);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status);
+  EXPECT_GE(WEXITSTATUS(status), 1);
+  EXPECT_LE(WEXITSTATUS(status), 4) << "of 48 MiB, 16 are kept for other things";
+  ASSERT_TRUE(Arena::Remove(options.path).ok());
+  for (int i = 0; i < 100 && rmdir(group.c_str()) != 0; ++i) usleep(20000);
+}
+
+TEST_F(ArenaTest, HugePagesAreThoseOfTheFileSystemOrRefused) {
+  const std::string mount_point = directory_.path() + "/huge";
+  ASSERT_EQ(mkdir(mount_point.c_str(), 0700), 0);
+  if (mount("tmpfs", mount_point.c_str(), "tmpfs", 0, "size=32m,huge=never") != 0) {
+    GTEST_SKIP() << "mounting a tmpfs takes root: " << std::strerror(errno);
+  }
+  ArenaOptions options = Options(16 * MiB);
+  options.path = mount_point + "/arena";
+  options.chunk_bytes = 8 * MiB;
+  options.huge_pages = HugePages::kTransparent;
+  const absl::Status refused = Arena::Open(options).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("mount it with huge=advise"));
+  if (mount("tmpfs", mount_point.c_str(), "tmpfs", MS_REMOUNT, "size=32m,huge=advise") == 0) {
+    auto arena = Arena::Open(options);
+    ASSERT_TRUE(arena.ok()) << arena.status();
+    ASSERT_TRUE(arena->PopulateChunk(0).ok());
+    std::memset(arena->data(kFirstPage), 1, options.chunk_bytes);
+    // How many huge pages there are is the kernel's business; the lent memory is whole anyway.
+    struct stat file;
+    ASSERT_EQ(fstat(arena->fd(), &file), 0);
+    EXPECT_GE(static_cast<uint64_t>(file.st_blocks) * 512, options.chunk_bytes);
+    ASSERT_TRUE(arena->PunchChunk(0).ok());
+    EXPECT_EQ(*arena->data(kFirstPage), std::byte{0});
+  }
+  EXPECT_EQ(umount(mount_point.c_str()), 0);
+}
+
 TEST_F(ArenaTest, CapacityMayChangeBetweenDaemons) {
   const uint64_t small = kChunk + 5 * kPageBytes;
   {
