@@ -27,6 +27,9 @@ struct thermocline_lease {
 struct thermocline_reservation {
   thermocline::Reservation reservation;
 };
+struct thermocline_admin {
+  std::unique_ptr<thermocline::AdminClient> client;
+};
 
 namespace thermocline {
 namespace {
@@ -97,6 +100,39 @@ absl::StatusOr<Names> NamesOf(uint32_t key_bytes, const thermocline_names* names
   return result;
 }
 
+/// The slots of a commit, taken from the caller first of all.
+absl::StatusOr<std::vector<Reservation>> Take(thermocline_reservation** slots, size_t count) {
+  std::vector<std::unique_ptr<thermocline_reservation>> own(count);
+  for (size_t i = 0; i < count; ++i) own[i].reset(std::exchange(slots[i], nullptr));
+  std::vector<Reservation> filled;
+  filled.reserve(count);
+  for (const auto& slot : own) {
+    if (slot == nullptr) return absl::InvalidArgumentError("a slot to commit is NULL");
+    filled.push_back(std::move(slot->reservation));
+  }
+  return filled;
+}
+
+absl::StatusOr<BlockTier> TierOf(thermocline_tier tier) {
+  if (tier <= THERMOCLINE_TIER_REMOTE) return static_cast<BlockTier>(tier);
+  return absl::InvalidArgumentError("there is no tier " + std::to_string(tier));
+}
+
+ClientOptions OptionsOf(const thermocline_options* c) {
+  ClientOptions options;
+  if (c == nullptr) return options;
+  options.socket_path = StringOf(c->socket_path);
+  options.client_name = StringOf(c->client_name);
+  if (c->timeout_ms > 0) options.timeout = Milliseconds(c->timeout_ms);
+  options.auto_reconnect = !c->no_auto_reconnect;
+  options.remote = {.address = StringOf(c->remote.address),
+                    .ca_file = StringOf(c->remote.ca_file),
+                    .certificate_file = StringOf(c->remote.certificate_file),
+                    .key_file = StringOf(c->remote.key_file),
+                    .token_file = StringOf(c->remote.token_file)};
+  return options;
+}
+
 SpaceSpec SpecOf(const thermocline_space_spec& c) {
   SpaceSpec spec;
   spec.model = StringOf(c.model);
@@ -123,14 +159,14 @@ SpaceSpec SpecOf(const thermocline_space_spec& c) {
   return spec;
 }
 
-thermocline_tier TierOf(BlockTier tier) { return static_cast<thermocline_tier>(tier); }
+thermocline_tier CTierOf(BlockTier tier) { return static_cast<thermocline_tier>(tier); }
 
 void CopyPin(const PinInfo& pin, thermocline_pin_info& c) {
   c.pin = pin.pin;
   std::copy(pin.space.bytes.begin(), pin.space.bytes.end(), c.space);
   c.depth = pin.depth;
   c.expires_unix_ms = pin.expires_unix_ms;
-  c.tier = TierOf(pin.tier);
+  c.tier = CTierOf(pin.tier);
 }
 
 }  // namespace
@@ -165,14 +201,7 @@ const char* thermocline_code_name(thermocline_code code) {
 thermocline_code thermocline_connect(const thermocline_options* options,
                                      thermocline_client** client, thermocline_error* error) {
   return Guarded(error, [&]() -> absl::Status {
-    ClientOptions own;
-    if (options != nullptr) {
-      own.socket_path = StringOf(options->socket_path);
-      own.client_name = StringOf(options->client_name);
-      if (options->timeout_ms > 0) own.timeout = Milliseconds(options->timeout_ms);
-      own.auto_reconnect = !options->no_auto_reconnect;
-    }
-    TC_ASSIGN_OR_RETURN(auto connected, Client::Connect(std::move(own)));
+    TC_ASSIGN_OR_RETURN(auto connected, Client::Connect(OptionsOf(options)));
     *client = new thermocline_client{std::move(connected)};
     return absl::OkStatus();
   });
@@ -245,8 +274,8 @@ size_t thermocline_lease_blocks(const thermocline_lease* lease, thermocline_bloc
     blocks[i] = {.depth = all[i].depth,
                  .part = all[i].part,
                  .id = all[i].id,
-                 .matched_tier = TierOf(all[i].matched_tier),
-                 .tier = TierOf(all[i].tier),
+                 .matched_tier = CTierOf(all[i].matched_tier),
+                 .tier = CTierOf(all[i].tier),
                  .bytes = all[i].bytes};
   }
   return all.size();
@@ -322,32 +351,39 @@ thermocline_code thermocline_lease_commit(thermocline_lease* lease, const thermo
                                           thermocline_reservation** slots, size_t slot_count,
                                           int64_t timeout_ms, thermocline_error* error) {
   return Guarded(error, [&]() -> absl::Status {
-    // First of all they are ours.
-    std::vector<std::unique_ptr<thermocline_reservation>> own(slot_count);
-    for (size_t i = 0; i < slot_count; ++i) own[i].reset(std::exchange(slots[i], nullptr));
-    std::vector<Reservation> filled;
-    filled.reserve(slot_count);
-    for (const auto& slot : own) {
-      if (slot == nullptr) return absl::InvalidArgumentError("a slot to commit is NULL");
-      filled.push_back(std::move(slot->reservation));
-    }
+    TC_ASSIGN_OR_RETURN(std::vector<Reservation> filled, Take(slots, slot_count));
     TC_ASSIGN_OR_RETURN(const Names new_names, NamesOf(lease->key_bytes, names));
     return lease->lease.Commit(new_names.view(), std::move(filled), TimeoutOf(timeout_ms));
   });
 }
+
+thermocline_code thermocline_lease_commit_async(thermocline_lease* lease,
+                                                const thermocline_names* names,
+                                                thermocline_reservation** slots, size_t slot_count,
+                                                int64_t timeout_ms, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(std::vector<Reservation> filled, Take(slots, slot_count));
+    TC_ASSIGN_OR_RETURN(const Names new_names, NamesOf(lease->key_bytes, names));
+    return lease->lease.CommitAsync(new_names.view(), std::move(filled), TimeoutOf(timeout_ms));
+  });
+}
+
+thermocline_code thermocline_lease_settle(thermocline_lease* lease, int64_t timeout_ms,
+                                          thermocline_error* error) {
+  return Guarded(error, [&] { return lease->lease.Settle(TimeoutOf(timeout_ms)); });
+}
+
+bool thermocline_lease_settled(const thermocline_lease* lease) { return lease->lease.Settled(); }
 
 thermocline_code thermocline_pin(const thermocline_space* space, const thermocline_names* names,
                                  int64_t ttl_ms, thermocline_tier tier, int64_t timeout_ms,
                                  thermocline_pin_info* info, thermocline_error* error) {
   return Guarded(error, [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const Names own, NamesOf(space->space.spec().key_bytes, names));
-    if (tier > THERMOCLINE_TIER_REMOTE) {
-      return absl::InvalidArgumentError("there is no tier " + std::to_string(tier));
-    }
+    TC_ASSIGN_OR_RETURN(const BlockTier kept, TierOf(tier));
     const std::chrono::milliseconds ttl(std::min(ttl_ms, kMaxTimeMs));
-    TC_ASSIGN_OR_RETURN(
-        const PinInfo pin,
-        space->space.Pin(own.view(), ttl, static_cast<BlockTier>(tier), TimeoutOf(timeout_ms)));
+    TC_ASSIGN_OR_RETURN(const PinInfo pin,
+                        space->space.Pin(own.view(), ttl, kept, TimeoutOf(timeout_ms)));
     if (info != nullptr) CopyPin(pin, *info);
     return absl::OkStatus();
   });
@@ -380,6 +416,58 @@ thermocline_code thermocline_prefetch(const thermocline_space* space,
                         space->space.Prefetch(own.view(), TimeoutOf(timeout_ms)));
     if (matched_depth != nullptr) *matched_depth = info.matched_depth;
     if (promoting_blocks != nullptr) *promoting_blocks = info.promoting_blocks;
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_admin_connect(const thermocline_options* options,
+                                           thermocline_admin** admin, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(auto connected, AdminClient::Connect(OptionsOf(options)));
+    *admin = new thermocline_admin{std::move(connected)};
+    return absl::OkStatus();
+  });
+}
+
+void thermocline_admin_free(thermocline_admin* admin) { delete admin; }
+
+thermocline_code thermocline_admin_delete(thermocline_admin* admin, const thermocline_space* space,
+                                          const thermocline_names* names, int64_t timeout_ms,
+                                          uint64_t* places, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    Names path;
+    if (names != nullptr) {
+      TC_ASSIGN_OR_RETURN(path, NamesOf(space->space.spec().key_bytes, names));
+      if (path.view().places() == 0) {
+        return absl::InvalidArgumentError("a path of no place; NULL stands for the whole space");
+      }
+    }
+    TC_ASSIGN_OR_RETURN(
+        const uint64_t deleted,
+        admin->client->Delete(space->space.fingerprint(), path.view(), TimeoutOf(timeout_ms)));
+    if (places != nullptr) *places = deleted;
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_admin_flush(thermocline_admin* admin, thermocline_tier tier,
+                                         int64_t timeout_ms, uint64_t* blocks, uint64_t* kept,
+                                         thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const BlockTier flushed, TierOf(tier));
+    TC_ASSIGN_OR_RETURN(const FlushResult result,
+                        admin->client->Flush(flushed, TimeoutOf(timeout_ms)));
+    if (blocks != nullptr) *blocks = result.blocks;
+    if (kept != nullptr) *kept = result.kept;
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_admin_drop_arena(thermocline_admin* admin, int64_t timeout_ms,
+                                              uint64_t* blocks, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const uint64_t dropped, admin->client->DropArena(TimeoutOf(timeout_ms)));
+    if (blocks != nullptr) *blocks = dropped;
     return absl::OkStatus();
   });
 }

@@ -78,6 +78,7 @@ typedef struct thermocline_client thermocline_client;
 typedef struct thermocline_space thermocline_space;
 typedef struct thermocline_lease thermocline_lease;
 typedef struct thermocline_reservation thermocline_reservation;
+typedef struct thermocline_admin thermocline_admin;
 
 /* The version of the library: "0.1.0". */
 THERMOCLINE_API const char* thermocline_version(void);
@@ -85,9 +86,21 @@ THERMOCLINE_API const char* thermocline_version(void);
 THERMOCLINE_API const char* thermocline_code_name(thermocline_code code);
 
 /* ---- Clients ---------------------------------------------------------------------------------
- * A session with the daemon of this machine. When the daemon goes away every call returns
- * THERMOCLINE_UNAVAILABLE at once, and what is leased stays readable while still valid. The next
- * call tries a new session, with backoff; leases and reservations of before are dead. */
+ * A session with the daemon of this machine, or, over TLS, with that of another. When the daemon
+ * goes away every call returns THERMOCLINE_UNAVAILABLE at once, and what is leased stays readable
+ * while still valid. The next call tries a new session, with backoff; leases and reservations of
+ * before are dead. */
+
+/* How to reach a daemon whose arena this process cannot map: every block travels then, a view is a
+ * private copy, and a slot is sent by its commit. What is NULL or "" is taken from the environment:
+ * THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE. */
+typedef struct {
+  const char* address;          /* "tls://HOST:PORT"; none, here or there: this machine's daemon */
+  const char* ca_file;          /* PEM, as all of them: who signed the daemon's certificate */
+  const char* certificate_file; /* of this client */
+  const char* key_file;
+  const char* token_file; /* the client's token, alone in its file */
+} thermocline_remote;
 
 /* All zeros is the default. */
 typedef struct {
@@ -95,11 +108,13 @@ typedef struct {
   const char* client_name; /* for the daemon's log; NULL: none */
   int64_t timeout_ms;      /* of calls that name none; 0: 5000 */
   bool no_auto_reconnect;  /* a lost daemon stays lost until thermocline_reconnect */
+  thermocline_remote remote;
 } thermocline_options;
 
 /* `options` may be NULL.
  * Errors: UNAVAILABLE when nobody listens; FAILED_PRECONDITION for a daemon of another protocol or
- *         layout version; PERMISSION_DENIED for another user's. */
+ *         layout version; PERMISSION_DENIED for another user's; UNAUTHENTICATED for a token that a
+ *         remote daemon does not know; INVALID_ARGUMENT for an address or a file that is none. */
 THERMOCLINE_API thermocline_code thermocline_connect(const thermocline_options* options,
                                                      thermocline_client** client,
                                                      thermocline_error* error);
@@ -259,6 +274,26 @@ THERMOCLINE_API thermocline_code thermocline_lease_commit(thermocline_lease* lea
                                                           size_t slot_count, int64_t timeout_ms,
                                                           thermocline_error* error);
 
+/* As thermocline_lease_commit, without waiting for the daemon: blocks are published in the order in
+ * which they were enqueued, and others find them then. The lease's end moves with
+ * thermocline_lease_settle; what is enqueued before goes behind what was enqueued last. Freeing the
+ * lease meanwhile publishes all the same. A lease whose path is not warm throughout, and that of a
+ * remote client, waits.
+ * Owner: as thermocline_lease_commit; the bytes may be read where they are until it is settled.
+ * Errors: as thermocline_lease_commit; DEADLINE_EXCEEDED when so much is on its way already that
+ *         this could not be enqueued, or not all of it. */
+THERMOCLINE_API thermocline_code thermocline_lease_commit_async(
+    thermocline_lease* lease, const thermocline_names* names, thermocline_reservation** slots,
+    size_t slot_count, int64_t timeout_ms, thermocline_error* error);
+/* Waits until all that was enqueued is answered, and moves the end behind what was published.
+ * Errors: the first that a commit met: what came behind it was not published, and the lease ends
+ *         before it; DEADLINE_EXCEEDED: call it again. */
+THERMOCLINE_API thermocline_code thermocline_lease_settle(thermocline_lease* lease,
+                                                          int64_t timeout_ms,
+                                                          thermocline_error* error);
+/* Whether thermocline_lease_settle would not have to wait. */
+THERMOCLINE_API bool thermocline_lease_settled(const thermocline_lease* lease);
+
 /* ---- Pins and prefetch ----------------------------------------------------------------------- */
 
 typedef struct {
@@ -292,6 +327,37 @@ THERMOCLINE_API thermocline_code thermocline_prefetch(const thermocline_space* s
                                                       int64_t timeout_ms, uint32_t* matched_depth,
                                                       uint32_t* promoting_blocks,
                                                       thermocline_error* error);
+
+/* ---- Administration --------------------------------------------------------------------------
+ * The destructive verbs, for the daemon's own user on its machine. Each first gives back what this
+ * process has released, by whichever client; what others release reaches the daemon a little later.
+ * Thread: any. */
+
+/* `options` may be NULL. Errors: as thermocline_connect; PERMISSION_DENIED for another user. */
+THERMOCLINE_API thermocline_code thermocline_admin_connect(const thermocline_options* options,
+                                                           thermocline_admin** admin,
+                                                           thermocline_error* error);
+THERMOCLINE_API void thermocline_admin_free(thermocline_admin* admin);
+
+/* Deletes what lies at and behind a path; NULL names: the whole space. `*places`, which may be
+ * NULL, is set to how many were deleted.
+ * Errors: INVALID_ARGUMENT for names of no place, or with a remainder. */
+THERMOCLINE_API thermocline_code thermocline_admin_delete(thermocline_admin* admin,
+                                                          const thermocline_space* space,
+                                                          const thermocline_names* names,
+                                                          int64_t timeout_ms, uint64_t* places,
+                                                          thermocline_error* error);
+/* THERMOCLINE_TIER_WARM: everything to cold (dropped where there is no cold tier);
+ * THERMOCLINE_TIER_COLD: dropped. `*blocks` is how many went, `*kept` how many stayed, leased or
+ * pinned; both may be NULL. */
+THERMOCLINE_API thermocline_code thermocline_admin_flush(thermocline_admin* admin,
+                                                         thermocline_tier tier, int64_t timeout_ms,
+                                                         uint64_t* blocks, uint64_t* kept,
+                                                         thermocline_error* error);
+/* Drops every block of the arena; `*blocks`, which may be NULL, is how many. */
+THERMOCLINE_API thermocline_code thermocline_admin_drop_arena(thermocline_admin* admin,
+                                                              int64_t timeout_ms, uint64_t* blocks,
+                                                              thermocline_error* error);
 
 #ifdef __cplusplus
 } /* extern "C" */

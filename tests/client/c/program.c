@@ -67,9 +67,14 @@ static thermocline_space_spec spec_of(const char* model, const thermocline_part*
   return spec;
 }
 
+typedef thermocline_code commit_call(thermocline_lease*, const thermocline_names*,
+                                     thermocline_reservation**, size_t, int64_t,
+                                     thermocline_error*);
+
 /* Reserves, fills and commits the places [from, to) of `names`, whose first is place 0. */
-static thermocline_code extend(const thermocline_space* space, thermocline_lease* lease,
-                               const thermocline_names* names, uint32_t from, uint32_t to) {
+static thermocline_code extend_by(commit_call* commit, const thermocline_space* space,
+                                  thermocline_lease* lease, const thermocline_names* names,
+                                  uint32_t from, uint32_t to) {
   thermocline_reservation* slots[PLACES];
   uint32_t granted = 0;
   CHECK_OK(thermocline_reserve(space, to - from, 0, 1000, -1, slots, &granted, &error));
@@ -90,10 +95,14 @@ static thermocline_code extend(const thermocline_space* space, thermocline_lease
     rest.keys = (const char*)names->keys + KEY_BYTES * from;
     rest.key_count = to - from;
   }
-  const thermocline_code code =
-      thermocline_lease_commit(lease, &rest, slots, granted, -1, &error);
+  const thermocline_code code = commit(lease, &rest, slots, granted, -1, &error);
   for (uint32_t i = 0; i < granted; ++i) CHECK(slots[i] == NULL);
   return code;
+}
+
+static thermocline_code extend(const thermocline_space* space, thermocline_lease* lease,
+                               const thermocline_names* names, uint32_t from, uint32_t to) {
+  return extend_by(thermocline_lease_commit, space, lease, names, from, to);
 }
 
 struct progress {
@@ -244,14 +253,133 @@ static void test_keys(thermocline_client* client) {
   thermocline_space_free(space);
 }
 
-int main(int argc, char** argv) {
-  if (argc != 2) return 2;
+static void test_async(const thermocline_space* space) {
+  int32_t tokens[16 * PLACES];
+  for (int i = 0; i < 16 * PLACES; ++i) tokens[i] = 5000 + i;
+  const thermocline_names prompt = {tokens, 16 * PLACES, NULL, 0};
+  thermocline_lease* lease = NULL;
+  CHECK_OK(thermocline_match(space, &prompt, -1, &lease, &error));
+  CHECK(thermocline_lease_settled(lease));
+  CHECK_OK(thermocline_lease_settle(lease, -1, &error));
+  for (uint32_t place = 0; place < PLACES; place += 8) {
+    CHECK(extend_by(thermocline_lease_commit_async, space, lease, &prompt, place, place + 8) ==
+          THERMOCLINE_OK);
+    CHECK(thermocline_lease_depth(lease) == 0); /* moves when it is settled */
+  }
+  CHECK_OK(thermocline_lease_settle(lease, -1, &error));
+  CHECK(thermocline_lease_settled(lease));
+  CHECK(thermocline_lease_depth(lease) == PLACES);
+  for (uint32_t place = 0; place < PLACES; ++place) {
+    size_t bytes = 0;
+    const void* view = thermocline_lease_view(lease, place, 0, &bytes);
+    CHECK(holds(view, bytes, place));
+  }
+  thermocline_reservation* none[1] = {NULL};
+  CHECK_CODE(thermocline_lease_commit_async(lease, &prompt, none, 1, -1, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  thermocline_lease_free(lease);
+}
+
+static uint32_t depth_of(const thermocline_space* space, const thermocline_names* names) {
+  thermocline_lease* lease = NULL;
+  CHECK_OK(thermocline_match(space, names, -1, &lease, &error));
+  if (lease == NULL) return 0;
+  const uint32_t depth = thermocline_lease_depth(lease);
+  thermocline_lease_free(lease);
+  return depth;
+}
+
+static void test_admin(const thermocline_options* options, thermocline_client* client) {
+  thermocline_admin* admin = NULL;
+  const thermocline_options nowhere = {.socket_path = "/nonexistent/t.sock"};
+  CHECK_CODE(thermocline_admin_connect(&nowhere, &admin, &error), THERMOCLINE_UNAVAILABLE);
+  CHECK_OK(thermocline_admin_connect(options, &admin, &error));
+  if (admin == NULL) return;
+  const thermocline_part part = {"all", 0, BLOCK_BYTES, 0};
+  const thermocline_space_spec spec = spec_of("admin", &part);
+  thermocline_space* space = NULL;
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &space, &error));
+  int32_t tokens[16 * 10];
+  for (int i = 0; i < 16 * 10; ++i) tokens[i] = 9000 + i;
+  const thermocline_names path = {tokens, 16 * 10, NULL, 0}, upper = {tokens, 16 * 4, NULL, 0},
+                          crooked = {tokens, 17, NULL, 0}, empty = {tokens, 0, NULL, 0};
+  thermocline_lease* lease = NULL;
+  CHECK_OK(thermocline_match(space, &path, -1, &lease, &error));
+  CHECK(extend(space, lease, &path, 0, 10) == THERMOCLINE_OK);
+  thermocline_lease_free(lease);
+
+  uint64_t count = 0, kept = 1;
+  CHECK_CODE(thermocline_admin_delete(admin, space, &empty, -1, &count, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  CHECK_CODE(thermocline_admin_delete(admin, space, &crooked, -1, &count, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  CHECK(depth_of(space, &path) == 10);
+  CHECK_OK(thermocline_admin_delete(admin, space, &upper, -1, &count, &error));
+  CHECK(count == 7); /* the fourth place and what is behind it */
+  CHECK(depth_of(space, &path) == 3);
+  CHECK_OK(thermocline_admin_delete(admin, space, NULL, -1, &count, &error));
+  CHECK(count == 3 && depth_of(space, &path) == 0);
+
+  CHECK_OK(thermocline_match(space, &path, -1, &lease, &error));
+  CHECK(extend(space, lease, &path, 0, 10) == THERMOCLINE_OK);
+  CHECK_OK(thermocline_admin_flush(admin, THERMOCLINE_TIER_WARM, -1, &count, &kept, &error));
+  CHECK(kept == 10); /* leased */
+  thermocline_lease_free(lease);
+  CHECK_CODE(thermocline_admin_flush(admin, (thermocline_tier)9, -1, NULL, NULL, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  CHECK_OK(thermocline_admin_flush(admin, THERMOCLINE_TIER_WARM, -1, &count, &kept, &error));
+  CHECK(count == 10 && kept == 0);
+  CHECK_OK(thermocline_match(space, &path, -1, &lease, &error));
+  CHECK_OK(thermocline_lease_load(lease, NULL, NULL, -1, NULL, &error));
+  thermocline_lease_free(lease);
+  CHECK_OK(thermocline_admin_drop_arena(admin, -1, &count, &error));
+  CHECK(count == 10);
+  thermocline_space_free(space);
+  thermocline_admin_free(admin);
+  thermocline_admin_free(NULL);
+}
+
+/* `remote` is complete, and its daemon the one of `here`. */
+static void test_remote(const thermocline_remote* remote, const thermocline_space* here) {
   thermocline_client* client = NULL;
-  const thermocline_options nowhere = {"/nonexistent/t.sock", NULL, 200, false};
+  thermocline_options options = {.socket_path = "/nonexistent/t.sock", .remote = *remote};
+  options.remote.address = "tls://nobody";
+  CHECK_CODE(thermocline_connect(&options, &client, &error), THERMOCLINE_INVALID_ARGUMENT);
+  options.remote = *remote;
+  options.remote.token_file = "/nonexistent/token";
+  CHECK(thermocline_connect(&options, &client, &error) != THERMOCLINE_OK);
+  options.remote = *remote;
+  CHECK_OK(thermocline_connect(&options, &client, &error));
+  if (client == NULL) return;
+  thermocline_admin* admin = NULL;
+  CHECK_CODE(thermocline_admin_connect(&options, &admin, &error), THERMOCLINE_PERMISSION_DENIED);
+  const thermocline_part part = {"all", 0, BLOCK_BYTES, 0};
+  const thermocline_space_spec spec = spec_of("tokens", &part);
+  thermocline_space* space = NULL;
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &space, &error));
+  int32_t tokens[16 * 4];
+  for (int i = 0; i < 16 * 4; ++i) tokens[i] = 7000 + i;
+  const thermocline_names path = {tokens, 16 * 4, NULL, 0};
+  thermocline_lease* lease = NULL;
+  CHECK_OK(thermocline_match(space, &path, -1, &lease, &error));
+  CHECK(extend_by(thermocline_lease_commit_async, space, lease, &path, 0, 4) == THERMOCLINE_OK);
+  CHECK_OK(thermocline_lease_settle(lease, -1, &error));
+  CHECK(thermocline_lease_depth(lease) == 4);
+  thermocline_lease_free(lease);
+  CHECK(depth_of(here, &path) == 4);
+  thermocline_space_free(space);
+  thermocline_client_free(client);
+}
+
+/* program SOCKET [ADDRESS CA CERTIFICATE KEY TOKEN_FILE] */
+int main(int argc, char** argv) {
+  if (argc != 2 && argc != 7) return 2;
+  thermocline_client* client = NULL;
+  const thermocline_options nowhere = {.socket_path = "/nonexistent/t.sock", .timeout_ms = 200};
   CHECK_CODE(thermocline_connect(&nowhere, &client, &error), THERMOCLINE_UNAVAILABLE);
   CHECK(client == NULL && strstr(error.message, "/nonexistent/t.sock") != NULL);
 
-  const thermocline_options options = {argv[1], "a C program", 0, false};
+  const thermocline_options options = {.socket_path = argv[1], .client_name = "a C program"};
   CHECK_OK(thermocline_connect(&options, &client, &error));
   if (client == NULL) return 1;
   CHECK(strcmp(thermocline_socket_path(client), argv[1]) == 0);
@@ -269,8 +397,15 @@ int main(int argc, char** argv) {
   CHECK(strstr(error.message, "17") != NULL);
   spec.block_tokens = 0;
   CHECK_OK(thermocline_open_space(client, &spec, -1, &space, &error));
-  if (space != NULL) test_tokens(client, space);
+  if (space == NULL) return 1;
+  test_tokens(client, space);
   test_keys(client);
+  test_async(space);
+  if (argc == 7) {
+    const thermocline_remote remote = {argv[2], argv[3], argv[4], argv[5], argv[6]};
+    test_remote(&remote, space);
+  }
+  test_admin(&options, client);
   thermocline_client_free(client);
   thermocline_space_free(space); /* in any order */
   thermocline_lease_free(NULL);
