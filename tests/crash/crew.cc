@@ -52,6 +52,7 @@ void Crew::Start(Player& player) {
 }
 
 void Crew::Tend() {
+  if (dismissed_) return;
   for (Player& player : players_) {
     const auto now = steady_clock::now();
     if (player.pid < 0) {
@@ -84,6 +85,7 @@ void Crew::Kill(size_t player, milliseconds pause) {
 }
 
 void Crew::Dismiss() {
+  dismissed_ = true;
   for (Player& player : players_) {
     if (player.pid < 0) continue;
     if (player.stopped) ::kill(player.pid, SIGCONT);

@@ -39,7 +39,8 @@ class Crew {
   void Stop(size_t player, std::chrono::milliseconds time);
   /// kill -9; another is started after `pause`, by Tend.
   void Kill(size_t player, std::chrono::milliseconds pause = {});
-  /// Waits until they have left, as they have been told to through the ledger.
+  /// Waits until they have left, as they have been told to through the ledger. None is started
+  /// after it.
   void Dismiss();
   /// Kills all that are left.
   void Disband();
@@ -56,6 +57,7 @@ class Crew {
 
   const Options options_;
   std::vector<Player> players_;
+  bool dismissed_ = false;
   uint64_t starts_ = 0;
 };
 

@@ -117,7 +117,10 @@ void Player::Extend(Lease& lease, size_t space, const Path& path) {
   }
   const auto blocks = static_cast<uint32_t>(slots.size()) / parts;
   const PathNames names = world_.Names(space, path, first, first + blocks * block_places);
-  const absl::Status committed = lease.Commit(names.view(), std::move(slots));
+  const bool waits = Chance(rng_, 0.5);
+  absl::Status committed = waits ? lease.Commit(names.view(), std::move(slots))
+                                 : lease.CommitAsync(names.view(), std::move(slots));
+  if (committed.ok() && !waits && Chance(rng_, 0.7)) committed = lease.Settle();
   if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return;
   ledger_.counters().committed_blocks += uint64_t{blocks} * parts;
   reader_.Check(lease, space, path);
