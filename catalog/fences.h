@@ -71,4 +71,11 @@ inline constexpr bool kPinsProtectAncestors = false;
 inline constexpr bool kPinsProtectAncestors = true;
 #endif
 
+/// Whether a node that loses places gets a new version.
+#ifdef TC_BREAK_VERSION
+inline constexpr bool kDropsRaiseVersion = false;
+#else
+inline constexpr bool kDropsRaiseVersion = true;
+#endif
+
 }  // namespace thermocline

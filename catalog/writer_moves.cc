@@ -12,7 +12,7 @@ DropResult Writer::Drop(std::span<const Place> firsts) {
   const std::vector<Tail> tails = TailsOf(firsts);
   if (tails.empty()) return result;
   for (const Tail& tail : tails) {
-    const uint64_t version = catalog_.state(tail.node).version() + 1;
+    const uint64_t version = catalog_.state(tail.node).version() + (kDropsRaiseVersion ? 1 : 0);
     catalog_.node(tail.node).state.store(NodeState::Of(version, tail.to).bits,
                                          std::memory_order_relaxed);
   }
