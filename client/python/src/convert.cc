@@ -133,6 +133,16 @@ SpaceSpec SpecOf(const py::object& object) {
   return spec;
 }
 
+RemoteOptions RemoteOf(const py::object& remote) {
+  if (remote.is_none()) return {};
+  const auto text = [&](const char* name) { return remote.attr(name).cast<std::string>(); };
+  return {.address = text("address"),
+          .ca_file = text("ca_file"),
+          .certificate_file = text("certificate_file"),
+          .key_file = text("key_file"),
+          .token_file = text("token_file")};
+}
+
 py::dict DictOf(const SpaceSpec& spec) {
   const auto* weights = reinterpret_cast<const char*>(spec.weights_sha256.data());
   const bool known = spec.weights_sha256 != Sha256{};

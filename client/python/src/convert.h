@@ -76,6 +76,9 @@ pybind11::dict DictOf(const SpaceSpec& spec);
 pybind11::dict DictOf(const DaemonStats& stats);
 pybind11::dict DictOf(const PinInfo& pin);
 
+/// From the attributes of thermocline.RemoteOptions; none for None.
+RemoteOptions RemoteOf(const pybind11::object& remote);
+
 pybind11::bytes BytesOf(const Fingerprint& fingerprint);
 BlockTier TierOf(const std::string& name);
 

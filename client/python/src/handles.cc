@@ -126,7 +126,7 @@ void LeaseHandle::Truncate(uint32_t depth, Seconds timeout) const {
 }
 
 void LeaseHandle::Commit(const py::object& names, const std::vector<ReservationHandle*>& slots,
-                         Seconds timeout) const {
+                         Seconds timeout, bool wait) const {
   const std::shared_ptr<LeaseBox> box = Box();
   const Names own(names, box->opaque);
   const Timeout limit = TimeoutOf(timeout);
@@ -144,8 +144,19 @@ void LeaseHandle::Commit(const py::object& names, const std::vector<ReservationH
     reserved.into = box;
     filled.push_back(std::move(reserved.reservation));
   }
-  Check(box->WithLease(
-      [&](Lease& lease) { return lease.Commit(own.view(), std::move(filled), limit); }));
+  Check(box->WithLease([&](Lease& lease) {
+    return wait ? lease.Commit(own.view(), std::move(filled), limit)
+                : lease.CommitAsync(own.view(), std::move(filled), limit);
+  }));
+}
+
+void LeaseHandle::Settle(Seconds timeout) const {
+  const Timeout limit = TimeoutOf(timeout);
+  Check(Box()->WithLease([&](Lease& lease) { return lease.Settle(limit); }));
+}
+
+bool LeaseHandle::Settled() const {
+  return Box()->WithLease([](Lease& lease) { return lease.Settled(); });
 }
 
 bool LeaseHandle::StillValid() const {
@@ -167,7 +178,10 @@ void DefineHandles(py::module_& module) {
       .def("view", &LeaseHandle::View, py::arg("depth"), py::arg("part"))
       .def("load", &LeaseHandle::Load, py::arg("on_ready"), py::arg("timeout"))
       .def("truncate", &LeaseHandle::Truncate, py::arg("depth"), py::arg("timeout"))
-      .def("commit", &LeaseHandle::Commit, py::arg("names"), py::arg("slots"), py::arg("timeout"))
+      .def("commit", &LeaseHandle::Commit, py::arg("names"), py::arg("slots"), py::arg("timeout"),
+           py::arg("wait"))
+      .def("settle", &LeaseHandle::Settle, py::arg("timeout"))
+      .def("settled", &LeaseHandle::Settled)
       .def("still_valid", &LeaseHandle::StillValid)
       .def("release", &LeaseHandle::Release);
 }

@@ -75,7 +75,9 @@ class LeaseHandle {
   uint32_t Load(const pybind11::object& on_ready, Seconds timeout) const;
   void Truncate(uint32_t depth, Seconds timeout) const;
   void Commit(const pybind11::object& names, const std::vector<ReservationHandle*>& slots,
-              Seconds timeout) const;
+              Seconds timeout, bool wait) const;
+  void Settle(Seconds timeout) const;
+  bool Settled() const;
   bool StillValid() const;
   void Release() { box_.reset(); }
 

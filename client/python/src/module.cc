@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+
 #include "client/client.h"
 #include "client/python/src/block.h"
 #include "client/python/src/convert.h"
@@ -59,27 +61,40 @@ class SpaceHandle {
   const std::shared_ptr<Space> space_;  // shared for its deleter, which waits without the GIL
 };
 
-class ClientHandle {
-  std::shared_ptr<Client> Open() const {
+/// A client of either kind, until it is closed.
+template <typename Kind>
+class Session {
+ public:
+  explicit Session(ClientOptions options)
+      : client_(Share(Check(WithoutGil([&] { return Kind::Connect(std::move(options)); })))) {}
+
+  std::shared_ptr<Kind> Open() const {
     if (client_ != nullptr) return client_;
     throw StatusError{absl::FailedPreconditionError("this client was closed; connect again")};
   }
+  /// What `use(client, limit)` returns, called without the GIL; raises its error.
   template <typename Use>
   auto Call(Seconds timeout, const Use& use) const {
     const Timeout limit = TimeoutOf(timeout);
     const auto client = Open();
     return Check(WithoutGil([&] { return use(*client, limit); }));
   }
+  bool closed() const { return client_ == nullptr; }
+  void Close() { client_.reset(); }
 
+ private:
+  std::shared_ptr<Kind> client_;  // shared with the calls in progress in other threads
+};
+
+class ClientHandle : public Session<Client> {
  public:
   ClientHandle(std::string socket_path, std::string client_name, double timeout,
-               bool auto_reconnect) {
-    ClientOptions options{.socket_path = std::move(socket_path),
-                          .client_name = std::move(client_name),
-                          .timeout = Milliseconds(timeout, "a timeout"),
-                          .auto_reconnect = auto_reconnect};
-    client_ = Share(Check(WithoutGil([&] { return Client::Connect(std::move(options)); })));
-  }
+               bool auto_reconnect, const py::object& remote)
+      : Session({.socket_path = std::move(socket_path),
+                 .remote = RemoteOf(remote),
+                 .client_name = std::move(client_name),
+                 .timeout = Milliseconds(timeout, "a timeout"),
+                 .auto_reconnect = auto_reconnect}) {}
 
   std::unique_ptr<SpaceHandle> OpenSpace(const py::object& spec, Seconds timeout) const {
     return std::make_unique<SpaceHandle>(
@@ -117,14 +132,51 @@ class ClientHandle {
     Check(WithoutGil([&] { return client->Reconnect(); }));
   }
   bool Connected() const {
-    const auto client = client_;
-    return client != nullptr && WithoutGil([&] { return client->Connected(); });
+    if (closed()) return false;
+    const auto client = Open();
+    return WithoutGil([&] { return client->Connected(); });
   }
   std::string SocketPath() const { return Open()->socket_path(); }
-  void Close() { client_.reset(); }
+};
 
- private:
-  std::shared_ptr<Client> client_;  // shared with the calls in progress in other threads
+class AdminHandle : public Session<AdminClient> {
+ public:
+  AdminHandle(std::string socket_path, double timeout)
+      : Session({.socket_path = std::move(socket_path),
+                 .client_name = "python",
+                 .timeout = Milliseconds(timeout, "a timeout")}) {}
+
+  /// `names`: None for the whole space.
+  uint64_t Delete(const std::string& space, const py::object& names, bool opaque,
+                  Seconds timeout) const {
+    thermocline::Fingerprint fingerprint;
+    if (space.size() != fingerprint.bytes.size()) {
+      throw py::value_error("a fingerprint has 32 bytes");
+    }
+    std::memcpy(fingerprint.bytes.data(), space.data(), space.size());
+    std::optional<Names> path;
+    if (!names.is_none()) {
+      path.emplace(names, opaque);
+      if (path->view().places() == 0) {
+        throw py::value_error("a path of no place; None stands for the whole space");
+      }
+    }
+    const NamesView view = path ? path->view() : NamesView();
+    return Call(timeout, [&](AdminClient& client, Timeout limit) {
+      return client.Delete(fingerprint, view, limit);
+    });
+  }
+  py::tuple Flush(const std::string& tier, Seconds timeout) const {
+    const FlushResult flushed =
+        Call(timeout, [kind = TierOf(tier)](AdminClient& client, Timeout limit) {
+          return client.Flush(kind, limit);
+        });
+    return py::make_tuple(flushed.blocks, flushed.kept);
+  }
+  uint64_t DropArena(Seconds timeout) const {
+    return Call(timeout,
+                [](AdminClient& client, Timeout limit) { return client.DropArena(limit); });
+  }
 };
 
 void Raise(const absl::Status& status) {
@@ -155,8 +207,8 @@ PYBIND11_MODULE(_native, module) {
            py::arg("timeout"))
       .def("prefetch", &SpaceHandle::Prefetch, py::arg("names"), py::arg("timeout"));
   py::class_<ClientHandle>(module, "Client")
-      .def(py::init<std::string, std::string, double, bool>(), py::arg("socket_path"),
-           py::arg("client_name"), py::arg("timeout"), py::arg("auto_reconnect"))
+      .def(py::init<std::string, std::string, double, bool, py::object>(), py::arg("socket_path"),
+           py::arg("client_name"), py::arg("timeout"), py::arg("auto_reconnect"), py::arg("remote"))
       .def("open_space", &ClientHandle::OpenSpace, py::arg("spec"), py::arg("timeout"))
       .def("spaces", &ClientHandle::Spaces, py::arg("timeout"))
       .def("pins", &ClientHandle::Pins, py::arg("timeout"))
@@ -166,6 +218,13 @@ PYBIND11_MODULE(_native, module) {
       .def("connected", &ClientHandle::Connected)
       .def("socket_path", &ClientHandle::SocketPath)
       .def("close", &ClientHandle::Close);
+  py::class_<AdminHandle>(module, "AdminClient")
+      .def(py::init<std::string, double>(), py::arg("socket_path"), py::arg("timeout"))
+      .def("delete", &AdminHandle::Delete, py::arg("space"), py::arg("names"), py::arg("opaque"),
+           py::arg("timeout"))
+      .def("flush", &AdminHandle::Flush, py::arg("tier"), py::arg("timeout"))
+      .def("drop_arena", &AdminHandle::DropArena, py::arg("timeout"))
+      .def("close", &AdminHandle::Close);
 }
 
 }  // namespace thermocline::python

@@ -16,20 +16,21 @@ thermocline.aio has the same for asyncio. Units: a place is 16 tokens or one opa
 bytes, times in seconds unless a name says otherwise.
 """
 from . import aio
-from ._client import Client, Lease, Space, connect
+from ._client import AdminClient, Client, Lease, Space, connect
 from ._errors import (AbortedError, DaemonPermissionError, DataLossError, DeadlineExceededError,
                       FailedPreconditionError, InternalError, InvalidArgumentError, NotFoundError,
                       ResourceExhaustedError, ThermoclineError, UnavailableError)
 from ._native import Block, Reservation
-from ._types import (BlockInfo, DaemonStats, Names, Part, PinInfo, PrefetchInfo, SpaceInfo, SpaceSpec,
-                     TierUse)
+from ._types import (BlockInfo, DaemonStats, FlushResult, Names, Part, PinInfo, PrefetchInfo,
+                     RemoteOptions, SpaceInfo, SpaceSpec, TierUse)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AbortedError", "Block", "BlockInfo", "Client", "DaemonPermissionError", "DaemonStats",
-    "DataLossError", "DeadlineExceededError", "FailedPreconditionError", "InternalError",
-    "InvalidArgumentError", "Lease", "Names", "NotFoundError", "Part", "PinInfo", "PrefetchInfo",
-    "Reservation", "ResourceExhaustedError", "Space", "SpaceInfo", "SpaceSpec", "ThermoclineError",
-    "TierUse", "UnavailableError", "aio", "connect",
+    "AbortedError", "AdminClient", "Block", "BlockInfo", "Client", "DaemonPermissionError",
+    "DaemonStats", "DataLossError", "DeadlineExceededError", "FailedPreconditionError",
+    "FlushResult", "InternalError", "InvalidArgumentError", "Lease", "Names", "NotFoundError",
+    "Part", "PinInfo", "PrefetchInfo", "RemoteOptions", "Reservation", "ResourceExhaustedError",
+    "Space", "SpaceInfo", "SpaceSpec", "ThermoclineError", "TierUse", "UnavailableError", "aio",
+    "connect",
 ]

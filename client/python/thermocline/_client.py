@@ -9,8 +9,8 @@ from typing import Callable, List, Optional, Sequence, Tuple, Type, Union
 from . import _native
 from ._errors import InvalidArgumentError
 from ._native import Block, Reservation
-from ._types import (BlockInfo, Buffer, DaemonStats, Names, PinInfo, PrefetchInfo, SpaceInfo,
-                     SpaceSpec, spec_of, stats_of)
+from ._types import (BlockInfo, Buffer, DaemonStats, FlushResult, Names, PinInfo, PrefetchInfo,
+                     RemoteOptions, SpaceInfo, SpaceSpec, spec_of, stats_of)
 
 _PLACE_TOKENS = 16
 
@@ -69,15 +69,35 @@ class Lease:
         self._native.truncate(depth, timeout)
 
     def commit(self, names: Names, slots: Sequence[Reservation],
-               timeout: Optional[float] = None) -> None:
+               timeout: Optional[float] = None, wait: bool = True) -> None:
         """Publishes filled slots behind the end, in order, and moves the end behind them.
+
+        Without `wait` it only enqueues them: blocks are published in the order in which they were
+        enqueued, and others find them then. The end moves with settle(); what is enqueued before
+        goes behind what was enqueued last. A lease that is released meanwhile publishes all the
+        same. One whose path is not warm throughout, and a remote client's, waits in any case.
 
         Shape:  names of the new places; slots [new blocks][parts], flat.
         Owner:  the slots are used up, also when it raises, except for InvalidArgumentError and
                 ValueError about the arguments themselves. Do not write to their arrays any more.
         Errors: InvalidArgumentError when names and slots do not fit; FailedPreconditionError when
-                the slots are of another session; others: nothing was published, go on uncached."""
-        self._native.commit(names, slots, timeout)
+                the slots are of another session; others: nothing was published, go on uncached.
+                Without `wait`, DeadlineExceededError: so much is on its way already that this could
+                not be enqueued, or not all of it."""
+        self._native.commit(names, slots, timeout, wait)
+
+    def settle(self, timeout: Optional[float] = None) -> None:
+        """Waits until all that commit(wait=False) enqueued is answered, and moves the end behind
+        what was published.
+
+        Errors: the first that a commit met: what came behind it was not published, and the lease
+                ends before it; DeadlineExceededError: call it again."""
+        self._native.settle(timeout)
+
+    @property
+    def settled(self) -> bool:
+        """Whether settle() would not have to wait."""
+        return self._native.settled()
 
     def still_valid(self) -> bool:
         """Whether everything read through this lease until now was read from blocks that were its
@@ -169,7 +189,7 @@ class Space:
 
 
 class Client:
-    """A session with the daemon of this machine.
+    """A session with the daemon of this machine or, with `remote`, of another.
 
     When the daemon goes away every call raises UnavailableError at once, and what is leased stays
     readable while still_valid(). The next call tries a new session, with backoff; leases and slots
@@ -180,18 +200,22 @@ class Client:
     """
 
     def __init__(self, socket_path: Optional[str] = None, client_name: str = "python",
-                 timeout: float = 5.0, auto_reconnect: bool = True) -> None:
+                 timeout: float = 5.0, auto_reconnect: bool = True,
+                 remote: Optional[RemoteOptions] = None) -> None:
         """
         socket_path:    None: $THERMOCLINE_SOCKET, else the daemon's default
         client_name:    for the daemon's log
         timeout:        seconds, of calls that name none
         auto_reconnect: False: a lost daemon stays lost until reconnect()
+        remote:         how to reach a daemon elsewhere; None: as the environment says
 
         Raises UnavailableError, naming the socket and how to start the daemon, when nobody listens;
         FailedPreconditionError for a daemon of another version; DaemonPermissionError for another
-        user's.
+        user's, and for a token that a remote one does not know; InvalidArgumentError for an address
+        or a file that is none.
         """
-        self._native = _native.Client(socket_path or "", client_name, timeout, auto_reconnect)
+        self._native = _native.Client(socket_path or "", client_name, timeout, auto_reconnect,
+                                      remote)
 
     def __enter__(self) -> Client:
         return self
@@ -238,6 +262,44 @@ class Client:
 
 
 def connect(socket_path: Optional[str] = None, client_name: str = "python", timeout: float = 5.0,
-            auto_reconnect: bool = True) -> Client:
+            auto_reconnect: bool = True, remote: Optional[RemoteOptions] = None) -> Client:
     """Client(...), for `with thermocline.connect() as client:`."""
-    return Client(socket_path, client_name, timeout, auto_reconnect)
+    return Client(socket_path, client_name, timeout, auto_reconnect, remote)
+
+
+class AdminClient:
+    """The destructive verbs, for the daemon's own user on its machine. Each first gives back what
+    this process has released, by whichever client; what others release reaches the daemon a little
+    later.
+
+    Thread: any.
+    """
+
+    def __init__(self, socket_path: Optional[str] = None, timeout: float = 5.0) -> None:
+        """As Client; raises DaemonPermissionError unless this process runs as the daemon's user."""
+        self._native = _native.AdminClient(socket_path or "", timeout)
+
+    def __enter__(self) -> AdminClient:
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def delete(self, space: Union[Space, SpaceInfo], names: Optional[Names] = None,
+               timeout: Optional[float] = None) -> int:
+        """Deletes what lies at and behind a path, or the whole space, and returns how many places
+        that were. Raises ValueError for names of no place, or with a remainder."""
+        return self._native.delete(space.fingerprint, names, space.spec.key_bytes != 0, timeout)
+
+    def flush(self, tier: str, timeout: Optional[float] = None) -> FlushResult:
+        """"warm": everything to cold (dropped where there is no cold tier); "cold": dropped."""
+        return FlushResult(*self._native.flush(tier, timeout))
+
+    def drop_arena(self, timeout: Optional[float] = None) -> int:
+        """Drops every block of the arena, and returns how many those were."""
+        return self._native.drop_arena(timeout)
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._native.close()

@@ -52,6 +52,19 @@ class SpaceSpec:
 
 
 @dataclass(frozen=True)
+class RemoteOptions:
+    """How to reach a daemon whose arena this process cannot map: every block travels then, a view
+    is a private copy, and a slot is sent by its commit. What is empty is taken from the
+    environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE."""
+
+    address: str = ""  #: "tls://HOST:PORT"; none, here or there: the daemon of this machine
+    ca_file: str = ""  #: PEM, as all of them: who signed the daemon's certificate
+    certificate_file: str = ""  #: of this client
+    key_file: str = ""
+    token_file: str = ""  #: the client's token, alone in its file
+
+
+@dataclass(frozen=True)
 class BlockInfo:
     """One block of a leased path."""
 
@@ -80,6 +93,14 @@ class PrefetchInfo:
 
     matched_depth: int  #: places that are here
     promoting_blocks: int  #: on their way into the arena
+
+
+@dataclass(frozen=True)
+class FlushResult:
+    """What a flush did."""
+
+    blocks: int  #: moved or dropped
+    kept: int  #: leased or pinned
 
 
 @dataclass(frozen=True)

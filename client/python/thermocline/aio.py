@@ -14,8 +14,8 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from . import _client
 from ._native import Block, Reservation
-from ._types import (BlockInfo, Buffer, DaemonStats, Names, PinInfo, PrefetchInfo, SpaceInfo,
-                     SpaceSpec)
+from ._types import (BlockInfo, Buffer, DaemonStats, FlushResult, Names, PinInfo, PrefetchInfo,
+                     RemoteOptions, SpaceInfo, SpaceSpec)
 
 _T = TypeVar("_T")
 
@@ -69,8 +69,16 @@ class Lease:
         await self._pool.run(self._blocking.truncate, depth, timeout)
 
     async def commit(self, names: Names, slots: Sequence[Reservation],
-                     timeout: Optional[float] = None) -> None:
-        await self._pool.run(self._blocking.commit, names, slots, timeout)
+                     timeout: Optional[float] = None, wait: bool = True) -> None:
+        """As thermocline.Lease.commit."""
+        await self._pool.run(self._blocking.commit, names, slots, timeout, wait)
+
+    async def settle(self, timeout: Optional[float] = None) -> None:
+        await self._pool.run(self._blocking.settle, timeout)
+
+    @property
+    def settled(self) -> bool:
+        return self._blocking.settled
 
     def still_valid(self) -> bool:
         return self._blocking.still_valid()
@@ -159,13 +167,52 @@ class Client:
         self._pool.close()
 
 
-async def connect(socket_path: Optional[str] = None, client_name: str = "python",
-                  timeout: float = 5.0, auto_reconnect: bool = True) -> Client:
-    """As thermocline.Client(...)."""
+class AdminClient:
+    """thermocline.AdminClient for asyncio; made by connect_admin()."""
+
+    def __init__(self, blocking: _client.AdminClient, pool: _Pool) -> None:
+        self._blocking, self._pool = blocking, pool
+
+    async def __aenter__(self) -> AdminClient:
+        return self
+
+    async def __aexit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
+                        trace: Optional[TracebackType]) -> None:
+        await self.close()
+
+    async def delete(self, space: Union[Space, SpaceInfo], names: Optional[Names] = None,
+                     timeout: Optional[float] = None) -> int:
+        named = space._blocking if isinstance(space, Space) else space
+        return await self._pool.run(self._blocking.delete, named, names, timeout)
+
+    async def flush(self, tier: str, timeout: Optional[float] = None) -> FlushResult:
+        return await self._pool.run(self._blocking.flush, tier, timeout)
+
+    async def drop_arena(self, timeout: Optional[float] = None) -> int:
+        return await self._pool.run(self._blocking.drop_arena, timeout)
+
+    async def close(self) -> None:
+        await self._pool.run(self._blocking.close)
+        self._pool.close()
+
+
+async def _connected(make: Callable[..., _T], *arguments: Any) -> Tuple[_T, _Pool]:
     pool = _Pool()
     try:
-        blocking = await pool.run(_client.Client, socket_path, client_name, timeout, auto_reconnect)
+        return await pool.run(make, *arguments), pool
     except BaseException:
         pool.close()
         raise
-    return Client(blocking, pool)
+
+
+async def connect(socket_path: Optional[str] = None, client_name: str = "python",
+                  timeout: float = 5.0, auto_reconnect: bool = True,
+                  remote: Optional[RemoteOptions] = None) -> Client:
+    """As thermocline.Client(...)."""
+    return Client(*await _connected(_client.Client, socket_path, client_name, timeout,
+                                    auto_reconnect, remote))
+
+
+async def connect_admin(socket_path: Optional[str] = None, timeout: float = 5.0) -> AdminClient:
+    """As thermocline.AdminClient(...)."""
+    return AdminClient(*await _connected(_client.AdminClient, socket_path, timeout))

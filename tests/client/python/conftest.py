@@ -1,4 +1,5 @@
 """A real thermoclined for each test, on directories of its own. TC_BIN names the folder of the programs."""
+import hashlib
 import os
 import pathlib
 import shutil
@@ -17,11 +18,12 @@ PATIENCE = 60.0  # seconds, of calls on a busy machine
 
 
 class Daemon:
-    def __init__(self):
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="tc-py-", dir="/dev/shm"))
+    def __init__(self, directory=None, *more):
+        self.directory = directory or new_directory()
         self.socket = str(self.directory / "t.sock")
         for name in ("arena", "data"):
             (self.directory / name).mkdir(mode=0o700)
+        self.more = more
         self.process = None
         self.start()
 
@@ -30,7 +32,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [BIN / "thermoclined", "--socket", self.socket, "--data-dir", self.directory / "data",
                  "--arena-dir", self.directory / "arena", "--warm-capacity", "128MiB", "--cold-capacity",
-                 "256MiB", "--http", "off"], stdout=log, stderr=log)
+                 "256MiB", "--http", "off", *self.more], stdout=log, stderr=log)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -50,13 +52,54 @@ class Daemon:
                        stdout=subprocess.DEVNULL)
 
 
+    def remove(self):
+        if self.process.poll() is None:
+            self.stop(signal.SIGKILL)
+        shutil.rmtree(self.directory)
+
+
+def new_directory():
+    return pathlib.Path(tempfile.mkdtemp(prefix="tc-py-", dir="/dev/shm"))
+
+
 @pytest.fixture
 def daemon():
     running = Daemon()
     yield running
-    if running.process.poll() is None:
-        running.stop(signal.SIGKILL)
-    shutil.rmtree(running.directory)
+    running.remove()
+
+
+# Of one authority, for a daemon and a client.
+MAKE_CERTIFICATES = """
+new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+openssl req -x509 $new -days 2 -subj /CN=CA -keyout ca.key -out ca.pem
+echo 'subjectAltName=IP:127.0.0.1' >ext
+for name in server client; do
+  openssl req -new $new -subj /CN=$name -keyout $name.key -out $name.csr
+  openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.pem
+done
+"""
+
+
+@pytest.fixture
+def tls_daemon():
+    """A daemon that is reached over TLS, too; `remote` is what lets a client in."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl")
+    directory = new_directory()
+    subprocess.run(["sh", "-ec", MAKE_CERTIFICATES], cwd=directory, check=True, capture_output=True, timeout=60)
+    token = "0123456789abcdef0123456789abcdef"
+    for name, text in (("tokens", f"{hashlib.sha256(token.encode()).hexdigest()} default writer t\n"), ("token", token)):
+        (directory / name).touch(mode=0o600)
+        (directory / name).write_text(text)
+    running = Daemon(directory, "--grpc-listen", "127.0.0.1:0", "--tls-certificate", directory / "server.pem",
+                     "--tls-key", directory / "server.key", "--tls-client-ca", directory / "ca.pem", "--token-file",
+                     directory / "tokens")
+    running.remote = thermocline.RemoteOptions(
+        "tls://" + (directory / "t.sock.tcp").read_text().strip(), str(directory / "ca.pem"),
+        str(directory / "client.pem"), str(directory / "client.key"), str(directory / "token"))
+    yield running
+    running.remove()
 
 
 @pytest.fixture

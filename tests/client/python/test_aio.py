@@ -22,16 +22,46 @@ def test_the_calls_are_coroutines(daemon):
                     slot.write(block)
                 await lease.commit(prompt(1, 8)[6 * 16:], slots)
                 assert lease.depth == 8 and lease.still_valid()
+                slots = await space.reserve(1)
+                slots[0].write(contents(1, 9)[8])
+                await lease.commit(prompt(1, 9)[8 * 16:], slots, wait=False)
+                await lease.settle()
+                assert lease.settled and lease.depth == 9
                 await lease.truncate(3)
                 assert lease.depth == 3
             pin = await space.pin(prompt(1, 8), ttl=60)
             assert [listed.pin for listed in await client.pins()] == [pin.pin]
             await client.unpin(pin.pin)
             assert (await space.prefetch(prompt(1, 8))).matched_depth == 8
-            assert (await client.stats()).places == 8
+            assert (await client.stats()).places == 9
             assert len(await client.spaces()) == 1
             await client.reconnect()
             assert client.connected and client.socket_path == daemon.socket
+
+    asyncio.run(main())
+
+
+def test_administration(daemon):
+    async def main():
+        async with await thermocline.aio.connect(daemon.socket, timeout=PATIENCE) as client, \
+                await thermocline.aio.connect_admin(daemon.socket, timeout=PATIENCE) as admin:
+            space = await client.open_space(spec())
+            assert await space.put(prompt(1, 6), contents(1, 6)) == 6
+            assert await admin.delete(space, prompt(1, 5)) == 2
+            assert (await admin.flush("warm")).blocks == 4 and await admin.drop_arena() == 0
+            assert await admin.delete((await client.spaces())[0]) == 4
+        with pytest.raises(thermocline.UnavailableError):
+            await thermocline.aio.connect_admin("/nonexistent/t.sock")
+
+    asyncio.run(main())
+
+
+def test_a_daemon_elsewhere(tls_daemon):
+    async def main():
+        async with await thermocline.aio.connect(remote=tls_daemon.remote, timeout=PATIENCE) as client:
+            space = await client.open_space(spec())
+            assert await space.put(prompt(1, 3), contents(1, 3)) == 3
+            assert (await space.match(prompt(1, 4))).depth == 3
 
     asyncio.run(main())
 
