@@ -6,78 +6,46 @@
 #include "base/file_util.h"
 #include "client/address.h"
 #include "client/mirror.h"
-#include "hashing/sha256.h"
 #include "tests/client/blocks.h"
-#include "tests/client/daemon_fixture.h"
+#include "tests/client/fake_session.h"
+#include "tests/client/tls_daemon.h"
 
 namespace thermocline {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kToken[] = "0123456789abcdef0123456789abcdef";
-
-/// Certificates of one authority for a daemon and a client, by the openssl program.
-bool MakeCertificates(const std::string& directory) {
-  const std::string script =
-      "mkdir -p " + directory + " && cd " + directory +
-      " && exec >log 2>&1 && new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes' &&"
-      " openssl req -x509 $new -days 2 -subj '/CN=CA' -keyout ca.key -out ca.pem &&"
-      " echo 'subjectAltName=IP:127.0.0.1' >ext && for name in server client; do"
-      " openssl req -new $new -subj /CN=$name -keyout $name.key -out $name.csr && openssl x509 -req"
-      " -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext"
-      " -out $name.pem || exit 1; done";
-  return std::system(script.c_str()) == 0;
+/// Whether a client may put blocks and find them again.
+void ExpectToWork(const absl::StatusOr<std::unique_ptr<Client>>& client, int32_t seed) {
+  ASSERT_TRUE(client.ok()) << client.status();
+  const auto space = (*client)->OpenSpace(TestSpace(1 << 20));
+  ASSERT_TRUE(space.ok()) << space.status();
+  const auto tokens = Prompt(seed, 5);
+  {
+    auto lease = space->Match(tokens);
+    ASSERT_TRUE(lease.ok()) << lease.status();
+    const absl::Status put = Extend(*space, *lease, tokens, 5);
+    ASSERT_TRUE(put.ok()) << put;
+    EXPECT_EQ(RightPlaces(*space, *lease, tokens), 5u) << "what was sent is here";
+  }
+  auto hit = space->Match(tokens);
+  ASSERT_TRUE(hit.ok()) << hit.status();
+  EXPECT_EQ(hit->depth(), 5u);
+  EXPECT_TRUE(Holds(hit->View(3), Content(tokens, 3, 0, 1 << 20))) << "fetched by itself";
+  EXPECT_EQ(*hit->Load(), 5u);
+  EXPECT_EQ(RightPlaces(*space, *hit, tokens), 5u);
+  EXPECT_TRUE(hit->StillValid());
 }
 
 class RemoteClientTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/tc-remote-XXXXXX";
-    directory_ = ::mkdtemp(name);
-    if (!MakeCertificates(directory_)) GTEST_SKIP() << "needs the program openssl";
-    Sha256Builder sha;
-    sha.Raw(std::as_bytes(std::span(kToken, sizeof kToken - 1)));
-    ASSERT_TRUE(
-        WriteFileAtomically(File("tokens"), ToHex(sha.Finish()) + " default writer t").ok());
-    ASSERT_TRUE(WriteFileAtomically(File("token"), std::string(kToken) + "\n").ok());
-    daemon_.emplace(DaemonProcess::Options{
-        .more = {"--grpc-listen", "127.0.0.1:0", "--tls-certificate", File("server.pem"),
-                 "--tls-key", File("server.key"), "--tls-client-ca", File("ca.pem"), "--token-file",
-                 File("tokens")}});
-    const auto address = ReadFile(daemon_->socket() + ".tcp", 100);
-    ASSERT_TRUE(address.ok()) << address.status();
-    remote_ = {.address = "tls://" + address->substr(0, address->size() - 1),
-               .ca_file = File("ca.pem"),
-               .certificate_file = File("client.pem"),
-               .key_file = File("client.key"),
-               .token_file = File("token")};
+    tls_ = TlsDaemon::Start();
+    if (tls_ == nullptr) GTEST_SKIP() << "needs the program openssl";
+    remote_ = tls_->remote();
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-  std::string File(const std::string& name) const { return directory_ + "/" + name; }
-  /// Whether a client may put blocks and find them again.
-  void ExpectToWork(const absl::StatusOr<std::unique_ptr<Client>>& client, int32_t seed) {
-    ASSERT_TRUE(client.ok()) << client.status();
-    const auto space = (*client)->OpenSpace(TestSpace(1 << 20));
-    ASSERT_TRUE(space.ok()) << space.status();
-    const auto tokens = Prompt(seed, 5);
-    {
-      auto lease = space->Match(tokens);
-      ASSERT_TRUE(lease.ok()) << lease.status();
-      const absl::Status put = Extend(*space, *lease, tokens, 5);
-      ASSERT_TRUE(put.ok()) << put;
-      EXPECT_EQ(RightPlaces(*space, *lease, tokens), 5u) << "what was sent is here";
-    }
-    auto hit = space->Match(tokens);
-    ASSERT_TRUE(hit.ok()) << hit.status();
-    EXPECT_EQ(hit->depth(), 5u);
-    EXPECT_TRUE(Holds(hit->View(3), Content(tokens, 3, 0, 1 << 20))) << "fetched by itself";
-    EXPECT_EQ(*hit->Load(), 5u);
-    EXPECT_EQ(RightPlaces(*space, *hit, tokens), 5u);
-    EXPECT_TRUE(hit->StillValid());
-  }
-  std::string directory_;
-  std::optional<DaemonProcess> daemon_;
+  std::string File(const std::string& name) const { return tls_->File(name); }
+  std::unique_ptr<TlsDaemon> tls_;
   RemoteOptions remote_;
 };
 
@@ -113,6 +81,65 @@ TEST_F(RemoteClientTest, ConnectsByTheEnvironmentWhereThisMachineHasNoDaemon) {
   }
   EXPECT_FALSE(Client::Connect({.socket_path = File("no.sock")}).ok());
 }
+
+/// What a daemon's answer may lack, so that its memory cannot be had.
+struct NoMap {
+  const char* name;
+  std::function<std::vector<int>(FakeGrant&)> descriptors;
+};
+
+class NoMapTest : public ::testing::TestWithParam<NoMap> {};
+
+TEST_P(NoMapTest, AClientGoesOnWithoutTheMapByItself) {
+  DaemonProcess daemon;
+  FakeGrant grant;
+  const std::vector<int> descriptors = GetParam().descriptors(grant);
+  // Another's front door, the daemon's other one.
+  FakeSessionServer door([&](FakePeer& peer) {
+    peer.ReadHello();
+    peer.Send(Frame(FrameKind::kWelcome, grant.welcome), descriptors);
+    peer.WaitForEnd();
+  });
+  const std::string link = door.path() + ".grpc";
+  {
+    const auto alone = Client::Connect({.socket_path = door.path()});
+    EXPECT_FALSE(alone.ok()) << "a map was had";
+  }
+  std::filesystem::create_symlink(daemon.socket() + ".grpc", link);
+  ExpectToWork(Client::Connect({.socket_path = door.path()}), 3);
+  const auto space = daemon.Connect()->OpenSpace(TestSpace(1 << 20));
+  EXPECT_EQ(space->Match(Prompt(3, 5))->depth(), 5u) << "what it put is here";
+  const auto admin = AdminClient::Connect({.socket_path = door.path()});
+  EXPECT_FALSE(admin.ok()) << "only with the map";
+  std::filesystem::remove(link);
+}
+
+int ReadOnly(int fd) {
+  return ::open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY | O_CLOEXEC);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , NoMapTest,
+    ::testing::Values(
+        NoMap{"NoDescriptors", [](FakeGrant&) { return std::vector<int>(); }},
+        NoMap{"TooFewDescriptors",
+              [](FakeGrant& grant) { return std::vector<int>{grant.arena.get()}; }},
+        NoMap{"AnArenaThatMayNotBeWritten",
+              [](FakeGrant& grant) {
+                grant.arena.Reset(ReadOnly(grant.arena.get()));
+                return grant.descriptors();
+              }},
+        NoMap{"AControlAreaOfAnotherEpoch",
+              [](FakeGrant& grant) {
+                grant.area->epoch = 8;
+                return grant.descriptors();
+              }},
+        NoMap{"ACatalogOfAnotherEpoch",
+              [](FakeGrant& grant) {
+                static const auto other = CatalogMemory::Create({.node_count = 100}, 8).value();
+                return std::vector<int>{grant.arena.get(), grant.control.get(), other.fd()};
+              }}),
+    [](const auto& info) { return info.param.name; });
 
 TEST(DaemonAddressTest, IsParsed) {
   const auto tls = ParseDaemonAddress("tls://cache.example:9470");

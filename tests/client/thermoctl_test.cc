@@ -6,7 +6,7 @@
 #include <random>
 
 #include "tests/client/blocks.h"
-#include "tests/client/daemon_fixture.h"
+#include "tests/client/tls_daemon.h"
 
 namespace thermocline {
 namespace {
@@ -29,8 +29,7 @@ std::string Drain(int fd) {
   return text;
 }
 
-Result Thermoctl(std::vector<std::string> arguments, const std::string& input = {}) {
-  arguments.insert(arguments.begin(), kThermoctlBinary);
+Result RunProgram(const std::vector<std::string>& arguments, const std::string& input = {}) {
   int in[2], out[2], err[2];
   TC_CHECK(::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0);
   TC_CHECK(::pipe2(err, O_CLOEXEC) == 0);
@@ -45,6 +44,11 @@ Result Thermoctl(std::vector<std::string> arguments, const std::string& input = 
   ::waitpid(pid, &status, 0);
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   return result;
+}
+
+Result Thermoctl(std::vector<std::string> arguments, const std::string& input = {}) {
+  arguments.insert(arguments.begin(), kThermoctlBinary);
+  return RunProgram(arguments, input);
 }
 
 std::string ReadAll(const std::string& path) {
@@ -99,6 +103,15 @@ TEST(ThermoctlTest, NoDaemonIsThreeOnEveryVerb) {
   }
 }
 
+/// Makes a file of seeded bytes, and returns those.
+std::string WriteSeeded(const std::string& path, size_t bytes, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::string content(bytes, '\0');
+  for (char& c : content) c = static_cast<char>(random());
+  std::ofstream(path, std::ios::binary) << content;
+  return content;
+}
+
 class ThermoctlDaemonTest : public ::testing::Test {
  protected:
   Result Run(std::vector<std::string> arguments, const std::string& input = {}) {
@@ -106,13 +119,8 @@ class ThermoctlDaemonTest : public ::testing::Test {
     return Thermoctl(arguments, input);
   }
   std::string File(const std::string& name) const { return daemon_.directory() + "/" + name; }
-  /// A file of seeded bytes.
   std::string Write(const std::string& name, size_t bytes, uint32_t seed) {
-    std::mt19937 random(seed);
-    std::string content(bytes, '\0');
-    for (char& c : content) c = static_cast<char>(random());
-    std::ofstream(File(name), std::ios::binary) << content;
-    return content;
+    return WriteSeeded(File(name), bytes, seed);
   }
   DaemonProcess daemon_;
 };
@@ -269,6 +277,123 @@ TEST_F(ThermoctlDaemonTest, GetWritesThroughALink) {
   EXPECT_EQ(Run({"get", "--name", "n", File("link")}).code, 0);
   EXPECT_TRUE(std::filesystem::is_symlink(File("link")));
   EXPECT_EQ(ReadAll(File("target")), content);
+}
+
+class ThermoctlTlsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    tls_ = TlsDaemon::Start();
+    if (tls_ == nullptr) GTEST_SKIP() << "needs the program openssl";
+  }
+  /// How `remote` is given on the command line.
+  static std::vector<std::string> Options(const RemoteOptions& remote) {
+    return {"--json",        "--address",     remote.address,          "--ca",
+            remote.ca_file,  "--certificate", remote.certificate_file, "--key",
+            remote.key_file, "--token-file",  remote.token_file};
+  }
+  Result Run(std::vector<std::string> arguments, const RemoteOptions& remote) {
+    const std::vector<std::string> options = Options(remote);
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return Thermoctl(arguments);
+  }
+  Result Run(std::vector<std::string> arguments) {
+    return Run(std::move(arguments), tls_->remote());
+  }
+  std::unique_ptr<TlsDaemon> tls_;
+};
+
+TEST_F(ThermoctlTlsTest, WhatNeedsNoAdministratorGoesOverTls) {
+  const std::string content = WriteSeeded(tls_->File("in"), 1'000'003, 7);
+  const Result put = Run({"put", "--name", "far", tls_->File("in")});
+  EXPECT_EQ(put.code, 0) << put.errors;
+  EXPECT_EQ(put.json()["bytes"], content.size()) << put.output;
+  EXPECT_EQ(Run({"get", "--name", "far", tls_->File("out")}).code, 0);
+  EXPECT_EQ(ReadAll(tls_->File("out")), content);
+  const std::string near = tls_->daemon().directory() + "/near";
+  EXPECT_EQ(Thermoctl({"get", "--name", "far", near, "--socket", tls_->daemon().socket()}).code, 0);
+  EXPECT_EQ(ReadAll(near), content);
+
+  EXPECT_EQ(Run({"status"}).json()["tiers"][0]["tier"], "warm");
+  EXPECT_EQ(Run({"spaces"}).json()["spaces"].size(), 1u);
+  EXPECT_EQ(Run({"match", "--name", "far"}).json()["places"], 17);
+  const Json pin = Run({"pin", "--name", "far"}).json();
+  EXPECT_EQ(pin["places"], 17) << pin;
+  EXPECT_EQ(Run({"pins"}).json()["pins"][0]["pin"], pin["pin"]);
+  EXPECT_EQ(Run({"unpin", std::to_string(pin["pin"].get<uint64_t>())}).code, 0);
+  EXPECT_EQ(Run({"prefetch", "--name", "far"}).json()["places"], 17);
+  for (const std::vector<std::string>& verb : std::vector<std::vector<std::string>>{
+           {"delete", "--name", "far"}, {"flush", "--tier", "warm"}, {"arena", "drop"}}) {
+    const Result refused = Run(verb);
+    EXPECT_EQ(refused.code, 1) << verb[0];
+    EXPECT_EQ(refused.json()["error"]["code"], "PERMISSION_DENIED") << refused.output;
+  }
+  EXPECT_EQ(Run({"match", "--name", "far"}).json()["places"], 17);
+}
+
+TEST_F(ThermoctlTlsTest, WhoIsNotLetInIsToldWhy) {
+  RemoteOptions wrong = tls_->remote();
+  wrong.token_file = tls_->File("forged");
+  std::ofstream(wrong.token_file) << std::string(32, 'f');
+  const Result forged = Run({"status"}, wrong);
+  EXPECT_EQ(forged.code, 1);
+  EXPECT_EQ(forged.json()["error"]["code"], "UNAUTHENTICATED") << forged.output;
+  EXPECT_THAT(forged.errors, HasSubstr("token"));
+  wrong = tls_->remote();
+  wrong.ca_file = wrong.certificate_file;  // of no authority
+  EXPECT_EQ(Run({"status"}, wrong).code, 3);
+  wrong = tls_->remote();
+  wrong.key_file = "/nonexistent/key";
+  EXPECT_THAT(Run({"status"}, wrong).errors, HasSubstr("/nonexistent/key"));
+  wrong = tls_->remote();
+  wrong.address = wrong.address.substr(6);  // no scheme
+  EXPECT_EQ(Run({"status"}, wrong).code, 2);
+}
+
+TEST_F(ThermoctlTlsTest, AnotherUserIsServedWhoCannotHaveTheMap) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  constexpr uid_t kNobody = 65534;
+  const std::vector<std::string> as_nobody = {"/usr/bin/setpriv", "--reuid=65534", "--regid=65534",
+                                              "--clear-groups"};
+  const auto run = [&](std::vector<std::string> command) {
+    command.insert(command.begin(), as_nobody.begin(), as_nobody.end());
+    return RunProgram(command);
+  };
+  if (::access(as_nobody[0].c_str(), X_OK) != 0 ||
+      run({"/usr/bin/test", "-x", kThermoctlBinary}).code != 0) {
+    GTEST_SKIP() << "needs setpriv, and a build that user 65534 may run";
+  }
+  char name[] = "/tmp/tc-nobody-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  const std::string home = name;
+  RemoteOptions remote = tls_->remote();
+  for (std::string* file :
+       {&remote.ca_file, &remote.certificate_file, &remote.key_file, &remote.token_file}) {
+    const std::string own = home + file->substr(file->rfind('/'));
+    std::filesystem::copy_file(*file, own);
+    ASSERT_EQ(::chown(own.c_str(), kNobody, kNobody), 0);
+    *file = own;
+  }
+  const std::string content = WriteSeeded(home + "/in", 300'000, 8);
+  std::filesystem::permissions(home + "/in", std::filesystem::perms::all);
+  ASSERT_EQ(::chown(home.c_str(), kNobody, kNobody), 0);
+  // The daemon of this machine is root's, and its files are.
+  const std::string socket = tls_->daemon().socket();
+  const Result local = run({kThermoctlBinary, "status", "--json", "--socket", socket});
+  EXPECT_NE(local.code, 0) << local.output;
+
+  std::vector<std::string> put = {kThermoctlBinary, "put", "--name", "n", home + "/in"};
+  for (const std::string& option : Options(remote)) put.push_back(option);
+  const Result done = run(put);
+  EXPECT_EQ(done.code, 0) << done.output << done.errors;
+  // By the environment: what is refused here is looked for there.
+  const Result got =
+      run({"/usr/bin/env", "THERMOCLINE_ADDRESS=" + remote.address,
+           "THERMOCLINE_CA=" + remote.ca_file, "THERMOCLINE_CERTIFICATE=" + remote.certificate_file,
+           "THERMOCLINE_KEY=" + remote.key_file, "THERMOCLINE_TOKEN_FILE=" + remote.token_file,
+           kThermoctlBinary, "get", "--name", "n", home + "/out", "--socket", socket});
+  EXPECT_EQ(got.code, 0) << got.output << got.errors;
+  EXPECT_EQ(ReadAll(home + "/out"), content);
+  std::filesystem::remove_all(home);
 }
 
 TEST_F(ThermoctlDaemonTest, TextIsForPeople) {
