@@ -3,8 +3,8 @@
 //
 // Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, corrupt,
 // io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
-// prefetch, delete, flush, read or write. No label ever carries a tenant, a salt or a key: they are
-// secrets.
+// prefetch, delete, flush, read or write. `direction` is in or out. No label ever carries a tenant,
+// a salt or a key: they are secrets.
 #pragma once
 #include "base/metrics.h"
 
@@ -78,6 +78,12 @@ inline constexpr CounterDef kCorruptBlocks{
     {},
     "Blocks whose checksum, name, parent or space did not fit; they were dropped."};
 
+inline constexpr CounterDef kRemoteBytes{
+    "thermocline_remote_bytes_total",
+    "bytes",
+    {"direction"},
+    "Payload bytes that came from clients without the map (in) and were sent to them (out)."};
+
 inline constexpr GaugeDef kTierCapacityBytes{
     "thermocline_tier_capacity_bytes", "bytes", {"tier"}, "The hard limit of a tier."};
 inline constexpr GaugeDef kTierUsedBytes{
@@ -146,6 +152,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kPromotedBlocks,
     &kDemotedBlocks,
     &kCorruptBlocks,
+    &kRemoteBytes,
     &kTierCapacityBytes,
     &kTierUsedBytes,
     &kTierBlocks,

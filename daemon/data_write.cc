@@ -84,11 +84,14 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
     auto slots = std::make_shared<SlotsInHand>(*std::move(in_hand));
     const bool posted = in.workers_.Post([turn, targets = std::move(targets), slots]() mutable {
       const std::shared_ptr<BlocksIn> stream = turn->Take();
+      uint64_t bytes = 0;
       for (size_t i = 0; i < targets.size(); ++i) {
         const std::string& data = stream->request_.pieces(static_cast<int>(i)).data();
         std::memcpy(targets[i].data(), data.data(), data.size());
-        stream->response_.set_bytes(stream->response_.bytes() + data.size());
+        bytes += data.size();
       }
+      stream->response_.set_bytes(stream->response_.bytes() + bytes);
+      stream->metrics_.RemoteBytesIn(bytes);
       slots.reset();  // before the client may hear of it
       stream->StartRead(&stream->request_);
     });

@@ -53,6 +53,8 @@ DaemonMetrics::DaemonMetrics(std::string_view version) : registry_(kMetricTable)
   silent_ = registry_.Get(kSilentSessions);
   refused_sessions_ = registry_.Get(kRefusedSessions);
   refused_reservations_ = registry_.Get(kRefusedReservations);
+  remote_bytes_in_ = registry_.Get(kRemoteBytes, {"in"});
+  remote_bytes_out_ = registry_.Get(kRemoteBytes, {"out"});
   ready_ = registry_.Get(kReady);
   sessions_ = registry_.Get(kSessions);
   leases_ = registry_.Get(kLeases);
@@ -78,6 +80,13 @@ void DaemonMetrics::Matched(uint64_t requested_tokens, const Hits& hits) {
     if (hits.tokens[tier] > 0) hit_tokens_[tier].Increment(static_cast<double>(hits.tokens[tier]));
     if (hits.bytes[tier] > 0) hit_bytes_[tier].Increment(static_cast<double>(hits.bytes[tier]));
   }
+}
+
+void DaemonMetrics::RemoteBytesIn(uint64_t bytes) {
+  remote_bytes_in_.Increment(static_cast<double>(bytes));
+}
+void DaemonMetrics::RemoteBytesOut(uint64_t bytes) {
+  remote_bytes_out_.Increment(static_cast<double>(bytes));
 }
 
 void DaemonMetrics::ShowReady(bool ready) { ready_.Set(ready ? 1 : 0); }

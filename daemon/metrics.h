@@ -45,6 +45,9 @@ class DaemonMetrics {
     std::array<uint64_t, kTierKindCount> bytes{};
   };
   void Matched(uint64_t requested_tokens, const Hits& hits);
+  /// Payload of clients without the map came, or is on its way to one.
+  void RemoteBytesIn(uint64_t bytes);
+  void RemoteBytesOut(uint64_t bytes);
   void ShowReady(bool ready);
 
   /// Brings the series that mirror other counts up to date.
@@ -62,7 +65,7 @@ class DaemonMetrics {
   std::array<TierSeries, kTierKindCount> tiers_;
   std::array<Counter, kMissReasonCount> misses_;
   Counter requested_tokens_, lookups_, committed_, corrupt_, silent_, refused_sessions_,
-      refused_reservations_;
+      refused_reservations_, remote_bytes_in_, remote_bytes_out_;
   uint64_t shared_requested_tokens_ = 0, shared_hit_tokens_ = 0, shared_hit_bytes_ = 0;
   Gauge ready_, sessions_, leases_, reservations_, quarantined_, spaces_, places_, pins_;
 };

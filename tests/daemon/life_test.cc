@@ -1,9 +1,7 @@
 // The daemon's life and what stands in its way: starts that are refused with advice, ends by
 // signal, restarts that find what was there; its HTTP side.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -12,7 +10,7 @@
 #include <set>
 
 #include "base/metric_table.h"
-#include "tests/daemon/daemon_process.h"
+#include "tests/daemon/http_get.h"
 
 namespace thermocline {
 namespace {
@@ -20,8 +18,10 @@ namespace {
 using testing::DaemonPlace;
 using testing::DaemonProcess;
 using testing::Eventually;
+using testing::Get;
 using ::testing::HasSubstr;
 using testing::HoldsFill;
+using testing::HttpGet;
 using testing::LoadLease;
 using testing::MatchTokens;
 using ::testing::Not;
@@ -62,29 +62,6 @@ class TinyTmpfs {
   const std::string path_;
   bool mounted_ = false;
 };
-
-std::string HttpGet(const DaemonPlace& place, const std::string& request) {
-  std::ifstream file(place.socket + ".http");
-  std::string address;
-  file >> address;
-  const int port = std::atoi(address.substr(address.rfind(':') + 1).c_str());
-  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in peer{};
-  peer.sin_family = AF_INET;
-  peer.sin_port = htons(static_cast<uint16_t>(port));
-  peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&peer), sizeof peer) != 0) return "";
-  ::send(socket.get(), request.data(), request.size(), MSG_NOSIGNAL);
-  std::string answer;
-  char bytes[4096];
-  for (ssize_t n; (n = ::recv(socket.get(), bytes, sizeof bytes, 0)) > 0;) {
-    answer.append(bytes, static_cast<size_t>(n));
-  }
-  return answer;
-}
-std::string Get(const DaemonPlace& place, const std::string& path) {
-  return HttpGet(place, "GET " + path + " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-}
 
 TEST(DaemonStart, SecondDaemonIsRefusedWhateverItShares) {
   DaemonPlace first, second;

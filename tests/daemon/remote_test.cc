@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/daemon/http_get.h"
 #include "tests/daemon/remote_client.h"
 
 namespace thermocline {
@@ -63,6 +64,13 @@ TEST_F(RemoteTest, BlocksTravelBothWays) {
   EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(blocks.size(), 7u);
   EXPECT_EQ(RightBlocks(blocks, 1, 33), 7u);
+  const std::string metrics = Get(*place_, "/metrics");
+  const auto counted = [&](const char* direction, uint64_t sent_blocks) {
+    return HasSubstr("thermocline_remote_bytes_total{direction=\"" + std::string(direction) +
+                     "\"} " + std::to_string(sent_blocks * kBlockBytes) + "\n");
+  };
+  EXPECT_THAT(metrics, counted("in", 40));
+  EXPECT_THAT(metrics, counted("out", 47));
 
   RawClient local(*place_);
   const v1::MatchResponse in_place =
