@@ -115,6 +115,7 @@ class Reservation {
   uint64_t bytes_ = 0;
   // Filled there, where the arena is not ours to write.
   std::optional<uint64_t> staged_at_;
+  uint64_t generation_ = 0;  // of the session's leases, when it was granted
 };
 
 /// The right to read a path in place: a cursor that pins everything from the root to its end, and

@@ -305,7 +305,7 @@ void Connection::Run() {
       (void)!::read(wake_.get(), &count, sizeof count);
       if (stop_.load()) continue;
       FlushReturns(steady_clock::now() + kReturnTimeout);
-      if (!remote_) Refill();
+      if (!remote_) Refill(std::max(next_beat, steady_clock::now() + kReturnTimeout));
     }
   }
 }
@@ -314,6 +314,10 @@ absl::Status Connection::Beat() {
   if (!remote_) {
     control_->heartbeat.fetch_add(1, std::memory_order_release);
     puts_->Collect();
+    // Who was silent has lost what it was granted, where nobody but the daemon fills slots.
+    const uint64_t generation = LeaseGeneration();
+    const bool lapsed = std::exchange(beaten_generation_, generation) != generation;
+    if (lapsed && staging_.there()) magazine_.TakeIdle(true);
     const uint32_t recalled = control_->slots_recalled.load(std::memory_order_relaxed);
     ReturnIdleSlots(std::exchange(slots_recalled_, recalled) != recalled);
     return absl::OkStatus();

@@ -135,8 +135,8 @@ class Connection {
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much.
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
-  /// Asks for what the magazine lacks.
-  void Refill();
+  /// Asks for what the magazine lacks, until `deadline`.
+  void Refill(Deadline deadline);
   /// Gives back what it holds in vain, or all of it.
   void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
@@ -161,8 +161,9 @@ class Connection {
   std::optional<LocalReaders> local_readers_;
   std::optional<PutQueue> puts_;
   Staging staging_;
-  Magazine magazine_;            // of a local session
-  uint32_t slots_recalled_ = 0;  // when the daemon last said so
+  Magazine magazine_;               // of a local session
+  uint32_t slots_recalled_ = 0;     // when the daemon last said so
+  uint64_t beaten_generation_ = 0;  // of leases, at the last beat
   std::unique_ptr<GrpcCalls> calls_;
   std::thread thread_;
 

@@ -24,8 +24,6 @@ using std::chrono::steady_clock;
 // session's until it ends. A session has far fewer leases.
 constexpr size_t kMaxQueuedReturns = size_t{1} << 16;
 constexpr size_t kReturnBatch = 1024;
-// Short beside a lease's life: the thread that waits for it also beats the heart.
-constexpr std::chrono::milliseconds kRefillTimeout{500};
 
 /// Whether the daemon has come to a call, whatever it said.
 bool Answered(const absl::Status& status) {
@@ -78,7 +76,7 @@ absl::StatusOr<std::vector<uint64_t>> Connection::Granted(
     if (!remote_ && !staging_.there()) MapSlot(offset, kind.bytes);
   }
   if (response->offsets().empty()) {
-    return absl::ResourceExhaustedError("the daemon granted no slot");
+    return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
   }
   return std::vector<uint64_t>(response->offsets().begin(), response->offsets().end());
 }
@@ -95,18 +93,21 @@ void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
   (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
 }
 
-void Connection::Refill() {
-  while (const auto low = magazine_.RunLow()) {
-    const auto& [kind, count] = *low;
+void Connection::Refill(Deadline deadline) {
+  std::vector<std::pair<Magazine::Kind, uint32_t>> lows;  // each once, whoever takes on meanwhile
+  while (const auto low = magazine_.RunLow()) lows.push_back(*low);
+  for (const auto& [kind, count] : lows) {
     v1::ReserveRequest request;  // one at least, as nobody waits for the others
     request.set_space(kind.space);
     request.set_part(kind.part);
     request.set_count(1);
     request.set_ahead(count - 1);
-    const auto granted =
-        Granted(kind, calls_->Reserve(request, steady_clock::now() + kRefillTimeout));
-    magazine_.Add(kind,
-                  granted.ok() ? std::span<const uint64_t>(*granted) : std::span<const uint64_t>());
+    std::vector<uint64_t> slots;
+    if (steady_clock::now() < deadline) {
+      const auto granted = Granted(kind, calls_->Reserve(request, deadline));
+      if (granted.ok()) slots = *granted;
+    }
+    magazine_.Add(kind, slots);
   }
 }
 

@@ -24,6 +24,7 @@ bool SurelyRefused(const absl::Status& status) {
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kInternal:
+    case absl::StatusCode::kResourceExhausted:  // perhaps after some of it
       return false;
     default:
       return true;
@@ -119,6 +120,10 @@ absl::Status Lease::Rep::Settle(Deadline deadline) {
   }
   auto published = leased_depth;
   for (const auto& put : std::exchange(puts, {})) {
+    if (!connection->puts().Answered(*put)) {
+      connection->puts().Abandon(put, nullptr);
+      continue;
+    }
     status.Update(put->status);
     if (status.ok()) published = put->depth;
     for (const uint64_t offset : put->kept) connection->QueueAbort(offset);

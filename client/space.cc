@@ -20,7 +20,8 @@ Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, 
       part_(part),
       offset_(offset),
       bytes_(bytes),
-      staged_at_(staged_at) {
+      staged_at_(staged_at),
+      generation_(connection_->LeaseGeneration()) {
   connection_->HoldSlot(offset_, bytes_);
 }
 
@@ -34,6 +35,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
     offset_ = other.offset_;
     bytes_ = other.bytes_;
     staged_at_ = other.staged_at_;
+    generation_ = other.generation_;
   }
   return *this;
 }
@@ -42,7 +44,10 @@ Reservation::~Reservation() { GiveBack(); }
 
 void Reservation::GiveBack() {
   if (connection_ == nullptr) return;
-  connection_->QueueAbort(offset_);
+  // A staged one that was granted before a silence has gone back by itself, and may be ours anew.
+  if (!staged_at_ || generation_ == connection_->LeaseGeneration()) {
+    connection_->QueueAbort(offset_);
+  }
   Unstage();
   Use();
 }

@@ -1,5 +1,6 @@
 #include "daemon/commit_steps.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -10,9 +11,17 @@ namespace thermocline {
 absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
   TC_RETURN_IF_ERROR(CheckCount("items", static_cast<size_t>(request.items_size())));
   TC_ASSIGN_OR_RETURN(WireNames names, NamesOf(request.names()));
+  std::vector<uint64_t> offsets;
   for (const v1::CommitItem& item : request.items()) {
+    offsets.push_back(item.offset());
     if (item.part() < kMaxParts) continue;
-    return absl::InvalidArgumentError("a part is below " + std::to_string(kMaxParts));
+    return absl::InvalidArgumentError("part " + std::to_string(item.part()) +
+                                      " of a block; parts are below " + std::to_string(kMaxParts));
+  }
+  // Each is summed or copied, whatever comes of it: no small request may ask for much of that.
+  std::sort(offsets.begin(), offsets.end());
+  if (std::adjacent_find(offsets.begin(), offsets.end()) != offsets.end()) {
+    return absl::InvalidArgumentError("a slot is named twice in one commit; reserve one for each");
   }
   return CommitSteps(request, std::move(names));
 }
@@ -70,8 +79,10 @@ absl::Status CommitSteps::CopyStaged(TenantView& tenant, ClientNumber client) {
     const uint64_t at = request_->items(static_cast<int>(i)).staged_at();
     const auto source = staging_->Piece(at, bytes);
     if (!source) {
-      return absl::InvalidArgumentError("what is staged at " + std::to_string(at) +
-                                        " does not lie in the session's staging memory");
+      return absl::InvalidArgumentError(
+          "what is staged at " + std::to_string(at) +
+          " does not lie in the session's staging memory; stage it in a "
+          "piece of its own");
     }
     item.checksum = CopyAndChecksum(tenant.stack->SlotPayload(item.offset, bytes), *source);
     TC_RETURN_IF_ERROR(CheckSum(i));

@@ -39,8 +39,8 @@ void Finish(TenantView& tenant, CommitJob& job, absl::Status prepared) {
   absl::Status status = std::move(prepared);
   if (job.call.Cancelled()) status.Update(absl::CancelledError("the caller has gone"));
   if (status.ok()) status = Publish(tenant, *client, job);
-  if (!status.ok() && job.call.Cancelled()) {
-    // Those that are not its own stay.
+  if ((!status.ok() && job.call.Cancelled()) || absl::IsResourceExhausted(status)) {
+    // By contract it has forgotten them, too, when some were published. Those not its own stay.
     tenant.stack->Abort(*client, job.steps.offsets()).IgnoreError();
   }
   job.call.Finish(status);

@@ -27,13 +27,12 @@ LocalPuts::LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant
       ends_(kControlPins) {}
 
 void LocalPuts::Drain(TenantView& view) {
+  if (drain_posted_) return;
   full_ = false;
   for (int taken = 0; !cut_off_; ++taken) {
     full_ = jobs_.size() >= kPutAnswers;
     if (full_) return;
-    if (taken == kCommitsPerVisit) {
-      return tenant_.PostCompletion([self = shared_from_this()](TenantView& v) { self->Drain(v); });
-    }
+    if (taken == kCommitsPerVisit) return PostDrain();
     absl::StatusOr<std::optional<std::string>> next = ring_.Next();
     if (!next.ok()) return CutOff(view, next.status());
     if (!next->has_value()) {
@@ -50,6 +49,15 @@ void LocalPuts::Drain(TenantView& view) {
     jobs_.push_back(job);
     Begin(view, *job, job);
   }
+}
+
+// Once at a time, however often the client wakes us.
+void LocalPuts::PostDrain() {
+  if (std::exchange(drain_posted_, true)) return;
+  tenant_.PostCompletion([self = shared_from_this()](TenantView& view) {
+    self->drain_posted_ = false;
+    self->Drain(view);
+  });
 }
 
 // Where one commit came another is likely to come soon. To be woken for each costs the client more
@@ -103,7 +111,7 @@ void LocalPuts::AnswerReady(TenantView& view) {
   }
   if (!full_ || jobs_.size() >= kPutAnswers) return;
   full_ = false;
-  tenant_.PostCompletion([self = shared_from_this()](TenantView& v) { self->Drain(v); });
+  PostDrain();
 }
 
 PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
@@ -139,7 +147,8 @@ absl::StatusOr<PinnedEnd> LocalPuts::EndOf(const v1::CommitRequest& request) con
   }
   const End& end = ends_[pinned.pin()];
   if (end.put != pinned.after() || !end.published) {
-    return absl::FailedPreconditionError("the commit that this one stands behind was refused");
+    return absl::FailedPreconditionError(
+        "the commit that this one stands behind was refused; settle, and match again");
   }
   return PinnedEnd{pinned.space(), pinned.pin(), end.place};
 }

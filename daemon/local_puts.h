@@ -25,8 +25,8 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant, Executor& workers,
             DaemonMetrics& metrics);
 
-  /// Takes commits out of the ring and begins with them. Goes on by itself until the ring is empty;
-  /// then the client has to wake us.
+  /// Takes commits out of the ring and begins with them, unless that is to happen anyway. Goes on
+  /// by itself until the ring is empty; then the client has to wake us.
   void Drain(TenantView& view);
 
  private:
@@ -45,6 +45,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   };
 
   bool Rest();
+  void PostDrain();
   void Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared);
   void Prepared(TenantView& view, Job& job, absl::Status status);
   void AnswerReady(TenantView& view);
@@ -63,6 +64,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   bool full_ = false;      // more may lie in the ring than is under way
   bool busy_ = false;      // something came since we last rested
   bool dozing_ = false;    // a timer will look again
+  bool drain_posted_ = false;
   bool cut_off_ = false;
 };
 

@@ -42,7 +42,21 @@ constexpr std::chrono::seconds kStuck{10};
 std::string HttpFileOf(const std::string& socket) { return socket + ".http"; }
 std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
 
-std::string ArenaFileOf(const std::string& tenant) { return tenant + ".arena"; }
+/// By how blocks come in, too: see CheckOtherArena.
+std::string ArenaFileOf(const std::string& tenant, bool copies) {
+  return tenant + (copies ? ".copy.arena" : ".arena");
+}
+
+/// An arena that clients of an earlier daemon mapped for writing is not one to copy into.
+absl::Status CheckOtherArena(const std::string& directory, const TenantOptions& tenant) {
+  const std::string other = directory + "/" + ArenaFileOf(tenant.name, !tenant.copies);
+  if (!std::filesystem::exists(other)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "the arena " + other + " was filled " +
+      (tenant.copies ? "in place, by processes that may go on to write there" : "by copying") +
+      "; to change how blocks come in, delete it and " + other +
+      ".meta (what was not drained to disk goes with it), or set \"commit\" back");
+}
 
 std::string AddressText(const std::string& host, int port) {
   const bool v6 = host.find(':') != std::string::npos;
@@ -123,10 +137,11 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
   TC_ASSIGN_OR_RETURN(data_lock,
                       TakeLock(options.data_dir + "/LOCK", "data directory " + options.data_dir,
                                "stop that daemon or choose another --data-dir"));
-  TC_ASSIGN_OR_RETURN(arena_dir,
-                      ChooseArenaDirectory({.option = options.arena_dir,
-                                            .file = ArenaFileOf(kDefaultTenant),
-                                            .capacity_bytes = options.warm_capacity_bytes}));
+  TC_ASSIGN_OR_RETURN(
+      arena_dir,
+      ChooseArenaDirectory({.option = options.arena_dir,
+                            .file = ArenaFileOf(kDefaultTenant, options.tenants[0].copies),
+                            .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
   if (options.tenants.size() > 1) MakeBudgets();
   const bool some_copy = std::any_of(options.tenants.begin(), options.tenants.end(),
@@ -158,7 +173,9 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   const bool is_default = tenant.name == kDefaultTenant;
   Tenant::Options opened{.name = tenant.name};
   StackOptions& stack = opened.stack;
-  stack.arena_path = arena_dir + "/" + ArenaFileOf(tenant.name);
+  const std::string arena_file = ArenaFileOf(tenant.name, tenant.copies);
+  TC_RETURN_IF_ERROR(CheckOtherArena(arena_dir, tenant));
+  stack.arena_path = arena_dir + "/" + arena_file;
   stack.data_dir = options.data_dir + (is_default ? "" : "/tenants/" + tenant.name);
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(stack.data_dir, 0700), "data_dir"));
   stack.huge_pages = options.huge_pages;
@@ -172,7 +189,7 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   }
   if (tenant.copies) {
     stack.clients_fill = false;
-    opened.arena_view = options.arena_view + "/" + ArenaFileOf(tenant.name);
+    opened.arena_view = options.arena_view + "/" + arena_file;
   }
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
@@ -240,7 +257,7 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   session_options.grpc_socket = std::filesystem::absolute(grpc_socket).string();
   session_options.admin_socket = std::filesystem::absolute(admin_socket).string();
   session_options.daemon_version = std::string(Version());
-  session_options.sessions_file = arena_dir + "/" + ArenaFileOf(kDefaultTenant) + ".sessions";
+  session_options.sessions_file = arena_dir + "/" + std::string(kDefaultTenant) + ".arena.sessions";
   session_options.max_sessions = options.max_sessions;
   TC_ASSIGN_OR_RETURN(sessions,
                       SessionServer::Start(std::move(session_options), std::move(claim), registry));

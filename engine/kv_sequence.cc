@@ -114,7 +114,9 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
 
 void KvSequence::Settle() {
   if (enqueued_ == 0 || lost_ || !Reachable()) return;
-  if (Heard(lease_->Settle(kCallTimeout)).ok()) TakeUp();
+  const absl::Status settled = Heard(lease_->Settle(kCallTimeout));
+  if (settled.ok()) TakeUp();
+  lost_ = lost_ || (!settled.ok() && !absl::IsDeadlineExceeded(settled));
 }
 
 void KvSequence::TakeUp() {

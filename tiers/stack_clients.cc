@@ -78,7 +78,10 @@ void StackCore::ExpireLeases(ClientNumber number) {
   if (found == clients_.end()) return;
   const std::set<uint64_t> leases = found->second.leases;
   for (uint64_t lease : leases) EndLease(lease);
-  if (!options_.clients_fill) ReturnReservations(number.value, true);
+  if (!options_.clients_fill) {
+    ReturnReservations(number.value, true);
+    SchedulePump();
+  }
   if (found->second.shared == nullptr) return;
   for (std::atomic<uint64_t>& pin : found->second.shared->pins) pin.store(0);
   SchedulePump();

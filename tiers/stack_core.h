@@ -478,7 +478,7 @@ class StackCore final : public TierStack {
   bool draining_ = false;      // pins to warm hold nothing back any more
   bool state_saved_ = false;
   std::deque<Waiter> waiters_;
-  SteadyTime ahead_until_{};           // clients may hold slots in advance
+  SteadyTime ahead_until_{};           // clients are likely to hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
   std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
   uint32_t reads_ = 0;  // promotions begun and not ended

@@ -13,8 +13,7 @@ constexpr uint64_t kReserveDivisor = 20;     // 5% of a size's slots are kept fr
 constexpr uint64_t kLeastReserve = 2;        // but two at least,
 constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
 constexpr size_t kPlacesToDrop = 64;
-// A client may hold slots in advance for so long after they were granted; one that goes on asking
-// for some is granted others.
+// For so long after slots were granted in advance, some are likely to come back when recalled.
 constexpr std::chrono::seconds kAheadTime{10};
 constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
 
@@ -219,10 +218,8 @@ void StackCore::KeepReserve() {
   if (chunk_comes) progressing_ = true;
   if (!planned_writes_.empty() || job_running_ || scrub_running_) progressing_ = true;
   // What clients hold in advance comes back with their next heartbeats.
-  if (short_of_slots && options_.clock->Now() < ahead_until_) {
-    RecallSlots();
-    progressing_ = true;
-  }
+  if (short_of_slots) RecallSlots();
+  if (short_of_slots && options_.clock->Now() < ahead_until_) progressing_ = true;
 }
 
 bool StackCore::MayLeaveWarm(const PlaceState& state) const {

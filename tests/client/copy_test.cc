@@ -123,6 +123,26 @@ TEST_F(CopyTest, StagingMemoryThatIsFullIsToldAndComesBack) {
   }
 }
 
+TEST_F(CopyTest, AnArenaThatWasFilledInPlaceIsNotCopiedInto) {
+  daemon_->Stop();
+  std::ofstream(daemon_->directory() + "/arena/default.arena").put('a');
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const int log = ::open(daemon_->log_path().c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  const pid_t pid =
+      Spawn({kDaemonBinary, "--socket", daemon_->socket(), "--data-dir",
+             daemon_->directory() + "/data", "--arena-dir", daemon_->directory() + "/arena",
+             "--http", "off", "--commit", "copy", "--arena-view", view_},
+            null, log, log);
+  ::close(null);
+  ::close(log);
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+  EXPECT_THAT(daemon_->Log(), ::testing::HasSubstr("was filled in place"));
+  std::filesystem::remove(daemon_->directory() + "/arena/default.arena");
+  daemon_->Start();
+}
+
 TEST_F(CopyTest, ARestartedDaemonServesWhatWasCopied) {
   const auto tokens = Prompt(1, 8);
   auto lease = space_->Match(tokens);

@@ -497,6 +497,27 @@ TEST_F(CallsTest, WhoeverPutsGarbageIntoItsRingIsCutOff) {
   EXPECT_EQ(MatchTokens(good, space, 4, 1).depth(), 4u);
 }
 
+TEST_F(CallsTest, ASlotThatOneCommitNamesTwiceIsNotSummedTwice) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  v1::CommitRequest commit;
+  commit.mutable_pinned()->set_space(space);
+  commit.mutable_names()->set_tokens(std::string(128, 'n'));
+  for (uint32_t i = 0; i < 2; ++i) {
+    commit.add_items()->set_offset(slots.offsets(0));
+    commit.mutable_items(static_cast<int>(i))->set_depth(i);
+  }
+  v1::CommitResponse response;
+  EXPECT_THAT(client.Call(*client.data, &v1::Data::Stub::Commit, commit, &response).error_message(),
+              HasSubstr("named twice in one commit"));
+  EXPECT_EQ(StatsOf(client).reservations(), 1u);
+}
+
 TEST_F(CallsTest, ACommitOfAnothersSlotIsRefusedAndTheSlotStaysAnothers) {
   RawClient owner(place_), thief(place_);
   const uint32_t space = OpenTestSpace(owner, TestSpace(kBlockBytes));
