@@ -1,6 +1,6 @@
 #include "daemon/data_load.h"
 
-#include "daemon/load_stream.h"
+#include "daemon/data_stream.h"
 
 namespace thermocline {
 namespace {

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "daemon/grpc_stream.h"
-#include "daemon/load_stream.h"
+#include "daemon/data_stream.h"
 #include "daemon/remote_work.h"
 
 namespace thermocline {
