@@ -176,7 +176,7 @@ absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t f
 
 absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& last) {
   const uint64_t capacity = options.capacity_bytes / kPageBytes * kPageBytes;
-  TC_RETURN_IF_ERROR(CheckRoom(fd_.get(), options, capacity));
+  if (options.needs_room) TC_RETURN_IF_ERROR(CheckRoom(fd_.get(), options, capacity));
   struct stat file;
   if (fstat(fd_.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path_);
   const auto old_bytes = static_cast<uint64_t>(file.st_size);

@@ -49,6 +49,7 @@ struct ArenaOptions {
   uint64_t capacity_bytes = 0;  // of blocks; rounded down to pages
   uint64_t chunk_bytes = kDefaultChunkBytes;
   uint64_t least_epoch = 0;     // the new epoch is at least this
+  bool needs_room = true;       // for all of its capacity; else somebody counts for several
   std::string capacity_option;  // what the user can change, for error texts: "warm.capacity"
   HugePages huge_pages = HugePages::kNone;
 };

@@ -44,7 +44,9 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
     if (low) Wake();
     if (slots.size() == count) return slots;
   }
-  // What this client gave up a moment ago must not keep it from getting slots.
+  // What this client gave up a moment ago must not keep it from getting slots, nor what leases hold
+  // that went before their commits were answered.
+  if (!remote_) puts_->Collect();
   FlushReturns(deadline);
   const auto missing = count - static_cast<uint32_t>(slots.size());
   v1::ReserveRequest request;

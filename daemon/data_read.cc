@@ -6,8 +6,8 @@
 #include <limits>
 #include <span>
 
-#include "daemon/grpc_stream.h"
 #include "daemon/data_stream.h"
+#include "daemon/grpc_stream.h"
 #include "daemon/remote_work.h"
 
 namespace thermocline {

@@ -103,8 +103,7 @@ absl::Status GrpcServer::Impl::OpenLocal(const GrpcServerOptions& options,
                                          ServiceContext services) {
   const std::string& socket = options.socket;
   services.tokens = tokens.get();
-  const bool told_apart = options.serves_others && tenants.size() > 1;
-  services.tenant_of_guests = told_apart ? nullptr : tenants[0];
+  services.tenant_of_guests = options.guests_are_default ? tenants[0] : nullptr;
   local = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
   SetLimits(builder);
@@ -178,7 +177,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   impl.remote = RemoteSessions::Make(options.remote, registry, workers);
   const ServiceContext services{registry, impl.tenants, workers,
                                 metrics,  *impl.remote, Clock::Real().Now()};
-  const bool asks_for_tokens = impl.tenants.size() > 1 || !options.tcp_address.empty();
+  const bool asks_for_tokens =
+      impl.tenants.size() > 1 || !options.guests_are_default || !options.tcp_address.empty();
   if (asks_for_tokens && !options.token_file.empty()) {
     TC_RETURN_IF_ERROR(impl.OpenTokens(options.token_file));
   }

@@ -24,9 +24,11 @@ struct GrpcServerOptions {
   TlsFiles tls;              // of tcp_address; all "": no TLS
   std::string token_file;    // of tcp_address; "": nobody is asked for a token
   RemoteSessionOptions remote;
-  // Users other than the daemon's come, too: `socket` is 0666, and where they are of several
-  // tenants a remote session opened there needs a token.
+  // Users other than the daemon's come, too: `socket` is 0666.
   bool serves_others = false;
+  // Who opens a remote session at `socket` without a token is a client of the default tenant; else
+  // it needs one.
+  bool guests_are_default = true;
 };
 
 /// Thread: any, one at a time.

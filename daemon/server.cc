@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,24 @@ std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
 /// By how blocks come in, too: see CheckOtherArena.
 std::string ArenaFileOf(const std::string& tenant, bool copies) {
   return tenant + (copies ? ".copy.arena" : ".arena");
+}
+
+/// One arena may grow to its quota, all together to the capacity.
+absl::Status CheckRoomForAll(const DaemonOptions& options, const std::string& directory) {
+  struct statfs system;
+  if (::statfs(directory.c_str(), &system) != 0) return ErrnoStatus(errno, "statfs " + directory);
+  uint64_t room = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize);
+  for (const TenantOptions& tenant : options.tenants) {
+    struct stat file;
+    const std::string path = directory + "/" + ArenaFileOf(tenant.name, tenant.copies);
+    if (::stat(path.c_str(), &file) == 0) room += static_cast<uint64_t>(file.st_blocks) * 512;
+  }
+  if (room >= options.warm_capacity_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      directory + ": its file system has room for " + FormatBytes(room) +
+      " of the tenants' blocks where warm_capacity is " + FormatBytes(options.warm_capacity_bytes) +
+      "; lower it, enlarge the file system (mount -o remount,size=...), or give another directory "
+      "with --arena-dir");
 }
 
 /// An arena that clients of an earlier daemon mapped for writing is not one to copy into.
@@ -143,7 +162,10 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
                             .file = ArenaFileOf(kDefaultTenant, options.tenants[0].copies),
                             .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
-  if (options.tenants.size() > 1) MakeBudgets();
+  if (options.tenants.size() > 1) {
+    TC_RETURN_IF_ERROR(CheckRoomForAll(options, arena_dir));
+    MakeBudgets();
+  }
   const bool some_copy = std::any_of(options.tenants.begin(), options.tenants.end(),
                                      [](const TenantOptions& tenant) { return tenant.copies; });
   // Else a process of the same user could take our writable descriptors from /proc.
@@ -226,15 +248,17 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   std::vector<Tenant*> tenants;
   for (const auto& house : houses) tenants.push_back(house->tenant.get());
   TC_ASSIGN_OR_RETURN(
-      grpc,
-      GrpcServer::Start({.socket = grpc_socket,
-                         .admin_socket = admin_socket,
-                         .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen,
-                         .tls = options.tls,
-                         .token_file = options.token_file,
-                         .remote = {.max_sessions = options.max_remote_sessions},
-                         .serves_others = map.serves_others()},
-                        registry, tenants, workers, metrics));
+      grpc, GrpcServer::Start(
+                {.socket = grpc_socket,
+                 .admin_socket = admin_socket,
+                 .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen,
+                 .tls = options.tls,
+                 .token_file = options.token_file,
+                 .remote = {.max_sessions = options.max_remote_sessions},
+                 .serves_others = map.serves_others(),
+                 .guests_are_default = !map.serves_others() ||
+                                       (options.others_are_default && options.tenants.size() == 1)},
+                registry, tenants, workers, metrics));
   if (options.grpc_listen != "off") {
     TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.grpc_listen));
     tcp_address = AddressText(address.host, grpc->tcp_port());

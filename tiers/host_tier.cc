@@ -28,6 +28,7 @@ absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options)
                                                 .capacity_bytes = options.capacity_bytes,
                                                 .chunk_bytes = options.chunk_bytes,
                                                 .least_epoch = options.least_epoch,
+                                                .needs_room = !options.account,
                                                 .capacity_option = options.capacity_option,
                                                 .huge_pages = options.huge_pages}));
   TC_ASSIGN_OR_RETURN(SlotHeaders headers, SlotHeaders::Open(arena));
@@ -52,15 +53,18 @@ HostTier::HostTier(Arena arena, SlotHeaders headers, BudgetAccount account)
 // Of chunks that are not lent: one that was touched ahead, and those that the account may take.
 uint64_t HostTier::SpareChunks() const {
   if (!account_) return UINT64_MAX;
-  const bool touched = touched_ && paid_[*touched_] && !slabs_.IsLent(*touched_);
-  return account_.Spare() + (touched ? 1 : 0);
+  return account_.Spare() + (HasTouchedAhead() ? 1 : 0);
+}
+
+bool HostTier::HasTouchedAhead() const {
+  return touched_ && paid_[*touched_] && !slabs_.IsLent(*touched_);
 }
 
 bool HostTier::Pay(uint32_t chunk) {
   if (paid_[chunk]) return true;
   if (!account_.Take()) {
     // Another one that is paid for and not lent stands in.
-    if (!touched_ || !paid_[*touched_] || touched_ == chunk) return false;
+    if (!HasTouchedAhead() || touched_ == chunk) return false;
     if (!arena_.PunchChunk(*touched_).ok()) return false;
     paid_[*touched_] = false;
     touched_.reset();
@@ -283,6 +287,7 @@ void HostTier::TouchChunk(uint32_t chunk) {
   }
   arena_.PopulateChunk(chunk).IgnoreError();
   MutexLock lock(mutex_);
+  if (account_ && HasTouchedAhead() && touched_ != chunk) Punch(*touched_).IgnoreError();
   touched_ = chunk;
 }
 
@@ -293,9 +298,7 @@ uint64_t HostTier::SlotBytesAt(uint64_t offset) const {
 
 absl::Status HostTier::PunchEmptyChunks() {
   MutexLock lock(mutex_);
-  if (touched_ && touched_ == slabs_.NextToLend()) {
-    TC_RETURN_IF_ERROR(Punch(*touched_));
-  }
+  if (HasTouchedAhead()) TC_RETURN_IF_ERROR(Punch(*touched_));
   touched_.reset();
   while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
     headers_.ForgetChunk(*chunk);
@@ -315,8 +318,8 @@ bool HostTier::GiveBackChunk() {
   MutexLock lock(mutex_);
   std::optional<uint32_t> chunk = slabs_.ReclaimEmptyChunk();
   if (chunk) headers_.ForgetChunk(*chunk);
-  if (!chunk) chunk = std::exchange(touched_, std::nullopt);
-  if (!chunk || !paid_[*chunk] || slabs_.IsLent(*chunk)) return false;
+  if (!chunk && HasTouchedAhead()) chunk = std::exchange(touched_, std::nullopt);
+  if (!chunk || !paid_[*chunk]) return false;
   const absl::Status punched = Punch(*chunk);
   if (!punched.ok()) {
     LogEvent(LogLevel::kWarning, "arena_not_punched", {{"cause", std::string(punched.message())}});

@@ -140,6 +140,8 @@ class HostTier : public Tier {
   absl::Status Adopt();
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
   bool Pay(uint32_t chunk) TC_REQUIRES(mutex_);
+  /// Whether `touched_` is paid for, and not lent yet.
+  bool HasTouchedAhead() const TC_REQUIRES(mutex_);
   uint64_t SpareChunks() const TC_REQUIRES(mutex_);
   absl::Status Punch(uint32_t chunk) TC_REQUIRES(mutex_);
   void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);

@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kMoveBytes = 8 * MiB;  // copied by one pump, which nobody waits for longer
 constexpr size_t kChunksLookedAt = 16;    // in search of one that can be emptied
 constexpr std::chrono::seconds kClearPatience{2};
+constexpr std::chrono::seconds kChunkPatience{5};
 
 uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
 
@@ -48,7 +49,15 @@ bool StackCore::AwaitsChunk(bool somebody_waits) {
   const bool below_share = account.IsBelowShare();
   if (!below_share && !somebody_waits) return false;
   wants_chunk_ = true;
-  return account.Want() && below_share;
+  const bool comes = account.Want() && below_share && host_->State() == "ok";
+  // What does not come in time, because its lender's clients hold on to it, is not waited for: then
+  // its own blocks go.
+  const SteadyTime now = options_.clock->Now();
+  if (!comes || account.Held() != awaited_beyond_) {
+    awaited_beyond_ = account.Held();
+    awaited_since_ = now;
+  }
+  return comes && now - awaited_since_ < kChunkPatience;
 }
 
 void StackCore::GiveBackWarm() {
@@ -78,7 +87,12 @@ void StackCore::CloseSomeChunk() {
   host_->ReopenChunk();
   std::vector<uint32_t> chunks = host_->LentChunks();
   std::erase_if(chunks, [&](uint32_t chunk) { return chunk == last && chunks.size() > 1; });
-  if (chunks.size() > kChunksLookedAt) chunks.resize(kChunksLookedAt);
+  if (chunks.size() > kChunksLookedAt) {  // others each time
+    chunks_looked_at_ = (chunks_looked_at_ + kChunksLookedAt) % chunks.size();
+    std::rotate(chunks.begin(), chunks.begin() + static_cast<ptrdiff_t>(chunks_looked_at_),
+                chunks.end());
+    chunks.resize(kChunksLookedAt);
+  }
   std::optional<uint32_t> best;
   size_t least_held_up = SIZE_MAX;
   for (const uint32_t chunk : chunks) {

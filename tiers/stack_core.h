@@ -474,8 +474,11 @@ class StackCore final : public TierStack {
   bool closing_ = false;
   bool wants_chunk_ = false;  // asked for by this pump
   bool wants_disk_ = false;
-  SteadyTime chunk_closed_{};  // when the chunk to be given back was closed, or lost a block last
-  bool draining_ = false;      // pins to warm hold nothing back any more
+  uint64_t awaited_beyond_ = 0;  // chunks held since it has been waiting for another
+  SteadyTime awaited_since_{};
+  size_t chunks_looked_at_ = 0;  // where the last search for one to give back began
+  SteadyTime chunk_closed_{};    // when the chunk to be given back was closed, or lost a block last
+  bool draining_ = false;        // pins to warm hold nothing back any more
   bool state_saved_ = false;
   std::deque<Waiter> waiters_;
   SteadyTime ahead_until_{};           // clients are likely to hold slots in advance

@@ -17,9 +17,10 @@ constexpr size_t kPlacesToDrop = 64;
 constexpr std::chrono::seconds kAheadTime{10};
 constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
 
-// Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long.
+// Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long, and
+// because clients let go of what they lease without a message.
 constexpr std::chrono::milliseconds kWakeGrid{10};
-constexpr std::chrono::seconds kLongestWake{1};
+constexpr std::chrono::milliseconds kLongestWake{100};
 
 uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
 

@@ -103,6 +103,30 @@ TEST_F(HostTierTest, TheChunkThatComesNextIsTouchedAhead) {
   EXPECT_EQ(memory() + tier_->arena().chunk_bytes(), before) << "the one in use, too";
 }
 
+TEST(SharedHostTierTest, NoChunkInUseStandsInForOneThatAnotherTook) {
+  ScratchDirectory directory;
+  const auto budget = std::make_shared<TierBudget>(
+      2, std::vector<TierBudget::Limits>{{.share = 0, .quota = 2}, {.share = 0, .quota = 2}});
+  auto tier = HostTier::Open({.arena_path = directory.path() + "/arena",
+                              .capacity_bytes = 64 * KiB,
+                              .chunk_bytes = 32 * KiB,
+                              .capacity_option = "warm_capacity",
+                              .account = BudgetAccount(budget, 0)});
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  const ProcessRef self{::getpid(), *ProcessStartTime(::getpid())};
+  (*tier)->TouchChunk(0);
+  const uint64_t offset = (*tier)->Reserve(8192, self)->value();  // of the chunk touched ahead
+  const auto payload = TestPayload(1, 0, 8192);
+  std::copy(payload.begin(), payload.end(), (*tier)->Payload(offset, 8192).begin());
+  (*tier)->Commit(offset, TestHeader(1, 0, payload));
+  ASSERT_TRUE(budget->Take(1));
+  (*tier)->TouchChunk(1);
+  std::vector<std::byte> room(8192);
+  ASSERT_TRUE((*tier)->Get({1, 0}, room)->has_value());
+  EXPECT_EQ(room, payload);
+  EXPECT_EQ(budget->Held(0), 1u);
+}
+
 TEST_F(HostTierTest, ABlockLargerThanAChunkIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(tier_->Reserve(64 * KiB, self_).status()));
 }
