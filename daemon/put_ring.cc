@@ -48,8 +48,7 @@ void PutRing::Tell(const Answer& answer) {
   out.depth = answer.depth;
   std::copy(std::begin(answer.kept), std::end(answer.kept), out.kept);
   const absl::string_view message = answer.status.message().substr(0, sizeof out.message - 1);
-  std::memcpy(out.message, message.data(), message.size());
-  out.message[message.size()] = 0;
+  out.message[message.copy(out.message, message.size())] = 0;
   area_->puts_answered.store(static_cast<uint32_t>(answered_), std::memory_order_release);
   FullFence();
   if (area_->client_sleepers.load(std::memory_order_relaxed) != 0) {
