@@ -19,7 +19,9 @@ absl::Status Gone() {
 absl::StatusOr<std::vector<Name>> NamesOf(const SpaceSpec& spec, const v1::Names& wire) {
   const std::vector<std::string> keys(wire.keys().begin(), wire.keys().end());
   std::vector<int32_t> tokens(wire.tokens().size() / sizeof(int32_t));
-  std::memcpy(tokens.data(), wire.tokens().data(), tokens.size() * sizeof(int32_t));
+  if (!tokens.empty()) {
+    std::memcpy(tokens.data(), wire.tokens().data(), tokens.size() * sizeof(int32_t));
+  }
   const NamesView view = spec.opaque_names ? NamesView(keys) : NamesView(tokens);
   TC_RETURN_IF_ERROR(CheckNames(spec, view));
   std::vector<Name> names;

@@ -71,7 +71,9 @@ typedef enum {
   THERMOCLINE_TIER_HOT = 1,
   THERMOCLINE_TIER_WARM = 2, /* in the arena, readable in place */
   THERMOCLINE_TIER_COLD = 3, /* on disk; thermocline_lease_load brings it */
-  THERMOCLINE_TIER_REMOTE = 4
+  THERMOCLINE_TIER_REMOTE = 4,
+  THERMOCLINE_TIER_MAX =
+      0x7fffffff /* no tier: with it any int can be refused as one that is none */
 } thermocline_tier;
 
 typedef struct thermocline_client thermocline_client;
