@@ -1,12 +1,12 @@
 #include "base/file_util.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-
-#include "base/unique_fd.h"
 
 namespace thermocline {
 namespace {
@@ -97,6 +97,18 @@ absl::Status MakeDirectories(const std::string& path, mode_t mode) {
     }
     if (end == std::string::npos) return absl::OkStatus();
   }
+}
+
+absl::StatusOr<UniqueFd> MakeSealedMemory(const std::string& name, uint64_t bytes) {
+  UniqueFd fd(::memfd_create(("thermocline " + name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return ErrnoStatus(errno, "memfd_create of a " + name);
+  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus(errno, "ftruncate of a " + name);
+  }
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return ErrnoStatus(errno, "sealing a " + name);
+  }
+  return fd;
 }
 
 }  // namespace thermocline

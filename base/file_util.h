@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "base/unique_fd.h"
 
 namespace thermocline {
 
@@ -23,6 +24,11 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
 /// Makes `path` and its missing parents with `mode`. A directory that is there keeps its mode.
 /// Errors: of mkdir, with the path; InvalidArgument when something else has that name.
 absl::Status MakeDirectories(const std::string& path, mode_t mode = 0700);
+
+/// An anonymous file of memory whose size can change no more, so that no process that it is handed
+/// to can cut it under the others. `name` is for people: "control area".
+/// Errors: of the system calls, with the name.
+absl::StatusOr<UniqueFd> MakeSealedMemory(const std::string& name, uint64_t bytes);
 
 /// Makes renames and unlinks in `directory` durable.
 absl::Status SyncDirectory(const std::string& directory);

@@ -18,12 +18,12 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
-#include <random>
 #include <thread>
 
 #include "base/units.h"
 #include "bench/daemon_process.h"
 #include "bench/mooncake_peer.h"
+#include "bench/prompts.h"
 #include "bench/redis_peer.h"
 #include "bench/report.h"
 #include "bench/store.h"
@@ -33,7 +33,6 @@ namespace thermocline::bench {
 namespace {
 
 constexpr uint32_t kSlotsPerReserve = 4096;
-constexpr uint32_t kTokensPerBlock = 16;
 constexpr size_t kFlushBytes = 256 * MiB;
 constexpr int kRounds = 5;
 constexpr size_t kMooncakeKeys = 1 << 16;  // fewer than ours and Redis's: it takes long to put
@@ -43,24 +42,6 @@ struct Size {
   uint32_t paths;
   uint32_t depth;  // blocks a path
 };
-
-SpaceSpec Spec() {
-  SpaceSpec spec;
-  spec.model = "bench";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = 1024}};
-  spec.layout = "opaque.v1";
-  return spec;
-}
-
-/// The first `blocks` blocks of path number `path`.
-std::vector<int32_t> Prompt(uint32_t path, uint32_t blocks) {
-  std::vector<int32_t> tokens(size_t{blocks} * kTokensPerBlock);
-  std::mt19937 random(path);
-  for (int32_t& token : tokens) token = static_cast<int32_t>(random() >> 1);
-  return tokens;
-}
 
 /// Commits what is missing of a prompt, and waits until all of it is published, or not.
 absl::Status Put(const Space& space, const std::vector<int32_t>& tokens, bool wait = true) {
@@ -219,7 +200,7 @@ int Work(char** argv) {
   const double seconds = std::atof(argv[5]);
   const auto client = Client::Connect({.socket_path = argv[2], .client_name = "bench_match"});
   if (!client.ok()) return 1;
-  const auto space = (*client)->OpenSpace(Spec());
+  const auto space = (*client)->OpenSpace(SmallBlockSpec());
   if (!space.ok()) return 1;
   const std::vector<int32_t> tokens = Prompt(path, blocks);
   uint32_t next = path;
@@ -307,7 +288,7 @@ absl::Status RunIdle(const DaemonProcess& daemon, double seconds, Report& report
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < kClients; ++i) {
     TC_ASSIGN_OR_RETURN(auto client, Client::Connect({.socket_path = daemon.socket_path()}));
-    TC_RETURN_IF_ERROR(client->OpenSpace(Spec()).status());
+    TC_RETURN_IF_ERROR(client->OpenSpace(SmallBlockSpec()).status());
     clients.push_back(std::move(client));
   }
   std::this_thread::sleep_for(std::chrono::seconds(2));  // until slots granted ahead are back
@@ -333,7 +314,7 @@ absl::Status RunRestart(DaemonProcess& daemon, const Size& size, Report& report)
     const auto client = Client::Connect({.socket_path = daemon.socket_path()});
     status = client.status();
     if (!status.ok()) return;
-    const auto space = (*client)->OpenSpace(Spec());
+    const auto space = (*client)->OpenSpace(SmallBlockSpec());
     status = space.ok() ? Match(*space, Prompt(0, size.depth), false).status() : space.status();
   });
   TC_RETURN_IF_ERROR(status);
@@ -352,7 +333,7 @@ absl::Status Run(const Arguments& arguments, Report& report) {
                             .more = {"--max-places", std::to_string(all * 2 + (1u << 18))}}));
   TC_ASSIGN_OR_RETURN(const auto client, Client::Connect({.socket_path = daemon->socket_path(),
                                                           .client_name = "bench_match"}));
-  TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(Spec()));
+  TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SmallBlockSpec()));
   absl::Status filled;
   const double ms = Milliseconds([&] {
     for (uint32_t path = 0; path < size.paths && filled.ok(); ++path) {

@@ -8,9 +8,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <random>
 
 #include "bench/daemon_process.h"
+#include "bench/prompts.h"
 #include "bench/report.h"
 #include "client/client.h"
 #include "hashing/sha256.h"
@@ -18,26 +18,8 @@
 namespace thermocline::bench {
 namespace {
 
-constexpr uint32_t kTokensPerBlock = 16;
 constexpr uint32_t kDepth = 512;
 constexpr int kRounds = 41;
-
-SpaceSpec Spec() {
-  SpaceSpec spec;
-  spec.model = "bench";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = 1024}};
-  spec.layout = "opaque.v1";
-  return spec;
-}
-
-std::vector<int32_t> Prompt(uint32_t number) {
-  std::vector<int32_t> tokens(size_t{kDepth} * kTokensPerBlock);
-  std::mt19937 random(number);
-  for (int32_t& token : tokens) token = static_cast<int32_t>(random() >> 1);
-  return tokens;
-}
 
 absl::Status Put(const Space& space, const std::vector<int32_t>& tokens) {
   TC_ASSIGN_OR_RETURN(Lease lease, space.Match(tokens));
@@ -96,13 +78,13 @@ absl::Status Run(const Arguments& arguments, Report& report) {
                        .remote = {.address = "unix://" + daemon->socket_path() + ".grpc",
                                   .token_file = (directory / "token").string()},
                        .client_name = "bench_tenants"}));
-  TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(Spec()));
-  TC_ASSIGN_OR_RETURN(const Space others, other->OpenSpace(Spec()));
+  TC_ASSIGN_OR_RETURN(const Space space, client->OpenSpace(SmallBlockSpec()));
+  TC_ASSIGN_OR_RETURN(const Space others, other->OpenSpace(SmallBlockSpec()));
   std::vector<std::vector<int32_t>> own, foreign, absent;
   for (uint32_t i = 0; i < prompts; ++i) {
-    own.push_back(Prompt(3 * i));
-    foreign.push_back(Prompt(3 * i + 1));
-    absent.push_back(Prompt(3 * i + 2));
+    own.push_back(Prompt(3 * i, kDepth));
+    foreign.push_back(Prompt(3 * i + 1, kDepth));
+    absent.push_back(Prompt(3 * i + 2, kDepth));
     TC_RETURN_IF_ERROR(Put(space, own.back()));
     TC_RETURN_IF_ERROR(Put(others, foreign.back()));
   }

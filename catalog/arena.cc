@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <sstream>
 #include <utility>
 
@@ -46,22 +47,6 @@ absl::Status CheckOptions(const ArenaOptions& options) {
         std::to_string(kMaxChunks) + " chunks; lower " + options.capacity_option);
   }
   return absl::OkStatus();
-}
-
-// A hole costs nothing until it is written, so room is asked for before, not found missing after.
-absl::Status CheckRoom(int fd, const ArenaOptions& options, uint64_t capacity_bytes) {
-  struct statfs system;
-  struct stat file;
-  if (fstatfs(fd, &system) != 0 || fstat(fd, &file) != 0) {
-    return ErrnoStatus(errno, "stat " + options.path);
-  }
-  const uint64_t available = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize) +
-                             static_cast<uint64_t>(file.st_blocks) * 512;
-  if (capacity_bytes + kPageBytes <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      "arena " + options.path + ": its file system has room for " + FormatBytes(available) +
-      " where " + FormatBytes(capacity_bytes) + " are asked for; lower " + options.capacity_option +
-      ", enlarge it (mount -o remount,size=...), or give another directory with --arena-dir");
 }
 
 absl::Status Lock(int fd, const std::string& path) {
@@ -176,7 +161,12 @@ absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t f
 
 absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& last) {
   const uint64_t capacity = options.capacity_bytes / kPageBytes * kPageBytes;
-  if (options.needs_room) TC_RETURN_IF_ERROR(CheckRoom(fd_.get(), options, capacity));
+  if (options.needs_room) {
+    const std::filesystem::path path(path_);
+    const std::string file = path.filename().string();
+    TC_RETURN_IF_ERROR(CheckRoom(path.has_parent_path() ? path.parent_path().string() : ".",
+                                 {&file, 1}, capacity + kPageBytes, options.capacity_option));
+  }
   struct stat file;
   if (fstat(fd_.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path_);
   const auto old_bytes = static_cast<uint64_t>(file.st_size);
@@ -350,6 +340,24 @@ bool IsThere(const std::string& path) {
 }
 
 }  // namespace
+
+absl::Status CheckRoom(const std::string& directory, std::span<const std::string> files,
+                       uint64_t capacity_bytes, const std::string& option) {
+  struct statfs system;
+  if (statfs(directory.c_str(), &system) != 0) return ErrnoStatus(errno, "statfs " + directory);
+  uint64_t room = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize);
+  for (const std::string& name : files) {
+    struct stat file;
+    if (stat((directory + "/" + name).c_str(), &file) == 0) {
+      room += static_cast<uint64_t>(file.st_blocks) * 512;
+    }
+  }
+  if (room >= capacity_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "arena directory " + directory + ": its file system has room for " + FormatBytes(room) +
+      " where " + FormatBytes(capacity_bytes) + " are asked for; lower " + option +
+      ", enlarge it (mount -o remount,size=...), or give another directory with --arena-dir");
+}
 
 absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places) {
   if (!places.option.empty()) return places.option;

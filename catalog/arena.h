@@ -13,6 +13,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/status.h"
@@ -142,6 +143,13 @@ struct ArenaPlaces {
 /// that is a writable tmpfs with room for it (/run is small on most machines); else
 /// `shm_directory`-UID, created 0700 and refused when it is a link or somebody else's.
 absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places);
+
+/// Whether the file system of `directory` has room for `capacity_bytes` of blocks in these files of
+/// it, what they hold already counted. A hole costs nothing until it is written, so room is asked
+/// for before, not found missing after. `option`: what sets the capacity, for the error text.
+/// Errors: ResourceExhausted.
+absl::Status CheckRoom(const std::string& directory, std::span<const std::string> files,
+                       uint64_t capacity_bytes, const std::string& option);
 
 /// Opens the file of an arena or of its slot headers for reading and writing, and creates it 0600.
 /// Errors: FailedPrecondition when it is a link, no file, somebody else's, or open to others.

@@ -95,7 +95,7 @@ class Connection {
   const Catalog& catalog() const { return catalog_->catalog(); }
   LocalReaders& local_readers() { return *local_readers_; }
   PutQueue& puts() { return *puts_; }
-  Staging& staging() { return staging_; }
+  StagingMemory& staging() { return staging_; }
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -160,7 +160,7 @@ class Connection {
   std::optional<CatalogMemory> catalog_;
   std::optional<LocalReaders> local_readers_;
   std::optional<PutQueue> puts_;
-  Staging staging_;
+  StagingMemory staging_;
   Magazine magazine_;               // of a local session
   uint32_t slots_recalled_ = 0;     // when the daemon last said so
   uint64_t beaten_generation_ = 0;  // of leases, at the last beat

@@ -35,7 +35,7 @@ absl::StatusOr<std::shared_ptr<EnqueuedPut>> PutQueue::Enqueue(const v1::CommitR
   TC_CHECK(commit.size() <= kMaxBytes);
   TC_CHECK(request.items_size() <= int{kPutItems});
   while (true) {
-    uint32_t answered;
+    uint32_t seen;
     {
       MutexLock lock(mutex_);
       CollectAnswers();
@@ -49,9 +49,9 @@ absl::StatusOr<std::shared_ptr<EnqueuedPut>> PutQueue::Enqueue(const v1::CommitR
         Write(commit);
         return put;
       }
-      answered = static_cast<uint32_t>(answered_);
+      seen = static_cast<uint32_t>(answered());
     }
-    TC_RETURN_IF_ERROR(AwaitNext(answered, deadline));
+    TC_RETURN_IF_ERROR(AwaitNext(seen, deadline));
   }
 }
 
@@ -94,14 +94,14 @@ absl::Status PutQueue::AwaitNext(uint32_t answered, Deadline deadline) {
 
 absl::Status PutQueue::Await(const EnqueuedPut& put, Deadline deadline) {
   while (true) {
-    uint32_t answered;
+    uint32_t seen;
     {
       MutexLock lock(mutex_);
       CollectAnswers();
       if (put.answered) return absl::OkStatus();
-      answered = static_cast<uint32_t>(answered_);
+      seen = static_cast<uint32_t>(answered());
     }
-    TC_RETURN_IF_ERROR(AwaitNext(answered, deadline));
+    TC_RETURN_IF_ERROR(AwaitNext(seen, deadline));
   }
 }
 
@@ -138,10 +138,10 @@ void PutQueue::Collect() {
 
 void PutQueue::CollectAnswers() {
   const uint32_t shared = area_.puts_answered.load(std::memory_order_acquire);
-  while (!unanswered_.empty() && static_cast<uint32_t>(answered_) != shared) {
-    const PutAnswer& answer = area_.put_answers[++answered_ % kPutAnswers];
+  while (!unanswered_.empty() && static_cast<uint32_t>(answered()) != shared) {
     const std::shared_ptr<EnqueuedPut> put = std::move(unanswered_.front());
     unanswered_.pop_front();
+    const PutAnswer& answer = area_.put_answers[put->number % kPutAnswers];
     put->status = StatusOf(answer);
     put->depth = answer.depth;
     for (size_t i = 0; i < put->offsets.size(); ++i) {

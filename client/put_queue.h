@@ -74,6 +74,7 @@ class PutQueue {
 
  private:
   void CollectAnswers() TC_REQUIRES(mutex_);
+  uint64_t answered() const TC_REQUIRES(mutex_) { return enqueued_ - unanswered_.size(); }
   void GiveBack(EnqueuedPut& put);
   void CopyIn(uint64_t at, const void* from, size_t bytes) TC_REQUIRES(mutex_);
   void Write(const std::string& commit) TC_REQUIRES(mutex_);
@@ -88,7 +89,6 @@ class PutQueue {
   Mutex mutex_;
   uint64_t written_ TC_GUARDED_BY(mutex_) = 0;   // bytes
   uint64_t enqueued_ TC_GUARDED_BY(mutex_) = 0;  // commits
-  uint64_t answered_ TC_GUARDED_BY(mutex_) = 0;
   // Not answered yet, in their order. Shared with their leases.
   std::deque<std::shared_ptr<EnqueuedPut>> unanswered_ TC_GUARDED_BY(mutex_);
 };

@@ -10,11 +10,11 @@
 namespace thermocline {
 inline namespace client_v1 {
 
-Staging::~Staging() {
+StagingMemory::~StagingMemory() {
   if (there()) ::munmap(base_, bytes_);
 }
 
-absl::Status Staging::Map(UniqueFd fd, uint64_t bytes) {
+absl::Status StagingMemory::Map(UniqueFd fd, uint64_t bytes) {
   void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (base == MAP_FAILED) return ErrnoStatus(errno, "map the session's staging memory");
   base_ = static_cast<std::byte*>(base);
@@ -23,7 +23,7 @@ absl::Status Staging::Map(UniqueFd fd, uint64_t bytes) {
 }
 
 // The first gap that is long enough: there are as many pieces as slots in one client's hands.
-std::optional<uint64_t> Staging::Take(uint64_t bytes) {
+std::optional<uint64_t> StagingMemory::Take(uint64_t bytes) {
   const uint64_t length = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   MutexLock lock(mutex_);
   uint64_t begin = 0;
@@ -36,7 +36,7 @@ std::optional<uint64_t> Staging::Take(uint64_t bytes) {
   return begin;
 }
 
-void Staging::Give(uint64_t offset) {
+void StagingMemory::Give(uint64_t offset) {
   MutexLock lock(mutex_);
   TC_CHECK(taken_.erase(offset) == 1);
 }

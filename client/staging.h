@@ -14,12 +14,12 @@ namespace thermocline {
 inline namespace client_v1 {
 
 /// Thread: any. Owner: unmaps in its destructor.
-class Staging {
+class StagingMemory {
  public:
-  Staging() = default;
-  ~Staging();
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
+  StagingMemory() = default;
+  ~StagingMemory();
+  StagingMemory(const StagingMemory&) = delete;
+  StagingMemory& operator=(const StagingMemory&) = delete;
 
   /// Errors: ResourceExhausted when it cannot be mapped.
   absl::Status Map(UniqueFd fd, uint64_t bytes);

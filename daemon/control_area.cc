@@ -1,12 +1,12 @@
 #include "daemon/control_area.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <new>
+
+#include "base/file_util.h"
 
 namespace thermocline {
 
@@ -18,15 +18,7 @@ uint64_t BootNanoseconds() {
 
 absl::StatusOr<std::shared_ptr<SessionControlArea>> SessionControlArea::Create(
     uint64_t epoch, uint64_t first_lease_until_ns) {
-  UniqueFd fd(::memfd_create("thermocline-control", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd) return ErrnoStatus(errno, "memfd_create of a control area");
-  if (::ftruncate(fd.get(), kControlAreaBytes) != 0) {
-    return ErrnoStatus(errno, "ftruncate of a control area");
-  }
-  // Without the seals a client could shrink the file and kill the daemon by SIGBUS.
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return ErrnoStatus(errno, "sealing a control area");
-  }
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, MakeSealedMemory("control area", kControlAreaBytes));
   void* memory =
       ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (memory == MAP_FAILED) return ErrnoStatus(errno, "mmap of a control area");

@@ -47,7 +47,7 @@ void LocalPuts::Drain(TenantView& view) {
                               "the ring of commits in its control area holds one that is none"));
     }
     jobs_.push_back(job);
-    Begin(view, *job, job);
+    Begin(view, job);
   }
 }
 
@@ -73,21 +73,21 @@ bool LocalPuts::Rest() {
   return dozing_ || ring_.Sleep();
 }
 
-void LocalPuts::Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared) {
+void LocalPuts::Begin(TenantView& view, const std::shared_ptr<Job>& job) {
   const absl::Status found = [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const ClientNumber client, view.ClientOf(session_));
-    TC_ASSIGN_OR_RETURN(job.steps, CommitSteps::Of(job.request));
-    return job.steps->Find(view, session_, client);
+    TC_ASSIGN_OR_RETURN(job->steps, CommitSteps::Of(job->request));
+    return job->steps->Find(view, session_, client);
   }();
-  if (!found.ok()) return Prepared(view, job, found);
-  if (job.steps->payload_bytes() <= kSumHere) return Prepared(view, job, job.steps->Sum());
-  const bool posted = workers_.Post([self = shared_from_this(), shared] {
-    self->tenant_.PostCompletion([self, shared, summed = shared->steps->Sum()](TenantView& v) {
-      self->Prepared(v, *shared, summed);
+  if (!found.ok()) return Prepared(view, *job, found);
+  if (job->steps->payload_bytes() <= kSumHere) return Prepared(view, *job, job->steps->Sum());
+  const bool posted = workers_.Post([self = shared_from_this(), job] {
+    self->tenant_.PostCompletion([self, job, summed = job->steps->Sum()](TenantView& v) {
+      self->Prepared(v, *job, summed);
     });
   });
   if (posted) return;
-  Prepared(view, job,
+  Prepared(view, *job,
            absl::ResourceExhaustedError(
                "too many commits wait to be summed, or the daemon stops; go on uncached"));
 }
@@ -116,7 +116,6 @@ void LocalPuts::AnswerReady(TenantView& view) {
 
 PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
   PutRing::Answer answer{.status = job.status};
-  const uint64_t put = ++answered_;
   Place place;
   if (answer.status.ok()) {
     answer.status = [&]() -> absl::Status {
@@ -128,7 +127,7 @@ PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, Job& j
     }();
   }
   const uint32_t pin = job.request.pinned().pin();
-  if (pin < kControlPins) ends_[pin] = {put, answer.status.ok(), place};
+  if (pin < kControlPins) ends_[pin] = {ring_.answered() + 1, answer.status.ok(), place};
   for (int i = 0; i < job.request.items_size(); ++i) {
     if (!view.stack->ReservedBytes(client, job.request.items(i).offset()).ok()) continue;
     answer.kept[i / 64] |= uint64_t{1} << (i % 64);

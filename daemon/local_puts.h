@@ -46,7 +46,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
 
   bool Rest();
   void PostDrain();
-  void Begin(TenantView& view, Job& job, const std::shared_ptr<Job>& shared);
+  void Begin(TenantView& view, const std::shared_ptr<Job>& job);
   void Prepared(TenantView& view, Job& job, absl::Status status);
   void AnswerReady(TenantView& view);
   PutRing::Answer Publish(TenantView& view, ClientNumber client, Job& job);
@@ -59,11 +59,10 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   DaemonMetrics& metrics_;
   PutRing ring_;
   std::deque<std::shared_ptr<Job>> jobs_;  // shared with the worker that sums
-  uint64_t answered_ = 0;
-  std::vector<End> ends_;  // by pin
-  bool full_ = false;      // more may lie in the ring than is under way
-  bool busy_ = false;      // something came since we last rested
-  bool dozing_ = false;    // a timer will look again
+  std::vector<End> ends_;                  // by pin
+  bool full_ = false;                      // more may lie in the ring than is under way
+  bool busy_ = false;                      // something came since we last rested
+  bool dozing_ = false;                    // a timer will look again
   bool drain_posted_ = false;
   bool cut_off_ = false;
 };

@@ -29,6 +29,8 @@ class PutRing {
     uint32_t depth = 0;                  // of the path now, when OK
     uint64_t kept[kPutItems / 64] = {};  // see PutAnswer
   };
+  /// Commits answered so far: the next one's number is one more.
+  uint64_t answered() const { return answered_; }
   /// How the commit went that is the next one to be answered.
   void Tell(const Answer& answer);
 

@@ -2,7 +2,6 @@
 
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,24 +45,6 @@ std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
 /// By how blocks come in, too: see CheckOtherArena.
 std::string ArenaFileOf(const std::string& tenant, bool copies) {
   return tenant + (copies ? ".copy.arena" : ".arena");
-}
-
-/// One arena may grow to its quota, all together to the capacity.
-absl::Status CheckRoomForAll(const DaemonOptions& options, const std::string& directory) {
-  struct statfs system;
-  if (::statfs(directory.c_str(), &system) != 0) return ErrnoStatus(errno, "statfs " + directory);
-  uint64_t room = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize);
-  for (const TenantOptions& tenant : options.tenants) {
-    struct stat file;
-    const std::string path = directory + "/" + ArenaFileOf(tenant.name, tenant.copies);
-    if (::stat(path.c_str(), &file) == 0) room += static_cast<uint64_t>(file.st_blocks) * 512;
-  }
-  if (room >= options.warm_capacity_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      directory + ": its file system has room for " + FormatBytes(room) +
-      " of the tenants' blocks where warm_capacity is " + FormatBytes(options.warm_capacity_bytes) +
-      "; lower it, enlarge the file system (mount -o remount,size=...), or give another directory "
-      "with --arena-dir");
 }
 
 /// An arena that clients of an earlier daemon mapped for writing is not one to copy into.
@@ -163,7 +144,12 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
                             .capacity_bytes = options.warm_capacity_bytes}));
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
   if (options.tenants.size() > 1) {
-    TC_RETURN_IF_ERROR(CheckRoomForAll(options, arena_dir));
+    // One arena may grow to its quota, all together to the capacity.
+    std::vector<std::string> files;
+    for (const TenantOptions& tenant : options.tenants) {
+      files.push_back(ArenaFileOf(tenant.name, tenant.copies));
+    }
+    TC_RETURN_IF_ERROR(CheckRoom(arena_dir, files, options.warm_capacity_bytes, "warm_capacity"));
     MakeBudgets();
   }
   const bool some_copy = std::any_of(options.tenants.begin(), options.tenants.end(),

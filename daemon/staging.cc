@@ -3,24 +3,17 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <string>
 #include <utility>
 
+#include "base/file_util.h"
+
 namespace thermocline {
 
 absl::StatusOr<std::shared_ptr<const Staging>> Staging::Create(uint64_t bytes) {
-  UniqueFd fd(::memfd_create("thermocline-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd) return ErrnoStatus(errno, "memfd_create of staging memory");
-  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus(errno, "ftruncate of staging memory");
-  }
-  // Without the seals a client could shrink the file and kill the daemon by SIGBUS.
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return ErrnoStatus(errno, "sealing staging memory");
-  }
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, MakeSealedMemory("staging memory", bytes));
   void* base = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
   if (base == MAP_FAILED) return ErrnoStatus(errno, "mmap of staging memory");
   return std::shared_ptr<const Staging>(

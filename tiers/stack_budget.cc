@@ -95,6 +95,7 @@ void StackCore::CloseSomeChunk() {
   }
   std::optional<uint32_t> best;
   size_t least_held_up = SIZE_MAX;
+  writer_.LookAtPins();
   for (const uint32_t chunk : chunks) {
     const std::vector<uint64_t> used = host_->UsedOffsets(chunk);
     const size_t held_up = used.size() - Movable(used, UINT64_MAX).size();
@@ -108,7 +109,8 @@ void StackCore::CloseSomeChunk() {
   chunk_closed_ = options_.clock->Now();
 }
 
-/// Of the blocks in these slots those that nobody reads, writes or checks, up to so many bytes.
+/// Of the blocks in these slots those that nobody seemed to read, write or check, up to so many
+/// bytes. REQUIRES: somebody has looked at the pins.
 std::vector<Movement> StackCore::Movable(const std::vector<uint64_t>& offsets,
                                          uint64_t most_bytes) {
   std::vector<Movement> moves;
@@ -123,22 +125,19 @@ std::vector<Movement> StackCore::Movable(const std::vector<uint64_t>& offsets,
     const Word word = writer_.word(*place, header.part);
     if (word.warm_slot() == 0 || OffsetOf(word) != offset || part.busy()) continue;
     if (grace_ && part.adopted) continue;  // leases of the last epoch
+    if (writer_.LookedPinned(*place)) continue;
     const uint64_t slot_bytes = host_->SlotBytesAt(offset);
     if (!moves.empty() && bytes + slot_bytes > most_bytes) break;
     bytes += slot_bytes;
-    moves.push_back({.place = *place, .part = header.part});
+    moves.push_back({.place = *place, .part = header.part, .before = word});
   }
-  writer_.BeginMove(moves);
-  for (const Movement& move : moves) {
-    if (move.granted) writer_.FinishMove(move.place, move.part, move.before);
-  }
-  std::erase_if(moves, [](const Movement& move) { return !move.granted; });
   return moves;
 }
 
 /// Some of the chunk's blocks go to free slots elsewhere. The bytes are copied before the words
 /// move, so that readers find them missing for a moment only. Whether any went.
 bool StackCore::MoveOut(uint32_t chunk) {
+  writer_.LookAtPins();
   std::vector<Movement> moves = Movable(host_->UsedOffsets(chunk), kMoveBytes);
   std::vector<uint64_t> targets;
   for (const Movement& move : moves) {
@@ -151,7 +150,6 @@ bool StackCore::MoveOut(uint32_t chunk) {
     targets.push_back(**target);
   }
   moves.resize(targets.size());
-  for (Movement& move : moves) move.granted = false;
   writer_.BeginMove(moves);
   bool moved = false;
   for (size_t i = 0; i < moves.size(); ++i) {
