@@ -75,17 +75,17 @@ bool LiesIn(const std::vector<std::span<const std::byte>>& mappings,
   return false;
 }
 
-std::string Line(const char* verb, const Load& load) {
+std::string Line(const char* verb, const Load& load, size_t from) {
   return std::string(verb) + " " + std::to_string(load.bytes) + " " + std::to_string(load.blocks) +
-         " " + std::to_string(load.batch);
+         " " + std::to_string(load.batch) + " " + std::to_string(from);
 }
 
 // ---- the finder
 
 /// What was put is not there at once: it looks again and again.
-absl::Status FindAll(const Space& space, const Load& load) {
+absl::Status FindAll(const Space& space, const Load& load, size_t from) {
   const auto deadline = steady_clock::now() + kFindPatience;
-  for (size_t first = 0; first < load.blocks; first += load.batch) {
+  for (size_t first = from; first < load.blocks; first += load.batch) {
     const std::vector<std::string> names = Names(load, first);
     while (true) {
       TC_ASSIGN_OR_RETURN(const Lease lease, space.Match(names));
@@ -97,8 +97,9 @@ absl::Status FindAll(const Space& space, const Load& load) {
   return absl::OkStatus();
 }
 
-absl::Status CompareAll(const Space& space, const Load& load, std::span<const std::byte> content) {
-  for (size_t first = 0; first < load.blocks; first += load.batch) {
+absl::Status CompareAll(const Space& space, const Load& load, size_t from,
+                        std::span<const std::byte> content) {
+  for (size_t first = from; first < load.blocks; first += load.batch) {
     TC_ASSIGN_OR_RETURN(Lease lease, space.Match(Names(load, first)));
     for (size_t i = 0; i < load.batch; ++i) {
       const std::span<const std::byte> view = lease.View(static_cast<uint32_t>(i));
@@ -123,12 +124,13 @@ int OwnStore::RunFinder(const std::string& socket, size_t content_bytes) {
     std::istringstream words(line);
     std::string verb;
     Load load;
-    words >> verb >> load.bytes >> load.blocks >> load.batch;
+    size_t from = 0;
+    words >> verb >> load.bytes >> load.blocks >> load.batch >> from;
     const auto space = (*client)->OpenSpace(SpecOf(load.bytes));
     absl::Status status = space.status();
     if (status.ok()) {
-      status = verb == "find" ? FindAll(*space, load)
-                              : CompareAll(*space, load, {content->data(), content_bytes});
+      status = verb == "find" ? FindAll(*space, load, from)
+                              : CompareAll(*space, load, from, {content->data(), content_bytes});
     }
     const auto now = steady_clock::now().time_since_epoch();
     std::cout << std::chrono::nanoseconds(now).count() << " " << status.ToString() << std::endl;
@@ -189,8 +191,14 @@ absl::StatusOr<Transfer> OwnStore::PutAlone(const Load& load) {
   });
 }
 
-absl::StatusOr<Transfer> OwnStore::Put(const Load& load) {
-  TC_RETURN_IF_ERROR(finder_->Tell(Line("find", load)));
+absl::StatusOr<Transfer> OwnStore::Put(const Load& load) { return PutUntilFound(load, 0); }
+
+absl::StatusOr<Transfer> OwnStore::PutMore(const Load& load) {
+  return PutUntilFound(load, load.blocks - load.batch);
+}
+
+absl::StatusOr<Transfer> OwnStore::PutUntilFound(const Load& load, size_t from) {
+  TC_RETURN_IF_ERROR(finder_->Tell(Line("find", load, from)));
   const auto start = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
   TC_ASSIGN_OR_RETURN(Transfer transfer, PutAlone(load));
   TC_ASSIGN_OR_RETURN(const std::string found, finder_->Hear());
@@ -251,7 +259,7 @@ absl::StatusOr<Transfer> OwnStore::GetInPlace(const Load& load, uint64_t* copied
 }
 
 absl::Status OwnStore::Check(const Load& load) {
-  TC_ASSIGN_OR_RETURN(const std::string verdict, finder_->Ask(Line("compare", load)));
+  TC_ASSIGN_OR_RETURN(const std::string verdict, finder_->Ask(Line("compare", load, 0)));
   if (verdict.find(" OK") != std::string::npos) return absl::OkStatus();
   return absl::DataLossError("the finder: " + verdict);
 }

@@ -20,13 +20,16 @@ class OwnStore : public Store {
                                                          const std::string& warm_capacity);
 
   std::string name() const override { return "thermocline"; }
-  /// The time ends when the finder, by a match, has found the last block. More blocks than the
-  /// buffers or the arena hold: the content repeats, and the oldest are evicted.
+  /// The time ends when the finder, by a match, has found every block.
   absl::StatusOr<Transfer> Put(const Load& load) override;
   absl::StatusOr<Transfer> Get(const Load& load) override;
   absl::Status Check(const Load& load) override;
   absl::Status Clear() override;
 
+  /// As Put, of more blocks than the buffers and the arena hold: the content repeats, the oldest
+  /// are evicted. The time ends when the last batch is found; others may be gone before anybody
+  /// looks.
+  absl::StatusOr<Transfer> PutMore(const Load& load);
   /// As Put, without anybody who looks: until the last commit is answered.
   absl::StatusOr<Transfer> PutAlone(const Load& load);
   /// As Get, by stores that go past the caches.
@@ -43,6 +46,7 @@ class OwnStore : public Store {
  private:
   explicit OwnStore(const Buffers& buffers) : buffers_(buffers) {}
   absl::StatusOr<Space> SpaceOf(const Load& load);
+  absl::StatusOr<Transfer> PutUntilFound(const Load& load, size_t from);
   absl::StatusOr<Lease> PutBatch(const Space& space, const Load& load, size_t first);
   template <class Take>
   absl::Status GetAll(const Load& load, Take&& take);

@@ -226,7 +226,8 @@ void Siege::Flush() {
 
 void Siege::StopOrKillPlayers() {
   for (size_t player = 0; player < crew_.size(); ++player) {
-    if (crew_.is_stopped(player)) continue;
+    // One that was killed starts again when the crew is tended, which a short life may end before.
+    if (!crew_.is_running(player) || crew_.is_stopped(player)) continue;
     if (options_.stops && Chance(rng_, 0.03)) {
       crew_.Stop(player, kLeaseTime + milliseconds(Uniform(rng_, 0, 4000)));
     } else if (Chance(rng_, 0.05)) {
