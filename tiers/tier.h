@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "hashing/block_header.h"
@@ -36,11 +37,26 @@ inline uint64_t StoredBytes(const BlockHeader& header) {
   return header.payload_bytes + RecordBytes(header);
 }
 
+/// One of several puts.
+struct TierPut {
+  const BlockRecord* record = nullptr;
+  std::span<const std::byte> payload;
+  absl::Status status = absl::OkStatus();  // as Put would answer
+};
+
+/// Blocks that give their room only together, as the medium has them in one piece.
+struct TierSegment {
+  uint64_t sequence = 0;  // the older, the smaller
+  uint64_t bytes = 0;     // of the capacity, those of erased blocks included
+  std::vector<BlockRef> blocks;
+};
+
 struct TierUsage {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;  // what counts against the capacity
   uint64_t block_count = 0;
   uint64_t corrupt_count = 0;  // blocks dropped since it was opened, as they did not verify
+  uint64_t kept_bytes = 0;     // written anew by DropSegment since then
 };
 
 /// Thread: Get, Put and Erase from any thread, concurrently for different blocks; the caller orders
@@ -61,8 +77,27 @@ class Tier {
   [[nodiscard]] virtual absl::StatusOr<std::optional<BlockRecord>> Get(
       BlockRef ref, std::span<std::byte> payload) = 0;
 
-  /// Absent is fine.
+  /// Several puts, each answered in its status. What a medium writes as one, a crash keeps whole or
+  /// not at all.
+  virtual void PutAll(std::span<TierPut> puts) {
+    for (TierPut& put : puts) put.status = Put(*put.record, put.payload);
+  }
+
+  /// Absent is fine. In a tier of segments its room is free once all of its segment are erased.
   [[nodiscard]] virtual absl::Status Erase(BlockRef ref) = 0;
+
+  /// The oldest segment that is not older than `sequence`; a tier of single blocks has none.
+  virtual std::optional<TierSegment> SegmentFrom(uint64_t /*sequence*/) const {
+    return std::nullopt;
+  }
+
+  /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
+  /// beyond the capacity if need be. Those that do not verify are dropped and counted. Not
+  /// concurrent with Put and Erase. An error leaves every block where it was.
+  [[nodiscard]] virtual absl::Status DropSegment(uint64_t sequence,
+                                                 std::span<const BlockRef> /*keep*/) {
+    return absl::NotFoundError("no segment " + std::to_string(sequence));
+  }
 
   /// Calls `visit` with the record of every block, in no order, until it returns false. Not
   /// concurrent with the others.
