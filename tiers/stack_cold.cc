@@ -1,6 +1,11 @@
 // What goes to the cold tier and leaves it. One job, of erasures or of writes, is under way at
 // most, so that writes find the room that was counted for them, and calls about one block keep
 // their order.
+//
+// In a tier of segments room is made by giving up the oldest one whole. Of its blocks those that
+// are warm too lose their copy, and tails leave with their names; what is left (pinned, leased, or
+// before others) is written anew. Recency needs no second chance there: what is used is promoted,
+// and written with the young when it sinks again.
 #include <algorithm>
 #include <unordered_set>
 #include <utility>
@@ -12,6 +17,12 @@ namespace thermocline {
 namespace {
 
 constexpr std::chrono::seconds kColdBackoff{5};
+// Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
+constexpr int kSegmentsLookedAt = 8;
+constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
+constexpr uint64_t kMostSegmentBytes = 256 * MiB;
+constexpr uint64_t kTierSegments = 16;      // of the warm tier and of the cold one,
+constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 
 }  // namespace
 
@@ -47,26 +58,104 @@ uint64_t StackCore::EvictCold(uint64_t bytes, uint64_t newest) {
     return Policy::Answer::kTake;
   });
   uint64_t blocks = 0;
-  std::vector<Place> drops;
-  std::vector<std::pair<uint64_t, uint64_t>> dropped;  // their ids and how many blocks they have
+  std::vector<uint64_t> tails;
   for (const uint64_t id : victims) {
     const Place place = *writer_.PlaceOf(id);
-    const uint64_t copies = ColdParts(place, static_cast<uint32_t>(places_.at(id).parts.size()));
-    if (IsWarm(place)) {
-      blocks += copies;
-      LoseColdCopies(id, place);
-    } else {
-      drops.push_back(place);
-      dropped.push_back({id, copies});
+    if (!IsWarm(place)) {
+      tails.push_back(id);
+      continue;
+    }
+    for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+      blocks += LoseColdCopy({id, static_cast<uint16_t>(part)}) ? 1 : 0;
     }
   }
-  DropTails(std::move(drops));
-  for (const auto& [id, copies] : dropped) {
-    if (places_.contains(id)) continue;
-    blocks += copies;
-    cold_counters_.evictions += copies;
+  return blocks + DropColdTails(tails);
+}
+
+// Answers how many blocks have gone; what has been leased meanwhile stays.
+uint64_t StackCore::DropColdTails(const std::vector<uint64_t>& ids) {
+  std::vector<Place> places;
+  std::vector<uint64_t> copies;
+  for (const uint64_t id : ids) {
+    places.push_back(*writer_.PlaceOf(id));
+    copies.push_back(ColdParts(places.back()));
   }
+  DropTails(std::move(places));
+  uint64_t blocks = 0;
+  for (size_t i = 0; i < ids.size(); ++i) blocks += places_.contains(ids[i]) ? 0 : copies[i];
+  cold_counters_.evictions += blocks;
   return blocks;
+}
+
+// Room for so many bytes, in the tier's way. Whether any comes, by the next job.
+bool StackCore::MakeColdRoom(uint64_t bytes) {
+  if (segment_drop_) return true;
+  auto segment = cold_->SegmentFrom(0);
+  return segment ? EvictSegment(*std::move(segment)) : EvictCold(bytes) > 0;
+}
+
+// From the oldest one on. False when none would give anything back.
+bool StackCore::EvictSegment(TierSegment oldest) {
+  writer_.LookAtPins();
+  std::optional<SegmentPlan> best;
+  std::optional<TierSegment> segment = std::move(oldest);
+  for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
+    const uint64_t next = segment->sequence + 1;
+    SegmentPlan plan = PlanOf(*std::move(segment));
+    const bool is_good = plan.kept_bytes <= plan.segment.bytes / 2;
+    const bool is_better =
+        plan.kept_bytes < plan.segment.bytes && (!best || plan.gain() > best->gain());
+    if (is_better) best = std::move(plan);
+    if (is_good) break;
+    segment = cold_->SegmentFrom(next);
+  }
+  if (!best) return false;
+  for (const BlockRef ref : best->lost) LoseColdCopy(ref);
+  DropColdTails(best->dropped);
+  segment_drop_ = SegmentDrop{.sequence = best->segment.sequence};
+  for (const BlockRef ref : best->segment.blocks) {
+    if (HasColdCopy(ref)) segment_drop_->keep.push_back(ref);
+  }
+  return true;
+}
+
+StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment) const {
+  SegmentPlan plan{.segment = std::move(segment)};
+  // What stands behind a place has a higher id.
+  std::vector<BlockRef> blocks = plan.segment.blocks;
+  std::sort(blocks.begin(), blocks.end(),
+            [](const BlockRef& a, const BlockRef& b) { return a.id > b.id; });
+  std::unordered_set<uint64_t> taken;
+  for (const BlockRef ref : blocks) {
+    if (!HasColdCopy(ref) || taken.contains(ref.id)) continue;
+    const Place place = *writer_.PlaceOf(ref.id);
+    const PlaceState& state = places_.at(ref.id);
+    const bool is_warm = writer_.word(place, ref.part).warm_slot() != 0;
+    if (is_warm && !state.busy() && state.pins == 0) {
+      plan.lost.push_back(ref);
+    } else if (!is_warm && state.pins == 0 && MayLeaveCold(state, place, taken)) {
+      taken.insert(ref.id);
+      plan.dropped.push_back(ref.id);
+    } else {
+      plan.kept_bytes += spaces_.at(state.space).StoredBytes(ref.part);
+    }
+  }
+  return plan;
+}
+
+// Not of one that is about to be erased.
+bool StackCore::HasColdCopy(BlockRef ref) const {
+  const auto place = writer_.PlaceOf(ref.id);
+  return place && ref.part < places_.at(ref.id).parts.size() &&
+         writer_.word(*place, ref.part).cold_copy();
+}
+
+/// Of one segment; as long as a pause for writing it is worth.
+uint64_t StackCore::SegmentBytes() const {
+  const uint64_t share =
+      std::min(options_.warm_capacity_bytes, options_.cold_capacity_bytes) / kTierSegments;
+  return std::min(std::clamp(share, kLeastSegmentBytes, kMostSegmentBytes),
+                  options_.cold_capacity_bytes / kLeastTierSegments);
 }
 
 // Whether all of its cold parts are in warm, too.
@@ -87,22 +176,23 @@ bool StackCore::MayLeaveCold(const PlaceState& state, Place place,
   return MayLeaveWarm(state) && !writer_.LookedPinned(place);
 }
 
-uint64_t StackCore::ColdParts(Place place, uint32_t part_count) const {
+uint64_t StackCore::ColdParts(Place place) const {
   uint64_t count = 0;
-  for (uint32_t part = 0; part < part_count; ++part) {
+  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
+  for (uint32_t part = 0; part < parts; ++part) {
     count += writer_.word(place, part).cold_copy() ? 1 : 0;
   }
   return count;
 }
 
-// Of a place whose blocks are warm, too.
-void StackCore::LoseColdCopies(uint64_t id, Place place) {
-  for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
-    const Word word = writer_.word(place, part);
-    if (!word.cold_copy()) continue;
-    ChangeWord(id, place, part, word.WithColdCopy(false));
-    QueueErasure(id, part);
-  }
+// Of a block that is warm, too. False when there is none.
+bool StackCore::LoseColdCopy(BlockRef ref) {
+  const Place place = *writer_.PlaceOf(ref.id);
+  const Word word = writer_.word(place, ref.part);
+  if (!word.cold_copy()) return false;
+  ChangeWord(ref.id, place, ref.part, word.WithColdCopy(false));
+  QueueErasure(ref.id, ref.part);
+  return true;
 }
 
 // Erasures first, and writes only into room that is there: what a queued erasure will free is not
@@ -112,39 +202,50 @@ void StackCore::RunColdJob() {
   cold_full_ = false;
   if (!cold_writable()) return CancelWrites();
   ColdJob job;
-  if (erasures_.empty() && !planned_writes_.empty()) TakeWrites(job);
-  if (job.writes.empty()) job.erasures = std::exchange(erasures_, {});
-  if (job.writes.empty() && job.erasures.empty()) return;
+  const bool makes_room = !erasures_.empty() || segment_drop_;
+  if (!makes_room && !planned_writes_.empty()) TakeWrites(job);
+  if (job.writes.empty()) {
+    job.erasures = std::exchange(erasures_, {});
+    job.drop = std::exchange(segment_drop_, {});
+  }
+  if (job.writes.empty() && job.erasures.empty() && !job.drop) return;
   job_running_ = true;
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
     for (const BlockRef ref : job.erasures) {
       if (!cold->Erase(ref).ok()) job.failed_erasures.push_back(ref);
     }
-    for (ColdWrite& write : job.writes) {
-      write.status =
-          cold->Put(write.record, host->Payload(write.offset, write.record.payload_bytes));
+    if (job.drop) job.drop_status = cold->DropSegment(job.drop->sequence, job.drop->keep);
+    std::vector<TierPut> puts;
+    for (const ColdWrite& write : job.writes) {
+      puts.push_back({&write.record, host->Payload(write.offset, write.record.payload_bytes)});
     }
+    cold->PutAll(puts);
+    for (size_t i = 0; i < puts.size(); ++i) job.writes[i].status = std::move(puts[i].status);
     strand([weak, job = std::move(job)]() mutable {
       if (const auto self = weak.lock()) (*self)->FinishColdJob(std::move(job));
     });
   });
 }
 
-// As many planned writes as fit a job and the room. If not even one does, room is made for all.
+// As many planned writes as fit a segment, once there is room for them. If none can be made, as
+// many as have some.
 void StackCore::TakeWrites(ColdJob& job) {
   uint64_t wanted = 0;
   for (const ColdWrite& write : planned_writes_) wanted += StoredBytes(write.record);
+  wanted = std::max(std::min(wanted, SegmentBytes()), StoredBytes(planned_writes_[0].record));
   const bool more_comes = GrowCold(wanted);
   const TierUsage usage = cold_->Usage();
   const uint64_t capacity = ColdCapacity(usage);
   const uint64_t room = capacity - std::min(usage.used_bytes, capacity);
+  // Not a little segment whenever a little room is left.
+  if (wanted > room && !more_comes && MakeColdRoom(wanted - room)) return;
   uint64_t bytes = 0;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
     const uint64_t stored = StoredBytes(write.record);
     const bool full = !job.writes.empty() &&
-                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > kMaxBatchBytes);
+                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > SegmentBytes());
     if (full || bytes + stored > room) {
       later.push_back(std::move(write));
     } else {
@@ -153,7 +254,7 @@ void StackCore::TakeWrites(ColdJob& job) {
     }
   }
   planned_writes_ = std::move(later);
-  if (!job.writes.empty() || more_comes || EvictCold(wanted - room) > 0) return;
+  if (!job.writes.empty() || more_comes) return;
   cold_full_ = true;
   CancelWrites();
   SchedulePump();  // who needs a slot now must see what can be dropped
@@ -168,7 +269,8 @@ void StackCore::CancelWrites() {
 
 void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
-  bool refused = !job.failed_erasures.empty();
+  bool refused = !job.failed_erasures.empty() || !job.drop_status.ok();
+  absl::Status cause = job.drop_status;
   for (const BlockRef ref : job.erasures) {
     PlaceState* const state = places_.Find(ref.id);
     if (state != nullptr) state->parts[ref.part].erasing = false;
@@ -178,7 +280,6 @@ void StackCore::FinishColdJob(ColdJob job) {
     if (state != nullptr) state->parts[ref.part].erasing = true;
     erasures_.push_back(ref);
   }
-  absl::Status cause;
   for (const ColdWrite& write : job.writes) {
     const auto place = writer_.PlaceOf(write.ref.id);
     TC_CHECK(place.has_value());  // busy places are not dropped

@@ -51,11 +51,10 @@
 
 namespace thermocline {
 
-inline constexpr uint32_t kMaxReads = 16;            // promotions under way, in all
-inline constexpr uint32_t kMaxReadsPerLoad = 8;      // of one Load
-inline constexpr uint32_t kMaxBatchBlocks = 32;      // of one write job; one is under way at most
-inline constexpr uint64_t kMaxBatchBytes = 8 * MiB;  // but one block at least
-inline constexpr uint32_t kMaxScrubItems = 64;       // of one job; one is under way at most
+inline constexpr uint32_t kMaxReads = 16;          // promotions under way, in all
+inline constexpr uint32_t kMaxReadsPerLoad = 8;    // of one Load
+inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is under way at most
+inline constexpr uint32_t kMaxScrubItems = 64;     // of one job; one is under way at most
 // Places touched for one client and tick, of what it used without a message: a path is touched
 // whole, and its ring may name long ones.
 inline constexpr size_t kTouchBudget = size_t{1} << 18;
@@ -222,10 +221,24 @@ class StackCore final : public TierStack {
     BlockRecord record;
     absl::Status status;
   };
-  struct ColdJob {
+  struct SegmentDrop {
+    uint64_t sequence = 0;
+    std::vector<BlockRef> keep;
+  };
+  struct ColdJob {  // in this order
     std::vector<BlockRef> erasures;
+    std::optional<SegmentDrop> drop;
     std::vector<ColdWrite> writes;
     std::vector<BlockRef> failed_erasures;
+    absl::Status drop_status;
+  };
+  /// What would become of a segment's blocks; those that are in neither list are kept.
+  struct SegmentPlan {
+    TierSegment segment;
+    std::vector<BlockRef> lost;     // warm, too
+    std::vector<uint64_t> dropped;  // places, with their names
+    uint64_t kept_bytes = 0;
+    uint64_t gain() const { return segment.bytes - kept_bytes; }
   };
   struct FlushState {
     TierKind tier = TierKind::kWarm;
@@ -361,11 +374,17 @@ class StackCore final : public TierStack {
   bool cold_writable() const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
+  uint64_t DropColdTails(const std::vector<uint64_t>& ids);
+  bool MakeColdRoom(uint64_t bytes);
+  bool EvictSegment(TierSegment oldest);
+  SegmentPlan PlanOf(TierSegment segment) const;
+  bool HasColdCopy(BlockRef ref) const;
+  uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
                     const std::unordered_set<uint64_t>& taken) const;
-  uint64_t ColdParts(Place place, uint32_t part_count) const;
-  void LoseColdCopies(uint64_t id, Place place);
+  uint64_t ColdParts(Place place) const;
+  bool LoseColdCopy(BlockRef ref);
   void RunColdJob();
   void TakeWrites(ColdJob& job);
   void CancelWrites();
@@ -489,6 +508,7 @@ class StackCore final : public TierStack {
   std::deque<BlockRef> prefetches_;
   std::vector<ColdWrite> planned_writes_;
   std::vector<BlockRef> erasures_;  // queued for the next job
+  std::optional<SegmentDrop> segment_drop_;
   bool job_running_ = false;
   bool cold_full_ = false;  // the last job found no room
   std::optional<SteadyTime> cold_refused_until_;

@@ -46,7 +46,7 @@ void StackCore::Pump() {
   if (cold_ != nullptr && erasures_.empty() && !job_running_) {
     const TierUsage usage = cold_->Usage();
     const uint64_t capacity = ColdCapacity(usage);
-    if (usage.used_bytes > capacity) EvictCold(usage.used_bytes - capacity);  // it was lowered
+    if (usage.used_bytes > capacity) MakeColdRoom(usage.used_bytes - capacity);  // it was lowered
   }
   ServeWaiters(progressing_);
   WakeForWaiters();
