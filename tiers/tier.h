@@ -86,14 +86,16 @@ class Tier {
   /// Absent is fine. In a tier of segments its room is free once all of its segment are erased.
   [[nodiscard]] virtual absl::Status Erase(BlockRef ref) = 0;
 
-  /// The oldest segment that is not older than `sequence`; a tier of single blocks has none.
+  /// The oldest segment that is not older than `sequence`; a tier of single blocks has none. From
+  /// memory, as Usage.
   virtual std::optional<TierSegment> SegmentFrom(uint64_t /*sequence*/) const {
     return std::nullopt;
   }
 
   /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
-  /// beyond the capacity if need be. Those that do not verify are dropped and counted. Not
-  /// concurrent with Put and Erase. An error leaves every block where it was.
+  /// beyond the capacity if need be. Those that do not verify are dropped and counted; absent ones
+  /// are fine. Gets go on meanwhile and find what is kept. Not concurrent with Put and Erase. An
+  /// error leaves every block where it was.
   [[nodiscard]] virtual absl::Status DropSegment(uint64_t sequence,
                                                  std::span<const BlockRef> /*keep*/) {
     return absl::NotFoundError("no segment " + std::to_string(sequence));
