@@ -233,8 +233,8 @@ rocksdb::Status DiskTier::Write(rocksdb::WriteBatch& batch) {
 absl::Status DiskTier::Sync() {
   MutexLock lock(log_mutex_);
   if (!write_failed_) return DiskStatus(database_->db->SyncWAL(), "sync");
-  const std::string state = database_->health->State();
-  if (state != "ok") return absl::UnavailableError("cold tier: sync: " + state);
+  const std::string error = database_->health->Error();
+  if (!error.empty()) return absl::UnavailableError("cold tier: sync: " + error);
   return DiskStatus(database_->db->Flush({}, {database_->blocks, database_->headers}), "sync");
 }
 
@@ -244,8 +244,11 @@ TierUsage DiskTier::Usage() const {
 }
 
 std::string DiskTier::State() const {
-  const std::string state = database_->health->State();
-  if (state != "ok" || database_->set_aside.empty()) return state;
+  const std::string error = database_->health->Error();
+  if (!error.empty()) {
+    return "reads only: " + error + "; free some disk, or restart the daemon to open it anew";
+  }
+  if (database_->set_aside.empty()) return "ok";
   return "began empty: an unusable store was set aside as " + database_->set_aside;
 }
 

@@ -1,0 +1,173 @@
+#include "tiers/disk_store.h"
+
+#include <fcntl.h>
+#include <rocksdb/env.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdarg>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include "base/file_util.h"
+#include "base/log.h"
+#include "base/unique_fd.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kMaxFormatBytes = 256;
+constexpr int kMaxQuarantines = 100;
+
+/// RocksDB's log lines as events of ours. Its chatter below warnings is left out.
+class LogToOurs : public rocksdb::Logger {
+ public:
+  LogToOurs() : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    Write(LogLevel::kInfo, format, arguments);
+  }
+  void Logv(rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < rocksdb::InfoLogLevel::WARN_LEVEL) return;
+    const bool is_error =
+        level == rocksdb::InfoLogLevel::ERROR_LEVEL || level == rocksdb::InfoLogLevel::FATAL_LEVEL;
+    Write(is_error ? LogLevel::kError : LogLevel::kWarning, format, arguments);
+  }
+
+ private:
+  static void Write(LogLevel level, const char* format, va_list arguments) {
+    char line[1024];
+    std::vsnprintf(line, sizeof line, format, arguments);
+    LogEvent(level, "rocksdb", {{"message", line}});
+  }
+};
+
+bool IsThere(const std::string& path) {
+  struct stat status;
+  return ::lstat(path.c_str(), &status) == 0;
+}
+
+bool IsHeldByAnother(const std::string& text) {
+  return text.find("While lock file") != std::string::npos ||
+         text.find("lock hold by current process") != std::string::npos;
+}
+
+// A daemon was killed when it had made the directory and not named its form yet.
+bool IsUnfinished(const std::string& store) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(store, error)) {
+    if (entry.path().filename() != "FORMAT.tmp") return false;
+  }
+  return !error;
+}
+
+// An empty name: the store is not there yet.
+absl::StatusOr<std::string> StoredFormat(const std::string& store) {
+  if (!IsThere(store)) return std::string();
+  auto format = ReadFile(store + "/FORMAT", kMaxFormatBytes);
+  if (absl::IsNotFound(format.status())) {
+    return std::string(IsUnfinished(store) ? "" : "unnamed");
+  }
+  TC_RETURN_IF_ERROR(format.status());
+  while (!format->empty() && format->back() == '\n') format->pop_back();
+  return *format;
+}
+
+}  // namespace
+
+std::shared_ptr<rocksdb::Logger> MakeDiskLog() { return std::make_shared<LogToOurs>(); }
+
+bool HasDirectIo(const std::string& directory) {
+  const std::string path = directory + "/.direct-io-probe";
+  const UniqueFd file(::open(path.c_str(), O_CREAT | O_RDWR | O_DIRECT | O_CLOEXEC, 0600));
+  ::unlink(path.c_str());
+  return static_cast<bool>(file);
+}
+
+bool IsOfTheMedium(const rocksdb::Status& status) {
+  if (status.IsNoSpace() || status.IsBusy()) return true;
+  if (!status.IsIOError()) return false;
+  const std::string text = status.ToString();
+  if (IsHeldByAnother(text)) return true;
+  for (const char* sign : {"Permission denied", "Read-only file system", "No space left",
+                           "Too many open files", "Input/output error"}) {
+    if (text.find(sign) != std::string::npos) return true;
+  }
+  return false;
+}
+
+absl::Status DiskStatus(const rocksdb::Status& status, const std::string& what) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string text = "cold tier: " + what + ": " + status.ToString();
+  if (status.IsNoSpace() || text.find("No space left") != std::string::npos) {
+    return absl::ResourceExhaustedError(text + "; free some disk or lower cold_capacity");
+  }
+  if (text.find("Permission denied") != std::string::npos) {
+    return absl::PermissionDeniedError(text + "; make the data directory writable");
+  }
+  if (IsHeldByAnother(text)) {
+    return absl::FailedPreconditionError(text + "; another daemon has this data directory open");
+  }
+  if (status.IsCorruption()) return absl::DataLossError(text);
+  return absl::UnavailableError(text);
+}
+
+void DiskHealth::OnBackgroundError(rocksdb::BackgroundErrorReason /*reason*/,
+                                   rocksdb::Status* status) {
+  LogEvent(LogLevel::kError, "cold_tier_refuses_writes", {{"cause", status->ToString()}});
+  MutexLock lock(mutex_);
+  error_ = status->ToString();
+}
+
+void DiskHealth::OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& info) {
+  if (!info.new_bg_error.ok()) return;
+  LogEvent(LogLevel::kInfo, "cold_tier_accepts_writes");
+  MutexLock lock(mutex_);
+  error_.clear();
+}
+
+std::string DiskHealth::Error() const {
+  MutexLock lock(mutex_);
+  return error_;
+}
+
+absl::Status PrepareStore(const std::string& directory, const std::string& format,
+                          std::string& set_aside) {
+  const std::string store = directory + "/store";
+  TC_ASSIGN_OR_RETURN(const std::string found, StoredFormat(store));
+  if (found != format) {
+    if (!found.empty()) {
+      TC_ASSIGN_OR_RETURN(set_aside,
+                          SetStoreAside(directory, "its form is " + found + ", not " + format));
+    }
+    TC_RETURN_IF_ERROR(MakeDirectories(store));
+    TC_RETURN_IF_ERROR(WriteFileAtomically(store + "/FORMAT", format + "\n"));
+  }
+  return MakeDirectories(store + "/db");
+}
+
+absl::StatusOr<std::string> SetStoreAside(const std::string& directory, const std::string& why) {
+  const int64_t seconds = std::chrono::duration_cast<std::chrono::seconds>(
+                              std::chrono::system_clock::now().time_since_epoch())
+                              .count();
+  std::string target = directory + "/quarantine-" + std::to_string(seconds);
+  for (int i = 2; IsThere(target); ++i) {
+    if (i > kMaxQuarantines) {
+      return absl::ResourceExhaustedError("cold tier: too many quarantined stores in " + directory +
+                                          "; remove them");
+    }
+    target = directory + "/quarantine-" + std::to_string(seconds) + "-" + std::to_string(i);
+  }
+  if (::rename((directory + "/store").c_str(), target.c_str()) != 0) {
+    return ErrnoStatus(errno, "rename " + directory + "/store to " + target,
+                       "make the data directory writable");
+  }
+  LogEvent(LogLevel::kWarning, "cold_tier_set_aside",
+           {{"reason", why}, {"now_at", target}, {"advice", "the cold tier begins empty"}});
+  return target;
+}
+
+}  // namespace thermocline
