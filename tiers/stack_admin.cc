@@ -249,7 +249,7 @@ StackStats StackCore::Stats() {
   stats.misses = 0;
   for (uint64_t count : stats.misses_by_reason) stats.misses += count;
   const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters, uint64_t capacity,
-                       const BudgetAccount& account) {
+                       const BudgetAccount& account, std::string state) {
     const TierUsage usage = tier.Usage();
     const uint64_t unit = options_.chunk_bytes;
     stats.tiers.push_back({.tier = kind,
@@ -264,13 +264,13 @@ StackStats StackCore::Stats() {
                            .demotions = counters.demotions,
                            .bytes_in = counters.bytes_in,
                            .bytes_out = counters.bytes_out,
-                           .state = tier.State()});
+                           .state = std::move(state)});
   };
   add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),
-      options_.warm_account);
+      options_.warm_account, host_->State());
   if (cold_ != nullptr) {
     add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
-        options_.cold_account);
+        options_.cold_account, ColdState());
   }
   return stats;
 }

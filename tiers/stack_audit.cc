@@ -18,6 +18,8 @@ const char* MissReasonName(MissReason reason) {
       return "io_error";
     case MissReason::kNoSlot:
       return "no_slot";
+    case MissReason::kLate:
+      return "late";
   }
   return "unknown";
 }
@@ -45,7 +47,7 @@ absl::Status StackCore::Audit() const {
   for (const auto& [offset, slot] : reservations_) {
     slot_bytes += SlabAllocator::SlotBytes(slot.bytes);
   }
-  for (const auto& [ref, offset] : promotion_slots_) {
+  for (const auto& [ref, read] : cold_reads_under_way_) {
     const PlaceState& state = places_.at(ref.id);
     slot_bytes +=
         SlabAllocator::SlotBytes(spaces_.at(state.space).spec.parts[ref.part].block_bytes);

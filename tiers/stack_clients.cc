@@ -253,6 +253,7 @@ absl::StatusOr<LeaseView> StackCore::Match(ClientNumber number, uint32_t space_n
   SetLeasePlace(lease, path.empty() ? Writer::RootPlace(space->root) : path.back());
   client->leases.insert(lease.number);
   TouchPath(lease.path);
+  NoteReuse(lease.path);
 
   LeaseView view{lease.number, static_cast<uint32_t>(path.size()), {}};
   for (uint32_t block = 0; block < blocks; ++block) {
@@ -326,6 +327,11 @@ BlockView StackCore::ViewOf(Place place, uint16_t part) const {
     view.tier = TierKind::kCold;
   }
   return view;
+}
+
+void StackCore::NoteReuse(std::span<const uint64_t> path) {
+  if (!write_budget_.is_limited()) return;
+  for (const uint64_t id : path) places_.at(id).reused = true;
 }
 
 void StackCore::TouchPath(std::span<const uint64_t> path) {

@@ -16,7 +16,6 @@
 namespace thermocline {
 namespace {
 
-constexpr std::chrono::seconds kColdBackoff{5};
 // Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
 constexpr int kSegmentsLookedAt = 8;
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
@@ -27,8 +26,13 @@ constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 }  // namespace
 
 bool StackCore::cold_writable() const {
-  return cold_ != nullptr &&
-         (!cold_refused_until_ || options_.clock->Now() >= *cold_refused_until_);
+  const bool late = job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
+  return cold_ != nullptr && cold_writes_.Allows() && !late;
+}
+
+// What is flushed or drained is written whatever it costs.
+bool StackCore::MayEnterCold(const PlaceState& state) const {
+  return !flushes_.empty() || write_budget_.Admits(state.reused);
 }
 
 void StackCore::QueueErasure(uint64_t id, uint32_t part) {
@@ -210,6 +214,8 @@ void StackCore::RunColdJob() {
   }
   if (job.writes.empty() && job.erasures.empty() && !job.drop) return;
   job_running_ = true;
+  job_began_ = options_.clock->Now();
+  cold_writes_.Try();
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
     for (const BlockRef ref : job.erasures) {
@@ -250,6 +256,7 @@ void StackCore::TakeWrites(ColdJob& job) {
       later.push_back(std::move(write));
     } else {
       bytes += stored;
+      write_budget_.Spend(stored);
       job.writes.push_back(std::move(write));
     }
   }
@@ -297,12 +304,11 @@ void StackCore::FinishColdJob(ColdJob job) {
       cause = write.status;
     }
   }
-  if (refused) {
-    if (cold_writable()) {
-      LogEvent(LogLevel::kWarning, "cold_tier_refused",
-               {{"cause", std::string(cause.message())}, {"retry_s", kColdBackoff.count()}});
-    }
-    cold_refused_until_ = options_.clock->Now() + kColdBackoff;
+  if (!refused) {
+    cold_writes_.Succeeded();
+  } else if (cold_writes_.Failed()) {
+    LogEvent(LogLevel::kWarning, "cold_tier_refused",
+             {{"cause", std::string(cause.message())}, {"retry_ms", kColdPause.count()}});
   }
   SchedulePump();
 }

@@ -44,17 +44,22 @@
 #include "base/process.h"
 #include "base/units.h"
 #include "catalog/writer.h"
+#include "tiers/breaker.h"
 #include "tiers/host_tier.h"
 #include "tiers/policy.h"
 #include "tiers/stack_state.h"
 #include "tiers/tier_stack.h"
+#include "tiers/write_budget.h"
 
 namespace thermocline {
 
 inline constexpr uint32_t kMaxReads = 16;          // promotions under way, in all
 inline constexpr uint32_t kMaxReadsPerLoad = 8;    // of one Load
 inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is under way at most
-inline constexpr uint32_t kMaxScrubItems = 64;     // of one job; one is under way at most
+// After so many failed or late reads in a row, or one failed write, the cold tier is left alone.
+inline constexpr int kReadFailures = 4;
+inline constexpr std::chrono::milliseconds kColdPause{5000};
+inline constexpr uint32_t kMaxScrubItems = 64;  // of one job; one is under way at most
 // Places touched for one client and tick, of what it used without a message: a path is touched
 // whole, and its ring may name long ones.
 inline constexpr size_t kTouchBudget = size_t{1} << 18;
@@ -156,9 +161,10 @@ class StackCore final : public TierStack {
   };
   struct PlaceState {
     uint32_t space = 0;
-    uint32_t pins = 0;                        // TTL pins of any tier
-    uint32_t warm_pins = 0;                   // of these, those of the warm tier
-    bool doomed = false;                      // deleted; goes as soon as nobody holds it
+    uint32_t pins = 0;       // TTL pins of any tier
+    uint32_t warm_pins = 0;  // of these, those of the warm tier
+    bool doomed = false;     // deleted; goes as soon as nobody holds it
+    bool reused = false;     // matched since it came; kept where writes are limited
     absl::InlinedVector<PartState, 1> parts;  // of a space; most have one
     bool busy() const;
   };
@@ -214,6 +220,11 @@ class StackCore final : public TierStack {
     size_t next_start = 0;
     ReadyCallback ready;
     DoneCallback done;
+  };
+  struct ColdRead {
+    uint64_t offset = 0;  // of the slot
+    SteadyTime deadline;
+    bool late = false;
   };
   struct ColdWrite {
     BlockRef ref;
@@ -295,6 +306,7 @@ class StackCore final : public TierStack {
   std::vector<uint64_t> IdsOf(const std::vector<Place>& path) const;
   BlockView ViewOf(Place place, uint16_t part) const;
   void TouchPath(std::span<const uint64_t> path);
+  void NoteReuse(std::span<const uint64_t> path);
   void CountMisses(const Space& space, size_t asked, size_t found, size_t usable);
 
   // ---- stack_shared.cc
@@ -302,7 +314,7 @@ class StackCore final : public TierStack {
   void NoteUses(Client& client);
   void CheckShared();
   const char* WhatIsWrong(const ControlArea& area) const;
-  void TouchShared(Client& client, uint64_t place_bits);
+  void TouchShared(Client& client, uint64_t place_bits, bool is_match);
   void TouchPinned();
   void ForgetShared(Client& client);
   void RecallSlots();
@@ -372,6 +384,7 @@ class StackCore final : public TierStack {
 
   // ---- stack_cold.cc
   bool cold_writable() const;
+  bool MayEnterCold(const PlaceState& state) const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
   uint64_t DropColdTails(const std::vector<uint64_t>& ids);
@@ -409,6 +422,9 @@ class StackCore final : public TierStack {
   void FinishPromotion(BlockRef ref, uint64_t offset,
                        absl::StatusOr<std::optional<BlockRecord>> result);
   bool Fits(const BlockRecord& record, BlockRef ref, Place place, const Space& space) const;
+  void WatchReads();
+  bool IsLate(BlockRef ref) const;
+  std::string ColdState() const;
   void EndPromotion(BlockRef ref);
   void AdvanceLoads();
   bool AdvanceLoad(LoadState& load);
@@ -502,7 +518,7 @@ class StackCore final : public TierStack {
   std::deque<Waiter> waiters_;
   SteadyTime ahead_until_{};           // clients are likely to hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
-  std::unordered_map<BlockRef, uint64_t, BlockRefHash> promotion_slots_;  // offsets
+  std::unordered_map<BlockRef, ColdRead, BlockRefHash> cold_reads_under_way_;
   uint32_t reads_ = 0;  // promotions begun and not ended
   std::deque<LoadState> loads_;
   std::deque<BlockRef> prefetches_;
@@ -511,7 +527,10 @@ class StackCore final : public TierStack {
   std::optional<SegmentDrop> segment_drop_;
   bool job_running_ = false;
   bool cold_full_ = false;  // the last job found no room
-  std::optional<SteadyTime> cold_refused_until_;
+  Breaker cold_writes_;
+  Breaker cold_reads_;
+  mutable WriteBudget write_budget_;
+  SteadyTime job_began_{};
   std::deque<FlushState> flushes_;
   std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
   std::set<uint64_t> doomed_;

@@ -7,6 +7,14 @@
 #include "tiers/stack_core.h"
 
 namespace thermocline {
+namespace {
+
+void LogReadsPaused(std::string cause) {
+  LogEvent(LogLevel::kWarning, "cold_reads_paused",
+           {{"cause", std::move(cause)}, {"retry_ms", kColdPause.count()}});
+}
+
+}  // namespace
 
 void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
@@ -22,7 +30,10 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
 
 // Lands in the reserved slot itself. The payload is summed here once more, whatever tier it is.
 void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
-  promotion_slots_[ref] = offset;
+  cold_reads_under_way_[ref] = {.offset = offset,
+                                .deadline = options_.clock->Now() + options_.read_deadline};
+  cold_reads_.Try();
+  WakeForWaiters();
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), ref, offset, bytes] {
     const auto payload = host->Payload(offset, bytes);
@@ -41,6 +52,29 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   });
 }
 
+// A read that is late counts as one that failed, and whoever waits for it goes on without; its slot
+// is free once it has come back.
+void StackCore::WatchReads() {
+  const SteadyTime now = options_.clock->Now();
+  for (auto& [ref, read] : cold_reads_under_way_) {
+    if (read.late || now < read.deadline) continue;
+    read.late = true;
+    if (cold_reads_.Failed()) LogReadsPaused("reads take too long");
+  }
+}
+
+bool StackCore::IsLate(BlockRef ref) const {
+  const auto read = cold_reads_under_way_.find(ref);
+  return read != cold_reads_under_way_.end() && read->second.late;
+}
+
+std::string StackCore::ColdState() const {
+  const std::string state = cold_->State();
+  if (state != "ok" || cold_reads_.is_closed()) return state;
+  return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
+         " ms; cold blocks are misses meanwhile: look at the disk of " + options_.data_dir;
+}
+
 void StackCore::EndPromotion(BlockRef ref) {
   places_.at(ref.id).parts[ref.part].reading = false;
   --reads_;
@@ -57,7 +91,12 @@ bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
 
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
                                 absl::StatusOr<std::optional<BlockRecord>> result) {
-  promotion_slots_.erase(ref);
+  const bool was_late = cold_reads_under_way_.extract(ref).mapped().late;
+  if (result.ok() && !was_late) {
+    cold_reads_.Succeeded();
+  } else if (!result.ok() && cold_reads_.Failed()) {
+    LogReadsPaused(std::string(result.status().message()));
+  }
   const auto place = writer_.PlaceOf(ref.id);
   TC_CHECK(place.has_value());  // busy places are not dropped
   PlaceState& state = places_.at(ref.id);
@@ -161,11 +200,15 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
     const Word word = writer_.word(*writer_.PlaceOf(id), part);
     const bool reading = places_.at(id).parts[part].reading;
     if (reading) ++under_way;
+    if (i == load.next_deliver && IsLate({id, part})) {
+      ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kLate)];
+      return true;
+    }
     if (reading || word.readable_warm()) {
       load.next_start = std::max(load.next_start, i + 1);
       continue;
     }
-    const bool in_vain = i < load.next_start;
+    const bool in_vain = i < load.next_start || !cold_reads_.Allows();
     if (in_vain || !word.cold_copy()) return i == load.next_deliver;
     if (under_way >= kMaxReadsPerLoad || reads_ >= kMaxReads) return false;
     StartPromotion(id, part);
@@ -194,7 +237,7 @@ uint32_t StackCore::QueuePrefetch(const Space& space, const std::vector<Place>& 
 
 // With the reads that the loads leave over.
 void StackCore::AdvancePrefetches() {
-  while (!prefetches_.empty() && reads_ < kMaxReadsPerLoad && !closing_) {
+  while (!prefetches_.empty() && reads_ < kMaxReadsPerLoad && !closing_ && cold_reads_.Allows()) {
     const BlockRef ref = prefetches_.front();
     prefetches_.pop_front();
     const auto place = writer_.PlaceOf(ref.id);

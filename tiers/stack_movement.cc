@@ -37,6 +37,7 @@ void StackCore::SchedulePump() {
 
 void StackCore::Pump() {
   NoteUses();
+  WatchReads();
   AdvanceLoads();
   AdvancePrefetches();
   GiveBackWarm();
@@ -80,13 +81,16 @@ void StackCore::AddWaiter(Waiter waiter) {
   SchedulePump();
 }
 
-// One timer for all, set again while anybody waits. An earlier deadline sets another, which leaves
-// kLongestWake / kWakeGrid at most.
+// One timer for all, set again while anybody waits, for a read too. An earlier deadline sets
+// another, which leaves kLongestWake / kWakeGrid at most.
 void StackCore::WakeForWaiters() {
-  if (waiters_.empty()) return;
+  if (waiters_.empty() && cold_reads_under_way_.empty()) return;
   const SteadyTime now = options_.clock->Now();
   SteadyTime first = now + kLongestWake;
   for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
+  for (const auto& [ref, read] : cold_reads_under_way_) {
+    if (!read.late) first = std::min(first, read.deadline);
+  }
   first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
   if (wake_at_ && *wake_at_ <= first) return;
   wake_at_ = first;
@@ -285,7 +289,8 @@ std::optional<StackCore::Victim> StackCore::VictimOf(
     if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
   }
   if (victim.slots == 0) return std::nullopt;
-  if (victim.drop && (!goal.drop_dirty || state.pins > 0)) return std::nullopt;
+  const bool is_lost = goal.drop_dirty || !MayEnterCold(state);
+  if (victim.drop && (!is_lost || state.pins > 0)) return std::nullopt;
   if (victim.drop && !StandsOnly(victim.place, dropped)) return std::nullopt;
   return victim;
 }
@@ -353,7 +358,7 @@ void StackCore::PlanWrites(const FreeGoal& goal) {
     const PlaceState& state = places_.at(id);
     const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
                                      [](const PartState& part) { return part.reading; });
-    if (reading || state.doomed) return Policy::Answer::kSkip;
+    if (reading || state.doomed || !MayEnterCold(state)) return Policy::Answer::kSkip;
     if (state.warm_pins > 0 && !draining_) return Policy::Answer::kSkip;
     if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
     const Place place = *writer_.PlaceOf(id);

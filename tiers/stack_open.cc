@@ -108,6 +108,9 @@ StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
       cold_policy_(std::move(cold_policy)),
       self_process_{::getpid(), ProcessStartTime(::getpid()).value_or(0)},
       self_(std::make_shared<StackCore*>(this)),
+      cold_writes_(options_.clock, 1, kColdPause),
+      cold_reads_(options_.clock, kReadFailures, kColdPause),
+      write_budget_(options_.clock, options_.cold_write_bytes_per_day),
       scrub_area_(writer_.LendPins(scrub_pins_)) {}
 
 StackCore::~StackCore() {

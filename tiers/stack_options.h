@@ -27,8 +27,9 @@ struct StackOptions {
 
   // ---- how much; hard limits
   uint64_t warm_capacity_bytes = 0;
-  uint64_t cold_capacity_bytes = 0;  // 0: no cold tier, demotion drops
-  uint64_t chunk_bytes = 0;          // the unit in which slot sizes share the arena; 0: 64 MiB
+  uint64_t cold_capacity_bytes = 0;       // 0: no cold tier, demotion drops
+  uint64_t cold_write_bytes_per_day = 0;  // what wears the disk, tiers/write_budget.h; 0: no limit
+  uint64_t chunk_bytes = 0;               // the unit in which slot sizes share the arena; 0: 64 MiB
   // Where others share the tiers: of chunks, and of as much disk space. None: it has all of both.
   BudgetAccount warm_account;
   BudgetAccount cold_account;
@@ -43,6 +44,9 @@ struct StackOptions {
 
   // ---- when
   std::chrono::milliseconds load_wait{2000};        // a promotion's patience for a slot
+  std::chrono::milliseconds read_deadline{2000};    // of a cold block; a late one is a miss
+  std::chrono::milliseconds write_deadline{10000};  // of a job; while one is late, blocks that must
+                                                    // leave memory are dropped
   std::chrono::milliseconds incomplete_ttl{30000};  // places whose parts never all came
   std::chrono::milliseconds lease_time{10000};  // how long a lease outlives its client's silence
 

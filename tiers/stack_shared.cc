@@ -41,19 +41,21 @@ void StackCore::NoteUses(Client& client) {
   for (uint64_t use = written - fresh; use != written; ++use) {
     // Taken out, so that one that is not written yet is not counted for what was there before.
     const uint64_t bits = area.uses[use % kUseRecords].exchange(0, std::memory_order_relaxed);
-    if (bits != last) TouchShared(client, bits);
+    if (bits != last) TouchShared(client, bits, true);
     last = bits;
   }
   client.uses_seen = written;
 }
 
-void StackCore::TouchShared(Client& client, uint64_t place_bits) {
+void StackCore::TouchShared(Client& client, uint64_t place_bits, bool is_match) {
   const Place place = PlaceFromBits(place_bits);
   if (place_bits >> 48 != 0 || !writer_.Contains(place) || writer_.IsRoot(place)) return;
   const size_t depth = writer_.Depth(place);
   if (depth > client.touch_budget) return;
   client.touch_budget -= depth;
-  TouchPath(IdsOf(PathTo(place)));
+  const std::vector<uint64_t> path = IdsOf(PathTo(place));
+  TouchPath(path);
+  if (is_match) NoteReuse(path);
 }
 
 // Made-up places do no harm. But whoever writes such is broken, or worse, and so is what it
@@ -91,7 +93,7 @@ void StackCore::TouchPinned() {
     client.touch_budget = kTouchBudget;
     if (client.shared == nullptr) continue;
     for (const std::atomic<uint64_t>& pin : client.shared->pins) {
-      TouchShared(client, pin.load(std::memory_order_relaxed));
+      TouchShared(client, pin.load(std::memory_order_relaxed), false);
     }
   }
 }

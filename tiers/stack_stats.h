@@ -21,8 +21,9 @@ enum class MissReason : uint8_t {
   kCorrupt,     // was here, did not verify, was dropped
   kIoError,     // the tier could not be read
   kNoSlot,      // cold, and no warm slot could be had
+  kLate,        // cold, and the read took too long
 };
-inline constexpr size_t kMissReasonCount = 5;
+inline constexpr size_t kMissReasonCount = 6;
 
 /// "absent", "incomplete", ...: as metrics and Stats say it.
 const char* MissReasonName(MissReason reason);

@@ -34,6 +34,7 @@ class SteppedStack {
     uint64_t chunk_blocks = 8;
     uint32_t max_places = 4096;
     uint32_t max_spaces = 64;
+    uint64_t cold_write_bytes_per_day = 0;
     bool scrub = true;
     bool clients_fill = true;
     BudgetAccount warm_account, cold_account;  // none: it has all of both
@@ -58,6 +59,7 @@ class SteppedStack {
     options.cold_capacity_bytes = sizes_.cold_blocks * (kTestBlockBytes + sizeof(BlockHeader));
     options.chunk_bytes = sizes_.chunk_blocks * kTestBlockBytes;
     options.max_places = sizes_.max_places;
+    options.cold_write_bytes_per_day = sizes_.cold_write_bytes_per_day;
     options.warm_account = sizes_.warm_account;
     options.cold_account = sizes_.cold_account;
     options.max_spaces = sizes_.max_spaces;

@@ -1,0 +1,139 @@
+// What the stack makes of a cold medium that is slow, fails, or wears.
+#include <gmock/gmock.h>
+
+#include "tests/tiers/stack_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+uint64_t Misses(SteppedStack& stack, MissReason reason) {
+  return stack->Stats().misses_by_reason[static_cast<size_t>(reason)];
+}
+
+class StackMediumTest : public StackTest {
+ protected:
+  // Of `names` in cold, which is left to do by hand.
+  void BeginLoad(const std::vector<Name>& names) {
+    (*stack_)->Load(
+        client_->number(), client_->Match(names).lease,
+        [this](std::vector<BlockView> blocks) {
+          ready_ += blocks.size();
+          return true;
+        },
+        [this](absl::Status status) {
+          EXPECT_TRUE(status.ok()) << status;
+          done_ = true;
+        });
+  }
+  void StepStrand() {
+    while (stack_->StepStrand()) continue;
+  }
+
+  size_t ready_ = 0;
+  bool done_ = false;
+};
+
+TEST_F(StackMediumTest, ALateReadIsAMissAndItsSlotComesBackWithIt) {
+  Use({});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  BeginLoad(names);
+  StepStrand();
+  EXPECT_EQ(stack_->disk_tasks(), 3u);
+  stack_->Advance(StackOptions().read_deadline - milliseconds(1));
+  StepStrand();
+  EXPECT_FALSE(done_);
+  stack_->Advance(milliseconds(20));
+  StepStrand();
+  EXPECT_TRUE(done_) << "the disk has not moved, and nobody waits for it any more";
+  EXPECT_EQ(ready_, 0u);
+  EXPECT_EQ(Misses(*stack_, MissReason::kLate), 1u);
+  ExpectBooksAgree();
+  stack_->Settle();  // the disk moves
+  EXPECT_EQ(Tiers(0), 3u) << "what came late is there for the next one";
+  client_->ExpectLegal(client_->Match(names).blocks, names);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, ATierThatFailsIsLeftAloneAndTriedAgain) {
+  Use({});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  stack_->SetFaults({.error = 1});
+  BeginLoad(names);
+  stack_->Settle();
+  EXPECT_TRUE(done_);
+  EXPECT_EQ(Misses(*stack_, MissReason::kIoError), 6u);
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("reads fail or take longer"));
+  done_ = false;
+  BeginLoad(names);
+  StepStrand();
+  EXPECT_TRUE(done_) << "without asking the disk";
+  EXPECT_EQ(stack_->disk_tasks(), 0u);
+  stack_->SetFaults({});
+  stack_->Advance(kColdPause);
+  done_ = false;
+  BeginLoad(names);
+  stack_->Settle();
+  EXPECT_TRUE(done_);
+  EXPECT_EQ(ready_, 6u);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
+}
+
+TEST_F(StackMediumTest, WhileAWriteHangsBlocksAreDroppedAndNobodyWaits) {
+  Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
+  for (uint64_t i = 1; i <= 8; ++i) Write(TestNames({i}));
+  stack_->Settle();
+  std::vector<uint64_t> offsets;
+  const auto take_two = [&] {
+    offsets.clear();
+    (*stack_)->Reserve(client_->number(), space_, 0, 2, milliseconds(5000),
+                       [&](absl::StatusOr<std::vector<uint64_t>> result) {
+                         if (result.ok()) offsets = *result;
+                       });
+    StepStrand();
+  };
+  take_two();
+  ASSERT_EQ(offsets.size(), 2u);
+  ASSERT_EQ(stack_->disk_tasks(), 1u) << "copies ahead of need";
+  stack_->Advance(StackOptions().write_deadline);
+  take_two();
+  EXPECT_EQ(offsets.size(), 2u);
+  stack_->Settle();
+  ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, WhenTheWriteBudgetBindsOnlyWhatWasUsedAgainIsWritten) {
+  // An hour's worth are 8 blocks: four are written freely.
+  const uint64_t block = kTestBlockBytes + sizeof(BlockHeader);
+  Use({.warm_blocks = 8,
+       .cold_blocks = 64,
+       .chunk_blocks = 8,
+       .cold_write_bytes_per_day = 24 * 8 * block});
+  Write(TestNames({1, 2, 3, 4}));
+  stack_->Settle();
+  for (uint64_t i = 10; i < 16; ++i) {
+    Write(TestNames({i}));
+    if (i % 2 == 0) client_->Release(client_->Match(TestNames({i})));
+    stack_->Settle();
+  }
+  EXPECT_EQ(Tiers(1), 4u) << "the first that had to leave";
+  for (uint64_t i = 20; i < 26; ++i) Write(TestNames({i}));
+  stack_->Settle();
+  for (uint64_t i = 10; i < 16; ++i) {
+    EXPECT_EQ(client_->Match(TestNames({i})).depth, i % 2 == 0 ? 1u : 0u) << i;
+  }
+  ExpectBooksAgree();
+  stack_->Advance(std::chrono::hours(1));
+  for (uint64_t i = 30; i < 38; ++i) Write(TestNames({i}));
+  stack_->Settle();
+  EXPECT_GT(Tiers(1), 7u) << "there is budget again";
+}
+
+}  // namespace
+}  // namespace thermocline
