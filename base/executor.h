@@ -1,5 +1,6 @@
-// A named pool of threads with a bounded queue, and strands on it: sequences of tasks that never
-// run two at a time. Boost.Asio inside, kept out of this header.
+// A named pool of threads with a bounded queue, strands on it: sequences of tasks that never run
+// two at a time, and shares of it: queues that have their turns one after the other. Boost.Asio
+// inside, kept out of this header.
 //
 // Who may wait for whom: work that comes from outside is Post()ed and can be refused, which is how
 // a slow device pushes back. The answer to work that was admitted is PostCompletion()ed and is not
@@ -17,6 +18,7 @@ namespace thermocline {
 
 using Task = absl::AnyInvocable<void()>;
 
+class Share;
 class Strand;
 
 /// Thread: any. Tasks must not throw: an exception ends the process.
@@ -43,6 +45,7 @@ class Executor {
   [[nodiscard]] bool PostAfter(std::chrono::steady_clock::duration delay, Task task);
 
   Strand MakeStrand();
+  Share MakeShare();
 
   /// Refuses new work, runs what was admitted, joins the threads. Idempotent.
   /// REQUIRES: not called from a task of this executor.
@@ -52,6 +55,7 @@ class Executor {
   size_t queued() const;
 
  private:
+  friend class Share;
   friend class Strand;
   struct State;
   std::shared_ptr<State> state_;
@@ -65,6 +69,9 @@ class Strand {
   [[nodiscard]] bool Post(Task task);
   bool PostCompletion(Task task);
   [[nodiscard]] bool PostAfter(std::chrono::steady_clock::duration delay, Task task);
+  /// As PostAfter, but never refused for too many timers: for what goes on by itself, of which
+  /// there is little.
+  bool PostCompletionAfter(std::chrono::steady_clock::duration delay, Task task);
   /// Whether the caller is a task of this strand: for TC_CHECK.
   bool running_here() const;
 
@@ -72,6 +79,22 @@ class Strand {
   friend class Executor;
   struct Impl;
   explicit Strand(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  std::shared_ptr<Impl> impl_;
+};
+
+/// A queue of its own on an executor, bounded by itself. The threads take one task of each share in
+/// turn, so that whoever posts much waits behind its own: before a task that is next in its share
+/// at most one of every other share begins. A copy is the same share. It may outlive the executor,
+/// and then accepts nothing. Thread: any.
+class Share {
+ public:
+  [[nodiscard]] bool Post(Task task);
+  bool PostCompletion(Task task);
+
+ private:
+  friend class Executor;
+  struct Impl;
+  explicit Share(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<Impl> impl_;
 };
 

@@ -28,8 +28,7 @@ absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
 
 absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumber client,
                                std::shared_ptr<RemoteWork> remote) {
-  const auto staging = tenant.staging.find(session);
-  if (staging != tenant.staging.end()) staging_ = staging->second;
+  staging_ = tenant.sessions.at(session).staging;
   if (remote != nullptr) {
     TC_ASSIGN_OR_RETURN(in_hand_, SlotsInHand::Take(remote, offsets()));
   }

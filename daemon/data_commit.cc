@@ -48,15 +48,15 @@ void Finish(TenantView& tenant, CommitJob& job, absl::Status prepared) {
 
 }  // namespace
 
-void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRequest& request,
-                 CommitSteps steps, v1::CommitResponse& response) {
+void StartCommit(StrandCall strand, const v1::CommitRequest& request, CommitSteps steps,
+                 v1::CommitResponse& response) {
   // Shared by the tasks of its three steps, of which one runs at a time.
   auto job = std::make_shared<CommitJob>(
       CommitJob{std::move(strand.call), strand.session, request, response, std::move(steps)});
   absl::Status found =
       job->steps.Find(strand.tenant, strand.session, strand.client, std::move(strand.remote));
   if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, *job, std::move(found));
-  const bool posted = services.workers.Post([job, &tenant = strand.home] {
+  const bool posted = strand.home.workers().Post([job, &tenant = strand.home] {
     tenant.PostCompletion(
         [job, summed = job->steps.Sum()](TenantView& view) { Finish(view, *job, summed); });
   });

@@ -8,7 +8,7 @@ namespace thermocline {
 
 /// Answers the call by itself, at the end or at what goes wrong.
 /// Thread: the strand. Borrows `request` and `response` until the call is answered.
-void StartCommit(ServiceContext& services, StrandCall strand, const v1::CommitRequest& request,
-                 CommitSteps steps, v1::CommitResponse& response);
+void StartCommit(StrandCall strand, const v1::CommitRequest& request, CommitSteps steps,
+                 v1::CommitResponse& response);
 
 }  // namespace thermocline

@@ -26,7 +26,6 @@ class BlocksOut final : public LoadStream<v1::ReadResponse, Piece>,
   BlocksOut(ServiceContext& services, grpc::CallbackServerContext& context,
             const v1::ReadRequest& request)
       : LoadStream(services.metrics, Operation::kRead),
-        workers_(services.workers),
         metrics_(services.metrics),
         lease_(request.lease()),
         from_depth_(request.from_depth()),
@@ -96,7 +95,7 @@ class BlocksOut final : public LoadStream<v1::ReadResponse, Piece>,
   }
   void Send(std::vector<Piece> pieces) override {
     auto chunk = std::make_shared<Chunk>(shared_from_this());
-    const bool posted = workers_.Post([chunk, pieces = std::move(pieces)] {
+    const bool posted = tenant_->workers().Post([chunk, pieces = std::move(pieces)] {
       BlocksOut& stream = chunk->stream();
       stream.response_.clear_pieces();
       for (const Piece& piece : pieces) {
@@ -128,7 +127,6 @@ class BlocksOut final : public LoadStream<v1::ReadResponse, Piece>,
   }
 
   Tenant* tenant_ = nullptr;  // the session's
-  Executor& workers_;
   DaemonMetrics& metrics_;
   const uint64_t lease_;
   const uint32_t from_depth_, to_depth_;

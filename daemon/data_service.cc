@@ -134,8 +134,8 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
   }
   return RunOnStrand(
       services_, context, Operation::kCommit, Right::kWrite,
-      [this, request, response, steps = *std::move(steps)](StrandCall strand) mutable {
-        StartCommit(services_, std::move(strand), *request, std::move(steps), *response);
+      [request, response, steps = *std::move(steps)](StrandCall strand) mutable {
+        StartCommit(std::move(strand), *request, std::move(steps), *response);
       },
       WhenGone::kTheSame);
 }

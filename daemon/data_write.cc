@@ -19,10 +19,7 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
  public:
   BlocksIn(ServiceContext& services, grpc::CallbackServerContext& context,
            v1::WriteResponse& response)
-      : workers_(services.workers),
-        metrics_(services.metrics),
-        response_(response),
-        gate_(context) {}
+      : metrics_(services.metrics), response_(response), gate_(context) {}
   void Hold(std::shared_ptr<BlocksIn> self) { self_ = std::move(self); }
   void Begin(absl::StatusOr<SessionIdentity> identity) {
     if (!identity.ok()) return End(identity.status());
@@ -82,19 +79,20 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
     if (!in_hand.ok()) return turn->Take()->End(in_hand.status());
     // Shared, so that the slots are still in hand when the worker does not take them.
     auto slots = std::make_shared<SlotsInHand>(*std::move(in_hand));
-    const bool posted = in.workers_.Post([turn, targets = std::move(targets), slots]() mutable {
-      const std::shared_ptr<BlocksIn> stream = turn->Take();
-      uint64_t bytes = 0;
-      for (size_t i = 0; i < targets.size(); ++i) {
-        const std::string& data = stream->request_.pieces(static_cast<int>(i)).data();
-        std::memcpy(targets[i].data(), data.data(), data.size());
-        bytes += data.size();
-      }
-      stream->response_.set_bytes(stream->response_.bytes() + bytes);
-      stream->metrics_.RemoteBytesIn(bytes);
-      slots.reset();  // before the client may hear of it
-      stream->StartRead(&stream->request_);
-    });
+    const bool posted =
+        in.tenant_->workers().Post([turn, targets = std::move(targets), slots]() mutable {
+          const std::shared_ptr<BlocksIn> stream = turn->Take();
+          uint64_t bytes = 0;
+          for (size_t i = 0; i < targets.size(); ++i) {
+            const std::string& data = stream->request_.pieces(static_cast<int>(i)).data();
+            std::memcpy(targets[i].data(), data.data(), data.size());
+            bytes += data.size();
+          }
+          stream->response_.set_bytes(stream->response_.bytes() + bytes);
+          stream->metrics_.RemoteBytesIn(bytes);
+          slots.reset();  // before the client may hear of it
+          stream->StartRead(&stream->request_);
+        });
     if (posted) return;
     in.work_->Forget(slots->offsets());
     turn->Take()->End(absl::ResourceExhaustedError(
@@ -132,7 +130,6 @@ class BlocksIn final : public grpc::ServerReadReactor<v1::WriteRequest> {
   }
 
   Tenant* tenant_ = nullptr;  // the session's
-  Executor& workers_;
   DaemonMetrics& metrics_;
   const SteadyTime arrived_ = Clock::Real().Now();
   v1::WriteResponse& response_;

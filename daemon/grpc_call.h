@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/executor.h"
 #include "base/status.h"
 #include "daemon/metrics.h"
 #include "daemon/remote_sessions.h"
@@ -26,7 +25,6 @@ namespace thermocline {
 struct ServiceContext {
   SessionRegistry& registry;
   const std::vector<Tenant*>& tenants;  // the default one first
-  Executor& workers;
   DaemonMetrics& metrics;
   RemoteSessions& remote;
   std::chrono::steady_clock::time_point started;

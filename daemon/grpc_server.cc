@@ -159,7 +159,7 @@ GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               SessionRegistry& registry,
                                                               std::vector<Tenant*> tenants,
-                                                              Executor& workers,
+                                                              Executor& timers,
                                                               DaemonMetrics& metrics) {
   static const bool configured = [] {
     gpr_set_log_function([](gpr_log_func_args* line) {
@@ -174,9 +174,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   std::unique_ptr<GrpcServer> server(new GrpcServer(std::make_unique<Impl>()));
   Impl& impl = *server->impl_;
   impl.tenants = std::move(tenants);
-  impl.remote = RemoteSessions::Make(options.remote, registry, workers);
-  const ServiceContext services{registry, impl.tenants, workers,
-                                metrics,  *impl.remote, Clock::Real().Now()};
+  impl.remote = RemoteSessions::Make(options.remote, registry, timers);
+  const ServiceContext services{registry, impl.tenants, metrics, *impl.remote, Clock::Real().Now()};
   const bool asks_for_tokens =
       impl.tenants.size() > 1 || !options.guests_are_default || !options.tcp_address.empty();
   if (asks_for_tokens && !options.token_file.empty()) {

@@ -41,7 +41,7 @@ class GrpcServer {
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            SessionRegistry& registry,
                                                            std::vector<Tenant*> tenants,
-                                                           Executor& workers,
+                                                           Executor& timers,
                                                            DaemonMetrics& metrics);
   /// Refuses new calls; those that wait are cancelled after a moment. Returns at once.
   void BeginStop();

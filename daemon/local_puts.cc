@@ -18,10 +18,9 @@ constexpr std::chrono::microseconds kDoze{100};
 }  // namespace
 
 LocalPuts::LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant,
-                     Executor& workers, DaemonMetrics& metrics)
+                     DaemonMetrics& metrics)
     : session_(session),
       tenant_(tenant),
-      workers_(workers),
       metrics_(metrics),
       ring_(std::move(area)),
       ends_(kControlPins) {}
@@ -81,7 +80,7 @@ void LocalPuts::Begin(TenantView& view, const std::shared_ptr<Job>& job) {
   }();
   if (!found.ok()) return Prepared(view, *job, found);
   if (job->steps->payload_bytes() <= kSumHere) return Prepared(view, *job, job->steps->Sum());
-  const bool posted = workers_.Post([self = shared_from_this(), job] {
+  const bool posted = tenant_.workers().Post([self = shared_from_this(), job] {
     self->tenant_.PostCompletion([self, job, summed = job->steps->Sum()](TenantView& v) {
       self->Prepared(v, *job, summed);
     });

@@ -8,7 +8,6 @@
 #include <memory>
 #include <vector>
 
-#include "base/executor.h"
 #include "base/status.h"
 #include "daemon/commit_steps.h"
 #include "daemon/metrics.h"
@@ -19,10 +18,10 @@ namespace thermocline {
 
 /// Of one session.
 /// Thread: its tenant's strand. Owner: shared by the tenant and what the workers sum; borrows the
-/// executor, the metrics and the tenant.
+/// metrics and the tenant.
 class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
  public:
-  LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant, Executor& workers,
+  LocalPuts(uint64_t session, std::shared_ptr<ControlArea> area, Tenant& tenant,
             DaemonMetrics& metrics);
 
   /// Takes commits out of the ring and begins with them, unless that is to happen anyway. Goes on
@@ -55,7 +54,6 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
 
   const uint64_t session_;
   Tenant& tenant_;
-  Executor& workers_;
   DaemonMetrics& metrics_;
   PutRing ring_;
   std::deque<std::shared_ptr<Job>> jobs_;  // shared with the worker that sums

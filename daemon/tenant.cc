@@ -11,9 +11,9 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};
 
-void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
+void FillRunners(StackOptions& options, Strand strand, Share disk) {
   options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
-  options.disk = [&disk](Task task) { disk.PostCompletion(std::move(task)); };
+  options.disk = [disk](Task task) mutable { disk.PostCompletion(std::move(task)); };
   options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
     // Refused when the daemon stops: a stack has some hundred timers, an executor thousands.
     if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kWarning, "timer_dropped");
@@ -22,8 +22,8 @@ void FillRunners(StackOptions& options, Strand strand, Executor& disk) {
 
 void CutOffMisbehaving(TenantView& view) {
   for (const TierStack::Misbehaviour& found : view.stack->TakeMisbehaviours()) {
-    for (const auto& [session, client] : view.clients) {
-      if (client == found.client && view.cut_off) view.cut_off(session, found.what);
+    for (const auto& [number, session] : view.sessions) {
+      if (session.client == found.client && view.cut_off) view.cut_off(number, found.what);
     }
   }
 }
@@ -31,8 +31,8 @@ void CutOffMisbehaving(TenantView& view) {
 }  // namespace
 
 absl::StatusOr<ClientNumber> TenantView::ClientOf(uint64_t session) const {
-  const auto found = clients.find(session);
-  if (found != clients.end()) return found->second;
+  const auto found = sessions.find(session);
+  if (found != sessions.end()) return found->second.client;
   return absl::UnauthenticatedError("session " + std::to_string(session) +
                                     " has ended; connect again");
 }
@@ -57,8 +57,10 @@ absl::StatusOr<TenantView::OpenSpace> TenantView::SpaceOf(uint32_t space,
 
 Tenant::Tenant(std::string name, const Shared& shared)
     : name_(std::move(name)),
-      shared_(shared),
+      metrics_(shared.metrics),
       strand_(shared.strands.MakeStrand()),
+      disk_(shared.disk.MakeShare()),
+      workers_(shared.workers.MakeShare()),
       view_(std::make_shared<TenantView>()),
       repeating_(std::make_shared<std::atomic<bool>>(true)) {
   view_->name = name_;
@@ -70,7 +72,7 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shar
                                                      const Opener& open) {
   std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), shared));
   const std::string arena_view = options.arena_view;
-  FillRunners(options.stack, tenant->strand_, shared.disk);
+  FillRunners(options.stack, tenant->strand_, tenant->disk_);
   std::promise<absl::Status> opened;
   const bool posted = tenant->Post([&](TenantView& view) {
     absl::StatusOr<std::unique_ptr<TierStack>> stack = open(std::move(options.stack));
@@ -117,12 +119,11 @@ void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(Tenan
 
     static void Next(std::shared_ptr<Repeater> self) {
       Strand& strand = self->strand;
-      const bool posted = strand.PostAfter(self->interval, [self] {
+      strand.PostCompletionAfter(self->interval, [self] {
         if (!*self->on) return;
         self->task(*self->view);
         Next(self);
       });
-      if (!posted && *self->on) LogEvent(LogLevel::kError, "tick_stopped");
     }
   };
   Repeater::Next(
@@ -153,12 +154,10 @@ void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
   PostCompletion([drain, done = std::move(done), on = repeating_](TenantView& view) mutable {
     *on = false;
     // What is drained must not be held; what is kept stays as its clients left it.
-    for (const auto& [session, client] : view.clients) {
-      if (drain) view.stack->RemoveClient(client, false);
+    for (const auto& [number, session] : view.sessions) {
+      if (drain) view.stack->RemoveClient(session.client, false);
     }
-    view.clients.clear();
-    view.puts.clear();
-    view.staging.clear();
+    view.sessions.clear();
     view.stack->Shutdown(drain, std::move(done));
   });
 }
@@ -181,14 +180,12 @@ void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemor
         const absl::StatusOr<ClientNumber> client =
             view.stack->AddClient(pid, start_time, memory.control);
         if (client.ok()) {
-          view.clients.emplace(session, *client);
-          if (memory.staging != nullptr) view.staging.emplace(session, std::move(memory.staging));
+          std::shared_ptr<LocalPuts> puts;
           if (memory.control != nullptr) {
-            const auto puts = std::make_shared<LocalPuts>(session, std::move(memory.control), *this,
-                                                          shared_.workers, shared_.metrics);
-            view.puts.emplace(session, puts);
-            puts->Drain(view);  // and sleep
+            puts = std::make_shared<LocalPuts>(session, std::move(memory.control), *this, metrics_);
           }
+          view.sessions.insert({session, {*client, puts, std::move(memory.staging)}});
+          if (puts != nullptr) puts->Drain(view);  // and sleep
         }
         done(client.status());
       });
@@ -197,19 +194,17 @@ void Tenant::Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemor
 void Tenant::Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) {
   PostCompletion([session, posted = std::move(posted)](TenantView& view) {
     *posted = false;
-    const auto found = view.puts.find(session);
-    if (found != view.puts.end()) found->second->Drain(view);
+    const auto found = view.sessions.find(session);
+    if (found != view.sessions.end()) found->second.puts->Drain(view);
   });
 }
 
 void Tenant::Leave(uint64_t session, bool process_gone) {
   PostCompletion([=](TenantView& view) {
-    const auto found = view.clients.find(session);
-    if (found == view.clients.end()) return;
-    view.stack->RemoveClient(found->second, process_gone);
-    view.clients.erase(found);
-    view.puts.erase(session);
-    view.staging.erase(session);
+    const auto found = view.sessions.find(session);
+    if (found == view.sessions.end()) return;
+    view.stack->RemoveClient(found->second.client, process_gone);
+    view.sessions.erase(found);
   });
 }
 
@@ -221,8 +216,8 @@ void Tenant::ProcessGone(pid_t pid, uint64_t start_time) {
 
 void Tenant::ExpireLeases(uint64_t session, std::function<void()> done) {
   PostCompletion([=, done = std::move(done)](TenantView& view) {
-    const auto found = view.clients.find(session);
-    if (found != view.clients.end()) view.stack->ExpireLeases(found->second);
+    const auto found = view.sessions.find(session);
+    if (found != view.sessions.end()) view.stack->ExpireLeases(found->second.client);
     done();
   });
 }

@@ -27,12 +27,14 @@ struct TenantView {
     uint32_t key_bytes = 0;     // of an opaque space
     uint32_t block_tokens = 0;  // for counting tokens
   };
+  struct Session {
+    ClientNumber client;
+    std::shared_ptr<LocalPuts> puts;         // none: a remote one
+    std::shared_ptr<const Staging> staging;  // none: it fills slots in the arena itself
+  };
   std::string name;
-  std::unique_ptr<TierStack> stack;                               // none once the tenant is closed
-  std::unordered_map<uint64_t, ClientNumber> clients;             // by session
-  std::unordered_map<uint64_t, std::shared_ptr<LocalPuts>> puts;  // of local ones, by session
-  // Of those that may not write in the arena, by session.
-  std::unordered_map<uint64_t, std::shared_ptr<const Staging>> staging;
+  std::unique_ptr<TierStack> stack;                // none once the tenant is closed
+  std::unordered_map<uint64_t, Session> sessions;  // by number
   std::unordered_map<uint32_t, OpenSpace> spaces;  // by number
   std::function<void(uint64_t session, const std::string& why)> cut_off;
 
@@ -57,7 +59,7 @@ class Tenant final : public SessionHost {
   struct Shared {
     Executor& strands;
     Executor& disk;     // for the stack's slow work
-    Executor& workers;  // sum what clients commit
+    Executor& workers;  // sum and copy payloads for clients
     DaemonMetrics& metrics;
   };
   /// Opens the stack on a strand of its own; waits for it.
@@ -79,6 +81,8 @@ class Tenant final : public SessionHost {
   void Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task);
 
   const std::string& name() const { return name_; }
+  /// Its share of the workers. Thread: any.
+  Share& workers() { return workers_; }
   /// What its clients map. Borrowed.
   int arena_fd() const { return arena_view_ ? arena_view_.get() : arena_fd_; }
   uint64_t arena_bytes() const { return arena_bytes_; }
@@ -112,8 +116,10 @@ class Tenant final : public SessionHost {
   Tenant(std::string name, const Shared& shared);
 
   const std::string name_;
-  const Shared shared_;
+  DaemonMetrics& metrics_;
   Strand strand_;
+  Share disk_;
+  Share workers_;
   // Shared with tasks that still wait on the strand when the tenant goes.
   std::shared_ptr<TenantView> view_;
   std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began

@@ -117,5 +117,61 @@ TEST(StrandTest, TasksOfAStrandRunInOrderAndOneAtATime) {
   for (int i = 0; i < 5000; ++i) ASSERT_EQ(order[static_cast<size_t>(i)], i);
 }
 
+TEST(StrandTest, ATimerThatGoesOnByItselfIsNotRefused) {
+  Executor executor({.name = "test", .queue_limit = 1});
+  Strand strand = executor.MakeStrand();
+  ASSERT_TRUE(strand.PostAfter(std::chrono::hours(1), [] {}));
+  EXPECT_FALSE(strand.PostAfter(milliseconds(1), [] {}));
+  std::latch fired(1);
+  EXPECT_TRUE(strand.PostCompletionAfter(milliseconds(1), [&] { fired.count_down(); }));
+  fired.wait();
+  executor.Stop();
+  EXPECT_FALSE(strand.PostCompletionAfter(milliseconds(1), [] {}));
+}
+
+TEST(ShareTest, WhoFloodsDelaysNobodyByMoreThanATask) {
+  Executor executor({.name = "test", .queue_limit = 1000});
+  Share flood = executor.MakeShare();
+  Share other = executor.MakeShare();
+  Share third = executor.MakeShare();
+  std::latch begun(1), go(1);
+  std::atomic<int> flooded = 0;
+  ASSERT_TRUE(flood.Post([&] {
+    begun.count_down();
+    go.wait();
+  }));
+  begun.wait();
+  for (int i = 0; i < 999; ++i) ASSERT_TRUE(flood.Post([&] { ++flooded; }));
+  EXPECT_FALSE(flood.Post([] {})) << "it is full by itself";
+  std::vector<int> before;  // of the flood's tasks, when one of the others ran
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(other.Post([&] { before.push_back(flooded); }));
+    ASSERT_TRUE(third.Post([&] { before.push_back(flooded); }));
+  }
+  ASSERT_TRUE(executor.Post([] {})) << "nor does it fill the executor's own queue";
+  EXPECT_EQ(executor.queued(), 1007u);
+  go.count_down();
+  executor.Stop();
+  EXPECT_EQ(flooded, 999);
+  EXPECT_EQ(before, (std::vector<int>{1, 1, 2, 2, 3, 3}));
+  EXPECT_FALSE(other.Post([] {}));  // outlives the executor
+  EXPECT_FALSE(other.PostCompletion([] {}));
+}
+
+TEST(ShareTest, CompletionsBeyondTheLimitAreTakenAndAllRun) {
+  Executor executor({.name = "test", .thread_count = 3, .queue_limit = 2});
+  std::vector<std::thread> posters;
+  std::atomic<int> ran = 0;
+  for (int i = 0; i < 4; ++i) {
+    posters.emplace_back([&executor, &ran] {
+      Share share = executor.MakeShare();
+      for (int task = 0; task < 1000; ++task) ASSERT_TRUE(share.PostCompletion([&] { ++ran; }));
+    });
+  }
+  for (std::thread& poster : posters) poster.join();
+  executor.Stop();
+  EXPECT_EQ(ran, 4000);
+}
+
 }  // namespace
 }  // namespace thermocline
