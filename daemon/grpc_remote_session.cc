@@ -71,7 +71,7 @@ class SessionStream final
 
   void Begin(absl::StatusOr<RemoteSessions::Guest> guest) {
     if (!guest.ok()) {
-      LogEvent(LogLevel::kWarning, "session_refused", {{"reason", guest.status()}});
+      sessions_.CountStranger(guest.status());
       return End(guest.status());
     }
     may_write_ = guest->may_write;

@@ -31,7 +31,7 @@ absl::StatusOr<uint64_t> RemoteSessions::Open(Guest guest) {
   }
   if (!refusal.ok()) {
     ++counters_.refused;
-    LogEvent(LogLevel::kWarning, "session_refused", {{"peer", guest.peer}, {"reason", refusal}});
+    LogRefusal(guest.peer, refusal);
     return refusal;
   }
   const uint64_t number = next_number_++;
@@ -40,6 +40,21 @@ absl::StatusOr<uint64_t> RemoteSessions::Open(Guest guest) {
                                     .name = {},
                                     .work = std::make_shared<RemoteWork>()});
   return number;
+}
+
+void RemoteSessions::CountStranger(const absl::Status& why) {
+  {
+    MutexLock lock(mutex_);
+    ++counters_.refused;
+  }
+  LogRefusal("", why);
+}
+
+void RemoteSessions::LogRefusal(const std::string& peer, const absl::Status& why) {
+  const auto left_out = refusal_limit_.Admit();
+  if (!left_out) return;
+  LogEvent(LogLevel::kWarning, "session_refused",
+           {{"peer", peer}, {"reason", why}, {"left_out", *left_out}});
 }
 
 void RemoteSessions::Admit(uint64_t session, const std::string& client_name,

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/executor.h"
+#include "base/log_limit.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "daemon/remote_work.h"
@@ -55,6 +56,8 @@ class RemoteSessions : public std::enable_shared_from_this<RemoteSessions> {
   /// the session ends before.
   void Admit(uint64_t session, const std::string& client_name,
              std::function<void(absl::StatusOr<SessionToken>)> welcome) TC_EXCLUDES(mutex_);
+  /// One who is nobody's guest was sent away.
+  void CountStranger(const absl::Status& why) TC_EXCLUDES(mutex_);
   /// A sign of life.
   void Beat(uint64_t session) TC_EXCLUDES(mutex_);
   /// The client has gone. Nothing happens when it has ended already.
@@ -89,9 +92,12 @@ class RemoteSessions : public std::enable_shared_from_this<RemoteSessions> {
   void Return(uint64_t session, const Session& ended, std::string_view how);
   void LeaveHost(SessionHost& host, uint64_t session, const std::shared_ptr<RemoteWork>& work);
 
+  void LogRefusal(const std::string& peer, const absl::Status& why);
+
   const RemoteSessionOptions options_;
   SessionRegistry& registry_;
   Executor& timers_;
+  LogLimit refusal_limit_;
   mutable Mutex mutex_;
   std::map<uint64_t, Session> sessions_ TC_GUARDED_BY(mutex_);
   uint64_t next_number_ TC_GUARDED_BY(mutex_) = kFirstRemoteSession;

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/log_limit.h"
 #include "daemon/control_area.h"
 #include "daemon/session_connection.h"
 #include "daemon/session_processes.h"
@@ -26,6 +27,7 @@ namespace {
 
 /// Connections to one home that have not been welcomed yet, beyond the sessions.
 constexpr size_t kMaxPendingConnections = 64;
+constexpr size_t kStranger = SIZE_MAX;  // whose home is none
 /// After a failed accept (no descriptors left), so that it does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
@@ -45,6 +47,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
         accept_pause_(io_),
         tick_(io_),
         grace_(io_),
+        refusal_limits_(options_.homes.size() + 1),
         processes_(io_, options_.sessions_file,
                    [this](pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions) {
                      OnProcessGone(pid, start_time, sessions);
@@ -97,7 +100,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
   void TickSession(uint64_t number, Session& session, uint64_t now);
   void CheckGrace();
   void EndGrace(const char* why);
-  void CountRefusal(uint64_t number, pid_t pid, const absl::Status& why);
+  void CountRefusal(uint64_t number, pid_t pid, size_t home, const absl::Status& why);
 
   const SessionServerOptions options_;
   SocketClaim claim_;
@@ -108,6 +111,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
   asio::steady_timer accept_pause_;
   asio::steady_timer tick_;
   asio::steady_timer grace_;
+  std::vector<LogLimit> refusal_limits_;  // by home; the last is that of strangers
   SessionProcesses processes_;
   std::map<uint64_t, Pending> pending_;  // before Hello
   std::map<uint64_t, Session> sessions_;
@@ -182,7 +186,7 @@ void SessionServer::Impl::CutOff(uint64_t number, const std::string& why) {
     Session& session = found->second;
     const absl::Status status =
         absl::PermissionDeniedError("this session was cut off: " + why + "; connect again");
-    CountRefusal(number, session.pid, status);
+    CountRefusal(number, session.pid, session.home, status);
     session.area->EndLeases();
     session.area->SetLeaseUntil(0);
     session.connection->Refuse(status);
@@ -203,7 +207,10 @@ void SessionServer::Impl::Accept() {
       OnAccepted(std::move(socket));
       return Accept();
     }
-    LogEvent(LogLevel::kError, "accept_failed", {{"reason", error.message()}});
+    if (const auto left_out = refusal_limits_.back().Admit()) {
+      LogEvent(LogLevel::kError, "accept_failed",
+               {{"reason", error.message()}, {"left_out", *left_out}});
+    }
     accept_pause_.expires_after(kAcceptPause);
     accept_pause_.async_wait([this](error_code aborted) {
       if (!aborted) Accept();
@@ -216,7 +223,7 @@ void SessionServer::Impl::OnAccepted(asio::local::stream_protocol::socket socket
   auto connection = std::make_shared<SessionConnection>(std::move(socket), number, *this);
   const absl::StatusOr<size_t> home = HomeOf(*connection);
   if (!home.ok()) {
-    CountRefusal(number, 0, home.status());
+    CountRefusal(number, 0, kStranger, home.status());
     return connection->Refuse(home.status());
   }
   pending_.emplace(number, Pending{connection, *home});
@@ -286,7 +293,7 @@ absl::Status SessionServer::Impl::Admit(uint64_t number, const Pending& pending,
     sessions_.emplace(number, std::move(session));
     return absl::OkStatus();
   }();
-  if (!status.ok()) CountRefusal(number, pid, status);
+  if (!status.ok()) CountRefusal(number, pid, pending.home, status);
   return status;
 }
 
@@ -296,7 +303,7 @@ void SessionServer::Impl::OnJoined(uint64_t number, const absl::Status& joined) 
   Session& session = found->second;
   const absl::Status status = joined.ok() ? Welcome(number, session) : joined;
   if (!status.ok()) {
-    CountRefusal(number, session.pid, status);
+    CountRefusal(number, session.pid, session.home, status);
     session.connection->Refuse(status);
     return EndSession(number, false, "refused");
   }
@@ -344,14 +351,15 @@ void SessionServer::Impl::OnWake(uint64_t number) {
 void SessionServer::Impl::OnGoodbye(uint64_t number) { EndSession(number, false, "goodbye"); }
 
 void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
-  if (pending_.erase(number) > 0) {
-    if (!why.ok()) CountRefusal(number, 0, why);
+  if (const auto pending = pending_.find(number); pending != pending_.end()) {
+    if (!why.ok()) CountRefusal(number, 0, pending->second.home, why);
+    pending_.erase(pending);
     return;
   }
   const auto found = sessions_.find(number);
   if (found == sessions_.end()) return;
   Session& session = found->second;
-  if (!why.ok()) CountRefusal(number, session.pid, why);
+  if (!why.ok()) CountRefusal(number, session.pid, session.home, why);
   if (!session.welcome) return EndSession(number, false, "left before it was welcome");
   // The process may be alive and reading: its leases stay until lease_until.
   session.closed = true;
@@ -447,10 +455,13 @@ void SessionServer::Impl::EndGrace(const char* why) {
   for (const SessionHome& home : options_.homes) home.host->EndGrace();
 }
 
-void SessionServer::Impl::CountRefusal(uint64_t number, pid_t pid, const absl::Status& why) {
+void SessionServer::Impl::CountRefusal(uint64_t number, pid_t pid, size_t home,
+                                       const absl::Status& why) {
   ++refused_;
+  const auto left_out = refusal_limits_[std::min(home, options_.homes.size())].Admit();
+  if (!left_out) return;
   LogEvent(LogLevel::kWarning, "session_refused",
-           {{"session", number}, {"pid", pid}, {"reason", why}});
+           {{"session", number}, {"pid", pid}, {"reason", why}, {"left_out", *left_out}});
 }
 
 // ---- the handle

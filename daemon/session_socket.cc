@@ -24,7 +24,7 @@ namespace {
 
 constexpr int kListenBacklog = 128;
 constexpr size_t kMaxDescriptors = 4;
-constexpr size_t kMaxGroups = 65536;  // as many as Linux allows a process
+constexpr size_t kUsualGroups = 32;
 constexpr const char* kSocketAdvice = "stop that daemon or choose another --socket";
 
 absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
@@ -107,13 +107,16 @@ absl::StatusOr<PeerUser> UserOf(int socket_fd) {
     return ErrnoStatus(errno, "SO_PEERCRED");
   }
   PeerUser user{.uid = credentials.uid, .gids = {credentials.gid}};
-  std::vector<gid_t> others(kMaxGroups);
-  length = static_cast<socklen_t>(others.size() * sizeof(gid_t));
-  // Without them the primary group alone counts.
-  if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, others.data(), &length) == 0) {
+  // Without them the primary group alone counts. Where there are more, the kernel says how many.
+  std::vector<gid_t> others(kUsualGroups);
+  int error = ERANGE;
+  for (int attempt = 0; attempt < 2 && error == ERANGE; ++attempt) {
+    length = static_cast<socklen_t>(others.size() * sizeof(gid_t));
+    const int read = ::getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, others.data(), &length);
+    error = read == 0 ? 0 : errno;
     others.resize(length / sizeof(gid_t));
-    user.gids.insert(user.gids.end(), others.begin(), others.end());
   }
+  if (error == 0) user.gids.insert(user.gids.end(), others.begin(), others.end());
   return user;
 }
 

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "base/file_util.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/process.h"
 #include "daemon/control_area.h"
@@ -480,6 +482,50 @@ TEST_F(SessionServerTest, NobodyIsWelcomeWhomTheNextDaemonWouldNotKnow) {
   EXPECT_EQ(registry_.size(), 0u);
   ASSERT_EQ(::rmdir(options_.sessions_file.c_str()), 0);
   EXPECT_TRUE(SayHello(path_).welcomed());
+}
+
+TEST_F(SessionServerTest, AFloodOfStrangersIsCountedAndBarelyLogged) {
+  options_.home_of = [](const PeerUser&) -> absl::StatusOr<size_t> {
+    return absl::PermissionDeniedError("a stranger");
+  };
+  Start();
+  const std::string log = directory_ + "/log";
+  ASSERT_TRUE(SetUpLog({.file = log}).ok());
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < 300; ++i) {
+    const UniqueFd socket = ConnectUnix(path_);
+    ASSERT_TRUE(ReceiveFrame(socket.get())->kind == FrameKind::kRefused);
+  }
+  ASSERT_TRUE(SetUpLog({}).ok());
+  const auto seconds = std::chrono::steady_clock::now() - begin;
+  EXPECT_EQ(server_->counters().refused, 300u);
+  std::ifstream file(log);
+  int64_t lines = 0;
+  for (std::string line; std::getline(file, line);) {
+    lines += line.find("session_refused") == std::string::npos ? 0 : 1;
+  }
+  EXPECT_GE(lines, 10);
+  EXPECT_LE(lines, 11 + std::chrono::floor<std::chrono::seconds>(seconds).count());
+}
+
+TEST(PeerUserTest, HasAllOfItsGroupsHoweverMany) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can take groups";
+  for (const size_t count : {size_t{0}, size_t{32}, size_t{33}, size_t{1000}}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      std::vector<gid_t> groups(count);
+      for (size_t i = 0; i < count; ++i) groups[i] = static_cast<gid_t>(50'000 + i);
+      int ends[2];
+      if (::setgroups(count, groups.data()) != 0) ::_exit(2);
+      if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) ::_exit(3);
+      groups.insert(groups.begin(), ::getegid());
+      const auto user = UserOf(ends[0]);
+      ::_exit(user.ok() && user->gids == groups ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << count;
+  }
 }
 
 TEST_F(SessionServerTest, SocketPathsAreClaimedOnce) {
