@@ -2,7 +2,7 @@
 // docs/metrics.md is generated from this table, dashboards and alerts are checked against it.
 //
 // Label values: `tier` is hot, warm, cold or remote. `reason` is absent, incomplete, corrupt,
-// io_error or no_slot. `operation` is match, load, reserve, commit, release, pin,
+// io_error, no_slot or late. `operation` is match, load, reserve, commit, release, pin,
 // prefetch, delete, flush, read or write. `direction` is in or out. No label ever carries a tenant,
 // a salt or a key: they are secrets.
 #pragma once

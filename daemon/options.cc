@@ -51,6 +51,18 @@ constexpr OptionDef kOptions[] = {
      .help = "Disk space for cold blocks: a hard limit on their payloads and headers. 0 turns the "
              "cold tier off; then what leaves memory is dropped.",
      .least = 0},
+    {.key = "cold_write_budget",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help = "Bytes a day that may be written to the cold tier, to spare the disk. While less than "
+             "half an hour's worth is left, only blocks that were used again are written; the "
+             "others are dropped. 0: no limit."},
+    {.key = "cold_read_deadline",
+     .type = OptionType::kDuration,
+     .default_value = "2s",
+     .help = "A cold block that has not been read by then is a miss. After four late or failed "
+             "reads in a row the cold tier is not asked for five seconds.",
+     .least = 1'000},
     {.key = "scrub_rate",
      .type = OptionType::kBytes,
      .default_value = "8MiB",
@@ -415,6 +427,8 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   }
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
+  resolved.cold_write_bytes_per_day = options.Bytes("cold_write_budget");
+  resolved.cold_read_deadline = milliseconds("cold_read_deadline");
   resolved.scrub_rate_bytes = options.Bytes("scrub_rate");
   TC_ASSIGN_OR_RETURN(resolved.tenants, TenantsOf(options, resolved.warm_capacity_bytes,
                                                   resolved.cold_capacity_bytes));

@@ -24,7 +24,9 @@ struct DaemonOptions {
   std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
   HugePages huge_pages = HugePages::kNone;
   uint64_t warm_capacity_bytes = 0;
-  uint64_t cold_capacity_bytes = 0;    // 0: no cold tier
+  uint64_t cold_capacity_bytes = 0;       // 0: no cold tier
+  uint64_t cold_write_bytes_per_day = 0;  // 0: no limit
+  std::chrono::milliseconds cold_read_deadline{0};
   uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber
   std::vector<TenantOptions> tenants;  // the default one first
   bool others_are_default = false;     // users that no tenant names; else they are refused

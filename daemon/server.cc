@@ -202,6 +202,8 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
   stack.max_clients = options.max_sessions + options.max_remote_sessions;
+  stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
+  stack.read_deadline = options.cold_read_deadline;
   stack.max_places = options.max_places;
   stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   stack.policy = options.policy;
