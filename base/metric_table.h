@@ -25,6 +25,11 @@ inline constexpr GaugeDef kStartTimeSeconds{"thermocline_start_time_seconds",
                                             "When the daemon started, in seconds since 1970."};
 inline constexpr GaugeDef kReady{
     "thermocline_ready", "0 or 1", {}, "Whether /readyz answers that the daemon is ready."};
+inline constexpr GaugeDef kSilentTenants{
+    "thermocline_silent_tenants",
+    "tenants",
+    {},
+    "Tenants that did not answer in time; what they told last counts in the other series."};
 
 inline constexpr CounterDef kLookups{
     "thermocline_lookups_total", "lookups", {}, "Matches asked for."};
@@ -139,6 +144,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kBuildInfo,
     &kStartTimeSeconds,
     &kReady,
+    &kSilentTenants,
     &kLookups,
     &kLookupRequestedTokens,
     &kLookupHitTokens,

@@ -56,6 +56,7 @@ DaemonMetrics::DaemonMetrics(std::string_view version) : registry_(kMetricTable)
   remote_bytes_in_ = registry_.Get(kRemoteBytes, {"in"});
   remote_bytes_out_ = registry_.Get(kRemoteBytes, {"out"});
   ready_ = registry_.Get(kReady);
+  silent_tenants_ = registry_.Get(kSilentTenants);
   sessions_ = registry_.Get(kSessions);
   leases_ = registry_.Get(kLeases);
   reservations_ = registry_.Get(kReservations);
@@ -89,7 +90,10 @@ void DaemonMetrics::RemoteBytesOut(uint64_t bytes) {
   remote_bytes_out_.Increment(static_cast<double>(bytes));
 }
 
-void DaemonMetrics::ShowReady(bool ready) { ready_.Set(ready ? 1 : 0); }
+void DaemonMetrics::ShowReady(bool ready, size_t silent_tenants) {
+  ready_.Set(ready ? 1 : 0);
+  silent_tenants_.Set(static_cast<double>(silent_tenants));
+}
 
 void DaemonMetrics::Update(const StackStats& stats, const SessionServer::Counters& sessions) {
   const auto number = [](uint64_t value) { return static_cast<double>(value); };

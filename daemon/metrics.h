@@ -48,7 +48,7 @@ class DaemonMetrics {
   /// Payload of clients without the map came, or is on its way to one.
   void RemoteBytesIn(uint64_t bytes);
   void RemoteBytesOut(uint64_t bytes);
-  void ShowReady(bool ready);
+  void ShowReady(bool ready, size_t silent_tenants);
 
   /// Brings the series that mirror other counts up to date.
   void Update(const StackStats& stats, const SessionServer::Counters& sessions);
@@ -67,7 +67,8 @@ class DaemonMetrics {
   Counter requested_tokens_, lookups_, committed_, corrupt_, silent_, refused_sessions_,
       refused_reservations_, remote_bytes_in_, remote_bytes_out_;
   uint64_t shared_requested_tokens_ = 0, shared_hit_tokens_ = 0, shared_hit_bytes_ = 0;
-  Gauge ready_, sessions_, leases_, reservations_, quarantined_, spaces_, places_, pins_;
+  Gauge ready_, silent_tenants_, sessions_, leases_, reservations_, quarantined_, spaces_, places_,
+      pins_;
 };
 
 }  // namespace thermocline

@@ -27,6 +27,7 @@
 #include "daemon/service_notify.h"
 #include "daemon/session_registry.h"
 #include "daemon/session_server.h"
+#include "daemon/tenant_figures.h"
 #include "daemon/tenant_map.h"
 #include "tiers/tier_budget.h"
 
@@ -107,7 +108,8 @@ struct Server::Impl {
   absl::Status OpenHttp();
   void Pulse(TenantHouse& house) { house.pulsed_at = std::chrono::steady_clock::now(); }
   bool Alive() const;
-  std::optional<StackStats> Stats();
+  TenantFigures::Figures Figures();
+  bool Serves(const TenantFigures::Figures& figures) const;
   HttpAnswer AnswerHttp(std::string_view path);
   HttpAnswer Readiness();
   absl::Status StopStacks();
@@ -122,6 +124,7 @@ struct Server::Impl {
   std::string arena_dir;
   std::shared_ptr<TierBudget> warm_budget, cold_budget;  // none where there is one tenant
   std::vector<std::unique_ptr<TenantHouse>> houses;      // as options.tenants
+  std::unique_ptr<TenantFigures> tenant_figures;
   std::unique_ptr<GrpcServer> grpc;
   std::unique_ptr<SessionServer> sessions;
   std::unique_ptr<HttpServer> http;
@@ -199,11 +202,11 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
     stack.clients_fill = false;
     opened.arena_view = options.arena_view + "/" + arena_file;
   }
+  stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
+  stack.read_deadline = options.cold_read_deadline;
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   // A session that has closed may hold its place until its leases have run out.
   stack.max_clients = options.max_sessions + options.max_remote_sessions;
-  stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
-  stack.read_deadline = options.cold_read_deadline;
   stack.max_places = options.max_places;
   stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   stack.policy = options.policy;
@@ -287,33 +290,31 @@ bool Server::Impl::Alive() const {
          });
 }
 
-/// Of all tenants together; nothing when one of them does not answer in time.
-std::optional<StackStats> Server::Impl::Stats() {
-  std::optional<StackStats> sum;
-  for (const auto& house : houses) {
-    const std::optional<StackStats> stats = house->tenant->Stats(kStatsPatience);
-    if (!stats) return std::nullopt;
-    if (sum) {
-      *sum += *stats;
-    } else {
-      sum = *stats;
-    }
-  }
-  for (TierStats& tier : sum->tiers) {
+TenantFigures::Figures Server::Impl::Figures() {
+  TenantFigures::Figures figures = tenant_figures->Ask(kStatsPatience);
+  for (TierStats& tier : figures.sum.tiers) {
     tier.capacity_bytes =
         tier.tier == TierKind::kWarm ? options.warm_capacity_bytes : options.cold_capacity_bytes;
   }
-  return sum;
+  return figures;
+}
+
+/// One tenant that hangs is no reason to send the others' clients away.
+bool Server::Impl::Serves(const TenantFigures::Figures& figures) const {
+  return !stopping && figures.silent.size() < houses.size();
 }
 
 absl::Status Server::Impl::OpenHttp() {
+  std::vector<Tenant*> tenants;
+  for (const auto& house : houses) tenants.push_back(house->tenant.get());
+  tenant_figures = std::make_unique<TenantFigures>(std::move(tenants));
+  Figures();  // something to tell of each, should it not answer later
   metrics.registry().OnScrape([this] {
-    const auto stats = Stats();
-    metrics.ShowReady(stats.has_value() && !stopping);
-    if (!stats) return;
+    const TenantFigures::Figures figures = Figures();
+    metrics.ShowReady(Serves(figures), figures.silent.size());
     SessionServer::Counters counters = sessions->counters();
     counters += grpc->remote_counters();
-    metrics.Update(*stats, counters);
+    metrics.Update(figures.sum, counters);
   });
   if (options.http == "off") return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.http));
@@ -336,22 +337,22 @@ HttpAnswer Server::Impl::AnswerHttp(std::string_view path) {
 
 /// Degraded is not unready: a daemon whose disk failed still serves its memory.
 HttpAnswer Server::Impl::Readiness() {
+  const TenantFigures::Figures figures = Figures();
   nlohmann::json degradations = nlohmann::json::array();
-  const char* status = "ready";
-  if (stopping) {
-    status = "stopping";
-  } else if (const auto stats = Stats(); !stats) {
-    status = "overloaded";
-  } else {
-    for (const TierStats& tier : stats->tiers) {
-      if (tier.state == "ok") continue;
-      status = "degraded";
-      degradations.push_back({{"tier", TierKindName(tier.tier)}, {"state", tier.state}});
-    }
+  for (const std::string& tenant : figures.silent) {
+    degradations.push_back({{"tenant", tenant}, {"state", "does not answer"}});
   }
+  for (const TierStats& tier : figures.sum.tiers) {
+    if (tier.state == "ok") continue;
+    degradations.push_back({{"tier", TierKindName(tier.tier)}, {"state", tier.state}});
+  }
+  const bool ready = Serves(figures);
+  const char* const status = stopping               ? "stopping"
+                             : !ready               ? "overloaded"
+                             : degradations.empty() ? "ready"
+                                                    : "degraded";
   const nlohmann::json body = {
       {"status", status}, {"version", Version()}, {"degradations", degradations}};
-  const bool ready = status == std::string_view("ready") || status == std::string_view("degraded");
   // What a medium says of itself may hold bytes that are no UTF-8.
   return {.status = ready ? 200 : 503,
           .content_type = "application/json",

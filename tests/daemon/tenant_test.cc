@@ -1,0 +1,185 @@
+// Tenants side by side in this process: what one does to the executors and strands that all share,
+// or to its own, and what the others notice of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <future>
+#include <latch>
+
+#include "base/clock.h"
+#include "daemon/metrics.h"
+#include "daemon/tenant_figures.h"
+#include "tests/daemon/daemon_process.h"
+
+namespace thermocline {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class TenantTest : public ::testing::Test {
+ protected:
+  /// A tenant with the thread of its strand.
+  struct Home {
+    std::unique_ptr<Executor> strand;
+    std::unique_ptr<Tenant> tenant;
+    std::function<void(Task)> disk;  // as its stack sees the disk's threads
+  };
+
+  void Open(const std::string& name) {
+    Home& home = homes_.emplace_back();
+    home.strand = std::make_unique<Executor>(
+        Executor::Options{.name = "tc-strand", .queue_limit = kStrandLimit});
+    Tenant::Options options{.name = name};
+    options.stack.arena_path = place_.arena_dir + "/" + name + ".arena";
+    options.stack.data_dir = place_.data_dir + "/" + name;
+    options.stack.warm_capacity_bytes = 16 << 20;
+    std::filesystem::create_directories(options.stack.data_dir);
+    auto tenant = Tenant::Open(std::move(options), {*home.strand, disk_, workers_, metrics_},
+                               [&home](StackOptions stack) {
+                                 home.disk = stack.disk;
+                                 return TierStack::Open(std::move(stack));
+                               });
+    ASSERT_TRUE(tenant.ok()) << tenant.status();
+    home.tenant = *std::move(tenant);
+  }
+  void SetUp() override {
+    std::filesystem::create_directories(place_.arena_dir);
+    Open("alice");
+    Open("bob");
+  }
+  void TearDown() override {
+    for (Home& home : homes_) {
+      std::promise<void> down;
+      home.tenant->Shutdown(false, [&](const absl::Status&) { down.set_value(); });
+      down.get_future().wait();
+    }
+    workers_.Stop();
+    for (Home& home : homes_) EXPECT_TRUE(home.tenant->Close(milliseconds(10'000)));
+    disk_.Stop();
+    for (Home& home : homes_) home.strand->Stop();
+  }
+  Tenant& tenant(size_t i) { return *homes_[i].tenant; }
+  TenantFigures AllFigures() {
+    return TenantFigures({homes_[0].tenant.get(), homes_[1].tenant.get()});
+  }
+
+  /// Its strand does nothing until the latch goes.
+  void Hold(Tenant& tenant, std::latch& go) {
+    std::latch held(1);
+    tenant.PostCompletion([&](TenantView&) {
+      held.count_down();
+      go.wait();
+    });
+    held.wait();
+  }
+  void WaitFor(Tenant& tenant) {
+    std::latch done(1);
+    tenant.PostCompletion([&](TenantView&) { done.count_down(); });
+    done.wait();
+  }
+  /// How many tasks of a flood of `flood` run before one of `other` that was posted last.
+  template <typename Post>
+  static int RunBefore(Post flood, Post other) {
+    std::latch go(1), begun(1), done(1);
+    std::atomic<int> flooded = 0;
+    int before = -1;
+    flood([&] {
+      begun.count_down();
+      go.wait();
+    });
+    begun.wait();
+    for (int i = 0; i < 1000; ++i) flood([&] { ++flooded; });
+    other([&] {
+      before = flooded;
+      done.count_down();
+    });
+    go.count_down();
+    done.wait();
+    while (flooded < 1000) std::this_thread::yield();
+    return before;
+  }
+
+  static constexpr size_t kStrandLimit = 64;
+  testing::DaemonPlace place_;
+  DaemonMetrics metrics_{"test"};
+  Executor disk_{{.name = "tc-disk"}};
+  Executor workers_{{.name = "tc-worker"}};
+  std::deque<Home> homes_;
+};
+
+TEST_F(TenantTest, AFloodOfCommitsDelaysAnothersByOneTask) {
+  const auto to = [](Tenant& tenant) {
+    return std::function<void(Task)>(
+        [&tenant](Task task) { ASSERT_TRUE(tenant.workers().Post(std::move(task))); });
+  };
+  EXPECT_LE(RunBefore(to(tenant(0)), to(tenant(1))), 1);
+}
+
+TEST_F(TenantTest, AFloodOfLoadsDelaysAnothersByOneTask) {
+  EXPECT_LE(RunBefore(homes_[0].disk, homes_[1].disk), 1);
+}
+
+TEST_F(TenantTest, WhatIsRepeatedGoesOnWhenThereAreTooManyTimers) {
+  auto times = std::make_shared<std::atomic<int>>(0);  // it goes on until the shutdown
+  tenant(0).Repeat(milliseconds(1), [&, times](TenantView&) {
+    while (tenant(0).PostAfter(std::chrono::hours(1), [](TenantView&) {})) continue;
+    ++*times;
+  });
+  EXPECT_TRUE(testing::Eventually([&] { return *times >= 3; }));
+}
+
+TEST_F(TenantTest, OneThatIsStuckIsNamedAndHidesNothingOfTheOthers) {
+  TenantFigures all = AllFigures();
+  for (int i = 0; i < 2; ++i) {
+    tenant(0).PostCompletion(
+        [](TenantView& view) { ASSERT_TRUE(view.stack->AddClient(1, 1, nullptr).ok()); });
+  }
+  TenantFigures::Figures figures = all.Ask(milliseconds(5000));
+  EXPECT_THAT(figures.silent, IsEmpty());
+  EXPECT_EQ(figures.sum.clients, 2u);
+  EXPECT_EQ(figures.sum.tiers.size(), 1u);
+
+  std::latch go(1);
+  Hold(tenant(0), go);
+  tenant(1).PostCompletion(
+      [](TenantView& view) { ASSERT_TRUE(view.stack->AddClient(1, 1, nullptr).ok()); });
+  figures = all.Ask(milliseconds(100));
+  EXPECT_THAT(figures.silent, ElementsAre("alice"));
+  EXPECT_EQ(figures.sum.clients, 3u) << "two that it told of before, and one that the other has";
+  const auto begin = Clock::Real().Now();
+  figures = all.Ask(std::chrono::hours(1));
+  EXPECT_LT(Clock::Real().Now() - begin, std::chrono::minutes(1)) << "it is not waited for again";
+  EXPECT_THAT(figures.silent, ElementsAre("alice"));
+
+  go.count_down();
+  WaitFor(tenant(0));
+  WaitFor(tenant(1));
+  figures = all.Ask(milliseconds(5000));
+  EXPECT_THAT(figures.silent, IsEmpty());
+  EXPECT_EQ(figures.sum.clients, 3u);
+}
+
+TEST_F(TenantTest, AllAreWaitedForAtOnce) {
+  TenantFigures all = AllFigures();
+  std::latch go(1);
+  Hold(tenant(0), go);
+  Hold(tenant(1), go);
+  const auto begin = Clock::Real().Now();
+  EXPECT_THAT(all.Ask(milliseconds(300)).silent, ElementsAre("alice", "bob"));
+  EXPECT_LT(Clock::Real().Now() - begin, milliseconds(600)) << "and not one after the other";
+  go.count_down();
+  // A strand that takes no question is as silent, and is asked again the next time.
+  std::latch again(1);
+  Hold(tenant(0), again);
+  while (tenant(0).Post([](TenantView&) {})) continue;
+  EXPECT_THAT(all.Ask(milliseconds(5000)).silent, ElementsAre("alice"));
+  again.count_down();
+  WaitFor(tenant(0));
+  EXPECT_THAT(all.Ask(milliseconds(5000)).silent, IsEmpty());
+}
+
+}  // namespace
+}  // namespace thermocline
