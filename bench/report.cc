@@ -52,8 +52,10 @@ Arguments ParseArguments(int argc, char** argv) {
       arguments.quick = true;
     } else if (word == "--json" && i + 1 < argc) {
       arguments.json = argv[++i];
+    } else if (word == "--directory" && i + 1 < argc) {
+      arguments.directory = argv[++i];
     } else {
-      std::fprintf(stderr, "usage: %s [--quick] [--json FILE]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--quick] [--json FILE] [--directory DIRECTORY]\n", argv[0]);
       std::exit(2);
     }
   }

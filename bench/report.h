@@ -43,10 +43,11 @@ double Milliseconds(Body&& body) {
       .count();
 }
 
-/// The command line that every benchmark has: --json FILE, --quick.
+/// The command line that every benchmark has: --json FILE, --directory DIRECTORY, --quick.
 struct Arguments {
   std::string json;
-  bool quick = false;  // tiny sizes, to show in a test that it runs
+  std::string directory;  // for what it writes to a disk; empty: beside the program
+  bool quick = false;     // tiny sizes, to show in a test that it runs
 };
 
 /// The main() of every benchmark: parses the command line (2 on a wrong one), runs `body`, writes
