@@ -98,21 +98,13 @@ bool StackCore::MakeColdRoom(uint64_t bytes) {
   return segment ? EvictSegment(*std::move(segment)) : EvictCold(bytes) > 0;
 }
 
-// From the oldest one on. False when none would give anything back.
+// False when none would give anything back. What was promised to be on disk stays there, unless
+// nothing else can go.
 bool StackCore::EvictSegment(TierSegment oldest) {
   writer_.LookAtPins();
-  std::optional<SegmentPlan> best;
-  std::optional<TierSegment> segment = std::move(oldest);
-  for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
-    const uint64_t next = segment->sequence + 1;
-    SegmentPlan plan = PlanOf(*std::move(segment));
-    const bool is_good = plan.kept_bytes <= plan.segment.bytes / 2;
-    const bool is_better =
-        plan.kept_bytes < plan.segment.bytes && (!best || plan.gain() > best->gain());
-    if (is_better) best = std::move(plan);
-    if (is_good) break;
-    segment = cold_->SegmentFrom(next);
-  }
+  const bool keep_warm = options_.durability == Durability::kAck;
+  std::optional<SegmentPlan> best = BestSegment(oldest, keep_warm);
+  if (!best && keep_warm) best = BestSegment(std::move(oldest), false);
   if (!best) return false;
   for (const BlockRef ref : best->lost) LoseColdCopy(ref);
   DropColdTails(best->dropped);
@@ -123,7 +115,24 @@ bool StackCore::EvictSegment(TierSegment oldest) {
   return true;
 }
 
-StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment) const {
+// From the oldest one on.
+std::optional<StackCore::SegmentPlan> StackCore::BestSegment(TierSegment oldest,
+                                                             bool keep_warm) const {
+  std::optional<SegmentPlan> best;
+  std::optional<TierSegment> segment = std::move(oldest);
+  for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
+    const uint64_t next = segment->sequence + 1;
+    SegmentPlan plan = PlanOf(*std::move(segment), keep_warm);
+    const bool is_good = plan.kept_bytes <= plan.segment.bytes / 2;
+    const bool gives_back = plan.kept_bytes < plan.segment.bytes;
+    if (gives_back && (!best || plan.gain() > best->gain())) best = std::move(plan);
+    if (is_good) break;
+    segment = cold_->SegmentFrom(next);
+  }
+  return best;
+}
+
+StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
   SegmentPlan plan{.segment = std::move(segment)};
   // What stands behind a place has a higher id.
   std::vector<BlockRef> blocks = plan.segment.blocks;
@@ -135,7 +144,7 @@ StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment) const {
     const Place place = *writer_.PlaceOf(ref.id);
     const PlaceState& state = places_.at(ref.id);
     const bool is_warm = writer_.word(place, ref.part).warm_slot() != 0;
-    if (is_warm && !state.busy() && state.pins == 0) {
+    if (is_warm && !keep_warm && !state.busy() && state.pins == 0) {
       plan.lost.push_back(ref);
     } else if (!is_warm && state.pins == 0 && MayLeaveCold(state, place, taken)) {
       taken.insert(ref.id);

@@ -18,6 +18,7 @@
 //   stack_commit.cc    reserve, commit, abort
 //   stack_movement.cc  slots, eviction from warm, dropping
 //   stack_cold.cc      write-back, eviction from cold
+//   stack_durable.cc   copies that a commit waits for
 //   stack_budget.cc    what is borrowed of tiers that others share, and given back
 //   stack_load.cc      promotion, Load, Prefetch
 //   stack_scrub.cc     warm blocks read back and summed
@@ -102,6 +103,7 @@ class StackCore final : public TierStack {
   absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
                                    std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
+  void AwaitDurable(const LeaseView& view, DoneCallback done) override;
   absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;
   absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
@@ -251,6 +253,11 @@ class StackCore final : public TierStack {
     uint64_t kept_bytes = 0;
     uint64_t gain() const { return segment.bytes - kept_bytes; }
   };
+  struct DurableWait {
+    std::vector<BlockRef> blocks;  // those that are not in cold yet
+    DoneCallback done;
+    SteadyTime deadline;
+  };
   struct FlushState {
     TierKind tier = TierKind::kWarm;
     bool drop = false;    // of warm: without writing
@@ -390,7 +397,8 @@ class StackCore final : public TierStack {
   uint64_t DropColdTails(const std::vector<uint64_t>& ids);
   bool MakeColdRoom(uint64_t bytes);
   bool EvictSegment(TierSegment oldest);
-  SegmentPlan PlanOf(TierSegment segment) const;
+  std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
+  SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
   bool HasColdCopy(BlockRef ref) const;
   uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
@@ -541,6 +549,10 @@ class StackCore final : public TierStack {
   uint32_t scrub_chunk_ = 0;
   uint64_t scrub_allowance_ = 0;  // bytes until the next tick
   bool scrub_first_round_ = true;
+  std::deque<DurableWait> durable_waits_;
+  std::vector<BlockRef> to_write_;  // for them, in the order of the commits
+  SteadyTime group_since_{};        // when the first of these came
+  bool group_timer_ = false;
   bool scrub_running_ = false;
 
   StackStats stats_;

@@ -52,6 +52,7 @@ void StackCore::Pump() {
   ServeWaiters(progressing_);
   WakeForWaiters();
   AdvanceFlushes();
+  AdvanceDurable();
   RunColdJob();
   GiveBackCold();
 }

@@ -19,6 +19,12 @@ namespace thermocline {
 using Runner = std::function<void(Task)>;
 using TimedRunner = std::function<void(std::chrono::steady_clock::duration, Task)>;
 
+/// What the answer to a commit promises.
+enum class Durability : uint8_t {
+  kWriteBack,  // the daemon's end does no harm; what was written to cold survives a power loss
+  kAck,        // it is in the cold tier, and survives everything that the disk survives
+};
+
 struct StackOptions {
   // ---- where
   std::string arena_path;  // the arena's file, on a tmpfs; `<arena_path>.meta` beside it
@@ -37,6 +43,8 @@ struct StackOptions {
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
   uint32_t max_spaces = 1024;      // an empty one makes room for the next
+
+  Durability durability = Durability::kWriteBack;
 
   // Clients fill slots themselves. Else a slot that was granted to one that is silent or whose
   // session has ended is free at once, since nobody else writes there.

@@ -152,6 +152,9 @@ class TierStack {
   virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
                                            std::span<const Name> names,
                                            std::span<const CommitItem> items) = 0;
+  /// Under Durability::kAck: `done` once the blocks that a Commit answered are in the cold tier for
+  /// good, or with UNAVAILABLE and why they are not; in memory they are all the same.
+  virtual void AwaitDurable(const LeaseView& view, DoneCallback done) = 0;
   /// Gives back what is reserved; an error names the first offset that was not.
   virtual absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) = 0;
   virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;

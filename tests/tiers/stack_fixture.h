@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,6 +36,7 @@ class SteppedStack {
     uint32_t max_places = 4096;
     uint32_t max_spaces = 64;
     uint64_t cold_write_bytes_per_day = 0;
+    Durability durability = Durability::kWriteBack;
     bool scrub = true;
     bool clients_fill = true;
     BudgetAccount warm_account, cold_account;  // none: it has all of both
@@ -59,6 +61,7 @@ class SteppedStack {
     options.cold_capacity_bytes = sizes_.cold_blocks * (kTestBlockBytes + sizeof(BlockHeader));
     options.chunk_bytes = sizes_.chunk_blocks * kTestBlockBytes;
     options.max_places = sizes_.max_places;
+    options.durability = sizes_.durability;
     options.cold_write_bytes_per_day = sizes_.cold_write_bytes_per_day;
     options.warm_account = sizes_.warm_account;
     options.cold_account = sizes_.cold_account;
@@ -88,6 +91,14 @@ class SteppedStack {
   }
   void Restart() {
     Close();
+    Open();
+  }
+  /// As after a power loss: what was in memory is gone.
+  void RestartWithoutMemory() {
+    Close();
+    for (const char* file : {"/arena", "/arena.meta", "/arena.sessions"}) {
+      std::filesystem::remove(directory_.path() + file);
+    }
     Open();
   }
   void SetFaults(FaultRates rates) {

@@ -135,5 +135,87 @@ TEST_F(StackMediumTest, WhenTheWriteBudgetBindsOnlyWhatWasUsedAgainIsWritten) {
   EXPECT_GT(Tiers(1), 7u) << "there is budget again";
 }
 
+class StackDurableTest : public StackMediumTest {
+ protected:
+  // Commits a path of its own; `answers` gets what its durability is answered with.
+  void CommitDurably(const std::vector<Name>& names) {
+    const LeaseView lease = client_->Match({});
+    const auto count = static_cast<uint32_t>(names.size());
+    std::vector<uint64_t> slots;
+    (*stack_)->Reserve(client_->number(), space_, 0, count, milliseconds(0),
+                       [&](absl::StatusOr<std::vector<uint64_t>> result) { slots = *result; });
+    StepStrand();
+    ASSERT_EQ(slots.size(), count);
+    std::vector<CommitItem> items;
+    for (uint32_t i = 0; i < count; ++i) items.push_back(client_->Fill(slots[i], i, 0, names));
+    const auto view = (*stack_)->Commit(client_->number(), lease.lease, names, items);
+    ASSERT_TRUE(view.ok()) << view.status();
+    (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
+    client_->Release(lease);
+    StepStrand();
+  }
+
+  std::vector<absl::Status> answers_;
+};
+
+TEST_F(StackDurableTest, WhatIsAnsweredSurvivesAPowerLossAndCommitsShareAWrite) {
+  Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
+  CommitDurably(TestNames({1, 2, 3}));
+  CommitDurably(TestNames({1, 7}));
+  CommitDurably(TestNames({4}));
+  EXPECT_EQ(stack_->disk_tasks(), 0u) << "others may come";
+  stack_->Advance(milliseconds(20));
+  StepStrand();
+  EXPECT_EQ(stack_->disk_tasks(), 1u);
+  EXPECT_TRUE(answers_.empty());
+  stack_->Settle();
+  EXPECT_EQ(answers_, std::vector<absl::Status>(3));
+  EXPECT_EQ(Tiers(1), 5u) << "one path's first block is the other's, too";
+  ExpectBooksAgree();
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  EXPECT_EQ(client_->Match(TestNames({1, 2, 3})).depth, 3u);
+  EXPECT_EQ(client_->Match(TestNames({1, 7})).depth, 2u);
+  EXPECT_EQ(client_->Match(TestNames({4})).depth, 1u);
+  CommitDurably(TestNames({4}));
+  stack_->Settle();
+  EXPECT_EQ(answers_.size(), 4u) << "what is there already is answered at once";
+}
+
+TEST_F(StackDurableTest, WhatTheDiskDoesNotTakeIsSaidToBeInMemoryOnly) {
+  Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
+  stack_->SetFaults({.error = 1});
+  CommitDurably(TestNames({1, 2}));
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_TRUE(absl::IsUnavailable(answers_[0])) << answers_[0];
+  EXPECT_THAT(std::string(answers_[0].message()), HasSubstr("in memory, but not on disk"));
+  EXPECT_EQ(client_->Match(TestNames({1, 2})).depth, 2u);
+  stack_->SetFaults({});
+  stack_->Advance(kColdPause);
+  CommitDurably(TestNames({1, 2}));
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(answers_.size(), 2u);
+  EXPECT_TRUE(answers_[1].ok()) << answers_[1];
+}
+
+TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {
+  Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
+  CommitDurably(TestNames({1, 2}));
+  stack_->Advance(milliseconds(20));
+  StepStrand();
+  ASSERT_EQ(stack_->disk_tasks(), 1u);
+  stack_->Advance(StackOptions().write_deadline);
+  (*stack_)->Tick();
+  StepStrand();
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_TRUE(absl::IsUnavailable(answers_[0])) << answers_[0];
+  stack_->Settle();
+  ExpectBooksAgree();
+}
+
 }  // namespace
 }  // namespace thermocline

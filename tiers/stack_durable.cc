@@ -1,0 +1,83 @@
+// Durability "ack": what is committed is written to cold within kGroupTime or kGroupBytes, whatever
+// comes first, in the order of the commits, so that nothing becomes durable before what it stands
+// behind. Whoever waits is answered once all of it is there for good, or cannot be.
+#include <algorithm>
+
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+namespace {
+
+constexpr std::chrono::milliseconds kGroupTime{20};
+constexpr uint64_t kGroupBytes = 8 * MiB;
+
+}  // namespace
+
+void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
+  const SteadyTime now = options_.clock->Now();
+  DurableWait wait{.done = std::move(done), .deadline = now + options_.write_deadline};
+  for (const BlockView& block : view.blocks) wait.blocks.push_back({block.id, block.part});
+  if (to_write_.empty()) group_since_ = now;
+  for (const BlockRef ref : wait.blocks) {
+    if (!HasColdCopy(ref)) to_write_.push_back(ref);
+  }
+  durable_waits_.push_back(std::move(wait));
+  if (GroupIsDue()) return SchedulePump();
+  if (std::exchange(group_timer_, true)) return;
+  options_.strand_at(kGroupTime, [weak = std::weak_ptr<StackCore*>(self_)] {
+    const auto self = weak.lock();
+    if (!self) return;
+    (*self)->group_timer_ = false;
+    (*self)->SchedulePump();
+  });
+}
+
+bool StackCore::GroupIsDue() const {
+  if (to_write_.empty() || closing_) return true;
+  if (options_.clock->Now() >= group_since_ + kGroupTime) return true;
+  uint64_t bytes = 0;
+  for (const BlockRef ref : to_write_) {
+    const PlaceState* const state = places_.Find(ref.id);
+    if (state != nullptr) bytes += spaces_.at(state->space).StoredBytes(ref.part);
+  }
+  return bytes >= kGroupBytes;
+}
+
+// What is being read or erased at the moment is tried again by a later pump.
+void StackCore::AdvanceDurable() {
+  if (durable_waits_.empty()) return;
+  if (GroupIsDue() && cold_writable()) {
+    for (const BlockRef ref : std::exchange(to_write_, {})) {
+      const auto place = writer_.PlaceOf(ref.id);
+      if (!place || HasColdCopy(ref)) continue;
+      PlanWrite(ref.id, *place);
+      if (!places_.at(ref.id).parts[ref.part].writing) to_write_.push_back(ref);
+    }
+  }
+  std::deque<DurableWait> waits = std::move(durable_waits_);
+  durable_waits_.clear();
+  for (DurableWait& wait : waits) {
+    const bool all_there = std::all_of(wait.blocks.begin(), wait.blocks.end(),
+                                       [&](BlockRef ref) { return places_.contains(ref.id); });
+    std::erase_if(wait.blocks, [&](BlockRef ref) { return HasColdCopy(ref); });
+    const bool is_late = options_.clock->Now() >= wait.deadline;
+    if (wait.blocks.empty()) {
+      wait.done(absl::OkStatus());
+    } else if (!cold_writable() || cold_full_ || !all_there || is_late) {
+      wait.done(absl::UnavailableError("what was committed is in memory, but not on disk: " +
+                                       WhyNotDurable(all_there)));
+    } else {
+      durable_waits_.push_back(std::move(wait));
+    }
+  }
+  if (durable_waits_.empty()) to_write_.clear();
+}
+
+std::string StackCore::WhyNotDurable(bool all_there) const {
+  if (cold_ == nullptr) return "there is no cold tier";
+  if (!all_there) return "it was deleted meanwhile";
+  if (cold_full_) return "the cold tier is full of blocks in use; raise cold_capacity";
+  return "the cold tier takes no writes (" + ColdState() + ")";
+}
+
+}  // namespace thermocline
