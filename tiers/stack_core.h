@@ -412,6 +412,11 @@ class StackCore final : public TierStack {
   void FinishColdJob(ColdJob job);
   void DropSpoiled(BlockRef ref, Place place);
 
+  // ---- stack_durable.cc
+  bool GroupIsDue() const;
+  void AdvanceDurable();
+  std::string WhyNotDurable(bool all_there) const;
+
   // ---- stack_budget.cc
   void WatchBudgets();
   bool AwaitsChunk(bool somebody_waits);
