@@ -1,0 +1,328 @@
+#include "tiers/disk_segments.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
+#include <rocksdb/file_system.h>
+#include <rocksdb/sst_file_reader.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "tiers/disk_store.h"
+#include "tiers/log_format.h"
+
+namespace thermocline {
+namespace {
+
+constexpr size_t kWriteBytes = 1 * MiB;  // larger ones are not faster
+constexpr uint64_t kEntryBufferBytes = 4 * MiB;
+constexpr uint64_t kMostLogBytes = 16 * MiB;
+constexpr uint64_t kMostManifestBytes = 4 * MiB;
+constexpr size_t kScanBytes = 2 * MiB;
+constexpr size_t kProbeBytes = 4 * KiB;
+
+template <size_t kBytes>
+rocksdb::Slice SliceOf(const std::array<char, kBytes>& key) {
+  return {key.data(), key.size()};
+}
+
+std::span<const std::byte> BytesOf(const rocksdb::Slice& slice) {
+  return std::as_bytes(std::span(slice.data(), slice.size()));
+}
+
+rocksdb::BlockBasedTableOptions TableOptions(size_t block_bytes) {
+  rocksdb::BlockBasedTableOptions table;
+  // A cache of no bytes keeps nothing, but what is in it can be read in place: one copy less.
+  table.block_cache = rocksdb::NewLRUCache(0, 0, false);
+  table.checksum = rocksdb::kXXH3;
+  table.block_size = block_bytes;
+  return table;
+}
+
+rocksdb::ColumnFamilyOptions SegmentOptions() {
+  rocksdb::ColumnFamilyOptions options;
+  // A value that is longer than a block of the table is one of its own.
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(TableOptions(4 * KiB)));
+  options.compression = rocksdb::kNoCompression;
+  options.disable_auto_compactions = true;
+  options.write_buffer_size = kWriteBytes;  // nothing is written there
+  return options;
+}
+
+rocksdb::ColumnFamilyOptions EntryOptions() {
+  rocksdb::ColumnFamilyOptions options;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(TableOptions(16 * KiB)));
+  options.compression = rocksdb::kNoCompression;
+  options.write_buffer_size = kEntryBufferBytes;
+  options.level_compaction_dynamic_level_bytes = true;
+  return options;
+}
+
+// `strictly`: a table that cannot be opened fails the opening. Without it a failed write would not
+// stop the ones after it, so it is for looking round only.
+rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, bool strictly) {
+  rocksdb::DBOptions options;
+  options.env = env;
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  options.paranoid_checks = strictly;
+  // An entry stands for itself and is checked against the segments, so none is lost for another.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kSkipAnyCorruptedRecords;
+  options.info_log = MakeDiskLog();
+  options.use_direct_reads = direct_io;
+  options.use_direct_io_for_flush_and_compaction = direct_io;
+  options.max_open_files = -1;
+  options.max_file_opening_threads = 4;
+  options.skip_stats_update_on_db_open = true;
+  options.max_background_jobs = 2;
+  options.max_total_wal_size = kMostLogBytes;
+  options.max_manifest_file_size = kMostManifestBytes;
+  options.verify_sst_unique_id_in_manifest = false;  // tables that are taken over have none there
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  return options;
+}
+
+absl::Status Failed(const rocksdb::Status& status, const std::string& what) {
+  if (status.IsNotFound()) return absl::NotFoundError("cold tier: " + what + ": not there");
+  return DiskStatus(status, what);
+}
+
+std::string NameOf(uint64_t sequence) { return "segment " + std::to_string(sequence); }
+
+std::vector<rocksdb::SstFileMetaData> FilesOf(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* of) {
+  rocksdb::ColumnFamilyMetaData family;
+  db.GetColumnFamilyMetaData(of, &family);
+  std::vector<rocksdb::SstFileMetaData> files;
+  for (const auto& level : family.levels) {
+    files.insert(files.end(), level.files.begin(), level.files.end());
+  }
+  return files;
+}
+
+std::optional<uint64_t> SequenceOf(const rocksdb::SstFileMetaData& file) {
+  const auto first = ParseSegmentKey(BytesOf(file.smallestkey));
+  const auto last = ParseSegmentKey(BytesOf(file.largestkey));
+  if (!first || !last || first->first != last->first) return std::nullopt;
+  return first->first;
+}
+
+/// Why a table cannot be used; OK: it can be opened.
+rocksdb::Status LookAt(const rocksdb::SstFileMetaData& file, rocksdb::Env* env) {
+  const std::string path = file.db_path + file.name;
+  uint64_t bytes = 0;
+  rocksdb::Status status = env->GetFileSize(path, &bytes);
+  if (!status.ok()) return status;
+  if (bytes != file.size) return rocksdb::Status::Corruption("it has another size");
+  rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions());
+  options.env = env;
+  options.info_log = MakeDiskLog();
+  return rocksdb::SstFileReader(options).Open(path);
+}
+
+std::unique_ptr<rocksdb::Env> EnvOver(const std::shared_ptr<rocksdb::FileSystem>& file_system) {
+  return rocksdb::NewCompositeEnv(file_system ? file_system : rocksdb::FileSystem::Default());
+}
+
+}  // namespace
+
+SegmentDatabase::SegmentDatabase(const Options& options)
+    : store_(options.directory + "/store"),
+      file_system_(options.file_system),
+      env_(EnvOver(file_system_)) {}
+
+SegmentDatabase::~SegmentDatabase() { Close(); }
+
+void SegmentDatabase::Close() {
+  if (db_ == nullptr) return;
+  db_->DestroyColumnFamilyHandle(segments_);
+  db_->DestroyColumnFamilyHandle(entries_);
+  db_.reset();
+}
+
+rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  families.emplace_back(rocksdb::kDefaultColumnFamilyName, SegmentOptions());
+  families.emplace_back("segments", SegmentOptions());
+  families.emplace_back("entries", EntryOptions());
+  rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
+  health_ = std::make_shared<DiskHealth>();
+  options.listeners.push_back(health_);
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status =
+      rocksdb::DB::Open(options, store_ + "/db", families, &handles, &db);
+  if (!status.ok()) return status;
+  db_.reset(db);
+  db->DestroyColumnFamilyHandle(handles[0]);
+  segments_ = handles[1];
+  entries_ = handles[2];
+  return status;
+}
+
+// A segment of which the table is lost or cannot be opened would fail every opening: it goes.
+absl::Status SegmentDatabase::DropUnusable() {
+  if (const rocksdb::Status status = OpenOnce(false); !status.ok()) {
+    return DiskStatus(status, "open " + store_);
+  }
+  absl::Status dropped;
+  for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
+    const rocksdb::Status status = LookAt(file, env_.get());
+    if (status.ok() && SequenceOf(file)) continue;
+    const rocksdb::Slice first(file.smallestkey), last(file.largestkey);
+    dropped.Update(DiskStatus(rocksdb::DeleteFilesInRange(db_.get(), segments_, &first, &last),
+                              "drop " + file.name));
+    LogEvent(LogLevel::kWarning, "cold_segment_dropped",
+             {{"file", file.name}, {"reason", status.ToString()}});
+  }
+  Close();
+  return dropped;
+}
+
+// Answers RocksDB's status; ours are of the directories around it.
+absl::StatusOr<rocksdb::Status> SegmentDatabase::OpenStore(const std::string& directory) {
+  std::string foreign;
+  TC_RETURN_IF_ERROR(Annotate(PrepareStore(directory, kLogFormat, foreign), "cold tier"));
+  if (!foreign.empty()) set_aside_ = foreign;
+  direct_io_ = HasDirectIo(store_);
+  const std::string incoming = store_ + "/incoming";
+  TC_RETURN_IF_ERROR(DiskStatus(env_->CreateDirIfMissing(incoming), "make directory " + incoming));
+  std::vector<std::string> left;
+  TC_RETURN_IF_ERROR(DiskStatus(env_->GetChildren(incoming, &left), "list " + incoming));
+  for (const std::string& name : left) (void)env_->DeleteFile(incoming + "/" + name);
+  rocksdb::Status status = OpenOnce(true);
+  if (!status.ok() && !IsOfTheMedium(status) && DropUnusable().ok()) status = OpenOnce(true);
+  return status;
+}
+
+absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::Open(const Options& options) {
+  std::unique_ptr<SegmentDatabase> made(new SegmentDatabase(options));
+  rocksdb::Status status = rocksdb::Status::Corruption(options.damage);
+  if (options.damage.empty()) {
+    TC_ASSIGN_OR_RETURN(status, made->OpenStore(options.directory));
+  }
+  if (!status.ok() && !IsOfTheMedium(status)) {
+    TC_ASSIGN_OR_RETURN(made->set_aside_, SetStoreAside(options.directory, status.ToString()));
+    TC_ASSIGN_OR_RETURN(status, made->OpenStore(options.directory));
+  }
+  TC_RETURN_IF_ERROR(DiskStatus(status, "open " + made->store_));
+  return made;
+}
+
+std::vector<SegmentDatabase::Segment> SegmentDatabase::Segments() const {
+  std::vector<Segment> segments;
+  for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
+    if (const auto sequence = SequenceOf(file)) segments.push_back({*sequence, file.size});
+  }
+  return segments;
+}
+
+absl::Status SegmentDatabase::ReadBlock(
+    uint64_t sequence, BlockRef ref,
+    const std::function<absl::Status(std::span<const std::byte>)>& look) const {
+  rocksdb::PinnableSlice value;
+  const SegmentKey key = SegmentKeyOf(sequence, ref);
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), segments_, SliceOf(key), &value);
+  if (!status.ok()) return Failed(status, "read block " + std::to_string(ref.id));
+  return look(BytesOf(value));
+}
+
+absl::Status SegmentDatabase::ForEachEntry(
+    const std::function<bool(std::span<const std::byte>, std::span<const std::byte>)>& visit)
+    const {
+  rocksdb::ReadOptions read;
+  read.readahead_size = kScanBytes;
+  const std::unique_ptr<rocksdb::Iterator> at(db_->NewIterator(read, entries_));
+  for (at->SeekToFirst(); at->Valid(); at->Next()) {
+    if (!visit(BytesOf(at->key()), BytesOf(at->value()))) break;
+  }
+  return DiskStatus(at->status(), "read the entries");
+}
+
+absl::Status SegmentDatabase::Commit(std::span<const EntryChange> changes, bool durable) {
+  rocksdb::WriteBatch batch;
+  for (const EntryChange& change : changes) {
+    const EntryKey key = EntryKeyOf(change.ref);
+    const rocksdb::Status status = change.value.empty()
+                                       ? batch.Delete(entries_, SliceOf(key))
+                                       : batch.Put(entries_, SliceOf(key), change.value);
+    TC_RETURN_IF_ERROR(DiskStatus(status, "write entries"));
+  }
+  rocksdb::WriteOptions write;
+  write.sync = durable;
+  MutexLock lock(log_mutex_);
+  if (commit_failed_) return absl::UnavailableError("cold tier: write entries: " + Error());
+  const rocksdb::Status status = db_->Write(write, &batch);
+  commit_failed_ = !status.ok();
+  return DiskStatus(status, "write entries");
+}
+
+absl::Status SegmentDatabase::RemoveSegment(uint64_t sequence) {
+  const SegmentKey first = SegmentKeyOf(sequence, {0, 0});
+  const SegmentKey last = SegmentKeyOf(sequence, {UINT64_MAX, UINT16_MAX});
+  const rocksdb::Slice from = SliceOf(first), to = SliceOf(last);
+  return DiskStatus(rocksdb::DeleteFilesInRange(db_.get(), segments_, &from, &to),
+                    "remove " + NameOf(sequence));
+}
+
+std::string SegmentDatabase::Error() const { return health_->Error(); }
+
+SegmentWriter::SegmentWriter(SegmentDatabase& database, uint64_t sequence)
+    : database_(database),
+      sequence_(sequence),
+      path_(database.store_ + "/incoming/" + std::to_string(sequence) + ".sst") {}
+
+SegmentWriter::~SegmentWriter() {
+  if (table_ == nullptr) return;
+  table_.reset();
+  (void)database_.env_->DeleteFile(path_);
+}
+
+absl::Status SegmentWriter::Add(BlockRef ref, std::span<const std::byte> stored) {
+  if (table_ == nullptr) {
+    rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions());
+    options.env = database_.env_.get();
+    options.info_log = MakeDiskLog();
+    rocksdb::EnvOptions files;
+    files.use_direct_writes = database_.direct_io_;
+    files.writable_file_max_buffer_size = kWriteBytes;
+    table_ = std::make_unique<rocksdb::SstFileWriter>(files, options, database_.segments_);
+    TC_RETURN_IF_ERROR(DiskStatus(table_->Open(path_), "create " + path_));
+  }
+  const SegmentKey key = SegmentKeyOf(sequence_, ref);
+  const rocksdb::Slice value(reinterpret_cast<const char*>(stored.data()), stored.size());
+  return DiskStatus(table_->Put(SliceOf(key), value), "write " + NameOf(sequence_));
+}
+
+absl::StatusOr<uint64_t> SegmentWriter::Finish() {
+  TC_CHECK(table_ != nullptr);
+  rocksdb::ExternalSstFileInfo info;
+  TC_RETURN_IF_ERROR(DiskStatus(table_->Finish(&info), "write " + NameOf(sequence_)));
+  rocksdb::IngestExternalFileOptions options;
+  options.move_files = true;
+  options.write_global_seqno = false;
+  options.fail_if_not_bottommost_level = true;  // only there DeleteFilesInRange finds it
+  TC_RETURN_IF_ERROR(
+      DiskStatus(database_.db_->IngestExternalFile(database_.segments_, {path_}, options),
+                 "take over " + NameOf(sequence_)));
+  table_.reset();
+  return info.file_size;
+}
+
+absl::Status ProbeStore(const std::string& directory,
+                        const std::shared_ptr<rocksdb::FileSystem>& file_system) {
+  const std::unique_ptr<rocksdb::Env> env = EnvOver(file_system);
+  const std::string path = directory + "/store/probe";
+  const rocksdb::Status status =
+      rocksdb::WriteStringToFile(env.get(), std::string(kProbeBytes, 'x'), path, true);
+  const rocksdb::Status removed = env->DeleteFile(path);
+  return DiskStatus(status.ok() ? removed : status, "write " + path);
+}
+
+}  // namespace thermocline

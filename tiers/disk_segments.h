@@ -1,0 +1,132 @@
+// RocksDB as the log uses it (tiers/log_format.h): segments that are written once, as tables that
+// SstFileWriter makes and the database takes over, and never compacted; and the entries, a small
+// family with a log of its own. A table has an index and no filter: nobody asks for a block that
+// is not there, and the read of a block is one read of the disk.
+//
+//   <directory>/store/incoming   tables being written; what is there at an opening is removed
+//
+// Order is what makes a crash harmless: a table is durable under its name and in the manifest
+// before entries point into it (SegmentWriter::Finish, then Commit), and it leaves after they do.
+// No header of RocksDB is reached through this one.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "tiers/tier.h"
+
+namespace rocksdb {
+class ColumnFamilyHandle;
+class DB;
+class Env;
+class FileSystem;
+class SstFileWriter;
+class Status;
+}  // namespace rocksdb
+
+namespace thermocline {
+
+class DiskHealth;
+
+/// An entry to be set, or erased if it has no value.
+struct EntryChange {
+  BlockRef ref;
+  std::string value;
+};
+
+/// Thread: any, concurrently.
+class SegmentDatabase {
+ public:
+  struct Options {
+    std::string directory;
+    std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
+    std::string damage = "";  // if any, the store that is there is set aside for it
+  };
+  /// Opens the store, setting aside what cannot be used, and leaving out segments that cannot.
+  /// Errors: what the directory's owner has to mend, with advice. Damage is no error.
+  static absl::StatusOr<std::unique_ptr<SegmentDatabase>> Open(const Options& options);
+  ~SegmentDatabase();
+  SegmentDatabase(const SegmentDatabase&) = delete;
+
+  struct Segment {
+    uint64_t sequence = 0;
+    uint64_t bytes = 0;  // of its file
+  };
+  std::vector<Segment> Segments() const;
+
+  /// Calls `look` with the block as stored, which is valid until it returns, and answers what that
+  /// does. Errors: NotFound when it is not there, DataLoss for damage, Unavailable.
+  absl::Status ReadBlock(uint64_t sequence, BlockRef ref,
+                         const std::function<absl::Status(std::span<const std::byte>)>& look) const;
+
+  /// Until `visit(key, value)` returns false. Errors: DataLoss when they cannot be read on.
+  absl::Status ForEachEntry(const std::function<bool(std::span<const std::byte>,
+                                                     std::span<const std::byte>)>& visit) const;
+
+  /// All of them or none. If `durable`, they survive a power loss, and so do all before. After an
+  /// error nobody knows which, until the store is opened anew; no other is taken before.
+  absl::Status Commit(std::span<const EntryChange> changes, bool durable);
+
+  /// Gives the segment's room back. Nothing may point to it.
+  absl::Status RemoveSegment(uint64_t sequence);
+
+  /// Why writes are refused; empty when they are not.
+  std::string Error() const;
+  /// Where a damaged or foreign store was renamed to; empty: none was.
+  const std::string& set_aside() const { return set_aside_; }
+
+ private:
+  friend class SegmentWriter;
+  explicit SegmentDatabase(const Options& options);
+  absl::StatusOr<rocksdb::Status> OpenStore(const std::string& directory);
+  rocksdb::Status OpenOnce(bool strictly);
+  absl::Status DropUnusable();
+  void Close();
+
+  const std::string store_;                                 // its directory
+  const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below env_
+  const std::unique_ptr<rocksdb::Env> env_;
+  std::shared_ptr<DiskHealth> health_;
+  std::string set_aside_;
+  bool direct_io_ = false;
+  std::unique_ptr<rocksdb::DB> db_;
+  rocksdb::ColumnFamilyHandle* segments_ = nullptr;
+  rocksdb::ColumnFamilyHandle* entries_ = nullptr;
+  // A log of which a write has failed must not be synced: Debian's RocksDB aborts the process. So
+  // the lock is held while the disk is written, which RocksDB does one by one anyway.
+  Mutex log_mutex_;
+  bool commit_failed_ TC_GUARDED_BY(log_mutex_) = false;
+};
+
+/// Writes one segment. One that is not finished leaves nothing.
+/// Thread: one.
+class SegmentWriter {
+ public:
+  SegmentWriter(SegmentDatabase& database, uint64_t sequence);
+  ~SegmentWriter();
+  SegmentWriter(const SegmentWriter&) = delete;
+
+  /// REQUIRES: refs ascend, by id and then part.
+  absl::Status Add(BlockRef ref, std::span<const std::byte> stored);
+  /// When it returns OK the segment is durable; answers the bytes of its file.
+  /// REQUIRES: there is a block in it.
+  absl::StatusOr<uint64_t> Finish();
+
+ private:
+  SegmentDatabase& database_;
+  const uint64_t sequence_;
+  const std::string path_;
+  std::unique_ptr<rocksdb::SstFileWriter> table_;
+};
+
+/// Whether the store's directory takes writes now. Errors: why not.
+absl::Status ProbeStore(const std::string& directory,
+                        const std::shared_ptr<rocksdb::FileSystem>& file_system);
+
+}  // namespace thermocline

@@ -1,0 +1,55 @@
+// How the log lies on the disk. Format "segments.v1", two column families of one RocksDB:
+//
+//   segments   key:   sequence of the segment (8 bytes) ‖ id (8) ‖ part (2), all big-endian
+//              value: the block (tiers/log_block.h)
+//   entries    key:   id (8) ‖ part (2), big-endian
+//              value, little-endian:
+//
+//   offset  bytes  field
+//        0      1  version, 1
+//        1      7  zero
+//        8      8  sequence of the segment that has the block
+//       16      8  XXH3-64 of key ‖ bytes 0 to 15 ‖ the rest
+//       24         its record
+//
+// Keys of a segment are one range, which nothing else is ever written to. An entry that points to a
+// segment that is not there, and a segment without an entry, are what a crash leaves; both go.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/status.h"
+#include "tiers/tier.h"
+
+namespace thermocline {
+
+inline constexpr const char* kLogFormat = "segments.v1";
+inline constexpr size_t kEntryHeadBytes = 24;
+
+using SegmentKey = std::array<char, 18>;
+using EntryKey = std::array<char, 10>;
+
+SegmentKey SegmentKeyOf(uint64_t sequence, BlockRef ref);
+EntryKey EntryKeyOf(BlockRef ref);
+/// nullopt: it is no such key.
+std::optional<std::pair<uint64_t, BlockRef>> ParseSegmentKey(std::span<const std::byte> key);
+std::optional<BlockRef> ParseEntryKey(std::span<const std::byte> key);
+
+/// Puts the head before `value`, which has kEntryHeadBytes of room for it and then the record.
+void SealEntry(BlockRef ref, uint64_t sequence, std::string& value);
+
+struct LogEntry {
+  BlockRef ref;
+  uint64_t sequence = 0;
+  std::span<const std::byte> record;  // of the value
+};
+/// Errors: DataLoss for anything damaged, FailedPrecondition for another version.
+absl::StatusOr<LogEntry> ReadEntry(std::span<const std::byte> key,
+                                   std::span<const std::byte> value);
+
+}  // namespace thermocline

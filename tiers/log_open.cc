@@ -1,0 +1,198 @@
+// How a log tier opens its store, at a start and behind its own back, and what it finds there.
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "tiers/disk_segments.h"
+#include "tiers/log_block.h"
+#include "tiers/log_format.h"
+#include "tiers/log_tier.h"
+
+namespace thermocline {
+namespace {
+
+constexpr std::chrono::seconds kCloseWait{10};  // for reads that are under way
+constexpr std::chrono::milliseconds kCloseStep{5};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LogTier>> LogTier::Open(Options options) {
+  std::unique_ptr<LogTier> tier(new LogTier(std::move(options)));
+  TC_RETURN_IF_ERROR(tier->OpenDatabase(nullptr));
+  const uint64_t unit = tier->options_.unit_bytes;
+  if (tier->options_.account) {
+    tier->options_.account.Adopt((tier->Usage().used_bytes + unit - 1) / unit);
+  }
+  return tier;
+}
+
+absl::Status LogTier::OpenDatabase(const LogIndex* known) {
+  const auto open = [this](const std::string& damage) {
+    return SegmentDatabase::Open(
+        {.directory = options_.directory, .file_system = options_.file_system, .damage = damage});
+  };
+  TC_ASSIGN_OR_RETURN(Database database, open(""));
+  {
+    MutexLock lock(mutex_);
+    refusal_.clear();
+    to_remove_.clear();
+  }
+  auto index = BuildIndex(*database, known);
+  if (absl::IsDataLoss(index.status())) {  // its entries cannot be read: step around it
+    database.reset();
+    TC_ASSIGN_OR_RETURN(database, open(std::string(index.status().message())));
+    index = BuildIndex(*database, known);
+  }
+  TC_RETURN_IF_ERROR(index.status());
+  MutexLock lock(mutex_);
+  index_ = *std::move(index);
+  database_ = std::move(database);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const LogIndex* known) {
+  LogIndex index;
+  for (const auto& segment : database.Segments()) {
+    index.AddSegment(segment.sequence, segment.bytes);
+  }
+  uint64_t newest = index.newest_sequence();
+  std::vector<EntryChange> stale;
+  TC_RETURN_IF_ERROR(database.ForEachEntry([&](auto key, auto value) {
+    const auto entry = ReadEntry(key, value);
+    if (!entry.ok()) {
+      ++corrupt_count_;
+      LogEvent(LogLevel::kWarning, "cold_entry_dropped", {{"reason", entry.status()}});
+      if (const auto ref = ParseEntryKey(key)) stale.push_back({*ref, ""});
+      return true;
+    }
+    newest = std::max(newest, entry->sequence);
+    const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
+    if (wanted && index.HasSegment(entry->sequence)) {
+      const auto bytes = static_cast<uint32_t>(key.size() + value.size());
+      index.Set(entry->ref, {entry->sequence, bytes});
+    } else {
+      stale.push_back({entry->ref, ""});
+    }
+    return true;
+  }));
+  next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
+  const std::vector<uint64_t> orphans = index.EmptySegments();
+  if (orphans.empty() && stale.empty()) return index;
+  LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
+           {{"segments", orphans.size()}, {"entries", stale.size()}});
+  // Durably, before a new segment can have the number that they name.
+  if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return index;
+  for (const uint64_t sequence : orphans) {
+    if (database.RemoveSegment(sequence).ok()) {
+      index.RemoveSegment(sequence);
+    } else {
+      MutexLock lock(mutex_);
+      to_remove_.push_back(sequence);
+    }
+  }
+  return index;
+}
+
+absl::Status LogTier::Noted(absl::Status status) {
+  if (status.ok()) return status;
+  MutexLock lock(mutex_);
+  if (refusal_.empty()) {
+    LogEvent(LogLevel::kError, "cold_tier_refuses_writes", {{"cause", status}});
+  }
+  refusal_ = std::string(status.message());
+  return status;
+}
+
+absl::StatusOr<LogTier::Database> LogTier::Writable() {
+  {
+    MutexLock lock(mutex_);
+    if (database_ != nullptr && refusal_.empty()) refusal_ = database_->Error();
+    if (database_ != nullptr && refusal_.empty()) return database_;
+    const auto now = std::chrono::steady_clock::now();
+    if (reopening_ || now < reopen_at_) {
+      return absl::UnavailableError("cold tier: writes are refused: " + refusal_);
+    }
+    reopening_ = true;
+    reopen_at_ = now + options_.reopen_pause;
+  }
+  const absl::Status status = Reopen();
+  MutexLock lock(mutex_);
+  reopening_ = false;
+  if (!status.ok()) refusal_ = std::string(status.message());
+  if (!status.ok()) return status;
+  LogEvent(LogLevel::kInfo, "cold_tier_accepts_writes");
+  return database_;
+}
+
+// As long as the directory takes no writes the database stays open, for reads.
+absl::Status LogTier::Reopen() {
+  TC_RETURN_IF_ERROR(ProbeStore(options_.directory, options_.file_system));
+  TC_RETURN_IF_ERROR(CloseDatabase());
+  LogIndex known;
+  {
+    MutexLock lock(mutex_);
+    known = index_;
+  }
+  return OpenDatabase(&known);
+}
+
+// RocksDB lets one have a store: whoever reads there has to be done. Reads that begin meanwhile are
+// refused; they are misses.
+absl::Status LogTier::CloseDatabase() {
+  std::weak_ptr<SegmentDatabase> closing;
+  {
+    MutexLock lock(mutex_);
+    closing = database_;
+  }
+  {
+    Database last;
+    MutexLock lock(mutex_);
+    last = std::move(database_);
+    database_ = nullptr;
+  }
+  const auto patience = std::chrono::steady_clock::now() + kCloseWait;
+  while (!closing.expired() && std::chrono::steady_clock::now() < patience) {
+    std::this_thread::sleep_for(kCloseStep);
+  }
+  MutexLock lock(mutex_);
+  database_ = closing.lock();
+  if (database_ == nullptr) return absl::OkStatus();
+  return absl::UnavailableError("cold tier: a read does not end, so it cannot be opened anew");
+}
+
+absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& visit) {
+  Database database;
+  {
+    MutexLock lock(mutex_);
+    database = database_;
+  }
+  if (database == nullptr) return absl::UnavailableError("cold tier: it is not open");
+  std::vector<std::pair<BlockRef, uint64_t>> damaged;
+  TC_RETURN_IF_ERROR(database->ForEachEntry([&](auto key, auto value) {
+    const auto entry = ReadEntry(key, value);
+    if (!entry.ok() || !IsAt(entry->ref, entry->sequence)) return true;
+    const auto record = DecodeRecord(entry->ref, entry->record);
+    if (record.ok()) return visit(*record);
+    damaged.push_back({entry->ref, entry->sequence});
+    return true;
+  }));
+  for (const auto& [ref, sequence] : damaged) {
+    DropDamaged(*database, ref, sequence, "the record in its entry is damaged");
+  }
+  return absl::OkStatus();
+}
+
+std::string LogTier::State() const {
+  MutexLock lock(mutex_);
+  const std::string error =
+      refusal_.empty() && database_ != nullptr ? database_->Error() : refusal_;
+  if (database_ == nullptr) return "closed: " + error + "; it is opened again by itself";
+  if (!error.empty()) {
+    return "reads only: " + error + "; mend the disk or free some: it is opened anew by itself";
+  }
+  if (database_->set_aside().empty()) return "ok";
+  return "began empty: an unusable store was set aside as " + database_->set_aside();
+}
+
+}  // namespace thermocline

@@ -1,0 +1,319 @@
+#include "tiers/log_tier.h"
+
+#include <algorithm>
+#include <iterator>
+#include <tuple>
+#include <utility>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "hashing/checksum.h"
+#include "tiers/disk_segments.h"
+#include "tiers/log_block.h"
+#include "tiers/log_format.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int kMostMoves = 8;  // of one block while it is read; more is not a move
+
+bool Precedes(BlockRef a, BlockRef b) { return std::tie(a.id, a.part) < std::tie(b.id, b.part); }
+
+BlockRef RefOf(const BlockHeader& header) { return {header.id, header.part}; }
+
+std::string Named(BlockRef ref) {
+  return "block " + std::to_string(ref.id) + " part " + std::to_string(ref.part);
+}
+
+EntryChange EntryOf(const BlockRecord& record, uint64_t sequence) {
+  EntryChange entry{RefOf(record), std::string(kEntryHeadBytes, '\0')};
+  AppendRecord(record, entry.value);
+  SealEntry(entry.ref, sequence, entry.value);
+  return entry;
+}
+
+/// Whether the block is the cause, as against the medium or the caller.
+bool IsDamage(const absl::Status& status) {
+  return absl::IsDataLoss(status) || absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+}
+
+/// Memory that is not cleared before it is written.
+class Room {
+ public:
+  std::span<std::byte> OfBytes(uint64_t bytes) {
+    if (bytes > bytes_) {
+      memory_.reset();
+      memory_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      bytes_ = bytes;
+    }
+    return {memory_.get(), bytes};
+  }
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace
+
+LogTier::LogTier(Options options) : options_(std::move(options)) {}
+
+LogTier::~LogTier() = default;
+
+absl::Status LogTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
+  TierPut put{.record = &record, .payload = payload};
+  PutAll({&put, 1});
+  return put.status;
+}
+
+void LogTier::PutAll(std::span<TierPut> puts) {
+  Draft draft;
+  const std::vector<size_t> order = Admit(puts, draft);
+  if (order.empty()) return;
+  const auto write = [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const Database database, Writable());
+    draft.sequence = next_sequence_++;
+    TC_RETURN_IF_ERROR(WritePuts(*database, puts, order, draft));
+    if (draft.blocks.empty()) return absl::OkStatus();
+    TC_RETURN_IF_ERROR(Commit(*database, draft));
+    RemoveEmptied(*database);
+    return absl::OkStatus();
+  };
+  const absl::Status status = write();
+  for (const size_t i : order) puts[i].status.Update(status);
+  MutexLock lock(mutex_);
+  reserved_bytes_ -= draft.reserved_bytes;
+}
+
+// Answers which of them are to be written, in the order of the segment. Of two copies of one block
+// the newer comes first.
+std::vector<size_t> LogTier::Admit(std::span<TierPut> puts, Draft& draft) {
+  std::vector<size_t> order;
+  order.reserve(puts.size());
+  for (size_t i = 0; i < puts.size(); ++i) {
+    TierPut& put = puts[i];
+    put.status = VerifyRecord(*put.record);
+    if (put.status.ok() && put.payload.size() != put.record->payload_bytes) {
+      put.status = absl::DataLossError("cold tier: the payload of " + Named(RefOf(*put.record)) +
+                                       " has another size than its header says; it is not stored");
+    }
+    if (put.status.ok()) order.push_back(i);
+  }
+  {
+    MutexLock lock(mutex_);
+    const uint64_t capacity = CapacityBytes();
+    std::erase_if(order, [&](size_t i) TC_NO_THREAD_SAFETY_ANALYSIS {
+      const uint64_t bytes = StoredBytes(*puts[i].record);
+      const uint64_t used = index_.used_bytes() + reserved_bytes_;
+      if (used + bytes <= capacity) {
+        reserved_bytes_ += bytes;
+        draft.reserved_bytes += bytes;
+        return false;
+      }
+      puts[i].status = absl::ResourceExhaustedError("cold tier: " + FormatBytes(bytes) +
+                                                    " do not fit, " + FormatBytes(used) + " of " +
+                                                    FormatBytes(capacity) + " are in use");
+      return true;
+    });
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const BlockRef left = RefOf(*puts[a].record), right = RefOf(*puts[b].record);
+    return left == right ? a > b : Precedes(left, right);
+  });
+  return order;
+}
+
+absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
+                                std::span<const size_t> order, Draft& draft) {
+  SegmentWriter writer(database, draft.sequence);
+  Room room;
+  for (const size_t i : order) {
+    TierPut& put = puts[i];
+    const BlockRef ref = RefOf(*put.record);
+    if (!draft.blocks.empty() && draft.blocks.back() == ref) continue;  // a newer one is written
+    if (Checksum(put.payload) != put.record->payload_checksum) {
+      put.status = absl::DataLossError("cold tier: payload and header of " + Named(ref) +
+                                       " disagree; it is not stored");
+      continue;
+    }
+    const auto most = room.OfBytes(StoredBytes(*put.record));
+    const uint64_t bytes = EncodeBlock(*put.record, put.payload, most);
+    TC_RETURN_IF_ERROR(writer.Add(ref, most.first(bytes)));
+    draft.changes.push_back(EntryOf(*put.record, draft.sequence));
+    draft.blocks.push_back(ref);
+  }
+  if (draft.blocks.empty()) return absl::OkStatus();
+  TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
+  return absl::OkStatus();
+}
+
+// After a failure the segment is there, and whether its entries are nobody knows: it stays.
+absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
+  const absl::Status status =
+      Noted(database.Commit(draft.changes, /*durable=*/!draft.blocks.empty()));
+  MutexLock lock(mutex_);
+  reserved_bytes_ -= std::exchange(draft.reserved_bytes, 0);
+  if (!draft.blocks.empty()) index_.AddSegment(draft.sequence, draft.bytes);
+  if (!status.ok()) return status;
+  for (const EntryChange& change : draft.changes) {
+    if (change.value.empty()) {
+      index_.Erase(change.ref);
+    } else {
+      const size_t bytes = sizeof(EntryKey) + change.value.size();
+      index_.Set(change.ref, {draft.sequence, static_cast<uint32_t>(bytes)});
+    }
+  }
+  return status;
+}
+
+absl::StatusOr<std::optional<BlockRecord>> LogTier::Get(BlockRef ref,
+                                                        std::span<std::byte> payload) {
+  for (int moves = 0; moves < kMostMoves; ++moves) {
+    Database database;
+    uint64_t sequence = 0;
+    {
+      MutexLock lock(mutex_);
+      if (database_ == nullptr) {
+        return absl::UnavailableError("cold tier: it is being opened anew: " + refusal_);
+      }
+      const LogIndex::Place* const place = index_.Find(ref);
+      if (place == nullptr) return std::nullopt;
+      sequence = place->sequence;
+      database = database_;
+    }
+    std::optional<BlockRecord> record;
+    const absl::Status status =
+        database->ReadBlock(sequence, ref, [&](std::span<const std::byte> stored) {
+          auto read = DecodeBlock(ref, stored, payload);
+          if (read.ok()) record = *std::move(read);
+          return read.status();
+        });
+    if (status.ok()) return record;
+    if (!IsDamage(status)) return status;
+    if (!IsAt(ref, sequence)) continue;  // DropSegment has moved it meanwhile
+    DropDamaged(*database, ref, sequence, std::string(status.message()));
+    return std::nullopt;
+  }
+  return absl::UnavailableError("cold tier: " + Named(ref) + " moves too often to be read");
+}
+
+bool LogTier::IsAt(BlockRef ref, uint64_t sequence) const {
+  MutexLock lock(mutex_);
+  const LogIndex::Place* const place = index_.Find(ref);
+  return place != nullptr && place->sequence == sequence;
+}
+
+void LogTier::DropDamaged(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
+                          const std::string& why) {
+  ++corrupt_count_;
+  LogEvent(LogLevel::kWarning, "cold_block_dropped",
+           {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
+  if (!IsAt(ref, sequence)) return;
+  const EntryChange erasure{ref, ""};
+  (void)Noted(database.Commit({&erasure, 1}, /*durable=*/false));
+  {
+    MutexLock lock(mutex_);  // if it cannot be erased now, it is not here any more all the same
+    const LogIndex::Place* const place = index_.Find(ref);
+    if (place != nullptr && place->sequence == sequence) index_.Erase(ref);
+  }
+  RemoveEmptied(database);
+}
+
+absl::Status LogTier::Erase(BlockRef ref) {
+  {
+    MutexLock lock(mutex_);
+    if (index_.Find(ref) == nullptr) return absl::OkStatus();
+  }
+  TC_ASSIGN_OR_RETURN(const Database database, Writable());
+  Draft draft{.changes = {{ref, ""}}};
+  TC_RETURN_IF_ERROR(Commit(*database, draft));
+  RemoveEmptied(*database);
+  return absl::OkStatus();
+}
+
+// A file that cannot be removed now is tried again with the next one.
+void LogTier::RemoveEmptied(SegmentDatabase& database) {
+  std::vector<uint64_t> segments;
+  {
+    MutexLock lock(mutex_);
+    segments = std::exchange(to_remove_, {});
+    for (const uint64_t sequence : index_.TakeEmptied()) segments.push_back(sequence);
+  }
+  for (const uint64_t sequence : segments) {
+    const absl::Status status = database.RemoveSegment(sequence);
+    MutexLock lock(mutex_);
+    if (status.ok()) {
+      index_.RemoveSegment(sequence);
+    } else {
+      to_remove_.push_back(sequence);
+    }
+  }
+}
+
+std::optional<TierSegment> LogTier::SegmentFrom(uint64_t sequence) const {
+  MutexLock lock(mutex_);
+  return index_.SegmentFrom(sequence);
+}
+
+absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> keep) {
+  const std::optional<TierSegment> segment = SegmentFrom(sequence);
+  if (!segment || segment->sequence != sequence) {
+    return absl::NotFoundError("cold tier: no segment " + std::to_string(sequence));
+  }
+  TC_ASSIGN_OR_RETURN(const Database database, Writable());
+  std::vector<BlockRef> kept;
+  for (const BlockRef ref : keep) {
+    if (IsAt(ref, sequence)) kept.push_back(ref);
+  }
+  std::sort(kept.begin(), kept.end(), Precedes);
+  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+  Draft draft{.sequence = next_sequence_++};
+  TC_RETURN_IF_ERROR(WriteKept(*database, sequence, kept, draft));
+  std::vector<BlockRef> all = segment->blocks, gone;
+  std::sort(all.begin(), all.end(), Precedes);
+  std::set_difference(all.begin(), all.end(), draft.blocks.begin(), draft.blocks.end(),
+                      std::back_inserter(gone), Precedes);
+  for (const BlockRef ref : gone) draft.changes.push_back({ref, ""});
+  TC_RETURN_IF_ERROR(Commit(*database, draft));
+  RemoveEmptied(*database);
+  return absl::OkStatus();
+}
+
+absl::Status LogTier::WriteKept(SegmentDatabase& database, uint64_t from,
+                                std::span<const BlockRef> keep, Draft& draft) {
+  SegmentWriter writer(database, draft.sequence);
+  Room room;
+  uint64_t bytes = 0;
+  for (const BlockRef ref : keep) {
+    absl::Status written;
+    const absl::Status read = database.ReadBlock(from, ref, [&](std::span<const std::byte> stored) {
+      const auto record = DecodeBlock(ref, stored, room.OfBytes(stored.size()));
+      if (!record.ok()) return record.status();
+      written = writer.Add(ref, stored);
+      if (!written.ok()) return absl::OkStatus();
+      draft.changes.push_back(EntryOf(*record, draft.sequence));
+      draft.blocks.push_back(ref);
+      bytes += stored.size();
+      return absl::OkStatus();
+    });
+    TC_RETURN_IF_ERROR(written);
+    if (read.ok()) continue;
+    if (!IsDamage(read)) return read;
+    DropDamaged(database, ref, from, std::string(read.message()));
+  }
+  if (draft.blocks.empty()) return absl::OkStatus();
+  TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
+  kept_bytes_ += bytes;
+  return absl::OkStatus();
+}
+
+TierUsage LogTier::Usage() const {
+  MutexLock lock(mutex_);
+  return {.capacity_bytes = CapacityBytes(),
+          .used_bytes = index_.used_bytes() + reserved_bytes_,
+          .block_count = index_.block_count(),
+          .corrupt_count = corrupt_count_,
+          .kept_bytes = kept_bytes_};
+}
+
+}  // namespace thermocline

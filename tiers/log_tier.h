@@ -1,0 +1,119 @@
+// The cold tier: blocks are immutable and large, so it is a log. What PutAll writes is one segment,
+// which is never changed; its room comes back when its last block is erased, or by DropSegment.
+// Format "segments.v1" (tiers/log_format.h) in a RocksDB (tiers/disk_segments.h).
+//
+// A Put is durable when it returns. The segment is so first, and then its entries: a crash leaves a
+// segment without entries at most. The same order moves what DropSegment keeps: new segment, then
+// in one batch the entries of what stays and of what goes, then the old file. So at any moment each
+// block is found exactly once. Erasures are not synced: a power loss may bring erased blocks back,
+// as long as their segment is there.
+//
+// used_bytes is what the disk holds: the segments' files, erased blocks included, and key and value
+// of each entry. RocksDB's own share (its log, buffers and levels of the entries: 32 MiB and some
+// ten per cent of the entries) is not in it, so that an empty tier uses nothing. Of a PutAll the
+// blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and so the
+// capacity is exceeded by some hundred bytes a block at most, and by what DropSegment keeps.
+//
+// A failed write of entries leaves nobody knowing what the disk has, and RocksDB takes no more
+// writes until it is opened anew. So from then on all are refused, while reads go on; after a pause
+// the next of PutAll, Erase and DropSegment looks whether the directory takes writes, and if so
+// closes the database behind the tier and opens it again. What was refused meanwhile is not there.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "tiers/disk_segments.h"
+#include "tiers/log_index.h"
+#include "tiers/tier.h"
+#include "tiers/tier_budget.h"
+
+namespace thermocline {
+
+class LogTier : public Tier {
+ public:
+  struct Options {
+    std::string directory;  // must exist and be writable
+    uint64_t capacity_bytes = 0;
+    BudgetAccount account = {};  // if there is one, the capacity is what that holds, in units of
+    uint64_t unit_bytes = 0;
+    std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
+    std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
+  };
+  /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by
+  ///         another process): what the directory's owner has to mend. Damage is no error.
+  static absl::StatusOr<std::unique_ptr<LogTier>> Open(Options options);
+  ~LogTier() override;
+
+  absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
+  void PutAll(std::span<TierPut> puts) override;
+  absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
+                                                 std::span<std::byte> payload) override;
+  absl::Status Erase(BlockRef ref) override;
+  std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override;
+  absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
+  absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
+  absl::Status Sync() override { return absl::OkStatus(); }
+  TierUsage Usage() const override;
+  std::string State() const override;
+
+ private:
+  using Database = std::shared_ptr<SegmentDatabase>;
+  /// What one segment will have, when it is written.
+  struct Draft {
+    uint64_t sequence = 0;
+    uint64_t bytes = 0;                     // of its file, once that is finished
+    uint64_t reserved_bytes = 0;            // until it is known
+    std::vector<EntryChange> changes = {};  // with the erasures of what does not come along
+    std::vector<BlockRef> blocks = {};      // ascending
+  };
+
+  explicit LogTier(Options options);
+  uint64_t CapacityBytes() const {
+    return options_.account ? options_.account.Held() * options_.unit_bytes
+                            : options_.capacity_bytes;
+  }
+
+  /// Opens the database, and builds the index of what is there. `known`: nullptr at a start; else
+  /// only blocks that are in it too are not dropped.
+  absl::Status OpenDatabase(const LogIndex* known) TC_EXCLUDES(mutex_);
+  absl::StatusOr<LogIndex> BuildIndex(SegmentDatabase& database, const LogIndex* known);
+  /// The database that takes writes, opened anew if need be.
+  absl::StatusOr<Database> Writable() TC_EXCLUDES(mutex_);
+  absl::Status Reopen() TC_EXCLUDES(mutex_);
+  absl::Status CloseDatabase() TC_EXCLUDES(mutex_);
+  /// The status, which refuses further writes if it is an error.
+  absl::Status Noted(absl::Status status) TC_EXCLUDES(mutex_);
+
+  std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
+  absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
+                         std::span<const size_t> order, Draft& draft);
+  absl::Status WriteKept(SegmentDatabase& database, uint64_t from, std::span<const BlockRef> keep,
+                         Draft& draft);
+  /// Makes the draft's changes durable, and known.
+  absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_);
+  void RemoveEmptied(SegmentDatabase& database) TC_EXCLUDES(mutex_);
+  /// Counts a block that does not verify, and forgets it unless it lies elsewhere by now.
+  void DropDamaged(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
+                   const std::string& why) TC_EXCLUDES(mutex_);
+  bool IsAt(BlockRef ref, uint64_t sequence) const TC_EXCLUDES(mutex_);
+
+  const Options options_;
+  std::atomic<uint64_t> next_sequence_ = 1;
+  std::atomic<uint64_t> corrupt_count_ = 0;
+  std::atomic<uint64_t> kept_bytes_ = 0;
+
+  mutable Mutex mutex_;  // never held across I/O
+  Database database_ TC_GUARDED_BY(mutex_);
+  LogIndex index_ TC_GUARDED_BY(mutex_);
+  uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
+  std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
+  std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not
+  bool reopening_ TC_GUARDED_BY(mutex_) = false;
+  std::chrono::steady_clock::time_point reopen_at_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace thermocline
