@@ -68,6 +68,11 @@ constexpr OptionDef kOptions[] = {
      .default_value = "8MiB",
      .help = "Warm blocks that are read back and summed, in turn, each second; one counts 64 KiB "
              "at least. 0: none are."},
+    {.key = "cold_scrub_rate",
+     .type = OptionType::kBytes,
+     .default_value = "4MiB",
+     .help = "Cold blocks that are read back and summed, in turn, each second; one counts 64 KiB "
+             "at least. 0: none are."},
     {.key = "other_users",
      .type = OptionType::kEnum,
      .default_value = "refuse",
@@ -430,6 +435,7 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.cold_write_bytes_per_day = options.Bytes("cold_write_budget");
   resolved.cold_read_deadline = milliseconds("cold_read_deadline");
   resolved.scrub_rate_bytes = options.Bytes("scrub_rate");
+  resolved.cold_scrub_rate_bytes = options.Bytes("cold_scrub_rate");
   TC_ASSIGN_OR_RETURN(resolved.tenants, TenantsOf(options, resolved.warm_capacity_bytes,
                                                   resolved.cold_capacity_bytes));
   resolved.others_are_default = options.String("other_users") == "default";

@@ -28,6 +28,7 @@ struct DaemonOptions {
   uint64_t cold_write_bytes_per_day = 0;  // 0: no limit
   std::chrono::milliseconds cold_read_deadline{0};
   uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber
+  uint64_t cold_scrub_rate_bytes = 0;  // the same of cold blocks
   std::vector<TenantOptions> tenants;  // the default one first
   bool others_are_default = false;     // users that no tenant names; else they are refused
   std::string arena_view;              // "": none

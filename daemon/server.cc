@@ -211,6 +211,7 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   stack.policy = options.policy;
   const StackOptions told = stack;
+  stack.cold_scrub_bytes_per_tick = options.cold_scrub_rate_bytes;
   TenantHouse& house = *houses.emplace_back(std::make_unique<TenantHouse>());
   absl::StatusOr<std::unique_ptr<Tenant>> open =
       Tenant::Open(std::move(opened), {house.strand, disk, workers, metrics}, open_stack);

@@ -18,6 +18,7 @@ void StackCore::Tick() {
   DropDoomed();
   scrub_allowance_ = options_.scrub_bytes_per_tick;
   Scrub();
+  ScrubCold();
   SchedulePump();
 }
 

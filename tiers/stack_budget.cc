@@ -20,7 +20,7 @@ namespace {
 constexpr uint64_t kMoveBytes = 8 * MiB;  // copied by one pump, which nobody waits for longer
 constexpr size_t kChunksLookedAt = 16;    // in search of one that can be emptied
 constexpr std::chrono::seconds kClearPatience{2};
-constexpr std::chrono::seconds kChunkPatience{5};
+constexpr std::chrono::seconds kUnitPatience{5};
 
 uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
 
@@ -39,6 +39,14 @@ void StackCore::WatchBudgets() {
   options_.cold_account.SetWake(wake);
 }
 
+/// Whether to wait for a unit of which the account says whether it `comes`. What does not come in
+/// time, because its lender's clients hold on to it, is not waited for: then its own blocks go.
+bool StackCore::Awaits(const BudgetAccount& account, bool comes, Awaited& unit) const {
+  const SteadyTime now = options_.clock->Now();
+  if (const uint64_t held = account.Held(); !comes || held != unit.beyond) unit = {held, now};
+  return comes && now - unit.since < kUnitPatience;
+}
+
 // ---- warm
 
 /// Asks for a chunk when the reserve has run low, and says whether to wait for it: what is within
@@ -50,14 +58,7 @@ bool StackCore::AwaitsChunk(bool somebody_waits) {
   if (!below_share && !somebody_waits) return false;
   wants_chunk_ = true;
   const bool comes = account.Want() && below_share && host_->State() == "ok";
-  // What does not come in time, because its lender's clients hold on to it, is not waited for: then
-  // its own blocks go.
-  const SteadyTime now = options_.clock->Now();
-  if (!comes || account.Held() != awaited_beyond_) {
-    awaited_beyond_ = account.Held();
-    awaited_since_ = now;
-  }
-  return comes && now - awaited_since_ < kChunkPatience;
+  return Awaits(account, comes, awaited_chunk_);
 }
 
 void StackCore::GiveBackWarm() {
@@ -196,7 +197,7 @@ bool StackCore::GrowCold(uint64_t wanted_bytes) {
   while (!has_room()) {
     if (account.Owed() == 0 && account.Take()) continue;
     wants_disk_ = true;
-    return account.Want() && account.IsBelowShare();
+    return Awaits(account, account.Want() && account.IsBelowShare(), awaited_disk_);
   }
   return false;
 }

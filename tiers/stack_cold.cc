@@ -198,7 +198,7 @@ uint64_t StackCore::ColdParts(Place place) const {
   return count;
 }
 
-// Of a block that is warm, too. False when there is none.
+// False when there is none.
 bool StackCore::LoseColdCopy(BlockRef ref) {
   const Place place = *writer_.PlaceOf(ref.id);
   const Word word = writer_.word(place, ref.part);
@@ -224,6 +224,7 @@ void StackCore::RunColdJob() {
   if (job.writes.empty() && job.erasures.empty() && !job.drop) return;
   job_running_ = true;
   job_began_ = options_.clock->Now();
+  ++cold_jobs_;
   cold_writes_.Try();
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {

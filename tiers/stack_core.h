@@ -71,6 +71,10 @@ inline constexpr uint64_t kAheadShare = 8;  // of the slots that are free and no
 inline constexpr size_t kMaxPrefetches = 1u << 16;
 inline constexpr size_t kMaxPins = 1u << 16;
 
+/// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
+absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
+                                                     std::span<std::byte> payload);
+
 /// Thread: one strand, see TierStack.
 class StackCore final : public TierStack {
  public:
@@ -400,12 +404,16 @@ class StackCore final : public TierStack {
   std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
   SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
   bool HasColdCopy(BlockRef ref) const;
+  uint64_t BytesOf(BlockRef ref) const {
+    return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
+  }
   uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
                     const std::unordered_set<uint64_t>& taken) const;
   uint64_t ColdParts(Place place) const;
   bool LoseColdCopy(BlockRef ref);
+  void DropDamagedCopy(BlockRef ref);
   void RunColdJob();
   void TakeWrites(ColdJob& job);
   void CancelWrites();
@@ -419,6 +427,12 @@ class StackCore final : public TierStack {
 
   // ---- stack_budget.cc
   void WatchBudgets();
+  /// A unit that is to come.
+  struct Awaited {
+    uint64_t beyond = 0;  // units held since it has been waiting for another
+    SteadyTime since{};
+  };
+  bool Awaits(const BudgetAccount& account, bool comes, Awaited& unit) const;
   bool AwaitsChunk(bool somebody_waits);
   void GiveBackWarm();
   void CloseSomeChunk();
@@ -459,6 +473,19 @@ class StackCore final : public TierStack {
   bool NextScrubChunk();
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
+  struct ColdItem {
+    BlockRef ref;
+    uint64_t bytes = 0;
+  };
+  struct ColdScrub {
+    std::vector<BlockRef> refs;  // what is left of a segment
+    uint64_t next = 0;           // its successor
+    uint64_t allowance = 0;      // bytes
+    bool running = false;
+  };
+  void ScrubCold();
+  void NextScrubSegment();
+  void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs);
 
   // ---- stack_pins.cc
   struct TtlPin {
@@ -522,8 +549,7 @@ class StackCore final : public TierStack {
   bool closing_ = false;
   bool wants_chunk_ = false;  // asked for by this pump
   bool wants_disk_ = false;
-  uint64_t awaited_beyond_ = 0;  // chunks held since it has been waiting for another
-  SteadyTime awaited_since_{};
+  Awaited awaited_chunk_, awaited_disk_;
   size_t chunks_looked_at_ = 0;  // where the last search for one to give back began
   SteadyTime chunk_closed_{};    // when the chunk to be given back was closed, or lost a block last
   bool draining_ = false;        // pins to warm hold nothing back any more
@@ -544,6 +570,12 @@ class StackCore final : public TierStack {
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;
   SteadyTime job_began_{};
+  uint64_t cold_jobs_ = 0;
+  ColdScrub cold_scrub_;
+  std::deque<DurableWait> durable_waits_;
+  std::vector<BlockRef> to_write_;  // for them, in the order of the commits
+  SteadyTime group_since_{};        // when the first of these came
+  bool group_timer_ = false;
   std::deque<FlushState> flushes_;
   std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
   std::set<uint64_t> doomed_;
@@ -554,10 +586,6 @@ class StackCore final : public TierStack {
   uint32_t scrub_chunk_ = 0;
   uint64_t scrub_allowance_ = 0;  // bytes until the next tick
   bool scrub_first_round_ = true;
-  std::deque<DurableWait> durable_waits_;
-  std::vector<BlockRef> to_write_;  // for them, in the order of the commits
-  SteadyTime group_since_{};        // when the first of these came
-  bool group_timer_ = false;
   bool scrub_running_ = false;
 
   StackStats stats_;

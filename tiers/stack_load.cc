@@ -28,7 +28,18 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
              .promotion = {id, part}});
 }
 
-// Lands in the reserved slot itself. The payload is summed here once more, whatever tier it is.
+absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
+                                                     std::span<std::byte> payload) {
+  auto result = tier.Get(ref, payload);
+  if (!result.ok() || !result->has_value()) return result;
+  const BlockRecord& record = **result;
+  const bool is_whole = VerifyRecord(record).ok() && record.payload_bytes == payload.size() &&
+                        Checksum(payload) == record.payload_checksum;
+  if (!is_whole) result->reset();
+  return result;
+}
+
+// Lands in the reserved slot itself.
 void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   cold_reads_under_way_[ref] = {.offset = offset,
                                 .deadline = options_.clock->Now() + options_.read_deadline};
@@ -37,13 +48,7 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), ref, offset, bytes] {
     const auto payload = host->Payload(offset, bytes);
-    auto result = cold->Get(ref, payload);
-    if (result.ok() && result->has_value()) {
-      const BlockRecord& record = **result;
-      const bool whole = VerifyRecord(record).ok() && record.payload_bytes == bytes &&
-                         Checksum(payload) == record.payload_checksum;
-      if (!whole) result->reset();
-    }
+    auto result = ReadWhole(*cold, ref, payload);
     strand([weak, ref, offset, result = std::move(result)]() mutable {
       if (const auto self = weak.lock()) {
         (*self)->FinishPromotion(ref, offset, std::move(result));
@@ -122,14 +127,16 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
     return;
   }
   ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kCorrupt)];
+  DropDamagedCopy(ref);
+}
+
+void StackCore::DropDamagedCopy(BlockRef ref) {
+  const Place place = *writer_.PlaceOf(ref.id);
   ++stats_.corrupt_blocks;
   LogEvent(LogLevel::kWarning, "cold_block_dropped", {{"id", ref.id}, {"part", ref.part}});
-  if (word.cold_copy()) {
-    ChangeWord(ref.id, *place, ref.part, word.WithColdCopy(false));
-    QueueErasure(ref.id, ref.part);
-  }
-  NoteIncomplete(ref.id);
-  if (!HasBytes(*place)) DropLeaf(*place);
+  LoseColdCopy(ref);
+  if (writer_.word(place, ref.part).empty()) NoteIncomplete(ref.id);
+  if (!HasBytes(place)) DropLeaf(place);
 }
 
 void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback ready,

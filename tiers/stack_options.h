@@ -59,6 +59,7 @@ struct StackOptions {
   std::chrono::milliseconds lease_time{10000};  // how long a lease outlives its client's silence
 
   uint64_t scrub_bytes_per_tick = 32u << 20;  // of warm blocks, read back in turn; 0: none
+  uint64_t cold_scrub_bytes_per_tick = 4u << 20;
 
   // ---- who runs it
   Runner strand;          // tasks of the thread that owns the stack, in order

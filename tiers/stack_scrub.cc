@@ -1,6 +1,7 @@
 // The scrubber: reads warm blocks back and sums them. At first those that nobody has checked since
 // they were adopted, as fast as one job after the other goes, so that readers need not sum them;
 // from then on all of them, slowly, in turn. A pin of its own keeps each where it is meanwhile.
+// Cold blocks are read back too, segment by segment, at a rate of their own.
 #include <algorithm>
 
 #include "base/log.h"
@@ -15,6 +16,7 @@ constexpr uint64_t kMaxScrubBytes = 8 * MiB;
 constexpr uint64_t kMaxScrubShare = 16;  // of the warm tier
 // A small block costs what it takes to come to it, whatever it holds.
 constexpr uint64_t kLeastScrubCharge = 64 * KiB;
+constexpr uint64_t kMostSavedTicks = 64;  // until there is enough for a large block
 
 }  // namespace
 
@@ -102,6 +104,64 @@ void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
   }
   SchedulePump();
   Scrub();
+}
+
+// ---- cold
+
+void StackCore::ScrubCold() {
+  ColdScrub& scrub = cold_scrub_;
+  const uint64_t rate = options_.cold_scrub_bytes_per_tick;
+  if (cold_ == nullptr || rate == 0 || scrub.running || closing_ || !cold_reads_.Allows()) return;
+  scrub.allowance = std::min(scrub.allowance + rate, rate * kMostSavedTicks);
+  if (job_running_) return;  // what it writes or erases is not to be told from damage
+  if (scrub.refs.empty()) NextScrubSegment();
+  auto items = std::make_shared<std::vector<ColdItem>>();
+  while (!scrub.refs.empty() && items->size() < kMaxScrubItems) {
+    const BlockRef ref = scrub.refs.back();
+    const uint64_t bytes = HasColdCopy(ref) ? BytesOf(ref) : 0;
+    if (std::max(bytes, kLeastScrubCharge) > scrub.allowance) break;
+    scrub.refs.pop_back();
+    if (bytes == 0) continue;
+    scrub.allowance -= std::max(bytes, kLeastScrubCharge);
+    items->push_back({ref, bytes});
+  }
+  if (items->empty()) return;
+  scrub.running = true;
+  options_.disk([cold = cold_, items, strand = options_.strand, jobs = cold_jobs_,
+                 weak = std::weak_ptr<StackCore*>(self_)] {
+    std::vector<BlockRef> damaged;
+    std::vector<std::byte> payload;
+    for (const ColdItem& item : *items) {
+      payload.resize(item.bytes);
+      const auto found = ReadWhole(*cold, item.ref, payload);
+      if (found.ok() && !found->has_value()) damaged.push_back(item.ref);
+    }
+    strand([damaged = std::move(damaged), jobs, weak] {
+      if (const auto self = weak.lock()) (*self)->FinishScrubCold(damaged, jobs);
+    });
+  });
+}
+
+void StackCore::NextScrubSegment() {
+  auto segment = cold_->SegmentFrom(cold_scrub_.next);
+  if (!segment) segment = cold_->SegmentFrom(0);
+  if (!segment) return;
+  cold_scrub_.next = segment->sequence + 1;
+  cold_scrub_.refs = std::move(segment->blocks);
+}
+
+// `damaged`: what could not be read whole. If the tier has been written since, perhaps for another
+// reason: they are read once more.
+void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs) {
+  cold_scrub_.running = false;
+  for (const BlockRef ref : damaged) {
+    if (!HasColdCopy(ref)) continue;
+    if (jobs != cold_jobs_ || places_.at(ref.id).busy()) {
+      cold_scrub_.refs.push_back(ref);
+    } else {
+      DropDamagedCopy(ref);
+    }
+  }
 }
 
 }  // namespace thermocline

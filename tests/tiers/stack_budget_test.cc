@@ -220,6 +220,27 @@ TEST_F(StackBudgetTest, DiskSpaceIsLentAndComesBack) {
   ExpectSane();
 }
 
+TEST_F(StackBudgetTest, DiskSpaceThatDoesNotComeIsNotWaitedForForEver) {
+  Use(1, 1, 8);
+  // b fills the disk and pins what it has there: it owes a unit, and cannot give it.
+  for (uint64_t number = 0; number < 8 * kChunkBlocks; ++number) {
+    if (!Store(b(), number)) break;
+    b().stack->Pin(b().space, b().NamesOf(number), std::chrono::hours(1), TierKind::kNone)
+        .IgnoreError();
+  }
+  b().stack->Flush(TierKind::kWarm, [](absl::Status, uint64_t, uint64_t) {});
+  Settle();
+  ASSERT_EQ(cold_->Held(1), 8u);
+  ASSERT_EQ(StoreAll(a(), 0, 12), 12u);
+  bool done = false;
+  a().stack->Flush(TierKind::kWarm, [&](absl::Status, uint64_t, uint64_t) { done = true; });
+  Tick();
+  EXPECT_FALSE(done) << "it may come yet";
+  for (int i = 0; i < 30 && !done; ++i) Tick();
+  EXPECT_TRUE(done);
+  ExpectSane();
+}
+
 TEST_F(StackBudgetTest, ARestartHoldsWhatItAdopts) {
   Use(4, 2);
   ASSERT_EQ(StoreAll(a(), 0, 30), 30u);
