@@ -52,6 +52,12 @@ absl::Status FaultTier::Put(const BlockRecord& record, std::span<const std::byte
   return below_->Put(record, payload);
 }
 
+void FaultTier::PutAll(std::span<TierPut> puts) {
+  const Draw draw = DrawFaults();
+  if (!draw.error && !draw.lose) return below_->PutAll(puts);
+  for (TierPut& put : puts) put.status = draw.error ? Injected("PutAll") : absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<BlockRecord>> FaultTier::Get(BlockRef ref,
                                                           std::span<std::byte> payload) {
   const Draw draw = DrawFaults();
@@ -75,6 +81,11 @@ absl::StatusOr<std::optional<BlockRecord>> FaultTier::Get(BlockRef ref,
 absl::Status FaultTier::Erase(BlockRef ref) {
   if (DrawFaults().error) return Injected("Erase");
   return below_->Erase(ref);
+}
+
+absl::Status FaultTier::DropSegment(uint64_t sequence, std::span<const BlockRef> keep) {
+  if (DrawFaults().error) return Injected("DropSegment");
+  return below_->DropSegment(sequence, keep);
 }
 
 absl::Status FaultTier::Sync() {

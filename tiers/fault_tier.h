@@ -14,10 +14,10 @@ namespace thermocline {
 
 /// Probabilities a call, from 0 to 1.
 struct FaultRates {
-  double error = 0;     // Put, Get, Erase, Sync fail with UNAVAILABLE and do nothing
+  double error = 0;     // Put, Get, Erase, DropSegment, Sync fail with UNAVAILABLE, do nothing
   double flip = 0;      // Get: one bit of the payload is wrong
   double truncate = 0;  // Get: the end of the payload is not written
-  double lose = 0;      // Put: says OK and stores nothing
+  double lose = 0;      // Put: says OK and stores nothing; PutAll: nothing at all
   double delay = 0;     // any call takes `delay_time` longer
   std::chrono::microseconds delay_time{0};
 };
@@ -34,7 +34,12 @@ class FaultTier : public Tier {
   absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
   absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
                                                  std::span<std::byte> payload) override;
+  void PutAll(std::span<TierPut> puts) override;
   absl::Status Erase(BlockRef ref) override;
+  std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override {
+    return below_->SegmentFrom(sequence);
+  }
+  absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override {
     return below_->ForEach(visit);
   }

@@ -1,6 +1,7 @@
 // What every tier must do, run over each of them: instantiate TierConformance with a TierMaker in a
 // test program of one's own.
 #pragma once
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -62,6 +63,26 @@ class TierConformance : public ::testing::TestWithParam<TierMaker> {
   bool IsWithinCapacity() const {
     const TierUsage usage = tier_->Usage();
     return usage.used_bytes <= usage.capacity_bytes + (GetParam().has_segments ? kBlockBytes : 0);
+  }
+  /// By one PutAll.
+  void PutTogether(const std::vector<uint64_t>& ids) {
+    std::vector<std::vector<std::byte>> payloads;
+    std::vector<BlockRecord> records;
+    for (const uint64_t id : ids) {
+      payloads.push_back(TestPayload(id, 0, kBlockBytes));
+      records.emplace_back(TestHeader(id, 0, payloads.back()));
+    }
+    std::vector<TierPut> puts;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      puts.push_back({.record = &records[i], .payload = payloads[i]});
+    }
+    tier_->PutAll(puts);
+    for (const TierPut& put : puts) ASSERT_TRUE(put.status.ok()) << put.status;
+  }
+  static std::vector<uint64_t> IdsOf(const TierSegment& segment) {
+    std::vector<uint64_t> ids;
+    for (const BlockRef ref : segment.blocks) ids.push_back(ref.id);
+    return ids;
   }
   std::map<std::pair<uint64_t, int>, int> Listed() {
     std::map<std::pair<uint64_t, int>, int> listed;
@@ -226,6 +247,162 @@ TEST_P(TierConformance, ReopenedItHasWhatItCanKeep) {
   EXPECT_EQ(tier_->Usage().block_count, 4u);
   EXPECT_EQ(Listed().size(), 4u);
   for (uint64_t id = 1; id <= 5; ++id) EXPECT_EQ(Has(id), id != 3);
+}
+
+TEST_P(TierConformance, SeveralPutsAreAnsweredEachForItself) {
+  std::vector<std::vector<std::byte>> payloads;
+  std::vector<BlockRecord> records;
+  for (uint64_t id = 1; id <= 4; ++id) {
+    payloads.push_back(TestPayload(5 - id, 0, kBlockBytes));
+    records.emplace_back(TestHeader(5 - id, 0, payloads.back()));
+  }
+  payloads[1][77] ^= std::byte{1};
+  std::vector<TierPut> puts;
+  for (size_t i = 0; i < 4; ++i) puts.push_back({.record = &records[i], .payload = payloads[i]});
+  puts[2].payload = puts[2].payload.first(kBlockBytes / 2);
+  tier_->PutAll(puts);
+  EXPECT_TRUE(puts[0].status.ok()) << puts[0].status;
+  EXPECT_TRUE(absl::IsDataLoss(puts[1].status)) << puts[1].status;
+  EXPECT_TRUE(absl::IsDataLoss(puts[2].status)) << puts[2].status;
+  EXPECT_TRUE(puts[3].status.ok()) << puts[3].status;
+  EXPECT_TRUE(Has(4));
+  EXPECT_FALSE(Has(3));
+  EXPECT_FALSE(Has(2));
+  EXPECT_TRUE(Has(1));
+  EXPECT_EQ(tier_->Usage().block_count, 2u);
+}
+
+TEST_P(TierConformance, OfSeveralPutsThoseAreRefusedThatDoNotFit) {
+  std::vector<std::vector<std::byte>> payloads;
+  std::vector<BlockRecord> records;
+  for (uint64_t id = 1; id <= 4 * kBlocks; ++id) {
+    payloads.push_back(TestPayload(id, 0, kBlockBytes));
+    records.emplace_back(TestHeader(id, 0, payloads.back()));
+  }
+  std::vector<TierPut> puts;
+  for (size_t i = 0; i < records.size(); ++i) {
+    puts.push_back({.record = &records[i], .payload = payloads[i]});
+  }
+  tier_->PutAll(puts);
+  size_t stored = 0;
+  while (stored < puts.size() && puts[stored].status.ok()) ++stored;
+  EXPECT_GE(stored, kBlocks);
+  EXPECT_LT(stored, puts.size());
+  for (size_t i = stored; i < puts.size(); ++i) {
+    EXPECT_TRUE(absl::IsResourceExhausted(puts[i].status)) << puts[i].status;
+    EXPECT_FALSE(Has(records[i].id));
+  }
+  for (size_t i = 0; i < stored; ++i) EXPECT_TRUE(Has(records[i].id));
+  EXPECT_TRUE(IsWithinCapacity());
+}
+
+TEST_P(TierConformance, OfTwoCopiesInOnePutAllTheNewerStays) {
+  const auto old = TestPayload(1, 0, kBlockBytes), fresh = TestPayload(99, 0, kBlockBytes);
+  const BlockRecord first(TestHeader(1, 0, old));
+  BlockRecord second(TestHeader(1, 0, fresh));
+  second.sequence = 4321;
+  second.Seal();
+  TierPut puts[] = {{.record = &first, .payload = old}, {.record = &second, .payload = fresh}};
+  tier_->PutAll(puts);
+  ASSERT_TRUE(puts[0].status.ok() && puts[1].status.ok());
+  std::vector<std::byte> room(kBlockBytes);
+  const auto found = tier_->Get({1, 0}, room);
+  ASSERT_TRUE(found.ok() && found->has_value());
+  EXPECT_EQ((*found)->sequence, 4321u);
+  EXPECT_EQ(room, fresh);
+  EXPECT_EQ(tier_->Usage().block_count, 1u);
+}
+
+TEST_P(TierConformance, ATierOfSingleBlocksHasNoSegments) {
+  if (GetParam().has_segments) GTEST_SKIP() << "this one has";
+  ASSERT_TRUE(Put(1).ok());
+  EXPECT_FALSE(tier_->SegmentFrom(0));
+  EXPECT_TRUE(absl::IsNotFound(tier_->DropSegment(1, {})));
+  EXPECT_TRUE(Has(1));
+}
+
+TEST_P(TierConformance, SegmentsAreListedFromTheOldestWithWhatIsLeftOfThem) {
+  if (!GetParam().has_segments) GTEST_SKIP() << "it has single blocks";
+  PutTogether({1, 2, 3});
+  PutTogether({4, 5});
+  const auto first = tier_->SegmentFrom(0);
+  ASSERT_TRUE(first);
+  EXPECT_THAT(IdsOf(*first), ::testing::UnorderedElementsAre(1, 2, 3));
+  const auto second = tier_->SegmentFrom(first->sequence + 1);
+  ASSERT_TRUE(second);
+  EXPECT_GT(second->sequence, first->sequence);
+  EXPECT_THAT(IdsOf(*second), ::testing::UnorderedElementsAre(4, 5));
+  EXPECT_FALSE(tier_->SegmentFrom(second->sequence + 1));
+  EXPECT_GE(first->bytes, 3 * kBlockBytes);
+  EXPECT_GE(tier_->Usage().used_bytes, first->bytes + second->bytes);
+  ASSERT_TRUE(tier_->Erase({2, 0}).ok());
+  const auto less = tier_->SegmentFrom(0);
+  ASSERT_TRUE(less);
+  EXPECT_THAT(IdsOf(*less), ::testing::UnorderedElementsAre(1, 3));
+  EXPECT_EQ(less->bytes, first->bytes) << "the medium has it in one piece";
+  PutTogether({1});  // it has moved
+  EXPECT_THAT(IdsOf(*tier_->SegmentFrom(0)), ::testing::UnorderedElementsAre(3));
+  ASSERT_TRUE(tier_->Erase({3, 0}).ok());
+  EXPECT_EQ(tier_->SegmentFrom(0)->sequence, second->sequence) << "its room has come back";
+  EXPECT_TRUE(Has(1));
+}
+
+TEST_P(TierConformance, ADroppedSegmentLeavesWhatIsKeptAndGivesItsRoomBack) {
+  if (!GetParam().has_segments) GTEST_SKIP() << "it has single blocks";
+  PutTogether({1, 2, 3, 4});
+  PutTogether({5});
+  const TierSegment segment = *tier_->SegmentFrom(0);
+  const uint64_t before = tier_->Usage().used_bytes;
+  EXPECT_EQ(tier_->Usage().kept_bytes, 0u);
+  const BlockRef keep[] = {{3, 0}, {1, 0}, {3, 0}, {5, 0}, {77, 0}};  // twice; elsewhere; absent
+  ASSERT_TRUE(tier_->DropSegment(segment.sequence, keep).ok());
+  for (uint64_t id = 1; id <= 5; ++id) EXPECT_EQ(Has(id), id != 2 && id != 4) << id;
+  EXPECT_EQ(tier_->Usage().block_count, 3u);
+  EXPECT_EQ(Listed().size(), 3u);
+  EXPECT_LT(tier_->Usage().used_bytes, before - kBlockBytes);
+  EXPECT_GE(tier_->Usage().kept_bytes, 2 * kBlockBytes);
+  EXPECT_LT(tier_->Usage().kept_bytes, 3 * kBlockBytes);
+  EXPECT_TRUE(absl::IsNotFound(tier_->DropSegment(segment.sequence, {})));
+  if (GetParam().survives_reopening) {
+    const uint64_t used = tier_->Usage().used_bytes;
+    Reopen();
+    for (uint64_t id = 1; id <= 5; ++id) EXPECT_EQ(Has(id), id != 2 && id != 4) << id;
+    EXPECT_EQ(tier_->Usage().used_bytes, used);
+  }
+  while (const auto next = tier_->SegmentFrom(0)) {
+    ASSERT_TRUE(tier_->DropSegment(next->sequence, {}).ok());
+  }
+  EXPECT_EQ(tier_->Usage().block_count, 0u);
+  EXPECT_EQ(tier_->Usage().used_bytes, 0u);
+}
+
+TEST_P(TierConformance, WhatIsKeptIsFoundWhileItsSegmentGoes) {
+  if (!GetParam().has_segments) GTEST_SKIP() << "it has single blocks";
+  PutTogether({1, 2, 3, 4});
+  std::atomic<bool> done = false;
+  std::atomic<int> reads = 0, wrong = 0;
+  std::vector<std::thread> readers;
+  for (uint64_t id = 1; id <= 2; ++id) {
+    readers.emplace_back([&, id] {
+      const auto payload = TestPayload(id, 0, kBlockBytes);
+      std::vector<std::byte> room(kBlockBytes);
+      while (!done) {
+        const auto found = tier_->Get({id, 0}, room);
+        if (!found.ok() || !found->has_value() || room != payload) ++wrong;
+        ++reads;
+      }
+    });
+  }
+  const BlockRef keep[] = {{1, 0}, {2, 0}};
+  for (int round = 0; round < 20; ++round) {
+    EXPECT_TRUE(tier_->DropSegment(tier_->SegmentFrom(0)->sequence, keep).ok());
+  }
+  done = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(reads, 0);
+  EXPECT_EQ(tier_->Usage().block_count, 2u);
+  EXPECT_EQ(tier_->Usage().corrupt_count, 0u);
 }
 
 TEST_P(TierConformance, RandomCallsAgreeWithAMap) {
