@@ -11,7 +11,7 @@ build_packages=(
   g++ cmake ninja-build lld ccache pkg-config git
   librocksdb-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libboost1.81-dev libxxhash-dev prometheus-cpp-dev libabsl-dev libspdlog-dev libcli11-dev
-  libtomlplusplus-dev nlohmann-json3-dev libssl-dev zlib1g-dev libpcre2-dev libsystemd-dev
+  libtomlplusplus-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev libpcre2-dev libsystemd-dev
   libgtest-dev libgmock-dev libbenchmark-dev libhiredis-dev python3 python3-dev python3-pip ca-certificates
 )
 test_packages=(clang-14 clang-format-14 libclang-rt-14-dev python3-venv python3-yaml redis-server prometheus procps util-linux
