@@ -8,8 +8,11 @@
 #include <cerrno>
 #include <filesystem>
 #include <future>
+#include <latch>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <semaphore>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -103,7 +106,9 @@ struct Server::Impl {
 
   absl::Status OpenTenants(const Tenant::Opener& open_stack);
   void MakeBudgets();
-  absl::Status OpenTenant(const TenantOptions& tenant, const Tenant::Opener& open_stack);
+  absl::StatusOr<Tenant::Options> OptionsOf(size_t index) const;
+  absl::Status OpenAll(std::vector<Tenant::Options> given, const Tenant::Opener& open_stack);
+  void BeginWith(TenantHouse& house, const Tenant::Options& opened);
   absl::Status OpenDoors(SocketClaim claim);
   absl::Status OpenHttp();
   void Pulse(TenantHouse& house) { house.pulsed_at = std::chrono::steady_clock::now(); }
@@ -159,10 +164,11 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
                                      [](const TenantOptions& tenant) { return tenant.copies; });
   // Else a process of the same user could take our writable descriptors from /proc.
   if (some_copy && ::prctl(PR_SET_DUMPABLE, 0) != 0) return ErrnoStatus(errno, "prctl");
-  for (const TenantOptions& tenant : options.tenants) {
-    TC_RETURN_IF_ERROR(OpenTenant(tenant, open_stack));
+  std::vector<Tenant::Options> given;
+  for (size_t i = 0; i < options.tenants.size(); ++i) {
+    TC_ASSIGN_OR_RETURN(given.emplace_back(), OptionsOf(i));
   }
-  return absl::OkStatus();
+  return OpenAll(std::move(given), open_stack);
 }
 
 // A tenant alone has all of both tiers, to the byte.
@@ -179,8 +185,8 @@ void Server::Impl::MakeBudgets() {
 }
 
 // The default tenant lies where it lay when it was the only one.
-absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
-                                      const Tenant::Opener& open_stack) {
+absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
+  const TenantOptions& tenant = options.tenants[index];
   const bool is_default = tenant.name == kDefaultTenant;
   Tenant::Options opened{.name = tenant.name};
   StackOptions& stack = opened.stack;
@@ -195,8 +201,8 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   if (warm_budget != nullptr) {
     stack.warm_capacity_bytes = tenant.warm_quota_units * kTenantUnitBytes;
     stack.cold_capacity_bytes = tenant.cold_quota_units * kTenantUnitBytes;
-    stack.warm_account = BudgetAccount(warm_budget, houses.size());
-    stack.cold_account = BudgetAccount(cold_budget, houses.size());
+    stack.warm_account = BudgetAccount(warm_budget, index);
+    stack.cold_account = BudgetAccount(cold_budget, index);
   }
   if (tenant.copies) {
     stack.clients_fill = false;
@@ -205,33 +211,66 @@ absl::Status Server::Impl::OpenTenant(const TenantOptions& tenant,
   stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
   stack.read_deadline = options.cold_read_deadline;
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
+  stack.cold_scrub_bytes_per_tick = options.cold_scrub_rate_bytes;
   // A session that has closed may hold its place until its leases have run out.
   stack.max_clients = options.max_sessions + options.max_remote_sessions;
   stack.max_places = options.max_places;
   stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   stack.policy = options.policy;
-  const StackOptions told = stack;
-  stack.cold_scrub_bytes_per_tick = options.cold_scrub_rate_bytes;
-  TenantHouse& house = *houses.emplace_back(std::make_unique<TenantHouse>());
-  absl::StatusOr<std::unique_ptr<Tenant>> open =
-      Tenant::Open(std::move(opened), {house.strand, disk, workers, metrics}, open_stack);
-  if (!open.ok()) {
-    houses.pop_back();
-    return is_default ? open.status() : Annotate(open.status(), "tenant " + tenant.name);
+  return opened;
+}
+
+/// As many at a time as there are workers. Each strand waits for all of them before it goes on, so
+/// that nobody takes a chunk which another's arena still holds from the last life.
+absl::Status Server::Impl::OpenAll(std::vector<Tenant::Options> given,
+                                   const Tenant::Opener& open_stack) {
+  std::vector<std::unique_ptr<TenantHouse>> opening(given.size());
+  std::vector<absl::Status> outcomes(given.size());
+  std::counting_semaphore<> turns(options.worker_threads);
+  std::latch all_opened(static_cast<ptrdiff_t>(given.size()));
+  const auto open = [&](StackOptions stack) {
+    turns.acquire();
+    absl::StatusOr<std::unique_ptr<TierStack>> opened = open_stack(std::move(stack));
+    turns.release();
+    all_opened.arrive_and_wait();
+    return opened;
+  };
+  {
+    std::vector<std::jthread> waiting;
+    for (size_t i = 0; i < given.size(); ++i) {
+      waiting.emplace_back([&, i] {
+        opening[i] = std::make_unique<TenantHouse>();
+        auto tenant = Tenant::Open(given[i], {opening[i]->strand, disk, workers, metrics}, open);
+        outcomes[i] = tenant.status();
+        if (tenant.ok()) opening[i]->tenant = *std::move(tenant);
+      });
+    }
   }
-  house.tenant = *std::move(open);
+  absl::Status status;
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (!outcomes[i].ok()) {
+      const bool is_default = given[i].name == kDefaultTenant;
+      status.Update(is_default ? outcomes[i] : Annotate(outcomes[i], "tenant " + given[i].name));
+      continue;
+    }
+    houses.push_back(std::move(opening[i]));
+    BeginWith(*houses.back(), given[i]);
+  }
+  return status;
+}
+
+void Server::Impl::BeginWith(TenantHouse& house, const Tenant::Options& opened) {
   Pulse(house);
   house.tenant->Repeat(kPulse, [this, &house](TenantView&) { Pulse(house); });
   const std::optional<StackStats> stats = house.tenant->Stats(kStatsPatience);
   LogEvent(LogLevel::kInfo, "tenant_opened",
-           {{"tenant", tenant.name},
-            {"arena", told.arena_path},
-            {"data_dir", told.data_dir},
-            {"warm_capacity", FormatBytes(told.warm_capacity_bytes)},
-            {"cold_capacity", FormatBytes(told.cold_capacity_bytes)},
+           {{"tenant", opened.name},
+            {"arena", opened.stack.arena_path},
+            {"data_dir", opened.stack.data_dir},
+            {"warm_capacity", FormatBytes(opened.stack.warm_capacity_bytes)},
+            {"cold_capacity", FormatBytes(opened.stack.cold_capacity_bytes)},
             {"epoch", house.tenant->epoch()},
             {"adopted_places", stats ? stats->places : 0}});
-  return absl::OkStatus();
 }
 
 absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
