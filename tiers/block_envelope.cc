@@ -102,12 +102,12 @@ void Associate(AesGcm& cipher, const Prefix& prefix, BlockRef ref, const std::st
 absl::StatusOr<const SealingKey*> KeyOf(const Prefix& prefix, const KeyRing* ring) {
   if (prefix.cipher == Cipher::kNone && ring == nullptr) return nullptr;
   if (prefix.cipher == Cipher::kNone) {
-    return absl::NotFoundError("it is not encrypted, as this store is to be now");
+    return absl::FailedPreconditionError("it is not encrypted, as this store is to be now");
   }
   const SealingKey* const key = ring == nullptr ? nullptr : ring->Find(prefix.key_number);
   if (key != nullptr) return key;
-  return absl::NotFoundError("it is encrypted under key " + std::to_string(prefix.key_number) +
-                             ", which is not here");
+  return absl::FailedPreconditionError("it is encrypted under key " +
+                                       std::to_string(prefix.key_number) + ", which is not here");
 }
 
 std::shared_ptr<const KeyRing> RingOf(const BlockEnvelope::Options& options) {
@@ -241,6 +241,18 @@ absl::StatusOr<BlockRecord> BlockEnvelope::DecodeRecord(BlockRef ref,
     return Damaged("its tag does not fit");
   }
   return RecordOf(plain, ref);
+}
+
+absl::Status BlockEnvelope::LookAtRecord(std::span<const std::byte> bytes) const {
+  TC_ASSIGN_OR_RETURN(const Envelope envelope, Split(bytes, Kind::kRecord));
+  return KeyOf(envelope.prefix, RingOf(options_).get()).status();
+}
+
+bool BlockEnvelope::IsUnderNewestKey(std::span<const std::byte> bytes) const {
+  const auto envelope = Split(bytes, Kind::kBlock);
+  const std::shared_ptr<const KeyRing> ring = RingOf(options_);
+  return envelope.ok() &&
+         envelope->prefix.key_number == (ring == nullptr ? 0 : ring->newest().number);
 }
 
 absl::StatusOr<BlockRecord> BlockEnvelope::Decode(BlockRef ref, std::span<const std::byte> bytes,

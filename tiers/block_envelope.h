@@ -70,9 +70,9 @@ class BlockEnvelope {
   /// Opens the envelope of block `ref` into `payload`, which has room for its bytes at least and
   /// may be the slot where it is wanted: of an encrypted block its bytes are void unless the answer
   /// is OK.
-  /// Errors: DataLoss for any damage, and for an envelope of another block or context; NotFound
-  ///         when it is sealed under no key that is here, or under none and there are keys;
-  ///         FailedPrecondition for another version; InvalidArgument for too little room.
+  /// Errors: DataLoss for any damage, and for an envelope of another block or context;
+  ///         FailedPrecondition when it is sealed under no key that is here, or under none and
+  ///         there are keys, and for another version; InvalidArgument for too little room.
   absl::StatusOr<BlockRecord> Decode(BlockRef ref, std::span<const std::byte> envelope,
                                      std::span<std::byte> payload) const;
 
@@ -80,6 +80,12 @@ class BlockEnvelope {
   absl::Status EncodeRecord(const BlockRecord& record, std::string& out) const;
   /// Errors: as Decode.
   absl::StatusOr<BlockRecord> DecodeRecord(BlockRef ref, std::span<const std::byte> envelope) const;
+
+  /// Whether a record's envelope is whole on the outside and its key is here: all that can be told
+  /// without opening it. Errors: as Decode.
+  absl::Status LookAtRecord(std::span<const std::byte> envelope) const;
+  /// Whether an envelope that Decode opens is under the key that seals now.
+  bool IsUnderNewestKey(std::span<const std::byte> envelope) const;
 
  private:
   Options options_;

@@ -1,7 +1,7 @@
 // How the log lies on the disk. Format "segments.v1", two column families of one RocksDB:
 //
 //   segments   key:   sequence of the segment (8 bytes) ‖ id (8) ‖ part (2), all big-endian
-//              value: the block (tiers/log_block.h)
+//              value: the envelope of the block (tiers/block_envelope.h)
 //   entries    key:   id (8) ‖ part (2), big-endian
 //              value, little-endian:
 //
@@ -10,7 +10,7 @@
 //        1      7  zero
 //        8      8  sequence of the segment that has the block
 //       16      8  XXH3-64 of key ‖ bytes 0 to 15 ‖ the rest
-//       24         its record
+//       24         the envelope of its record
 //
 // Keys of a segment are one range, which nothing else is ever written to. An entry that points to a
 // segment that is not there, and a segment without an entry, are what a crash leaves; both go.

@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "tiers/disk_segments.h"
-#include "tiers/log_block.h"
 #include "tiers/log_format.h"
 #include "tiers/log_tier.h"
 
@@ -14,6 +13,31 @@ namespace {
 
 constexpr std::chrono::seconds kCloseWait{10};  // for reads that are under way
 constexpr std::chrono::milliseconds kCloseStep{5};
+
+/// Entries that are given up, for a line of each kind: where a key is gone they may be a million.
+class UnusableEntries {
+ public:
+  void Add(const absl::Status& why) {
+    Kind& kind = absl::IsFailedPrecondition(why) ? foreign_ : damaged_;
+    if (kind.count++ == 0) kind.first = why;
+  }
+  /// How many were damaged; the others are sealed in a way that is not here.
+  uint64_t Log() const {
+    for (const Kind* kind : {&damaged_, &foreign_}) {
+      if (kind->count == 0) continue;
+      LogEvent(LogLevel::kWarning, "cold_entries_dropped",
+               {{"count", kind->count}, {"reason", kind->first}});
+    }
+    return damaged_.count;
+  }
+
+ private:
+  struct Kind {
+    uint64_t count = 0;
+    absl::Status first;
+  };
+  Kind damaged_, foreign_;
+};
 
 }  // namespace
 
@@ -58,15 +82,17 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
   }
   uint64_t newest = index.newest_sequence();
   std::vector<EntryChange> stale;
+  UnusableEntries unusable;
   TC_RETURN_IF_ERROR(database.ForEachEntry([&](auto key, auto value) {
     const auto entry = ReadEntry(key, value);
-    if (!entry.ok()) {
-      ++corrupt_count_;
-      LogEvent(LogLevel::kWarning, "cold_entry_dropped", {{"reason", entry.status()}});
+    if (entry.ok()) newest = std::max(newest, entry->sequence);
+    const absl::Status usable =
+        entry.ok() ? options_.envelope.LookAtRecord(entry->record) : entry.status();
+    if (!usable.ok()) {
+      unusable.Add(usable);
       if (const auto ref = ParseEntryKey(key)) stale.push_back({*ref, ""});
       return true;
     }
-    newest = std::max(newest, entry->sequence);
     const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
     if (wanted && index.HasSegment(entry->sequence)) {
       const auto bytes = static_cast<uint32_t>(key.size() + value.size());
@@ -76,6 +102,7 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
     }
     return true;
   }));
+  corrupt_count_ += unusable.Log();
   next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
   const std::vector<uint64_t> orphans = index.EmptySegments();
   if (orphans.empty() && stale.empty()) return index;
@@ -168,18 +195,26 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
     database = database_;
   }
   if (database == nullptr) return absl::UnavailableError("cold tier: it is not open");
-  std::vector<std::pair<BlockRef, uint64_t>> damaged;
+  std::vector<EntryChange> dropped;
+  UnusableEntries unusable;
   TC_RETURN_IF_ERROR(database->ForEachEntry([&](auto key, auto value) {
     const auto entry = ReadEntry(key, value);
     if (!entry.ok() || !IsAt(entry->ref, entry->sequence)) return true;
-    const auto record = DecodeRecord(entry->ref, entry->record);
+    const auto record = options_.envelope.DecodeRecord(entry->ref, entry->record);
     if (record.ok()) return visit(*record);
-    damaged.push_back({entry->ref, entry->sequence});
+    unusable.Add(record.status());
+    dropped.push_back({entry->ref, ""});
     return true;
   }));
-  for (const auto& [ref, sequence] : damaged) {
-    DropDamaged(*database, ref, sequence, "the record in its entry is damaged");
+  if (dropped.empty()) return absl::OkStatus();
+  corrupt_count_ += unusable.Log();
+  (void)Noted(database->Commit(dropped, /*durable=*/false));
+  {
+    MutexLock lock(
+        mutex_);  // if they cannot be erased now, they are not here any more all the same
+    for (const EntryChange& entry : dropped) index_.Erase(entry.ref);
   }
+  RemoveEmptied(*database);
   return absl::OkStatus();
 }
 

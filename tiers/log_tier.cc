@@ -9,7 +9,6 @@
 #include "base/units.h"
 #include "hashing/checksum.h"
 #include "tiers/disk_segments.h"
-#include "tiers/log_block.h"
 #include "tiers/log_format.h"
 
 namespace thermocline {
@@ -23,13 +22,6 @@ BlockRef RefOf(const BlockHeader& header) { return {header.id, header.part}; }
 
 std::string Named(BlockRef ref) {
   return "block " + std::to_string(ref.id) + " part " + std::to_string(ref.part);
-}
-
-EntryChange EntryOf(const BlockRecord& record, uint64_t sequence) {
-  EntryChange entry{RefOf(record), std::string(kEntryHeadBytes, '\0')};
-  AppendRecord(record, entry.value);
-  SealEntry(entry.ref, sequence, entry.value);
-  return entry;
 }
 
 /// Whether the block is the cause, as against the medium or the caller.
@@ -59,6 +51,13 @@ class Room {
 LogTier::LogTier(Options options) : options_(std::move(options)) {}
 
 LogTier::~LogTier() = default;
+
+absl::StatusOr<EntryChange> LogTier::EntryOf(const BlockRecord& record, uint64_t sequence) const {
+  EntryChange entry{RefOf(record), std::string(kEntryHeadBytes, '\0')};
+  TC_RETURN_IF_ERROR(options_.envelope.EncodeRecord(record, entry.value));
+  SealEntry(entry.ref, sequence, entry.value);
+  return entry;
+}
 
 absl::Status LogTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
   TierPut put{.record = &record, .payload = payload};
@@ -136,10 +135,12 @@ absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> pu
                                        " disagree; it is not stored");
       continue;
     }
-    const auto most = room.OfBytes(StoredBytes(*put.record));
-    const uint64_t bytes = EncodeBlock(*put.record, put.payload, most);
+    const auto most = room.OfBytes(BlockEnvelope::MostBytes(*put.record));
+    TC_ASSIGN_OR_RETURN(const uint64_t bytes,
+                        options_.envelope.Encode(*put.record, put.payload, most));
     TC_RETURN_IF_ERROR(writer.Add(ref, most.first(bytes)));
-    draft.changes.push_back(EntryOf(*put.record, draft.sequence));
+    TC_ASSIGN_OR_RETURN(EntryChange entry, EntryOf(*put.record, draft.sequence));
+    draft.changes.push_back(std::move(entry));
     draft.blocks.push_back(ref);
   }
   if (draft.blocks.empty()) return absl::OkStatus();
@@ -184,14 +185,14 @@ absl::StatusOr<std::optional<BlockRecord>> LogTier::Get(BlockRef ref,
     std::optional<BlockRecord> record;
     const absl::Status status =
         database->ReadBlock(sequence, ref, [&](std::span<const std::byte> stored) {
-          auto read = DecodeBlock(ref, stored, payload);
+          auto read = options_.envelope.Decode(ref, stored, payload);
           if (read.ok()) record = *std::move(read);
           return read.status();
         });
     if (status.ok()) return record;
     if (!IsDamage(status)) return status;
     if (!IsAt(ref, sequence)) continue;  // DropSegment has moved it meanwhile
-    DropDamaged(*database, ref, sequence, std::string(status.message()));
+    DropUnusable(*database, ref, sequence, status);
     return std::nullopt;
   }
   return absl::UnavailableError("cold tier: " + Named(ref) + " moves too often to be read");
@@ -203,9 +204,9 @@ bool LogTier::IsAt(BlockRef ref, uint64_t sequence) const {
   return place != nullptr && place->sequence == sequence;
 }
 
-void LogTier::DropDamaged(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
-                          const std::string& why) {
-  ++corrupt_count_;
+void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
+                           const absl::Status& why) {
+  if (!absl::IsFailedPrecondition(why)) ++corrupt_count_;
   LogEvent(LogLevel::kWarning, "cold_block_dropped",
            {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
   if (!IsAt(ref, sequence)) return;
@@ -283,28 +284,44 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, uint64_t from,
                                 std::span<const BlockRef> keep, Draft& draft) {
   SegmentWriter writer(database, draft.sequence);
   Room room;
+  const std::span<std::byte> payload = room.OfBytes(kMaxPartBytes);
   uint64_t bytes = 0;
   for (const BlockRef ref : keep) {
     absl::Status written;
     const absl::Status read = database.ReadBlock(from, ref, [&](std::span<const std::byte> stored) {
-      const auto record = DecodeBlock(ref, stored, room.OfBytes(stored.size()));
+      const auto record = options_.envelope.Decode(ref, stored, payload);
       if (!record.ok()) return record.status();
-      written = writer.Add(ref, stored);
-      if (!written.ok()) return absl::OkStatus();
-      draft.changes.push_back(EntryOf(*record, draft.sequence));
-      draft.blocks.push_back(ref);
-      bytes += stored.size();
+      const auto added =
+          AddKept(writer, *record, payload.first(record->payload_bytes), stored, draft);
+      written = added.status();
+      if (added.ok()) bytes += *added;
       return absl::OkStatus();
     });
     TC_RETURN_IF_ERROR(written);
     if (read.ok()) continue;
     if (!IsDamage(read)) return read;
-    DropDamaged(database, ref, from, std::string(read.message()));
+    DropUnusable(database, ref, from, read);
   }
   if (draft.blocks.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
   kept_bytes_ += bytes;
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> LogTier::AddKept(SegmentWriter& writer, const BlockRecord& record,
+                                          std::span<const std::byte> payload,
+                                          std::span<const std::byte> stored, Draft& draft) const {
+  Room room;
+  if (!options_.envelope.IsUnderNewestKey(stored)) {
+    const auto most = room.OfBytes(BlockEnvelope::MostBytes(record));
+    TC_ASSIGN_OR_RETURN(const uint64_t bytes, options_.envelope.Encode(record, payload, most));
+    stored = most.first(bytes);
+  }
+  TC_RETURN_IF_ERROR(writer.Add(RefOf(record), stored));
+  TC_ASSIGN_OR_RETURN(EntryChange entry, EntryOf(record, draft.sequence));
+  draft.changes.push_back(std::move(entry));
+  draft.blocks.push_back(RefOf(record));
+  return stored.size();
 }
 
 TierUsage LogTier::Usage() const {

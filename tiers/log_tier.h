@@ -17,7 +17,8 @@
 // A failed write of entries leaves nobody knowing what the disk has, and RocksDB takes no more
 // writes until it is opened anew. So from then on all are refused, while reads go on; after a pause
 // the next of PutAll, Erase and DropSegment looks whether the directory takes writes, and if so
-// closes the database behind the tier and opens it again. What was refused meanwhile is not there.
+// closes the database behind the tier and opens it again. Puts that failed are not there then;
+// blocks that were to be erased when it failed may be gone.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "tiers/block_envelope.h"
 #include "tiers/disk_segments.h"
 #include "tiers/log_index.h"
 #include "tiers/tier.h"
@@ -41,6 +43,7 @@ class LogTier : public Tier {
     BudgetAccount account = {};  // if there is one, the capacity is what that holds, in units of
     uint64_t unit_bytes = 0;
     std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
+    BlockEnvelope envelope = {};                   // how blocks and their records are kept
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
   };
   /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by
@@ -88,6 +91,12 @@ class LogTier : public Tier {
   /// The status, which refuses further writes if it is an error.
   absl::Status Noted(absl::Status status) TC_EXCLUDES(mutex_);
 
+  /// Writes a block that was read back: as it is, or anew if another key seals by now. Answers its
+  /// bytes.
+  absl::StatusOr<uint64_t> AddKept(SegmentWriter& writer, const BlockRecord& record,
+                                   std::span<const std::byte> payload,
+                                   std::span<const std::byte> stored, Draft& draft) const;
+  absl::StatusOr<EntryChange> EntryOf(const BlockRecord& record, uint64_t sequence) const;
   std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
   absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
                          std::span<const size_t> order, Draft& draft);
@@ -96,9 +105,10 @@ class LogTier : public Tier {
   /// Makes the draft's changes durable, and known.
   absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_);
   void RemoveEmptied(SegmentDatabase& database) TC_EXCLUDES(mutex_);
-  /// Counts a block that does not verify, and forgets it unless it lies elsewhere by now.
-  void DropDamaged(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
-                   const std::string& why) TC_EXCLUDES(mutex_);
+  /// Forgets a block that does not open, unless it lies elsewhere by now. One that does not verify
+  /// is counted; one whose key is gone is not damaged.
+  void DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
+                    const absl::Status& why) TC_EXCLUDES(mutex_);
   bool IsAt(BlockRef ref, uint64_t sequence) const TC_EXCLUDES(mutex_);
 
   const Options options_;

@@ -244,11 +244,20 @@ TEST(BlockEnvelopeTest, KeysComeAndGo) {
   EXPECT_TRUE(opens(Keys({1, 2}), first).ok());
   EXPECT_TRUE(opens(Keys({1, 2}), second).ok());
   EXPECT_TRUE(opens(Keys({2}), second).ok());  // the highest number sealed
-  EXPECT_TRUE(absl::IsNotFound(opens(Keys({2}), first)));
+  EXPECT_TRUE(absl::IsFailedPrecondition(opens(Keys({2}), first)));
   EXPECT_THAT(std::string(opens(Keys({2}), first).message()), testing::HasSubstr("key 1"));
-  EXPECT_TRUE(absl::IsNotFound(opens(nullptr, first)));
-  EXPECT_TRUE(absl::IsNotFound(opens(Keys({1}), plain)));  // which anybody could have put there
+  EXPECT_TRUE(absl::IsFailedPrecondition(opens(nullptr, first)));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(opens(Keys({1}), plain)));  // which anybody could have put there
   EXPECT_TRUE(opens(nullptr, plain).ok());
+  EXPECT_FALSE(With(Codec::kNone, Keys({1, 2})).IsUnderNewestKey(first));
+  EXPECT_TRUE(With(Codec::kNone, Keys({1, 2})).IsUnderNewestKey(second));
+  EXPECT_TRUE(With(Codec::kNone, nullptr).IsUnderNewestKey(plain));
+  std::string alone;
+  ASSERT_TRUE(With(Codec::kNone, Keys({1})).EncodeRecord(record, alone).ok());
+  EXPECT_TRUE(With(Codec::kNone, Keys({1, 2})).LookAtRecord(BytesOf(alone)).ok());
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(With(Codec::kNone, Keys({2})).LookAtRecord(BytesOf(alone))));
   // The number alone is not enough.
   auto other = KeyRing::Parse("1 " + std::string(64, 'a'), "test");
   EXPECT_TRUE(absl::IsDataLoss(opens(std::make_shared<const KeySource>(*std::move(other)), first)));
