@@ -71,7 +71,7 @@ DiskDatabase::~DiskDatabase() {
 
 absl::StatusOr<std::unique_ptr<DiskDatabase>> OpenDiskDatabase(const std::string& directory) {
   auto database = std::make_unique<DiskDatabase>();
-  database->health = std::make_shared<DiskHealth>();
+  database->health = std::make_shared<DiskHealth>(/*recovers=*/true);
   const std::string path = directory + "/store/db";
   std::string foreign;
   TC_RETURN_IF_ERROR(Annotate(PrepareStore(directory, kDiskFormat, foreign), "cold tier"));

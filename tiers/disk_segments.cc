@@ -81,6 +81,7 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, bool stric
   options.max_file_opening_threads = 4;
   options.skip_stats_update_on_db_open = true;
   options.max_background_jobs = 2;
+  options.max_bgerror_resume_count = 0;  // after an error we open it anew
   options.max_total_wal_size = kMostLogBytes;
   options.max_manifest_file_size = kMostManifestBytes;
   options.verify_sst_unique_id_in_manifest = false;  // tables that are taken over have none there
@@ -152,7 +153,7 @@ rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
   families.emplace_back("segments", SegmentOptions());
   families.emplace_back("entries", EntryOptions());
   rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
-  health_ = std::make_shared<DiskHealth>();
+  health_ = std::make_shared<DiskHealth>(/*recovers=*/false);
   options.listeners.push_back(health_);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;

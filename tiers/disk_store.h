@@ -28,12 +28,19 @@ bool IsOfTheMedium(const rocksdb::Status& status);
 /// Thread: any.
 class DiskHealth : public rocksdb::EventListener {
  public:
+  /// `recovers`: RocksDB may try by itself, on a thread of its own, to end the error.
+  explicit DiskHealth(bool recovers) : recovers_(recovers) {}
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
+                            bool* auto_recovery) override {
+    *auto_recovery = *auto_recovery && recovers_;
+  }
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* status) override;
   void OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& info) override;
   /// Why writes are refused; empty when they are not.
   std::string Error() const;
 
  private:
+  const bool recovers_;
   mutable Mutex mutex_;
   std::string error_ TC_GUARDED_BY(mutex_);
 };

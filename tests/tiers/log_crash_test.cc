@@ -1,0 +1,226 @@
+// The log tier where it is cut: at every single change of the disk that a put, an erasure or the
+// drop of a segment makes, as by a kill, as by a power cut, and as by a disk that fails and comes
+// back; and random calls among all of that against a model.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+
+#include "base/units.h"
+#include "tests/tiers/faulty_file_system.h"
+#include "tests/tiers/scratch_directory.h"
+#include "tests/tiers/test_blocks.h"
+#include "tiers/log_tier.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kBytes = 4096;  // of a block
+using Ids = std::set<uint64_t>;
+
+/// A tier over a faulty file system in memory, and what a test wants of it.
+class Store {
+ public:
+  explicit Store(const std::string& directory) : directory_(directory) {}
+
+  absl::Status Open() {
+    tier_.reset();
+    file_system_ = std::make_shared<FaultyFileSystem>();
+    auto tier = LogTier::Open({.directory = directory_,
+                               .capacity_bytes = 64 * MiB,
+                               .reopen_pause = std::chrono::milliseconds(0),
+                               .file_system = file_system_});
+    if (tier.ok()) tier_ = *std::move(tier);
+    return tier.status();
+  }
+  void Close() { tier_.reset(); }
+  /// Ends it where it is.
+  void Cut(bool power) {
+    file_system_->FailAfter(0);
+    tier_.reset();
+    if (power) file_system_->DropUnsynced();
+  }
+  bool Put(const Ids& ids) {
+    std::vector<std::vector<std::byte>> payloads;
+    std::vector<BlockRecord> records;
+    for (const uint64_t id : ids) {
+      payloads.push_back(TestPayload(id, 0, kBytes));
+      records.emplace_back(TestHeader(id, 0, payloads.back()));
+    }
+    std::vector<TierPut> puts;
+    for (size_t i = 0; i < records.size(); ++i) {
+      puts.push_back({.record = &records[i], .payload = payloads[i]});
+    }
+    tier_->PutAll(puts);
+    for (const TierPut& put : puts) EXPECT_EQ(put.status.ok(), puts[0].status.ok());
+    return puts[0].status.ok();
+  }
+  bool Drop(uint64_t sequence, const Ids& keep) {
+    std::vector<BlockRef> refs;
+    for (const uint64_t id : keep) refs.push_back({id, 0});
+    return tier_->DropSegment(sequence, refs).ok();
+  }
+  /// Which are there; each must be listed once, and its bytes be right.
+  Ids Found() {
+    std::map<uint64_t, int> listed;
+    const absl::Status status = tier_->ForEach([&](const BlockRecord& record) {
+      ++listed[record.id];
+      return true;
+    });
+    EXPECT_TRUE(status.ok()) << status;
+    Ids found;
+    std::vector<std::byte> room(kBytes);
+    for (const auto& [id, count] : listed) {
+      EXPECT_EQ(count, 1) << id;
+      const auto read = tier_->Get({id, 0}, room);
+      EXPECT_TRUE(read.ok() && read->has_value()) << id << " " << read.status();
+      EXPECT_EQ(room, TestPayload(id, 0, kBytes)) << id;
+      found.insert(id);
+    }
+    const TierUsage usage = tier_->Usage();
+    EXPECT_EQ(usage.block_count, found.size());
+    EXPECT_EQ(usage.corrupt_count, 0u);
+    return found;
+  }
+  uint64_t First() { return tier_->SegmentFrom(0)->sequence; }
+  LogTier& tier() { return *tier_; }
+  FaultyFileSystem& disk() { return *file_system_; }
+
+ private:
+  const std::string directory_;
+  std::shared_ptr<FaultyFileSystem> file_system_;
+  std::unique_ptr<LogTier> tier_;
+};
+
+const Ids kBefore = {1, 2, 3, 5, 6, 7};
+
+/// A call, and which blocks there are after it.
+struct Scene {
+  std::string name;
+  std::function<bool(Store&)> call;
+  Ids done;
+  bool unsynced = false;  // a power cut after it may undo it
+};
+void PrintTo(const Scene& scene, std::ostream* out) { *out << scene.name; }
+
+class LogCrashTest : public ::testing::TestWithParam<Scene> {
+ protected:
+  LogCrashTest() : store_(scratch_.path()) {}
+  /// Two segments, 1 to 4 and 5 to 6, of which 4 is erased.
+  void Begin() {
+    store_.Close();
+    std::filesystem::remove_all(scratch_.path() + "/store");
+    ASSERT_TRUE(store_.Open().ok());
+    ASSERT_TRUE(store_.Put({1, 2, 3, 4}));
+    ASSERT_TRUE(store_.Put({5, 6}));
+    ASSERT_TRUE(store_.tier().Erase({4, 0}).ok());
+    ASSERT_TRUE(store_.Put({7}));  // makes the erasure durable, too
+    ASSERT_EQ(store_.Found(), kBefore);
+  }
+  void CutEverywhere(bool power) {
+    int cuts = 0;
+    for (;; ++cuts) {
+      SCOPED_TRACE("cut after " + std::to_string(cuts) + " changes");
+      Begin();
+      store_.disk().FailAfter(cuts);
+      const bool done = GetParam().call(store_);
+      const bool hit = store_.disk().hit();
+      store_.Cut(power);
+      ASSERT_TRUE(store_.Open().ok());
+      EXPECT_EQ(store_.tier().State(), "ok");
+      const Ids found = store_.Found();
+      if (done && !(power && GetParam().unsynced)) {
+        EXPECT_EQ(found, GetParam().done);
+      } else {
+        EXPECT_THAT(found, ::testing::AnyOf(kBefore, GetParam().done));
+      }
+      const uint64_t used = store_.tier().Usage().used_bytes;
+      ASSERT_TRUE(store_.Put({50}));
+      ASSERT_TRUE(store_.tier().Erase({50, 0}).ok());
+      EXPECT_EQ(store_.tier().Usage().used_bytes, used);
+      ASSERT_FALSE(HasFailure());
+      if (!hit) break;
+    }
+    EXPECT_GT(cuts, 3);
+    RecordProperty("cuts", cuts);
+  }
+
+  ScratchDirectory scratch_{"/dev/shm"};
+  Store store_;
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Calls, LogCrashTest,
+    ::testing::Values(Scene{.name = "PutAll",
+                            .call =
+                                [](Store& store) {
+                                  return store.Put({8, 9, 10});
+                                },
+                            .done = {1, 2, 3, 5, 6, 7, 8, 9, 10}},
+                      Scene{.name = "PutAllOfWhatIsThere",
+                            .call =
+                                [](Store& store) {
+                                  return store.Put({5, 6, 11});
+                                },
+                            .done = {1, 2, 3, 5, 6, 7, 11}},
+                      Scene{.name = "DropSegmentWithKept",
+                            .call =
+                                [](Store& store) {
+                                  return store.Drop(store.First(), {1, 3});
+                                },
+                            .done = {1, 3, 5, 6, 7}},
+                      Scene{.name = "DropSegmentWhole",
+                            .call = [](Store& store) { return store.Drop(store.First(), {}); },
+                            .done = {5, 6, 7},
+                            .unsynced = true},
+                      Scene{.name = "EraseTheLastOfASegment",
+                            .call =
+                                [](Store& store) {
+                                  return store.tier().Erase({7, 0}).ok();
+                                },
+                            .done = {1, 2, 3, 5, 6},
+                            .unsynced = true}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(LogCrashTest, AKillAtEveryChangeLosesNothingAndLeavesNothing) { CutEverywhere(false); }
+
+TEST_P(LogCrashTest, APowerCutAtEveryChangeLosesNothingAndLeavesNothing) { CutEverywhere(true); }
+
+// The disk fails some changes in a row, and the tier goes on: what it said stays true, and it takes
+// writes again by itself. Of an erasure that failed only an opening tells whether it happened.
+TEST_P(LogCrashTest, AnErrorAtEveryChangeIsSurvivedWithoutARestart) {
+  Ids certain;
+  std::set_intersection(kBefore.begin(), kBefore.end(), GetParam().done.begin(),
+                        GetParam().done.end(), std::inserter(certain, certain.end()));
+  for (const bool full : {false, true}) {
+    for (const int64_t failures : {1, 3}) {
+      for (int at = 0;; ++at) {
+        SCOPED_TRACE(std::to_string(failures) + (full ? " ENOSPC" : " EIO") + " after " +
+                     std::to_string(at) + " changes");
+        Begin();
+        store_.disk().FailAfter(at, failures, full);
+        const bool done = GetParam().call(store_);
+        const bool hit = store_.disk().hit();
+        EXPECT_EQ(store_.Found(), done ? GetParam().done : kBefore);
+        store_.disk().Heal();
+        int attempts = 0;
+        while (!store_.Put({60}) && attempts < 20) ++attempts;
+        EXPECT_LT(attempts, 20) << store_.tier().State();
+        EXPECT_EQ(store_.tier().State(), "ok");
+        Ids found = store_.Found();
+        EXPECT_EQ(found.erase(60), 1u);
+        EXPECT_THAT(found, ::testing::IsSupersetOf(done ? GetParam().done : certain));
+        EXPECT_THAT(done ? GetParam().done : kBefore, ::testing::IsSupersetOf(found));
+        store_.Cut(true);
+        ASSERT_TRUE(store_.Open().ok());
+        EXPECT_THAT(store_.Found(), ::testing::IsSupersetOf(found));
+        ASSERT_FALSE(HasFailure());
+        if (!hit) break;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace thermocline
