@@ -207,8 +207,10 @@ bool LogTier::IsAt(BlockRef ref, uint64_t sequence) const {
 void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                            const absl::Status& why) {
   if (!absl::IsFailedPrecondition(why)) ++corrupt_count_;
-  LogEvent(LogLevel::kWarning, "cold_block_dropped",
-           {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
+  if (const auto left_out = dropped_limit_.Admit()) {  // all that a missing key had sealed
+    LogEvent(LogLevel::kWarning, "cold_block_dropped",
+             {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
+  }
   if (!IsAt(ref, sequence)) return;
   const EntryChange erasure{ref, ""};
   (void)Noted(database.Commit({&erasure, 1}, /*durable=*/false));

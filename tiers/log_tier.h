@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log_limit.h"
 #include "base/mutex.h"
 #include "tiers/block_envelope.h"
 #include "tiers/disk_segments.h"
@@ -114,6 +115,7 @@ class LogTier : public Tier {
   const Options options_;
   std::atomic<uint64_t> next_sequence_ = 1;
   std::atomic<uint64_t> corrupt_count_ = 0;
+  LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
 
   mutable Mutex mutex_;  // never held across I/O
