@@ -4,7 +4,6 @@
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/file_system.h>
-#include <rocksdb/sst_file_reader.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
@@ -114,17 +113,16 @@ std::optional<uint64_t> SequenceOf(const rocksdb::SstFileMetaData& file) {
   return first->first;
 }
 
-/// Why a table cannot be used; OK: it can be opened.
-rocksdb::Status LookAt(const rocksdb::SstFileMetaData& file, rocksdb::Env* env) {
-  const std::string path = file.db_path + file.name;
+/// Why a table cannot be used; OK: its first block can be read.
+rocksdb::Status LookAt(const rocksdb::SstFileMetaData& file, rocksdb::Env* env, rocksdb::DB& db,
+                       rocksdb::ColumnFamilyHandle* family) {
   uint64_t bytes = 0;
-  rocksdb::Status status = env->GetFileSize(path, &bytes);
+  rocksdb::Status status = env->GetFileSize(file.db_path + file.name, &bytes);
   if (!status.ok()) return status;
   if (bytes != file.size) return rocksdb::Status::Corruption("it has another size");
-  rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions());
-  options.env = env;
-  options.info_log = MakeDiskLog();
-  return rocksdb::SstFileReader(options).Open(path);
+  if (!SequenceOf(file)) return rocksdb::Status::Corruption("it is no segment");
+  rocksdb::PinnableSlice value;
+  return db.Get(rocksdb::ReadOptions(), family, file.smallestkey, &value);
 }
 
 std::unique_ptr<rocksdb::Env> EnvOver(const std::shared_ptr<rocksdb::FileSystem>& file_system) {
@@ -174,8 +172,8 @@ absl::Status SegmentDatabase::DropUnusable() {
   }
   absl::Status dropped;
   for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
-    const rocksdb::Status status = LookAt(file, env_.get());
-    if (status.ok() && SequenceOf(file)) continue;
+    const rocksdb::Status status = LookAt(file, env_.get(), *db_, segments_);
+    if (status.ok()) continue;
     const rocksdb::Slice first(file.smallestkey), last(file.largestkey);
     dropped.Update(DiskStatus(rocksdb::DeleteFilesInRange(db_.get(), segments_, &first, &last),
                               "drop " + file.name));
