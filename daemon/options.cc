@@ -63,6 +63,28 @@ constexpr OptionDef kOptions[] = {
      .help = "A cold block that has not been read by then is a miss. After four late or failed "
              "reads in a row the cold tier is not asked for five seconds.",
      .least = 1'000},
+    {.key = "cold_codec",
+     .type = OptionType::kEnum,
+     .default_value = "none",
+     .help = "How cold blocks are compressed, without loss, where a tenant does not say otherwise: "
+             "\"zstd\" keeps those raw that it does not make smaller. What is there is read with "
+             "either.",
+     .choices = "none|zstd"},
+    {.key = "cold_key_file",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help =
+         "File of the keys under which cold blocks and their names are encrypted "
+         "(AES-256-GCM), where a tenant has none of its own: a line each, a number and 64 "
+         "hexadecimal digits. The highest number encrypts, all decrypt; what no key of it "
+         "decrypts, and what lies in the clear, is dropped. Its owner alone may read it. SIGHUP "
+         "reads it again. Empty: nothing is encrypted. See docs/security.md."},
+    {.key = "cold_key_command",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Instead of cold_key_file a program's absolute path and its arguments, apart by "
+             "blanks, which prints such lines within 10 seconds. Run without a shell, at the start "
+             "and at SIGHUP."},
     {.key = "scrub_rate",
      .type = OptionType::kBytes,
      .default_value = "8MiB",
@@ -237,6 +259,21 @@ constexpr OptionDef kTenantOptions[] = {
      .default_value = "default",
      .help = "\"in_place\" or \"copy\", as the option of that name, which is the default.",
      .choices = "default|in_place|copy"},
+    {.key = "cold_codec",
+     .type = OptionType::kEnum,
+     .default_value = "default",
+     .help = "\"none\" or \"zstd\", as the option of that name, which is the default.",
+     .choices = "default|none|zstd"},
+    {.key = "cold_key_file",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help =
+         "The tenant's own keys, as the option of that name, which is the default. Without them "
+         "its blocks are gone."},
+    {.key = "cold_key_command",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Instead of its cold_key_file, as the option of that name."},
 };
 
 constexpr OptionTable kTenantTable{
@@ -332,10 +369,25 @@ absl::Status CheckShares(const std::vector<TenantOptions>& tenants, uint64_t Ten
       FormatBytes(kTenantUnitBytes) + "); lower some shares or raise the capacity");
 }
 
+/// Where the keys of a table's blocks come from; without any of its own, `fallback`.
+absl::StatusOr<KeySource::Options> KeysOf(const Options& table, KeySource::Options fallback = {}) {
+  KeySource::Options keys{.file = table.String("cold_key_file"),
+                          .command = table.String("cold_key_command")};
+  if (!keys.file.empty() && !keys.command.empty()) {
+    return absl::InvalidArgumentError(
+        table.Origin("cold_key_command") +
+        ": keys come from cold_key_file or from cold_key_command, not from both; set one of them");
+  }
+  return keys ? keys : fallback;
+}
+
 absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uint64_t warm_bytes,
                                                      uint64_t cold_bytes) {
   const bool copies = options.String("commit") == "copy";
-  std::vector<TenantOptions> tenants = {{.name = kDefaultTenant, .copies = copies}};
+  const Codec codec = options.String("cold_codec") == "zstd" ? Codec::kZstd : Codec::kNone;
+  TC_ASSIGN_OR_RETURN(const KeySource::Options keys, KeysOf(options));
+  std::vector<TenantOptions> tenants = {
+      {.name = kDefaultTenant, .copies = copies, .cold_codec = codec, .cold_keys = keys}};
   if (options.rows().empty()) return tenants;
   if (warm_bytes < kTenantUnitBytes) {
     return absl::InvalidArgumentError(
@@ -362,6 +414,11 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
     tenant.cold_quota_units = cold.quota;
     const std::string& commit = row.String("commit");
     tenant.copies = commit == "default" ? copies : commit == "copy";
+    const std::string& own_codec = row.String("cold_codec");
+    tenant.cold_codec = own_codec == "default" ? codec
+                        : own_codec == "zstd"  ? Codec::kZstd
+                                               : Codec::kNone;
+    TC_ASSIGN_OR_RETURN(tenant.cold_keys, KeysOf(row, keys));
     if (tenant.name == kDefaultTenant && tenants[0].origin.empty()) {
       tenants[0] = std::move(tenant);
     } else {

@@ -107,6 +107,8 @@ struct Server::Impl {
   absl::Status OpenTenants(const Tenant::Opener& open_stack);
   void MakeBudgets();
   absl::StatusOr<Tenant::Options> OptionsOf(size_t index) const;
+  absl::Status AddKeys(const TenantOptions& tenant, BlockEnvelope::Options& envelope);
+  void ReloadKeys();
   absl::Status OpenAll(std::vector<Tenant::Options> given, const Tenant::Opener& open_stack);
   void BeginWith(TenantHouse& house, const Tenant::Options& opened);
   absl::Status OpenDoors(SocketClaim claim);
@@ -127,6 +129,7 @@ struct Server::Impl {
   Executor disk;
   Executor workers;
   std::string arena_dir;
+  std::vector<std::pair<std::string, std::shared_ptr<KeySource>>> keys;  // by tenant
   std::shared_ptr<TierBudget> warm_budget, cold_budget;  // none where there is one tenant
   std::vector<std::unique_ptr<TenantHouse>> houses;      // as options.tenants
   std::unique_ptr<TenantFigures> tenant_figures;
@@ -167,6 +170,7 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
   std::vector<Tenant::Options> given;
   for (size_t i = 0; i < options.tenants.size(); ++i) {
     TC_ASSIGN_OR_RETURN(given.emplace_back(), OptionsOf(i));
+    TC_RETURN_IF_ERROR(AddKeys(options.tenants[i], given.back().stack.cold_envelope));
   }
   return OpenAll(std::move(given), open_stack);
 }
@@ -218,6 +222,32 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
   stack.lease_time = std::chrono::milliseconds(kLeaseMilliseconds);
   stack.policy = options.policy;
   return opened;
+}
+
+/// Without its keys a tenant's store would be emptied: then the daemon does not start.
+absl::Status Server::Impl::AddKeys(const TenantOptions& tenant, BlockEnvelope::Options& envelope) {
+  envelope.codec = tenant.cold_codec;
+  envelope.context = tenant.name;
+  if (options.cold_capacity_bytes == 0 || !tenant.cold_keys) return absl::OkStatus();
+  auto source = KeySource::Open(tenant.cold_keys);
+  if (!source.ok()) return Annotate(source.status(), "cold keys of tenant " + tenant.name);
+  envelope.keys = *source;
+  keys.emplace_back(tenant.name, *std::move(source));
+  return absl::OkStatus();
+}
+
+void Server::Impl::ReloadKeys() {
+  for (const auto& [tenant, source] : keys) {
+    const absl::Status status = source->Reload();
+    if (!status.ok()) {
+      LogEvent(LogLevel::kError, "cold_keys_not_read", {{"tenant", tenant}, {"reason", status}});
+      continue;
+    }
+    const auto ring = source->ring();
+    LogEvent(
+        LogLevel::kInfo, "cold_keys_read",
+        {{"tenant", tenant}, {"keys", ring->keys().size()}, {"newest", ring->newest().number}});
+  }
 }
 
 /// As many at a time as there are workers. Each strand waits for all of them before it goes on, so
@@ -493,6 +523,7 @@ absl::Status Server::Shutdown() {
 }
 
 void Server::Reload() {
+  impl_->ReloadKeys();
   if (impl_->grpc) impl_->grpc->Reload();
 }
 

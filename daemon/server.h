@@ -25,7 +25,8 @@ class Server {
   /// REQUIRES: Shutdown() was called and did not run out of time.
   ~Server();
 
-  /// SIGHUP: reads again what may change while it serves, which is what protects the TCP door.
+  /// SIGHUP: reads again what may change while it serves, which is what protects the TCP door,
+  /// and the keys of what is at rest.
   void Reload();
 
   /// "" when http is off.

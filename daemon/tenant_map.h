@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/units.h"
 #include "daemon/session_socket.h"
+#include "tiers/block_envelope.h"
 
 namespace thermocline {
 
@@ -32,6 +33,9 @@ struct TenantOptions {
   uint64_t cold_share_units = 0;
   uint64_t cold_quota_units = 0;
   bool copies = false;  // its clients do not fill slots themselves
+  // How its blocks lie on disk; a source of keys without file and command is none.
+  Codec cold_codec = Codec::kNone;
+  KeySource::Options cold_keys = {};
 };
 
 /// Thread: any.

@@ -149,7 +149,7 @@ absl::StatusOr<KeyRing> KeySource::Read() const {
 }
 
 absl::Status KeySource::Reload() {
-  if (options_.file.empty() && options_.command.empty()) return absl::OkStatus();
+  if (!options_) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(KeyRing ring, Read());
   auto read = std::make_shared<const KeyRing>(std::move(ring));
   MutexLock lock(mutex_);

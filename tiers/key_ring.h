@@ -74,6 +74,7 @@ class KeySource {
   struct Options {
     std::string file;     // or
     std::string command;  // a program's absolute path and its arguments, apart by blanks
+    explicit operator bool() const { return !file.empty() || !command.empty(); }
   };
   /// Errors: of Reload. Thread: waits for the command (tiers/key_command.h).
   static absl::StatusOr<std::shared_ptr<KeySource>> Open(Options options);

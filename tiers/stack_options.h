@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/executor.h"
 #include "catalog/arena.h"
+#include "tiers/block_envelope.h"
 #include "tiers/tier_budget.h"
 
 namespace thermocline {
@@ -39,6 +40,7 @@ struct StackOptions {
   // Where others share the tiers: of chunks, and of as much disk space. None: it has all of both.
   BudgetAccount warm_account;
   BudgetAccount cold_account;
+  BlockEnvelope::Options cold_envelope = {};  // how the cold tier keeps blocks
   uint32_t max_clients = 64;
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
