@@ -10,11 +10,17 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
 
 #include "base/log.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
 #include "daemon/service_notify.h"
+#include "tiers/log_fsck.h"
 #include "tiers/tier_stack.h"
 
 namespace thermocline {
@@ -77,7 +83,47 @@ int Serve(const DaemonOptions& options, const sigset_t& signals) {
   return status.ok() ? 0 : kFailed;
 }
 
+/// The stores of the default tenant and of the others.
+std::vector<std::string> StoresIn(const std::string& data_dir) {
+  std::vector<std::string> directories;
+  std::error_code error;
+  if (std::filesystem::exists(data_dir + "/store", error)) directories.push_back(data_dir);
+  for (const auto& entry : std::filesystem::directory_iterator(data_dir + "/tenants", error)) {
+    if (std::filesystem::exists(entry.path() / "store", error)) {
+      directories.push_back(entry.path().string());
+    }
+  }
+  return directories;
+}
+
+/// Says what is wrong with the cold tiers of a data directory that no daemon has open.
+int Fsck(const std::string& data_dir) {
+  const std::vector<std::string> directories = StoresIn(data_dir);
+  if (directories.empty()) {
+    return Complain(
+        absl::NotFoundError("no store in " + data_dir + "; --fsck takes the daemon's data_dir"),
+        kFailed);
+  }
+  int exit_code = 0;
+  for (const std::string& directory : directories) {
+    std::printf("%s/store\n", directory.c_str());
+    const auto report = FsckLog(directory);
+    if (!report.ok()) {
+      exit_code = Complain(report.status(), kFailed);
+      continue;
+    }
+    std::fputs(FsckText(*report).c_str(), stdout);
+    if (report->problem_count > 0) exit_code = kFailed;
+  }
+  return exit_code;
+}
+
 int Run(int argc, char** argv) {
+  if (argc >= 2 && std::string_view(argv[1]) == "--fsck") {
+    if (argc == 3) return Fsck(argv[2]);
+    return Complain(absl::InvalidArgumentError("--fsck takes a directory and nothing else"),
+                    kUsage);
+  }
   const OptionSources sources = SourcesOf(argc, argv);
   const auto loaded = LoadOptions(DaemonOptionTable(), sources);
   if (!loaded.ok()) return Complain(loaded.status(), kUsage);

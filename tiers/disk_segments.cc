@@ -125,6 +125,14 @@ rocksdb::Status LookAt(const rocksdb::SstFileMetaData& file, rocksdb::Env* env, 
   return db.Get(rocksdb::ReadOptions(), family, file.smallestkey, &value);
 }
 
+std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  families.emplace_back(rocksdb::kDefaultColumnFamilyName, SegmentOptions());
+  families.emplace_back("segments", SegmentOptions());
+  families.emplace_back("entries", EntryOptions());
+  return families;
+}
+
 std::unique_ptr<rocksdb::Env> EnvOver(const std::shared_ptr<rocksdb::FileSystem>& file_system) {
   return rocksdb::NewCompositeEnv(file_system ? file_system : rocksdb::FileSystem::Default());
 }
@@ -136,7 +144,10 @@ SegmentDatabase::SegmentDatabase(const Options& options)
       file_system_(options.file_system),
       env_(EnvOver(file_system_)) {}
 
-SegmentDatabase::~SegmentDatabase() { Close(); }
+SegmentDatabase::~SegmentDatabase() {
+  Close();
+  if (looking_ != nullptr) (void)env_->UnlockFile(looking_);
+}
 
 void SegmentDatabase::Close() {
   if (db_ == nullptr) return;
@@ -146,23 +157,49 @@ void SegmentDatabase::Close() {
 }
 
 rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  families.emplace_back(rocksdb::kDefaultColumnFamilyName, SegmentOptions());
-  families.emplace_back("segments", SegmentOptions());
-  families.emplace_back("entries", EntryOptions());
   rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
   health_ = std::make_shared<DiskHealth>(/*recovers=*/false);
   options.listeners.push_back(health_);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(options, store_ + "/db", families, &handles, &db);
-  if (!status.ok()) return status;
+      rocksdb::DB::Open(options, store_ + "/db", Families(), &handles, &db);
+  if (status.ok()) Adopt(db, handles);
+  return status;
+}
+
+void SegmentDatabase::Adopt(rocksdb::DB* db,
+                            const std::vector<rocksdb::ColumnFamilyHandle*>& handles) {
   db_.reset(db);
   db->DestroyColumnFamilyHandle(handles[0]);
   segments_ = handles[1];
   entries_ = handles[2];
-  return status;
+}
+
+absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
+    const std::string& directory) {
+  std::unique_ptr<SegmentDatabase> made(new SegmentDatabase({.directory = directory}));
+  TC_ASSIGN_OR_RETURN(const std::string format, StoredFormat(made->store_));
+  if (format.empty()) return absl::NotFoundError("no store in " + directory);
+  if (format != kLogFormat) {
+    return absl::FailedPreconditionError(made->store_ + " is of the form " + format + ", not " +
+                                         kLogFormat + "; use the matching build");
+  }
+  const std::string lock = made->store_ + "/db/LOCK";
+  if (made->env_->FileExists(lock).ok()) {
+    TC_RETURN_IF_ERROR(DiskStatus(made->env_->LockFile(lock, &made->looking_), "look into it"));
+  }
+  rocksdb::DBOptions options = DatabaseOptions(made->env_.get(), false, /*strictly=*/false);
+  options.create_if_missing = false;
+  options.create_missing_column_families = false;
+  made->health_ = std::make_shared<DiskHealth>(/*recovers=*/false);
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(options, made->store_ + "/db", Families(), &handles, &db);
+  TC_RETURN_IF_ERROR(DiskStatus(status, "open " + made->store_));
+  made->Adopt(db, handles);
+  return made;
 }
 
 // A segment of which the table is lost or cannot be opened would fail every opening: it goes.
@@ -217,7 +254,9 @@ absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::Open(const Opt
 std::vector<SegmentDatabase::Segment> SegmentDatabase::Segments() const {
   std::vector<Segment> segments;
   for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
-    if (const auto sequence = SequenceOf(file)) segments.push_back({*sequence, file.size});
+    if (const auto sequence = SequenceOf(file)) {
+      segments.push_back({*sequence, file.size, file.name});
+    }
   }
   return segments;
 }

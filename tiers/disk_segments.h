@@ -25,6 +25,7 @@ namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
 class Env;
+class FileLock;
 class FileSystem;
 class SstFileWriter;
 class Status;
@@ -51,12 +52,16 @@ class SegmentDatabase {
   /// Opens the store, setting aside what cannot be used, and leaving out segments that cannot.
   /// Errors: what the directory's owner has to mend, with advice. Damage is no error.
   static absl::StatusOr<std::unique_ptr<SegmentDatabase>> Open(const Options& options);
+  /// Opens it to look only; nothing on the disk is changed, and damage stays where it is.
+  /// Errors: NotFound, of another form, in use, or too damaged to be opened.
+  static absl::StatusOr<std::unique_ptr<SegmentDatabase>> OpenToLook(const std::string& directory);
   ~SegmentDatabase();
   SegmentDatabase(const SegmentDatabase&) = delete;
 
   struct Segment {
     uint64_t sequence = 0;
     uint64_t bytes = 0;  // of its file
+    std::string file;
   };
   std::vector<Segment> Segments() const;
 
@@ -88,6 +93,7 @@ class SegmentDatabase {
   rocksdb::Status OpenOnce(bool strictly);
   absl::Status DropUnusable();
   void Close();
+  void Adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles);
 
   const std::string store_;                                 // its directory
   const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below env_
@@ -95,6 +101,7 @@ class SegmentDatabase {
   std::shared_ptr<DiskHealth> health_;
   std::string set_aside_;
   bool direct_io_ = false;
+  rocksdb::FileLock* looking_ = nullptr;  // keeps others out, when it is opened to look only
   std::unique_ptr<rocksdb::DB> db_;
   rocksdb::ColumnFamilyHandle* segments_ = nullptr;
   rocksdb::ColumnFamilyHandle* entries_ = nullptr;

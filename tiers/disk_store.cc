@@ -64,18 +64,6 @@ bool IsUnfinished(const std::string& store) {
   return !error;
 }
 
-// An empty name: the store is not there yet.
-absl::StatusOr<std::string> StoredFormat(const std::string& store) {
-  if (!IsThere(store)) return std::string();
-  auto format = ReadFile(store + "/FORMAT", kMaxFormatBytes);
-  if (absl::IsNotFound(format.status())) {
-    return std::string(IsUnfinished(store) ? "" : "unnamed");
-  }
-  TC_RETURN_IF_ERROR(format.status());
-  while (!format->empty() && format->back() == '\n') format->pop_back();
-  return *format;
-}
-
 }  // namespace
 
 std::shared_ptr<rocksdb::Logger> MakeDiskLog() { return std::make_shared<LogToOurs>(); }
@@ -132,6 +120,17 @@ void DiskHealth::OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& 
 std::string DiskHealth::Error() const {
   MutexLock lock(mutex_);
   return error_;
+}
+
+absl::StatusOr<std::string> StoredFormat(const std::string& store) {
+  if (!IsThere(store)) return std::string();
+  auto format = ReadFile(store + "/FORMAT", kMaxFormatBytes);
+  if (absl::IsNotFound(format.status())) {
+    return std::string(IsUnfinished(store) ? "" : "unnamed");
+  }
+  TC_RETURN_IF_ERROR(format.status());
+  while (!format->empty() && format->back() == '\n') format->pop_back();
+  return *format;
 }
 
 absl::Status PrepareStore(const std::string& directory, const std::string& format,

@@ -50,6 +50,9 @@ std::shared_ptr<rocksdb::Logger> MakeDiskLog();
 
 bool HasDirectIo(const std::string& directory);
 
+/// The form of the store in `store`; empty: it is not there yet. "unnamed": it does not say.
+absl::StatusOr<std::string> StoredFormat(const std::string& store);
+
 /// Makes <directory>/store of the form `format` and its db, setting aside one of another form,
 /// whose new name is answered in `set_aside`.
 absl::Status PrepareStore(const std::string& directory, const std::string& format,
