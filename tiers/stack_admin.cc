@@ -265,6 +265,7 @@ StackStats StackCore::Stats() {
                            .demotions = counters.demotions,
                            .bytes_in = counters.bytes_in,
                            .bytes_out = counters.bytes_out,
+                           .kept_bytes = usage.kept_bytes,
                            .state = std::move(state)});
   };
   add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),

@@ -41,10 +41,12 @@ void StackCore::WatchBudgets() {
 
 /// Whether to wait for a unit of which the account says whether it `comes`. What does not come in
 /// time, because its lender's clients hold on to it, is not waited for: then its own blocks go.
-bool StackCore::Awaits(const BudgetAccount& account, bool comes, Awaited& unit) const {
+bool StackCore::Awaits(const BudgetAccount& account, bool comes,
+                       std::optional<Awaited>& unit) const {
   const SteadyTime now = options_.clock->Now();
-  if (const uint64_t held = account.Held(); !comes || held != unit.beyond) unit = {held, now};
-  return comes && now - unit.since < kUnitPatience;
+  const uint64_t held = account.Held();
+  if (!unit || !comes || held != unit->beyond) unit = {held, now};
+  return comes && now - unit->since < kUnitPatience;
 }
 
 // ---- warm

@@ -20,8 +20,13 @@ namespace {
 constexpr int kSegmentsLookedAt = 8;
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
+// What a medium adds, at most: to each block its entry in an index, and to a segment.
+constexpr uint64_t kBlockExtraBytes = 256;
+constexpr uint64_t kSegmentExtraBytes = 2 * KiB;
 constexpr uint64_t kTierSegments = 16;      // of the warm tier and of the cold one,
 constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
+
+uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBlockExtraBytes; }
 
 }  // namespace
 
@@ -123,8 +128,8 @@ std::optional<StackCore::SegmentPlan> StackCore::BestSegment(TierSegment oldest,
   for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
     const uint64_t next = segment->sequence + 1;
     SegmentPlan plan = PlanOf(*std::move(segment), keep_warm);
-    const bool is_good = plan.kept_bytes <= plan.segment.bytes / 2;
-    const bool gives_back = plan.kept_bytes < plan.segment.bytes;
+    const bool is_good = plan.gain() >= plan.segment.bytes / 2;
+    const bool gives_back = plan.gives_way() || plan.gain() >= plan.segment.bytes / 8;
     if (gives_back && (!best || plan.gain() > best->gain())) best = std::move(plan);
     if (is_good) break;
     segment = cold_->SegmentFrom(next);
@@ -150,9 +155,10 @@ StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) co
       taken.insert(ref.id);
       plan.dropped.push_back(ref.id);
     } else {
-      plan.kept_bytes += spaces_.at(state.space).StoredBytes(ref.part);
+      plan.kept_bytes += spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
     }
   }
+  if (plan.kept_bytes > 0) plan.kept_bytes += kSegmentExtraBytes;
   return plan;
 }
 
@@ -232,6 +238,8 @@ void StackCore::RunColdJob() {
       if (!cold->Erase(ref).ok()) job.failed_erasures.push_back(ref);
     }
     if (job.drop) job.drop_status = cold->DropSegment(job.drop->sequence, job.drop->keep);
+    if (absl::IsNotFound(job.drop_status))
+      job.drop_status = absl::OkStatus();  // the last is erased
     std::vector<TierPut> puts;
     for (const ColdWrite& write : job.writes) {
       puts.push_back({&write.record, host->Payload(write.offset, write.record.payload_bytes)});
@@ -248,18 +256,19 @@ void StackCore::RunColdJob() {
 // many as have some.
 void StackCore::TakeWrites(ColdJob& job) {
   uint64_t wanted = 0;
-  for (const ColdWrite& write : planned_writes_) wanted += StoredBytes(write.record);
-  wanted = std::max(std::min(wanted, SegmentBytes()), StoredBytes(planned_writes_[0].record));
+  for (const ColdWrite& write : planned_writes_) wanted += ColdBytes(write.record);
+  wanted = std::max(std::min(wanted, SegmentBytes()), ColdBytes(planned_writes_[0].record));
+  wanted += kSegmentExtraBytes;
   const bool more_comes = GrowCold(wanted);
   const TierUsage usage = cold_->Usage();
   const uint64_t capacity = ColdCapacity(usage);
   const uint64_t room = capacity - std::min(usage.used_bytes, capacity);
   // Not a little segment whenever a little room is left.
   if (wanted > room && !more_comes && MakeColdRoom(wanted - room)) return;
-  uint64_t bytes = 0;
+  uint64_t bytes = kSegmentExtraBytes;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
-    const uint64_t stored = StoredBytes(write.record);
+    const uint64_t stored = ColdBytes(write.record);
     const bool full = !job.writes.empty() &&
                       (job.writes.size() >= kMaxBatchBlocks || bytes + stored > SegmentBytes());
     if (full || bytes + stored > room) {

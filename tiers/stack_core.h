@@ -255,7 +255,8 @@ class StackCore final : public TierStack {
     std::vector<BlockRef> lost;     // warm, too
     std::vector<uint64_t> dropped;  // places, with their names
     uint64_t kept_bytes = 0;
-    uint64_t gain() const { return segment.bytes - kept_bytes; }
+    uint64_t gain() const { return segment.bytes - std::min(kept_bytes, segment.bytes); }
+    bool gives_way() const { return !lost.empty() || !dropped.empty(); }
   };
   struct DurableWait {
     std::vector<BlockRef> blocks;  // those that are not in cold yet
@@ -432,7 +433,7 @@ class StackCore final : public TierStack {
     uint64_t beyond = 0;  // units held since it has been waiting for another
     SteadyTime since{};
   };
-  bool Awaits(const BudgetAccount& account, bool comes, Awaited& unit) const;
+  bool Awaits(const BudgetAccount& account, bool comes, std::optional<Awaited>& unit) const;
   bool AwaitsChunk(bool somebody_waits);
   void GiveBackWarm();
   void CloseSomeChunk();
@@ -549,7 +550,7 @@ class StackCore final : public TierStack {
   bool closing_ = false;
   bool wants_chunk_ = false;  // asked for by this pump
   bool wants_disk_ = false;
-  Awaited awaited_chunk_, awaited_disk_;
+  std::optional<Awaited> awaited_chunk_, awaited_disk_;
   size_t chunks_looked_at_ = 0;  // where the last search for one to give back began
   SteadyTime chunk_closed_{};    // when the chunk to be given back was closed, or lost a block last
   bool draining_ = false;        // pins to warm hold nothing back any more

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/sort_by_id.h"
-#include "tiers/disk_tier.h"
+#include "tiers/log_tier.h"
 #include "tiers/stack_core.h"
 
 namespace thermocline {
@@ -61,10 +61,11 @@ uint64_t LeastEpoch(const StackState& state, const std::vector<BlockRecord>& col
 absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
   std::unique_ptr<Tier> cold;
   if (options.cold_capacity_bytes > 0) {
-    TC_ASSIGN_OR_RETURN(cold, DiskTier::Open({.directory = options.data_dir,
-                                              .capacity_bytes = options.cold_capacity_bytes,
-                                              .account = options.cold_account,
-                                              .unit_bytes = ChunkBytes(options)}));
+    TC_ASSIGN_OR_RETURN(cold, LogTier::Open({.directory = options.data_dir,
+                                             .capacity_bytes = options.cold_capacity_bytes,
+                                             .account = options.cold_account,
+                                             .unit_bytes = ChunkBytes(options),
+                                             .envelope = BlockEnvelope(options.cold_envelope)}));
   }
   return StackCore::OpenWith(std::move(options), std::move(cold));
 }

@@ -17,6 +17,7 @@ void Add(TierStats& sum, const TierStats& other) {
   sum.demotions += other.demotions;
   sum.bytes_in += other.bytes_in;
   sum.bytes_out += other.bytes_out;
+  sum.kept_bytes += other.kept_bytes;
   if (sum.state == "ok") sum.state = other.state;
 }
 

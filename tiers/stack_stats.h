@@ -44,6 +44,7 @@ struct TierStats {
   uint64_t demotions = 0;   // out of it, downwards
   uint64_t bytes_in = 0;    // written into it
   uint64_t bytes_out = 0;   // read out of it by a movement
+  uint64_t kept_bytes = 0;  // written anew, as what lay beside them had to go
   std::string state;        // "ok", or what is wrong
 };
 

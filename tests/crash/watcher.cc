@@ -71,8 +71,10 @@ std::optional<DaemonStats> Watcher::CheckStats() {
   const auto stats = client_->Stats();
   if (!stats.ok()) return std::nullopt;
   for (const TierUse& use : stats->tiers) {
-    const uint64_t mib = use.tier == BlockTier::kWarm ? options_.warm_mib : options_.cold_mib;
-    if (use.used_bytes > mib * MiB) {
+    const bool is_warm = use.tier == BlockTier::kWarm;
+    const uint64_t mib = is_warm ? options_.warm_mib : options_.cold_mib;
+    // Of cold a segment more: what is kept when another one goes.
+    if (use.used_bytes > mib * MiB + (is_warm ? 0 : std::max(mib * MiB / 16, MiB))) {
       Violation(std::string(BlockTierName(use.tier)) + " holds " + FormatBytes(use.used_bytes) +
                 " of " + std::to_string(mib) + "MiB");
     }

