@@ -286,9 +286,7 @@ absl::StatusOr<Json> RunFlush(const ConnectOptions& connect, const std::string& 
   return Json{{"tier", tier}, {"blocks", result.blocks}, {"kept", result.kept}};
 }
 
-absl::StatusOr<Json> RunTenants(const ConnectOptions& connect) {
-  TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
-  TC_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants, admin->Tenants());
+Json JsonOf(const std::vector<TenantInfo>& tenants) {
   Json list = Json::array();
   for (const TenantInfo& tenant : tenants) {
     Json entry = {{"tenant", tenant.name},           {"sessions", tenant.stats.sessions},
@@ -304,6 +302,12 @@ absl::StatusOr<Json> RunTenants(const ConnectOptions& connect) {
     list.push_back(std::move(entry));
   }
   return Json{{"tenants", std::move(list)}};
+}
+
+absl::StatusOr<Json> RunTenants(const ConnectOptions& connect) {
+  TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
+  TC_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants, admin->Tenants());
+  return JsonOf(tenants);
 }
 
 absl::StatusOr<Json> RunArenaDrop(const ConnectOptions& connect) {

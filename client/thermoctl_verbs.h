@@ -55,6 +55,7 @@ absl::StatusOr<Json> RunArenaDrop(const ConnectOptions& connect);
 absl::Status RunWatch(const ConnectOptions& connect, uint64_t refreshes, bool json);
 
 Json JsonOf(const DaemonStats& stats);
+Json JsonOf(const std::vector<TenantInfo>& tenants);
 /// On one line; names that are no UTF-8 come out with replacement characters.
 std::string Dump(const Json& result);
 /// `result` as people read it: one "key  value" a line, arrays of objects as tables.

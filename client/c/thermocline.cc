@@ -118,6 +118,13 @@ absl::StatusOr<BlockTier> TierOf(thermocline_tier tier) {
   return absl::InvalidArgumentError("there is no tier " + std::to_string(tier));
 }
 
+/// For thermocline_string_free; ends in a NUL, which may not be its first.
+char* Copied(const std::string& text) {
+  char* const copy = new char[text.size() + 1];
+  std::memcpy(copy, text.c_str(), text.size() + 1);
+  return copy;
+}
+
 ClientOptions OptionsOf(const thermocline_options* c) {
   ClientOptions options;
   if (c == nullptr) return options;
@@ -125,6 +132,7 @@ ClientOptions OptionsOf(const thermocline_options* c) {
   options.client_name = StringOf(c->client_name);
   if (c->timeout_ms > 0) options.timeout = Milliseconds(c->timeout_ms);
   options.auto_reconnect = !c->no_auto_reconnect;
+  options.verify_always = c->verify_always;
   options.remote = {.address = StringOf(c->remote.address),
                     .ca_file = StringOf(c->remote.ca_file),
                     .certificate_file = StringOf(c->remote.certificate_file),
@@ -223,9 +231,7 @@ thermocline_code thermocline_stats_json(thermocline_client* client, int64_t time
                                         thermocline_error* error) {
   return Guarded(error, [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const DaemonStats stats, client->client->Stats(TimeoutOf(timeout_ms)));
-    const std::string text = Dump(JsonOf(stats));
-    *json = new char[text.size() + 1];
-    std::memcpy(*json, text.c_str(), text.size() + 1);
+    *json = Copied(Dump(JsonOf(stats)));
     return absl::OkStatus();
   });
 }
@@ -314,6 +320,27 @@ thermocline_code thermocline_lease_truncate(thermocline_lease* lease, uint32_t d
 
 bool thermocline_lease_still_valid(const thermocline_lease* lease) {
   return lease->lease.StillValid();
+}
+
+thermocline_code thermocline_lease_export(const thermocline_lease* lease, char** exported,
+                                          size_t* exported_bytes, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const std::string path, lease->lease.Export());
+    *exported = Copied(path);
+    *exported_bytes = path.size();
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_import(const thermocline_space* space, const void* exported,
+                                    size_t exported_bytes, int64_t timeout_ms,
+                                    thermocline_lease** lease, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    const std::string_view path(static_cast<const char*>(exported), exported_bytes);
+    TC_ASSIGN_OR_RETURN(Lease imported, space->space.Import(path, TimeoutOf(timeout_ms)));
+    *lease = new thermocline_lease{std::move(imported), space->space.spec().key_bytes};
+    return absl::OkStatus();
+  });
 }
 
 thermocline_code thermocline_reserve(const thermocline_space* space, uint32_t count, uint32_t part,
@@ -468,6 +495,16 @@ thermocline_code thermocline_admin_drop_arena(thermocline_admin* admin, int64_t 
   return Guarded(error, [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const uint64_t dropped, admin->client->DropArena(TimeoutOf(timeout_ms)));
     if (blocks != nullptr) *blocks = dropped;
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_admin_tenants_json(thermocline_admin* admin, int64_t timeout_ms,
+                                                char** json, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const std::vector<TenantInfo> tenants,
+                        admin->client->Tenants(TimeoutOf(timeout_ms)));
+    *json = Copied(Dump(JsonOf(tenants)));
     return absl::OkStatus();
   });
 }

@@ -110,6 +110,7 @@ typedef struct {
   const char* client_name; /* for the daemon's log; NULL: none */
   int64_t timeout_ms;      /* of calls that name none; 0: 5000 */
   bool no_auto_reconnect;  /* a lost daemon stays lost until thermocline_reconnect */
+  bool verify_always;      /* sum every block of every lease before it is handed out */
   thermocline_remote remote;
 } thermocline_options;
 
@@ -134,6 +135,7 @@ THERMOCLINE_API const char* thermocline_socket_path(const thermocline_client* cl
 THERMOCLINE_API thermocline_code thermocline_stats_json(thermocline_client* client,
                                                         int64_t timeout_ms, char** json,
                                                         thermocline_error* error);
+/* Of what was handed out for it; NULL too. */
 THERMOCLINE_API void thermocline_string_free(char* string);
 
 /* ---- Spaces ----------------------------------------------------------------------------------
@@ -244,6 +246,22 @@ THERMOCLINE_API thermocline_code thermocline_lease_truncate(thermocline_lease* l
  * No message, no system call that waits. */
 THERMOCLINE_API bool thermocline_lease_still_valid(const thermocline_lease* lease);
 
+/* What another process of the tenant needs to lease the same path (thermocline_import), however
+ * many do: `*exported_bytes` bytes at `*exported`, for thermocline_string_free. It promises
+ * nothing: the lease must hold until the other has its own. Errors: FAILED_PRECONDITION as for
+ * every call. */
+THERMOCLINE_API thermocline_code thermocline_lease_export(const thermocline_lease* lease,
+                                                          char** exported, size_t* exported_bytes,
+                                                          thermocline_error* error);
+/* Leases the path that another process exported and still holds: no prompt travels, and nothing is
+ * compared.
+ * Errors: INVALID_ARGUMENT for what no lease of this space exported; NOT_FOUND when its holder has
+ *         let go of it, or the daemon was restarted: match instead. */
+THERMOCLINE_API thermocline_code thermocline_import(const thermocline_space* space,
+                                                    const void* exported, size_t exported_bytes,
+                                                    int64_t timeout_ms, thermocline_lease** lease,
+                                                    thermocline_error* error);
+
 /* ---- Reservations ----------------------------------------------------------------------------
  * A slot of the arena to fill. Freeing one that is not committed gives the slot back. */
 
@@ -331,9 +349,9 @@ THERMOCLINE_API thermocline_code thermocline_prefetch(const thermocline_space* s
                                                       thermocline_error* error);
 
 /* ---- Administration --------------------------------------------------------------------------
- * The destructive verbs, for the daemon's own user on its machine. Each first gives back what this
- * process has released, by whichever client; what others release reaches the daemon a little later.
- * Thread: any. */
+ * The verbs about all tenants and the destructive ones, for the daemon's own user on its machine.
+ * Each first gives back what this process has released, by whichever client; what others release
+ * reaches the daemon a little later. Thread: any. */
 
 /* `options` may be NULL. Errors: as thermocline_connect; PERMISSION_DENIED for another user. */
 THERMOCLINE_API thermocline_code thermocline_admin_connect(const thermocline_options* options,
@@ -360,6 +378,12 @@ THERMOCLINE_API thermocline_code thermocline_admin_flush(thermocline_admin* admi
 THERMOCLINE_API thermocline_code thermocline_admin_drop_arena(thermocline_admin* admin,
                                                               int64_t timeout_ms, uint64_t* blocks,
                                                               thermocline_error* error);
+
+/* Every tenant, and what it has and uses, as one line of JSON: what `thermoctl tenants --json`
+ * prints (docs/cli.md). `*json` is for thermocline_string_free. */
+THERMOCLINE_API thermocline_code thermocline_admin_tenants_json(thermocline_admin* admin,
+                                                                int64_t timeout_ms, char** json,
+                                                                thermocline_error* error);
 
 #ifdef __cplusplus
 } /* extern "C" */

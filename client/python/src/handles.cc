@@ -155,6 +155,10 @@ void LeaseHandle::Settle(Seconds timeout) const {
   Check(Box()->WithLease([&](Lease& lease) { return lease.Settle(limit); }));
 }
 
+py::bytes LeaseHandle::Export() const {
+  return Check(Box()->WithLease([](Lease& lease) { return lease.Export(); }));
+}
+
 bool LeaseHandle::Settled() const {
   return Box()->WithLease([](Lease& lease) { return lease.Settled(); });
 }
@@ -182,6 +186,7 @@ void DefineHandles(py::module_& module) {
            py::arg("wait"))
       .def("settle", &LeaseHandle::Settle, py::arg("timeout"))
       .def("settled", &LeaseHandle::Settled)
+      .def("export", &LeaseHandle::Export)
       .def("still_valid", &LeaseHandle::StillValid)
       .def("release", &LeaseHandle::Release);
 }

@@ -77,6 +77,7 @@ class LeaseHandle {
   void Commit(const pybind11::object& names, const std::vector<ReservationHandle*>& slots,
               Seconds timeout, bool wait) const;
   void Settle(Seconds timeout) const;
+  pybind11::bytes Export() const;
   bool Settled() const;
   bool StillValid() const;
   void Release() { box_.reset(); }

@@ -28,6 +28,12 @@ class SpaceHandle {
     return std::make_unique<LeaseHandle>(std::move(lease), opaque());
   }
 
+  std::unique_ptr<LeaseHandle> Import(const std::string& exported, Seconds timeout) const {
+    const Timeout limit = TimeoutOf(timeout);
+    Lease lease = Check(WithoutGil([&] { return space_->Import(exported, limit); }));
+    return std::make_unique<LeaseHandle>(std::move(lease), opaque());
+  }
+
   py::list Reserve(uint32_t count, uint32_t part, double wait, Seconds timeout) const {
     const std::chrono::milliseconds wait_ms = Milliseconds(wait, "a wait");
     const Timeout limit = TimeoutOf(timeout);
@@ -88,12 +94,13 @@ class Session {
 
 class ClientHandle : public Session<Client> {
  public:
-  ClientHandle(std::string socket_path, std::string client_name, double timeout,
+  ClientHandle(std::string socket_path, std::string client_name, double timeout, bool verify_always,
                bool auto_reconnect, const py::object& remote)
       : Session({.socket_path = std::move(socket_path),
                  .remote = RemoteOf(remote),
                  .client_name = std::move(client_name),
                  .timeout = Milliseconds(timeout, "a timeout"),
+                 .verify_always = verify_always,
                  .auto_reconnect = auto_reconnect}) {}
 
   std::unique_ptr<SpaceHandle> OpenSpace(const py::object& spec, Seconds timeout) const {
@@ -173,6 +180,14 @@ class AdminHandle : public Session<AdminClient> {
         });
     return py::make_tuple(flushed.blocks, flushed.kept);
   }
+  py::list Tenants(Seconds timeout) const {
+    py::list list;
+    for (const TenantInfo& tenant :
+         Call(timeout, [](AdminClient&client, Timeout limit) { return client.Tenants(limit); })) {
+      list.append(py::make_tuple(tenant.name, DictOf(tenant.stats)));
+    }
+    return list;
+  }
   uint64_t DropArena(Seconds timeout) const {
     return Call(timeout,
                 [](AdminClient& client, Timeout limit) { return client.DropArena(limit); });
@@ -201,14 +216,16 @@ PYBIND11_MODULE(_native, module) {
   py::class_<SpaceHandle>(module, "Space")
       .def("fingerprint", &SpaceHandle::Fingerprint)
       .def("match", &SpaceHandle::Match, py::arg("names"), py::arg("timeout"))
+      .def("import_lease", &SpaceHandle::Import, py::arg("exported"), py::arg("timeout"))
       .def("reserve", &SpaceHandle::Reserve, py::arg("count"), py::arg("part"), py::arg("wait"),
            py::arg("timeout"))
       .def("pin", &SpaceHandle::Pin, py::arg("names"), py::arg("ttl"), py::arg("tier"),
            py::arg("timeout"))
       .def("prefetch", &SpaceHandle::Prefetch, py::arg("names"), py::arg("timeout"));
   py::class_<ClientHandle>(module, "Client")
-      .def(py::init<std::string, std::string, double, bool, py::object>(), py::arg("socket_path"),
-           py::arg("client_name"), py::arg("timeout"), py::arg("auto_reconnect"), py::arg("remote"))
+      .def(py::init<std::string, std::string, double, bool, bool, py::object>(),
+           py::arg("socket_path"), py::arg("client_name"), py::arg("timeout"),
+           py::arg("verify_always"), py::arg("auto_reconnect"), py::arg("remote"))
       .def("open_space", &ClientHandle::OpenSpace, py::arg("spec"), py::arg("timeout"))
       .def("spaces", &ClientHandle::Spaces, py::arg("timeout"))
       .def("pins", &ClientHandle::Pins, py::arg("timeout"))
@@ -223,6 +240,7 @@ PYBIND11_MODULE(_native, module) {
       .def("delete", &AdminHandle::Delete, py::arg("space"), py::arg("names"), py::arg("opaque"),
            py::arg("timeout"))
       .def("flush", &AdminHandle::Flush, py::arg("tier"), py::arg("timeout"))
+      .def("tenants", &AdminHandle::Tenants, py::arg("timeout"))
       .def("drop_arena", &AdminHandle::DropArena, py::arg("timeout"))
       .def("close", &AdminHandle::Close);
 }

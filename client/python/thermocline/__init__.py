@@ -22,7 +22,7 @@ from ._errors import (AbortedError, DaemonPermissionError, DataLossError, Deadli
                       ResourceExhaustedError, ThermoclineError, UnavailableError)
 from ._native import Block, Reservation
 from ._types import (BlockInfo, DaemonStats, FlushResult, Names, Part, PinInfo, PrefetchInfo,
-                     RemoteOptions, SpaceInfo, SpaceSpec, TierUse)
+                     RemoteOptions, SpaceInfo, SpaceSpec, TenantInfo, TierUse)
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,6 @@ __all__ = [
     "DaemonStats", "DataLossError", "DeadlineExceededError", "FailedPreconditionError",
     "FlushResult", "InternalError", "InvalidArgumentError", "Lease", "Names", "NotFoundError",
     "Part", "PinInfo", "PrefetchInfo", "RemoteOptions", "Reservation", "ResourceExhaustedError",
-    "Space", "SpaceInfo", "SpaceSpec", "ThermoclineError", "TierUse", "UnavailableError", "aio",
-    "connect",
+    "Space", "SpaceInfo", "SpaceSpec", "TenantInfo", "ThermoclineError", "TierUse",
+    "UnavailableError", "aio", "connect",
 ]

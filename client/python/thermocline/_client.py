@@ -10,7 +10,7 @@ from . import _native
 from ._errors import InvalidArgumentError
 from ._native import Block, Reservation
 from ._types import (BlockInfo, Buffer, DaemonStats, FlushResult, Names, PinInfo, PrefetchInfo,
-                     RemoteOptions, SpaceInfo, SpaceSpec, spec_of, stats_of)
+                     RemoteOptions, SpaceInfo, SpaceSpec, TenantInfo, spec_of, stats_of)
 
 _PLACE_TOKENS = 16
 
@@ -99,6 +99,11 @@ class Lease:
         """Whether settle() would not have to wait."""
         return self._native.settled()
 
+    def export(self) -> bytes:
+        """What another process of the tenant needs to lease the same path (Space.import_lease),
+        however many do. It promises nothing: this lease must hold until the other has its own."""
+        return self._native.export()
+
     def still_valid(self) -> bool:
         """Whether everything read through this lease until now was read from blocks that were its
         own. No message. Also after release(), while views keep the lease."""
@@ -128,6 +133,14 @@ class Space:
         """Leases the longest prefix of `names` that some tier of this machine holds. Nothing found
         is a lease of depth 0, behind which one can commit."""
         return Lease(self._native.match(names, timeout))
+
+    def import_lease(self, exported: bytes, timeout: Optional[float] = None) -> Lease:
+        """Leases the path that another process exported and still holds: no prompt travels, and
+        nothing is compared.
+
+        Errors: InvalidArgumentError for what no lease of this space exported; NotFoundError when
+                its holder has let go of it, or the daemon was restarted: match instead."""
+        return Lease(self._native.import_lease(exported, timeout))
 
     def reserve(self, count: int, part: int = 0, wait: float = 0.0,
                 timeout: Optional[float] = None) -> List[Reservation]:
@@ -201,21 +214,22 @@ class Client:
 
     def __init__(self, socket_path: Optional[str] = None, client_name: str = "python",
                  timeout: float = 5.0, auto_reconnect: bool = True,
-                 remote: Optional[RemoteOptions] = None) -> None:
+                 remote: Optional[RemoteOptions] = None, verify_always: bool = False) -> None:
         """
         socket_path:    None: $THERMOCLINE_SOCKET, else the daemon's default
         client_name:    for the daemon's log
         timeout:        seconds, of calls that name none
         auto_reconnect: False: a lost daemon stays lost until reconnect()
         remote:         how to reach a daemon elsewhere; None: as the environment says
+        verify_always:  sum every block of every lease before it is viewed
 
         Raises UnavailableError, naming the socket and how to start the daemon, when nobody listens;
         FailedPreconditionError for a daemon of another version; DaemonPermissionError for another
         user's, and for a token that a remote one does not know; InvalidArgumentError for an address
         or a file that is none.
         """
-        self._native = _native.Client(socket_path or "", client_name, timeout, auto_reconnect,
-                                      remote)
+        self._native = _native.Client(socket_path or "", client_name, timeout, verify_always,
+                                      auto_reconnect, remote)
 
     def __enter__(self) -> Client:
         return self
@@ -262,15 +276,16 @@ class Client:
 
 
 def connect(socket_path: Optional[str] = None, client_name: str = "python", timeout: float = 5.0,
-            auto_reconnect: bool = True, remote: Optional[RemoteOptions] = None) -> Client:
+            auto_reconnect: bool = True, remote: Optional[RemoteOptions] = None,
+            verify_always: bool = False) -> Client:
     """Client(...), for `with thermocline.connect() as client:`."""
-    return Client(socket_path, client_name, timeout, auto_reconnect, remote)
+    return Client(socket_path, client_name, timeout, auto_reconnect, remote, verify_always)
 
 
 class AdminClient:
-    """The destructive verbs, for the daemon's own user on its machine. Each first gives back what
-    this process has released, by whichever client; what others release reaches the daemon a little
-    later.
+    """The verbs about all tenants and the destructive ones, for the daemon's own user on its machine.
+    Each first gives back what this process has released, by whichever client; what others release
+    reaches the daemon a little later.
 
     Thread: any.
     """
@@ -295,6 +310,10 @@ class AdminClient:
     def flush(self, tier: str, timeout: Optional[float] = None) -> FlushResult:
         """"warm": everything to cold (dropped where there is no cold tier); "cold": dropped."""
         return FlushResult(*self._native.flush(tier, timeout))
+
+    def tenants(self, timeout: Optional[float] = None) -> List[TenantInfo]:
+        """Every tenant, and what it has and uses."""
+        return [TenantInfo(name, stats_of(stats)) for name, stats in self._native.tenants(timeout)]
 
     def drop_arena(self, timeout: Optional[float] = None) -> int:
         """Drops every block of the arena, and returns how many those were."""

@@ -127,6 +127,8 @@ class TierUse:
     evictions: int
     promotions: int  #: into this tier
     demotions: int  #: out of this tier, downwards
+    share_bytes: int  #: where tenants share it: of the capacity what no other gets for long
+    lent_bytes: int  #: and what it may use now
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,14 @@ class DaemonStats:
     misses_by_reason: Mapping[str, int]
     corrupt_blocks: int
     tiers: Tuple[TierUse, ...]
+
+
+@dataclass(frozen=True)
+class TenantInfo:
+    """A tenant of the daemon."""
+
+    name: str
+    stats: DaemonStats  #: its own
 
 
 def spec_of(fields: Dict[str, Any]) -> SpaceSpec:

@@ -15,7 +15,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Type, TypeVar
 from . import _client
 from ._native import Block, Reservation
 from ._types import (BlockInfo, Buffer, DaemonStats, FlushResult, Names, PinInfo, PrefetchInfo,
-                     RemoteOptions, SpaceInfo, SpaceSpec)
+                     RemoteOptions, SpaceInfo, SpaceSpec, TenantInfo)
 
 _T = TypeVar("_T")
 
@@ -37,8 +37,8 @@ class _Pool:
 
 
 class Lease:
-    """thermocline.Lease for asyncio. view(), still_valid() and release() do not wait for the
-    daemon, so they are plain calls."""
+    """thermocline.Lease for asyncio. view(), export(), still_valid() and release() do not wait for
+    the daemon, so they are plain calls."""
 
     def __init__(self, blocking: _client.Lease, pool: _Pool) -> None:
         self._blocking, self._pool = blocking, pool
@@ -80,6 +80,10 @@ class Lease:
     def settled(self) -> bool:
         return self._blocking.settled
 
+    def export(self) -> bytes:
+        """As thermocline.Lease.export."""
+        return self._blocking.export()
+
     def still_valid(self) -> bool:
         return self._blocking.still_valid()
 
@@ -103,6 +107,10 @@ class Space:
 
     async def match(self, names: Names, timeout: Optional[float] = None) -> Lease:
         return Lease(await self._pool.run(self._blocking.match, names, timeout), self._pool)
+
+    async def import_lease(self, exported: bytes, timeout: Optional[float] = None) -> Lease:
+        """As thermocline.Space.import_lease."""
+        return Lease(await self._pool.run(self._blocking.import_lease, exported, timeout), self._pool)
 
     async def reserve(self, count: int, part: int = 0, wait: float = 0.0,
                       timeout: Optional[float] = None) -> List[Reservation]:
@@ -188,6 +196,9 @@ class AdminClient:
     async def flush(self, tier: str, timeout: Optional[float] = None) -> FlushResult:
         return await self._pool.run(self._blocking.flush, tier, timeout)
 
+    async def tenants(self, timeout: Optional[float] = None) -> List[TenantInfo]:
+        return await self._pool.run(self._blocking.tenants, timeout)
+
     async def drop_arena(self, timeout: Optional[float] = None) -> int:
         return await self._pool.run(self._blocking.drop_arena, timeout)
 
@@ -207,10 +218,10 @@ async def _connected(make: Callable[..., _T], *arguments: Any) -> Tuple[_T, _Poo
 
 async def connect(socket_path: Optional[str] = None, client_name: str = "python",
                   timeout: float = 5.0, auto_reconnect: bool = True,
-                  remote: Optional[RemoteOptions] = None) -> Client:
+                  remote: Optional[RemoteOptions] = None, verify_always: bool = False) -> Client:
     """As thermocline.Client(...)."""
     return Client(*await _connected(_client.Client, socket_path, client_name, timeout,
-                                    auto_reconnect, remote))
+                                    auto_reconnect, remote, verify_always))
 
 
 async def connect_admin(socket_path: Optional[str] = None, timeout: float = 5.0) -> AdminClient:

@@ -280,6 +280,80 @@ static void test_async(const thermocline_space* space) {
   thermocline_lease_free(lease);
 }
 
+/* The lease stands for another process: what is exported are bytes. */
+static void test_export(const thermocline_options* options, const thermocline_space* space) {
+  int32_t tokens[16 * 6];
+  for (int i = 0; i < 16 * 6; ++i) tokens[i] = 8000 + i;
+  const thermocline_names prompt = {tokens, 16 * 6, NULL, 0};
+  thermocline_lease *lease = NULL, *imported = NULL;
+  CHECK_OK(thermocline_match(space, &prompt, -1, &lease, &error));
+  CHECK(extend(space, lease, &prompt, 0, 6) == THERMOCLINE_OK);
+  char* exported = NULL;
+  size_t exported_bytes = 0;
+  CHECK_OK(thermocline_lease_export(lease, &exported, &exported_bytes, &error));
+  CHECK(exported != NULL && exported_bytes > 0);
+
+  thermocline_client* client = NULL;
+  thermocline_space *same = NULL, *another = NULL;
+  CHECK_OK(thermocline_connect(options, &client, &error));
+  const thermocline_part part = {"all", 0, BLOCK_BYTES, 0};
+  thermocline_space_spec spec = spec_of("tokens", &part);
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &same, &error));
+  spec.model = "another";
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &another, &error));
+  CHECK_CODE(thermocline_import(another, exported, exported_bytes, -1, &imported, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  CHECK_CODE(thermocline_import(same, "nonsense", 8, -1, &imported, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  CHECK_OK(thermocline_import(same, exported, exported_bytes, -1, &imported, &error));
+  CHECK(imported != NULL && thermocline_lease_depth(imported) == 6);
+  thermocline_lease_free(lease);
+  for (uint32_t place = 0; place < 6; ++place) {
+    size_t bytes = 0;
+    const void* view = thermocline_lease_view(imported, place, 0, &bytes);
+    CHECK(holds(view, bytes, place));
+  }
+  CHECK(thermocline_lease_still_valid(imported));
+  thermocline_lease_free(imported);
+  thermocline_string_free(exported);
+  thermocline_string_free(NULL);
+  thermocline_space_free(another);
+  thermocline_space_free(same);
+  thermocline_client_free(client);
+}
+
+/* A byte of a block that is already verified is changed; who verifies always is not shown it. */
+static void test_verify_always(const thermocline_options* options, const thermocline_space* space) {
+  int32_t tokens[16];
+  for (int i = 0; i < 16; ++i) tokens[i] = 8500 + i;
+  const thermocline_names prompt = {tokens, 16, NULL, 0};
+  thermocline_lease* lease = NULL;
+  CHECK_OK(thermocline_match(space, &prompt, -1, &lease, &error));
+  CHECK(extend(space, lease, &prompt, 0, 1) == THERMOCLINE_OK);
+  size_t bytes = 0;
+  unsigned char* block = (unsigned char*)thermocline_lease_view(lease, 0, 0, &bytes);
+  CHECK(holds(block, bytes, 0));
+  block[bytes / 2] ^= 1; /* against all rules, but clients of one tenant can */
+
+  thermocline_client* client = NULL;
+  thermocline_options careful = *options;
+  careful.verify_always = true;
+  CHECK_OK(thermocline_connect(&careful, &client, &error));
+  const thermocline_part part = {"all", 0, BLOCK_BYTES, 0};
+  const thermocline_space_spec spec = spec_of("tokens", &part);
+  thermocline_space* same = NULL;
+  thermocline_lease* found = NULL;
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &same, &error));
+  CHECK_OK(thermocline_match(same, &prompt, -1, &found, &error));
+  CHECK(thermocline_lease_view(found, 0, 0, &bytes) == NULL && bytes == 0);
+  CHECK(thermocline_lease_depth(found) == 0);
+  block[BLOCK_BYTES / 2] ^= 1;
+  thermocline_lease_free(found);
+  thermocline_lease_free(lease);
+  thermocline_space_free(same);
+  thermocline_client_free(client);
+}
+
 static uint32_t depth_of(const thermocline_space* space, const thermocline_names* names) {
   thermocline_lease* lease = NULL;
   CHECK_OK(thermocline_match(space, names, -1, &lease, &error));
@@ -332,6 +406,11 @@ static void test_admin(const thermocline_options* options, thermocline_client* c
   CHECK_OK(thermocline_match(space, &path, -1, &lease, &error));
   CHECK_OK(thermocline_lease_load(lease, NULL, NULL, -1, NULL, &error));
   thermocline_lease_free(lease);
+  char* json = NULL;
+  CHECK_OK(thermocline_admin_tenants_json(admin, -1, &json, &error));
+  CHECK(json != NULL && strstr(json, "\"tenant\":\"default\"") != NULL);
+  CHECK(json != NULL && strstr(json, "\"warm_share_bytes\":") != NULL);
+  thermocline_string_free(json);
   CHECK_OK(thermocline_admin_drop_arena(admin, -1, &count, &error));
   CHECK(count == 10);
   thermocline_space_free(space);
@@ -401,6 +480,8 @@ int main(int argc, char** argv) {
   test_tokens(client, space);
   test_keys(client);
   test_async(space);
+  test_export(&options, space);
+  test_verify_always(&options, space);
   if (argc == 7) {
     const thermocline_remote remote = {argv[2], argv[3], argv[4], argv[5], argv[6]};
     test_remote(&remote, space);

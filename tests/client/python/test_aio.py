@@ -47,6 +47,10 @@ def test_administration(daemon):
                 await thermocline.aio.connect_admin(daemon.socket, timeout=PATIENCE) as admin:
             space = await client.open_space(spec())
             assert await space.put(prompt(1, 6), contents(1, 6)) == 6
+            async with await space.match(prompt(1, 6)) as lease, \
+                    await space.import_lease(lease.export()) as imported:
+                assert imported.depth == 6
+            assert [tenant.name for tenant in await admin.tenants()] == ["default"]
             assert await admin.delete(space, prompt(1, 5)) == 2
             assert (await admin.flush("warm")).blocks == 4 and await admin.drop_arena() == 0
             assert await admin.delete((await client.spaces())[0]) == 4

@@ -1,5 +1,6 @@
 """The blocking client against a real daemon."""
 import array
+import ctypes
 import dataclasses
 import gc
 import multiprocessing
@@ -282,6 +283,10 @@ def test_what_an_administrator_may_do(client, space, daemon):
             assert admin.flush("warm").kept == 10
         assert admin.flush("warm") == thermocline.FlushResult(blocks=10, kept=0)
         assert space.match(prompt(21, 10)).load() == 10
+        tenant, = admin.tenants()
+        assert tenant.name == "default" and tenant.stats.places == client.stats().places > 0
+        warm = tenant.stats.tiers[0]
+        assert warm.tier == "warm" and warm.share_bytes == warm.lent_bytes == warm.capacity_bytes
         assert admin.drop_arena() == 10
         with pytest.raises(ValueError, match="lukewarm"):
             admin.flush("lukewarm")
@@ -499,3 +504,37 @@ def test_a_spawned_process_reads_too(space, daemon):
     space.put(prompt(16, 3), contents(16, 3))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(depth_elsewhere, (daemon.socket, prompt(16, 3))) == 3
+
+
+def read_imported(socket, exported):
+    with thermocline.connect(socket, timeout=PATIENCE) as client:
+        space = client.open_space(spec())
+        with space.import_lease(exported) as lease:
+            return [bytes(lease.view(place)) for place in range(lease.depth)]
+
+
+def test_a_lease_goes_to_another_process(client, space, daemon):
+    space.put(prompt(31, 5), contents(31, 5))
+    with space.match(prompt(31, 5)) as lease:
+        exported = lease.export()
+        assert isinstance(exported, bytes) and len(exported) < 100  # no prompt travels
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(read_imported, (daemon.socket, exported)) == contents(31, 5)
+    with pytest.raises(thermocline.InvalidArgumentError):
+        client.open_space(spec(model="another")).import_lease(exported)
+    with pytest.raises(thermocline.InvalidArgumentError):
+        space.import_lease(b"nonsense")
+    with pytest.raises(thermocline.FailedPreconditionError):
+        lease.export()  # it was released
+
+
+def test_who_verifies_always_is_not_shown_what_was_spoiled(client, space, daemon):
+    space.put(prompt(32, 3), contents(32, 3))
+    with space.match(prompt(32, 3)) as lease:
+        view = lease.view(1)
+        address = view.numpy().ctypes.data  # clients of one tenant can write there
+        ctypes.memset(address + 77, contents(32, 3)[1][77] ^ 1, 1)
+        with thermocline.connect(daemon.socket, timeout=PATIENCE, verify_always=True) as careful:
+            with careful.open_space(spec()).match(prompt(32, 3)) as seen:
+                assert bytes(seen.view(0)) == contents(32, 3)[0]
+                assert seen.view(1) is None and seen.depth == 1
