@@ -12,6 +12,7 @@ namespace {
 constexpr uint64_t kReserveDivisor = 20;     // 5% of a size's slots are kept free,
 constexpr uint64_t kLeastReserve = 2;        // but two at least,
 constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
+constexpr uint64_t kWarmSegments = 16;       // of the cold tier in the warm one
 constexpr size_t kPlacesToDrop = 64;
 // For so long after slots were granted in advance, some are likely to come back when recalled.
 constexpr std::chrono::seconds kAheadTime{10};
@@ -213,7 +214,10 @@ void StackCore::KeepReserve() {
     const uint64_t freed = FreeClean({slot_bytes, target - free, drop});
     if (freed > 0) progressing_ = true;
     if (free + freed >= target) continue;
-    if (!drop) PlanWrites({slot_bytes, target - free - freed, false});
+    // A whole segment while we are at it: copies that are there already cost nobody's waiting.
+    const uint64_t ahead =
+        std::min(SegmentBytes(), options_.warm_capacity_bytes / kWarmSegments) / slot_bytes;
+    if (!drop) PlanWrites({slot_bytes, target - free - freed + ahead, false});
     if (free + freed < wanted && planned_writes_.empty() && !job_running_ && freed == 0) {
       ClearChunkFor(slot_bytes);
     }
