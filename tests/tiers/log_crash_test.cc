@@ -222,5 +222,79 @@ TEST_P(LogCrashTest, AnErrorAtEveryChangeIsSurvivedWithoutARestart) {
   }
 }
 
+// Random calls, errors, openings, kills and power cuts. What a call said is so; what it left open
+// (an error) an opening may decide either way, and an erasure may be undone by a power cut.
+TEST(LogModelTest, RandomCallsAmongFaultsAgreeWithASet) {
+  const uint64_t seed = TestSeed(23);
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const ScratchDirectory scratch("/dev/shm");
+  Store store(scratch.path());
+  ASSERT_TRUE(store.Open().ok());
+  Ids sure, open;  // there; and of which only an opening tells
+  const auto settle = [&] {
+    const Ids found = store.Found();
+    EXPECT_THAT(found, ::testing::IsSupersetOf(sure));
+    for (const uint64_t id : found) {
+      EXPECT_TRUE(sure.contains(id) || open.contains(id)) << id << " has come from nowhere";
+    }
+    sure = found;
+  };
+  int faults = 0, drops = 0, openings = 0;
+  for (int step = 0; step < 600 && !testing::Test::HasFailure(); ++step) {
+    SCOPED_TRACE("step " + std::to_string(step));
+    const uint64_t kind = random() % 16;
+    if (random() % 4 == 0) {
+      store.disk().FailAfter(random() % 12, 1 + random() % 4, random() % 2 == 0);
+    }
+    if (kind < 7) {
+      Ids ids;
+      for (uint64_t count = 1 + random() % 5; count > 0; --count) ids.insert(1 + random() % 40);
+      const bool done = store.Put(ids);
+      (done ? sure : open).insert(ids.begin(), ids.end());
+    } else if (kind < 10) {
+      const uint64_t id = 1 + random() % 40;
+      open.insert(id);  // the erasure may be undone
+      (void)store.tier().Erase({id, 0});
+      sure.erase(id);
+    } else if (kind < 13) {
+      auto segment = store.tier().SegmentFrom(0);
+      if (segment && random() % 2 == 0) {
+        if (auto next = store.tier().SegmentFrom(segment->sequence + 1)) segment = next;
+      }
+      if (segment) {
+        Ids keep, gone;
+        for (const BlockRef ref : segment->blocks) {
+          (random() % 2 == 0 ? keep : gone).insert(ref.id);
+        }
+        ++drops;
+        store.Drop(segment->sequence, keep);
+        open.insert(gone.begin(), gone.end());
+        for (const uint64_t id : gone) sure.erase(id);
+      }
+    } else if (kind < 15) {
+      faults += store.disk().hit() ? 1 : 0;
+      store.Cut(kind == 14);
+      ASSERT_TRUE(store.Open().ok());
+      ++openings;
+      settle();
+      open.clear();
+      for (uint64_t id = 1; id <= 40; ++id) {
+        if (!sure.contains(id)) open.insert(id);
+      }
+    } else {
+      store.disk().Heal();
+      for (int attempts = 0; attempts < 20 && !store.Put({50}); ++attempts) {
+      }
+      EXPECT_EQ(store.tier().State(), "ok");
+      sure.insert(50);
+    }
+    if (store.tier().State() == "ok") settle();
+  }
+  EXPECT_GT(faults, 5);
+  EXPECT_GT(drops, 30);
+  EXPECT_GT(openings, 30);
+}
+
 }  // namespace
 }  // namespace thermocline
