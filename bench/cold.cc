@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "base/units.h"
 #include "bench/cold_cases.h"
@@ -43,26 +44,30 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   TC_ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(arguments));
   const ScratchDirectory scratch(directory);
   const size_t content_bytes = arguments.quick ? 32 * MiB : 256 * MiB;
-  TC_ASSIGN_OR_RETURN(const AlignedBuffer content, AlignedBuffer::Make(content_bytes));
-  FillContent({content.data(), content_bytes});
+  TC_ASSIGN_OR_RETURN(const SharedPages content, SharedPages::Make(content_bytes));
+  FillContent(content.bytes());
   const std::string content_file = directory + "/content";
   std::ofstream(content_file, std::ios::binary)
-      .write(reinterpret_cast<const char*>(content.data()),
+      .write(reinterpret_cast<const char*>(content.bytes().data()),
              static_cast<std::streamsize>(content_bytes));
   const bool has_fio = IsThereOrSkipped("fio", FioMissing());
   const bool has_lmcache = IsThereOrSkipped(
       "lmcache", arguments.quick ? "left out of the quick form" : LmcacheMissing());
   const ColdBench bench{.directory = directory,
-                        .content = {content.data(), content_bytes},
+                        .content = content.bytes(),
                         .content_file = content_file,
                         .quick = arguments.quick,
                         .has_fio = has_fio,
                         .has_lmcache = has_lmcache,
                         .report = report};
-  TC_RETURN_IF_ERROR(AddThroughput(bench));
-  TC_RETURN_IF_ERROR(AddBesideWriter(bench));
-  TC_RETURN_IF_ERROR(AddChurn(bench));
-  return AddOpening(bench);
+  const std::pair<const char*, absl::Status (*)(const ColdBench&)> parts[] = {
+      {"throughput", AddThroughput}, {"beside", AddBesideWriter}, {"churn", AddChurn},
+      {"opening", AddOpening},       {"traces", AddTraces},
+  };
+  for (const auto& [name, part] : parts) {
+    if (arguments.only.empty() || arguments.only == name) TC_RETURN_IF_ERROR(part(bench));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include "base/units.h"
 #include "bench/cold_rocks.h"
 #include "bench/lmcache_peer.h"
-#include "tiers/disk_tier.h"
+#include "tiers/log_tier.h"
 
 namespace thermocline::bench {
 namespace {
@@ -154,7 +154,7 @@ ScratchDirectory::~ScratchDirectory() {
 absl::StatusOr<std::unique_ptr<Tier>> OpenColdTier(const std::string& directory,
                                                    uint64_t capacity_bytes) {
   TC_RETURN_IF_ERROR(MakeDirectories(directory));
-  return DiskTier::Open({.directory = directory, .capacity_bytes = capacity_bytes});
+  return LogTier::Open({.directory = directory, .capacity_bytes = capacity_bytes});
 }
 
 absl::Status AddBesideWriter(const ColdBench& bench) {

@@ -1,6 +1,7 @@
 #include "bench/cold_store.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -77,6 +78,17 @@ absl::StatusOr<DiskWork> MeasureDisk(const std::function<absl::Status()>& work) 
   return result;
 }
 
+absl::StatusOr<SharedPages> SharedPages::Make(size_t bytes) {
+  void* const base =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + FormatBytes(bytes));
+  return SharedPages({static_cast<std::byte*>(base), bytes});
+}
+
+SharedPages::~SharedPages() {
+  if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
+}
+
 absl::StatusOr<ColdBlocks> ColdBlocks::Make(std::span<const std::byte> content,
                                             size_t block_bytes) {
   ColdBlocks blocks;
@@ -86,8 +98,8 @@ absl::StatusOr<ColdBlocks> ColdBlocks::Make(std::span<const std::byte> content,
     blocks.sums_.push_back(Checksum(content.subspan(at, block_bytes)));
   }
   for (int thread = 0; thread < kMostThreads; ++thread) {
-    TC_ASSIGN_OR_RETURN(AlignedBuffer room, AlignedBuffer::Make(std::max(kRoomBytes, block_bytes)));
-    std::memset(room.data(), 1, room.size_bytes());
+    TC_ASSIGN_OR_RETURN(SharedPages room, SharedPages::Make(std::max(kRoomBytes, block_bytes)));
+    std::memset(room.bytes().data(), 1, room.bytes().size());
     blocks.rooms_.push_back(std::move(room));
   }
   return blocks;
@@ -105,8 +117,8 @@ BlockRecord ColdBlocks::Record(size_t block) const {
 }
 
 std::span<std::byte> ColdBlocks::Room(int thread, size_t nth) const {
-  const AlignedBuffer& room = rooms_[static_cast<size_t>(thread)];
-  return {room.data() + nth % (room.size_bytes() / block_bytes_) * block_bytes_, block_bytes_};
+  const std::span<std::byte> room = rooms_[static_cast<size_t>(thread)].bytes();
+  return room.subspan(nth % (room.size() / block_bytes_) * block_bytes_, block_bytes_);
 }
 
 absl::Status OnThreads(int threads, const std::function<absl::Status(int)>& body) {

@@ -9,12 +9,12 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "bench/report.h"
-#include "kernels/aligned_buffer.h"
 #include "tiers/tier.h"
 
 namespace thermocline::bench {
@@ -40,6 +40,22 @@ DiskWork& operator+=(DiskWork& sum, const DiskWork& more);
 /// Runs `work`, which returns absl::Status, and tells what it took of this process.
 absl::StatusOr<DiskWork> MeasureDisk(const std::function<absl::Status()>& work);
 
+/// Memory as the daemon's arena is: shared, zeros at first, in small pages (which a disk takes in
+/// more pieces than huge ones).
+/// Owner: unmaps in its destructor.
+class SharedPages {
+ public:
+  static absl::StatusOr<SharedPages> Make(size_t bytes);
+  SharedPages(SharedPages&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  SharedPages& operator=(SharedPages&&) = delete;
+  ~SharedPages();
+  std::span<std::byte> bytes() const { return bytes_; }
+
+ private:
+  explicit SharedPages(std::span<std::byte> bytes) : bytes_(bytes) {}
+  std::span<std::byte> bytes_;
+};
+
 /// The blocks of one size: what they hold, and memory to read them into.
 class ColdBlocks {
  public:
@@ -59,7 +75,7 @@ class ColdBlocks {
   std::span<const std::byte> content_;
   size_t block_bytes_ = 0;
   std::vector<uint64_t> sums_;  // of the stretches of the content
-  std::vector<AlignedBuffer> rooms_;
+  std::vector<SharedPages> rooms_;
 };
 
 /// Thread: one; it starts threads of its own.

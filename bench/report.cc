@@ -54,8 +54,12 @@ Arguments ParseArguments(int argc, char** argv) {
       arguments.json = argv[++i];
     } else if (word == "--directory" && i + 1 < argc) {
       arguments.directory = argv[++i];
+    } else if (word == "--only" && i + 1 < argc) {
+      arguments.only = argv[++i];
     } else {
-      std::fprintf(stderr, "usage: %s [--quick] [--json FILE] [--directory DIRECTORY]\n", argv[0]);
+      std::fprintf(stderr,
+                   "usage: %s [--quick] [--json FILE] [--directory DIRECTORY] [--only PART]\n",
+                   argv[0]);
       std::exit(2);
     }
   }

@@ -43,10 +43,12 @@ double Milliseconds(Body&& body) {
       .count();
 }
 
-/// The command line that every benchmark has: --json FILE, --directory DIRECTORY, --quick.
+/// The command line that every benchmark has: --json FILE, --directory DIRECTORY, --only
+/// PART, --quick.
 struct Arguments {
   std::string json;
   std::string directory;  // for what it writes to a disk; empty: beside the program
+  std::string only;       // one part of a benchmark that has parts; empty: all
   bool quick = false;     // tiny sizes, to show in a test that it runs
 };
 

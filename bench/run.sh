@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs benchmarks, prints their rows in one table, and draws the plots.
-#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]       names: ttft engine match tenants tiers warm peers; none = all
-# The peers come from the registries: redis-server by deploy/setup.sh, llama-cpp-python (built from source, ten minutes),
-# Mooncake Store and matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
+#   bench/run.sh [NAME...] [--json FILE] [--plots DIRECTORY]   names: ttft engine match tenants tiers codec cold warm peers; none = all
+# The peers come from the registries: redis-server and fio by deploy/setup.sh, llama-cpp-python (built from source, ten minutes),
+# Mooncake Store, LMCache and matplotlib into environments of their own under build/. What cannot be had is skipped, visibly.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-known=(ttft engine match tenants tiers warm peers)
+known=(ttft engine match tenants tiers codec cold warm peers)
 names=() json='' plots=$top/build/bench
 
 while [ $# -gt 0 ]; do
@@ -34,6 +34,7 @@ for name in "${names[@]}"; do
   printf '\n== %s\n' "$name"
   case $name in
     engine) "$top/bench/environment.sh" llama-venv llama-cpp-python==0.3.36 || true ;;
+    cold) "$top/bench/environment.sh" lmcache-venv --no-deps lmcache==0.5.0 || true ;;
     match | peers) "$top/bench/environment.sh" mooncake-venv mooncake-transfer-engine-non-cuda==0.3.13.post1 || true ;;
   esac
   "$top/build/release/bin/bench_$name" --json "$plots/$name.json"
