@@ -85,6 +85,8 @@ def main():
                ("redis_exists_512", "mooncake_batch_is_exist_512", "grpc_unary"))
     plot_bars(rows, directory, "engine", "SmolLM2-135M on the CPU against llama.cpp")
     plot_bars(rows, directory, "warm", "Warm blocks: put and get")
+    plot_bars([row for row in rows if row["case"].startswith(("read/", "write/"))], directory, "cold",
+              "Blocks on a disk: the cold tier against fio, raw files and other stores")
     plot_bars(rows, directory, "peers", "Warm blocks against the peers")
 
 
