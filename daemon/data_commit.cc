@@ -16,7 +16,7 @@ struct CommitJob {
   CommitSteps steps;
 };
 
-absl::Status Publish(TenantView& tenant, ClientNumber client, CommitJob& job) {
+absl::StatusOr<LeaseView> Publish(TenantView& tenant, ClientNumber client, CommitJob& job) {
   std::optional<PinnedEnd> end;
   if (job.request.has_pinned()) {
     const v1::PinnedEnd& pinned = job.request.pinned();
@@ -29,21 +29,26 @@ absl::Status Publish(TenantView& tenant, ClientNumber client, CommitJob& job) {
   TC_ASSIGN_OR_RETURN(const LeaseView lease, job.steps.Publish(tenant, client, end));
   job.response.set_depth(lease.depth);
   for (const BlockView& block : lease.blocks) ToWire(block, *job.response.add_blocks());
-  return absl::OkStatus();
+  return lease;
 }
 
 /// On the strand, once `prepared` says how what comes before publication went.
-void Finish(TenantView& tenant, CommitJob& job, absl::Status prepared) {
-  const absl::StatusOr<ClientNumber> client = tenant.ClientOf(job.session);
-  if (!client.ok()) return job.call.Finish(client.status());
+void Finish(TenantView& tenant, const std::shared_ptr<CommitJob>& job, absl::Status prepared) {
+  const absl::StatusOr<ClientNumber> client = tenant.ClientOf(job->session);
+  if (!client.ok()) return job->call.Finish(client.status());
   absl::Status status = std::move(prepared);
-  if (job.call.Cancelled()) status.Update(absl::CancelledError("the caller has gone"));
-  if (status.ok()) status = Publish(tenant, *client, job);
-  if ((!status.ok() && job.call.Cancelled()) || absl::IsResourceExhausted(status)) {
+  if (job->call.Cancelled()) status.Update(absl::CancelledError("the caller has gone"));
+  const absl::StatusOr<LeaseView> lease =
+      status.ok() ? Publish(tenant, *client, *job) : absl::StatusOr<LeaseView>(status);
+  if ((!lease.ok() && job->call.Cancelled()) || absl::IsResourceExhausted(lease.status())) {
     // By contract it has forgotten them, too, when some were published. Those not its own stay.
-    tenant.stack->Abort(*client, job.steps.offsets()).IgnoreError();
+    tenant.stack->Abort(*client, job->steps.offsets()).IgnoreError();
   }
-  job.call.Finish(status);
+  if (!lease.ok() || tenant.stack->durability() != Durability::kAck) {
+    return job->call.Finish(lease.status());
+  }
+  tenant.stack->AwaitDurable(*lease,
+                             [job](absl::Status durable) { job->call.Finish(std::move(durable)); });
 }
 
 }  // namespace
@@ -55,13 +60,13 @@ void StartCommit(StrandCall strand, const v1::CommitRequest& request, CommitStep
       CommitJob{std::move(strand.call), strand.session, request, response, std::move(steps)});
   absl::Status found =
       job->steps.Find(strand.tenant, strand.session, strand.client, std::move(strand.remote));
-  if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, *job, std::move(found));
+  if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, job, std::move(found));
   const bool posted = strand.home.workers().Post([job, &tenant = strand.home] {
     tenant.PostCompletion(
-        [job, summed = job->steps.Sum()](TenantView& view) { Finish(view, *job, summed); });
+        [job, summed = job->steps.Sum()](TenantView& view) { Finish(view, job, summed); });
   });
   if (!posted) {
-    Finish(strand.tenant, *job,
+    Finish(strand.tenant, job,
            absl::ResourceExhaustedError(
                "too many commits wait to be summed, or the daemon stops; go on uncached"));
   }

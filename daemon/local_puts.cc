@@ -29,7 +29,7 @@ void LocalPuts::Drain(TenantView& view) {
   if (drain_posted_) return;
   full_ = false;
   for (int taken = 0; !cut_off_; ++taken) {
-    full_ = jobs_.size() >= kPutAnswers;
+    full_ = jobs_.size() + answers_.size() >= kPutAnswers;
     if (full_) return;
     if (taken == kCommitsPerVisit) return PostDrain();
     absl::StatusOr<std::optional<std::string>> next = ring_.Next();
@@ -94,44 +94,63 @@ void LocalPuts::Begin(TenantView& view, const std::shared_ptr<Job>& job) {
 void LocalPuts::Prepared(TenantView& view, Job& job, absl::Status status) {
   job.status = std::move(status);
   job.ready = true;
-  AnswerReady(view);
+  PublishReady(view);
 }
 
-void LocalPuts::AnswerReady(TenantView& view) {
+void LocalPuts::PublishReady(TenantView& view) {
   const absl::StatusOr<ClientNumber> client = view.ClientOf(session_);
   if (!client.ok()) return;  // the session has ended, and with it its slots
   while (!jobs_.empty() && jobs_.front()->ready) {
     const std::shared_ptr<Job> job = std::move(jobs_.front());
     jobs_.pop_front();
-    const PutRing::Answer answer = Publish(view, *client, *job);
-    ring_.Tell(answer);
-    metrics_.Answered(Operation::kCommit, answer.status.code(),
-                      std::chrono::steady_clock::now() - job->arrived);
+    Publish(view, *client, *job);
   }
-  if (!full_ || jobs_.size() >= kPutAnswers) return;
-  full_ = false;
-  PostDrain();
+  AnswerReady();
 }
 
-PutRing::Answer LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
-  PutRing::Answer answer{.status = job.status};
+void LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
+  auto answer = std::make_shared<Answer>();
+  answer->arrived = job.arrived;
+  answer->ready = true;
+  answer->told.status = job.status;
   Place place;
-  if (answer.status.ok()) {
-    answer.status = [&]() -> absl::Status {
+  if (answer->told.status.ok()) {
+    answer->told.status = [&]() -> absl::Status {
       TC_ASSIGN_OR_RETURN(const PinnedEnd end, EndOf(job.request));
       TC_ASSIGN_OR_RETURN(const LeaseView lease, job.steps->Publish(view, client, end));
-      answer.depth = lease.depth;
+      answer->told.depth = lease.depth;
       place = lease.end;
+      if (view.stack->durability() != Durability::kAck) return absl::OkStatus();
+      answer->ready = false;
+      view.stack->AwaitDurable(lease, [self = shared_from_this(), answer](absl::Status status) {
+        answer->told.status = std::move(status);
+        answer->ready = true;
+        self->AnswerReady();
+      });
       return absl::OkStatus();
     }();
   }
   const uint32_t pin = job.request.pinned().pin();
-  if (pin < kControlPins) ends_[pin] = {ring_.answered() + 1, answer.status.ok(), place};
+  if (pin < kControlPins) ends_[pin] = {published_ + 1, answer->told.status.ok(), place};
   for (int i = 0; i < job.request.items_size(); ++i) {
     if (!view.stack->ReservedBytes(client, job.request.items(i).offset()).ok()) continue;
-    answer.kept[i / 64] |= uint64_t{1} << (i % 64);
+    answer->told.kept[i / 64] |= uint64_t{1} << (i % 64);
   }
-  return answer;
+  ++published_;
+  answers_.push_back(std::move(answer));
+}
+
+void LocalPuts::AnswerReady() {
+  while (!answers_.empty() && answers_.front()->ready) {
+    const Answer& answer = *answers_.front();
+    ring_.Tell(answer.told);
+    metrics_.Answered(Operation::kCommit, answer.told.status.code(),
+                      std::chrono::steady_clock::now() - answer.arrived);
+    answers_.pop_front();
+  }
+  if (!full_ || jobs_.size() + answers_.size() >= kPutAnswers) return;
+  full_ = false;
+  PostDrain();
 }
 
 absl::StatusOr<PinnedEnd> LocalPuts::EndOf(const v1::CommitRequest& request) const {

@@ -36,6 +36,12 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
     bool ready = false;   // to be published, or refused
     std::chrono::steady_clock::time_point arrived;
   };
+  /// What the client is to be told, in the order of its commits.
+  struct Answer {
+    PutRing::Answer told;
+    std::chrono::steady_clock::time_point arrived;
+    bool ready = false;  // its blocks are where the answer promises them
+  };
   /// Where a commit ended that one of the same pin may stand behind.
   struct End {
     uint64_t put = 0;  // its number, 0: none
@@ -47,8 +53,9 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   void PostDrain();
   void Begin(TenantView& view, const std::shared_ptr<Job>& job);
   void Prepared(TenantView& view, Job& job, absl::Status status);
-  void AnswerReady(TenantView& view);
-  PutRing::Answer Publish(TenantView& view, ClientNumber client, Job& job);
+  void PublishReady(TenantView& view);
+  void Publish(TenantView& view, ClientNumber client, Job& job);
+  void AnswerReady();
   absl::StatusOr<PinnedEnd> EndOf(const v1::CommitRequest& request) const;
   void CutOff(TenantView& view, const absl::Status& why);
 
@@ -57,10 +64,12 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   DaemonMetrics& metrics_;
   PutRing ring_;
   std::deque<std::shared_ptr<Job>> jobs_;  // shared with the worker that sums
-  std::vector<End> ends_;                  // by pin
-  bool full_ = false;                      // more may lie in the ring than is under way
-  bool busy_ = false;                      // something came since we last rested
-  bool dozing_ = false;                    // a timer will look again
+  std::deque<std::shared_ptr<Answer>> answers_;
+  uint64_t published_ = 0;  // or refused
+  std::vector<End> ends_;   // by pin
+  bool full_ = false;       // more may lie in the ring than is under way
+  bool busy_ = false;       // something came since we last rested
+  bool dozing_ = false;     // a timer will look again
   bool drain_posted_ = false;
   bool cut_off_ = false;
 };

@@ -51,6 +51,13 @@ constexpr OptionDef kOptions[] = {
      .help = "Disk space for cold blocks: a hard limit on their payloads and headers. 0 turns the "
              "cold tier off; then what leaves memory is dropped.",
      .least = 0},
+    {.key = "durability",
+     .type = OptionType::kEnum,
+     .default_value = "write_back",
+     .help = "What the answer to a commit promises, where a tenant does not say otherwise: "
+             "\"write_back\", that the daemon's end does no harm; \"ack\", that the blocks are on "
+             "disk and survive a power loss, which takes a write of the disk.",
+     .choices = "write_back|ack"},
     {.key = "cold_write_budget",
      .type = OptionType::kBytes,
      .default_value = "0",
@@ -254,6 +261,11 @@ constexpr OptionDef kTenantOptions[] = {
      .type = OptionType::kBytes,
      .default_value = "0",
      .help = "The most disk space that it gets, in units of 64 MiB. 0: all of cold_capacity."},
+    {.key = "durability",
+     .type = OptionType::kEnum,
+     .default_value = "default",
+     .help = "\"write_back\" or \"ack\", as the option of that name, which is the default.",
+     .choices = "default|write_back|ack"},
     {.key = "commit",
      .type = OptionType::kEnum,
      .default_value = "default",
@@ -381,13 +393,21 @@ absl::StatusOr<KeySource::Options> KeysOf(const Options& table, KeySource::Optio
   return keys ? keys : fallback;
 }
 
+Durability DurabilityOf(std::string_view promise) {
+  return promise == "ack" ? Durability::kAck : Durability::kWriteBack;
+}
+
 absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uint64_t warm_bytes,
                                                      uint64_t cold_bytes) {
   const bool copies = options.String("commit") == "copy";
+  const Durability durability = DurabilityOf(options.String("durability"));
   const Codec codec = options.String("cold_codec") == "zstd" ? Codec::kZstd : Codec::kNone;
   TC_ASSIGN_OR_RETURN(const KeySource::Options keys, KeysOf(options));
-  std::vector<TenantOptions> tenants = {
-      {.name = kDefaultTenant, .copies = copies, .cold_codec = codec, .cold_keys = keys}};
+  std::vector<TenantOptions> tenants = {{.name = kDefaultTenant,
+                                         .copies = copies,
+                                         .durability = durability,
+                                         .cold_codec = codec,
+                                         .cold_keys = keys}};
   if (options.rows().empty()) return tenants;
   if (warm_bytes < kTenantUnitBytes) {
     return absl::InvalidArgumentError(
@@ -414,6 +434,8 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
     tenant.cold_quota_units = cold.quota;
     const std::string& commit = row.String("commit");
     tenant.copies = commit == "default" ? copies : commit == "copy";
+    const std::string& promise = row.String("durability");
+    tenant.durability = promise == "default" ? durability : DurabilityOf(promise);
     const std::string& own_codec = row.String("cold_codec");
     tenant.cold_codec = own_codec == "default" ? codec
                         : own_codec == "zstd"  ? Codec::kZstd
@@ -502,6 +524,14 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.staging_bytes = options.Bytes("staging");
   const bool some_copy = std::any_of(resolved.tenants.begin(), resolved.tenants.end(),
                                      [](const TenantOptions& tenant) { return tenant.copies; });
+  const bool some_ack = std::any_of(
+      resolved.tenants.begin(), resolved.tenants.end(),
+      [](const TenantOptions& tenant) { return tenant.durability == Durability::kAck; });
+  if (some_ack && resolved.cold_capacity_bytes == 0) {
+    return absl::InvalidArgumentError(
+        "durability = \"ack\" promises that blocks are on disk, and cold_capacity is 0; give it "
+        "disk space");
+  }
   if (some_copy && resolved.arena_view.empty()) {
     return absl::InvalidArgumentError(
         "commit = \"copy\" needs arena_view: mount the arena's directory once more, read-only, and "

@@ -212,6 +212,7 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
     stack.clients_fill = false;
     opened.arena_view = options.arena_view + "/" + arena_file;
   }
+  stack.durability = tenant.durability;
   stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
   stack.read_deadline = options.cold_read_deadline;
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second

@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "daemon/session_socket.h"
 #include "tiers/block_envelope.h"
+#include "tiers/stack_options.h"
 
 namespace thermocline {
 
@@ -33,6 +34,7 @@ struct TenantOptions {
   uint64_t cold_share_units = 0;
   uint64_t cold_quota_units = 0;
   bool copies = false;  // its clients do not fill slots themselves
+  Durability durability = Durability::kWriteBack;
   // How its blocks lie on disk; a source of keys without file and command is none.
   Codec cold_codec = Codec::kNone;
   KeySource::Options cold_keys = {};

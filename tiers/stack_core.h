@@ -107,6 +107,7 @@ class StackCore final : public TierStack {
   absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
                                    std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
+  Durability durability() const override { return options_.durability; }
   void AwaitDurable(const LeaseView& view, DoneCallback done) override;
   absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;

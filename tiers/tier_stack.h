@@ -152,6 +152,7 @@ class TierStack {
   virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, const PinnedEnd& end,
                                            std::span<const Name> names,
                                            std::span<const CommitItem> items) = 0;
+  virtual Durability durability() const = 0;
   /// Under Durability::kAck: `done` once the blocks that a Commit answered are in the cold tier for
   /// good, or with UNAVAILABLE and why they are not; in memory they are all the same.
   virtual void AwaitDurable(const LeaseView& view, DoneCallback done) = 0;
