@@ -199,7 +199,7 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
   UnusableEntries unusable;
   TC_RETURN_IF_ERROR(database->ForEachEntry([&](auto key, auto value) {
     const auto entry = ReadEntry(key, value);
-    if (!entry.ok() || !IsAt(entry->ref, entry->sequence)) return true;
+    if (!entry.ok() || SequenceOf(entry->ref) != entry->sequence) return true;
     const auto record = options_.envelope.DecodeRecord(entry->ref, entry->record);
     if (record.ok()) return visit(*record);
     unusable.Add(record.status());

@@ -191,17 +191,17 @@ absl::StatusOr<std::optional<BlockRecord>> LogTier::Get(BlockRef ref,
         });
     if (status.ok()) return record;
     if (!IsDamage(status)) return status;
-    if (!IsAt(ref, sequence)) continue;  // DropSegment has moved it meanwhile
+    if (SequenceOf(ref) != sequence) continue;  // DropSegment has moved it meanwhile
     DropUnusable(*database, ref, sequence, status);
     return std::nullopt;
   }
   return absl::UnavailableError("cold tier: " + Named(ref) + " moves too often to be read");
 }
 
-bool LogTier::IsAt(BlockRef ref, uint64_t sequence) const {
+uint64_t LogTier::SequenceOf(BlockRef ref) const {
   MutexLock lock(mutex_);
   const LogIndex::Place* const place = index_.Find(ref);
-  return place != nullptr && place->sequence == sequence;
+  return place == nullptr ? 0 : place->sequence;
 }
 
 void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
@@ -211,7 +211,7 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
     LogEvent(LogLevel::kWarning, "cold_block_dropped",
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
   }
-  if (!IsAt(ref, sequence)) return;
+  if (SequenceOf(ref) != sequence) return;
   const EntryChange erasure{ref, ""};
   (void)Noted(database.Commit({&erasure, 1}, /*durable=*/false));
   {
@@ -264,14 +264,11 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
     return absl::NotFoundError("cold tier: no segment " + std::to_string(sequence));
   }
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
-  std::vector<BlockRef> kept;
-  for (const BlockRef ref : keep) {
-    if (IsAt(ref, sequence)) kept.push_back(ref);
-  }
+  std::vector<BlockRef> kept(keep.begin(), keep.end());
   std::sort(kept.begin(), kept.end(), Precedes);
   kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
   Draft draft{.sequence = next_sequence_++};
-  TC_RETURN_IF_ERROR(WriteKept(*database, sequence, kept, draft));
+  TC_RETURN_IF_ERROR(WriteKept(*database, kept, draft));
   std::vector<BlockRef> all = segment->blocks, gone;
   std::sort(all.begin(), all.end(), Precedes);
   std::set_difference(all.begin(), all.end(), draft.blocks.begin(), draft.blocks.end(),
@@ -282,13 +279,15 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
   return absl::OkStatus();
 }
 
-absl::Status LogTier::WriteKept(SegmentDatabase& database, uint64_t from,
-                                std::span<const BlockRef> keep, Draft& draft) {
+absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep,
+                                Draft& draft) {
   SegmentWriter writer(database, draft.sequence);
   Room room;
   const std::span<std::byte> payload = room.OfBytes(kMaxPartBytes);
   uint64_t bytes = 0;
   for (const BlockRef ref : keep) {
+    const uint64_t from = SequenceOf(ref);
+    if (from == 0) continue;
     absl::Status written;
     const absl::Status read = database.ReadBlock(from, ref, [&](std::span<const std::byte> stored) {
       const auto record = options_.envelope.Decode(ref, stored, payload);

@@ -101,8 +101,7 @@ class LogTier : public Tier {
   std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
   absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
                          std::span<const size_t> order, Draft& draft);
-  absl::Status WriteKept(SegmentDatabase& database, uint64_t from, std::span<const BlockRef> keep,
-                         Draft& draft);
+  absl::Status WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep, Draft& draft);
   /// Makes the draft's changes durable, and known.
   absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_);
   void RemoveEmptied(SegmentDatabase& database) TC_EXCLUDES(mutex_);
@@ -110,7 +109,8 @@ class LogTier : public Tier {
   /// is counted; one whose key is gone is not damaged.
   void DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                     const absl::Status& why) TC_EXCLUDES(mutex_);
-  bool IsAt(BlockRef ref, uint64_t sequence) const TC_EXCLUDES(mutex_);
+  /// Of its segment; 0: it is not here.
+  uint64_t SequenceOf(BlockRef ref) const TC_EXCLUDES(mutex_);
 
   const Options options_;
   std::atomic<uint64_t> next_sequence_ = 1;

@@ -19,6 +19,7 @@ void StackCore::Tick() {
   scrub_allowance_ = options_.scrub_bytes_per_tick;
   Scrub();
   ScrubCold();
+  FoldSegments();
   SchedulePump();
 }
 

@@ -18,6 +18,7 @@ namespace {
 
 // Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
 constexpr int kSegmentsLookedAt = 8;
+constexpr int kSegmentsToFold = 16;
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
 // What a medium adds, at most: to each block its entry in an index, and to a segment.
@@ -160,6 +161,33 @@ StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) co
   }
   if (plan.kept_bytes > 0) plan.kept_bytes += kSegmentExtraBytes;
   return plan;
+}
+
+// What commits wait for is written in small segments: of many in a row there will be one.
+void StackCore::FoldSegments() {
+  if (cold_ == nullptr || job_running_ || segment_drop_ || !cold_writable()) return;
+  SegmentDrop fold;
+  uint64_t bytes = 0;
+  int segments = 0;
+  for (auto segment = cold_->SegmentFrom(fold_from_); segment;
+       segment = cold_->SegmentFrom(segment->sequence + 1)) {
+    const bool is_small = segment->bytes < SegmentBytes() / kSegmentsToFold;
+    if (!is_small && segments < kSegmentsToFold) {  // what comes before it stays as it is
+      fold_from_ = segment->sequence + 1;
+      fold = {};
+      bytes = segments = 0;
+      continue;
+    }
+    if (!is_small || bytes + segment->bytes > SegmentBytes()) break;
+    if (++segments == 1) fold.sequence = segment->sequence;
+    bytes += segment->bytes;
+    for (const BlockRef ref : segment->blocks) {
+      if (HasColdCopy(ref)) fold.keep.push_back(ref);
+    }
+  }
+  if (segments < kSegmentsToFold) return;
+  segment_drop_ = std::move(fold);
+  SchedulePump();
 }
 
 // Not of one that is about to be erased.

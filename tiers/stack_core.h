@@ -406,6 +406,7 @@ class StackCore final : public TierStack {
   std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
   SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
   bool HasColdCopy(BlockRef ref) const;
+  void FoldSegments();
   uint64_t BytesOf(BlockRef ref) const {
     return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
   }
@@ -567,6 +568,7 @@ class StackCore final : public TierStack {
   std::vector<BlockRef> erasures_;  // queued for the next job
   std::optional<SegmentDrop> segment_drop_;
   bool job_running_ = false;
+  uint64_t fold_from_ = 0;  // segments before it are large, or few
   bool cold_full_ = false;  // the last job found no room
   Breaker cold_writes_;
   Breaker cold_reads_;

@@ -93,9 +93,10 @@ class Tier {
   }
 
   /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
-  /// beyond the capacity if need be. Those that do not verify are dropped and counted; absent ones
-  /// are fine. Gets go on meanwhile and find what is kept. Not concurrent with Put and Erase. An
-  /// error leaves every block where it was.
+  /// beyond the capacity if need be. Blocks of other segments in `keep` come along, so that small
+  /// segments can be made a large one. What does not verify is dropped and counted; absent ones are
+  /// fine. Gets go on meanwhile and find what is kept. Not concurrent with Put and Erase. An error
+  /// leaves every block where it was.
   [[nodiscard]] virtual absl::Status DropSegment(uint64_t sequence,
                                                  std::span<const BlockRef> /*keep*/) {
     return absl::NotFoundError("no segment " + std::to_string(sequence));

@@ -276,5 +276,35 @@ TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackDurableTest, ManySmallSegmentsBecomeOne) {
+  Use({.warm_blocks = 64, .cold_blocks = 1024, .chunk_blocks = 64, .durability = Durability::kAck});
+  const uint64_t one = [&] {
+    CommitDurably(TestNames({1}));
+    stack_->Advance(milliseconds(20));
+    stack_->Settle();
+    return (*stack_)->Stats().tiers[1].used_bytes;
+  }();
+  for (uint64_t i = 2; i <= 40; ++i) {
+    CommitDurably(TestNames({i}));
+    stack_->Advance(milliseconds(20));
+    stack_->Settle();
+  }
+  ASSERT_EQ(answers_, std::vector<absl::Status>(40));
+  (*stack_)->Tick();
+  stack_->Settle();
+  EXPECT_EQ(Tiers(1), 40u);
+  EXPECT_LT((*stack_)->Stats().tiers[1].used_bytes, 40 * (one - 256)) << "a table has its price";
+  const uint64_t folded = (*stack_)->Stats().tiers[1].kept_bytes;
+  EXPECT_GE(folded, 40 * kTestBlockBytes);
+  (*stack_)->Tick();
+  stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().tiers[1].kept_bytes, folded) << "once is enough";
+  ExpectBooksAgree();
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  for (uint64_t i = 1; i <= 40; ++i) EXPECT_EQ(client_->Match(TestNames({i})).depth, 1u) << i;
+}
+
 }  // namespace
 }  // namespace thermocline
