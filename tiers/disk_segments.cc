@@ -203,17 +203,16 @@ absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
 }
 
 // A segment of which the table is lost or cannot be opened would fail every opening: it goes.
-absl::Status SegmentDatabase::DropUnusable() {
-  if (const rocksdb::Status status = OpenOnce(false); !status.ok()) {
-    return DiskStatus(status, "open " + store_);
-  }
-  absl::Status dropped;
+rocksdb::Status SegmentDatabase::DropUnusable() {
+  rocksdb::Status dropped = OpenOnce(false);
+  if (!dropped.ok()) return dropped;
   for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
     const rocksdb::Status status = LookAt(file, env_.get(), *db_, segments_);
     if (status.ok()) continue;
     const rocksdb::Slice first(file.smallestkey), last(file.largestkey);
-    dropped.Update(DiskStatus(rocksdb::DeleteFilesInRange(db_.get(), segments_, &first, &last),
-                              "drop " + file.name));
+    const rocksdb::Status removed =
+        rocksdb::DeleteFilesInRange(db_.get(), segments_, &first, &last);
+    if (dropped.ok()) dropped = removed;
     LogEvent(LogLevel::kWarning, "cold_segment_dropped",
              {{"file", file.name}, {"reason", status.ToString()}});
   }
@@ -233,8 +232,11 @@ absl::StatusOr<rocksdb::Status> SegmentDatabase::OpenStore(const std::string& di
   TC_RETURN_IF_ERROR(DiskStatus(env_->GetChildren(incoming, &left), "list " + incoming));
   for (const std::string& name : left) (void)env_->DeleteFile(incoming + "/" + name);
   rocksdb::Status status = OpenOnce(true);
-  if (!status.ok() && !IsOfTheMedium(status) && DropUnusable().ok()) status = OpenOnce(true);
-  return status;
+  if (status.ok() || IsOfTheMedium(status)) return status;
+  // A disk that fails meanwhile is not what makes a store worth giving up.
+  const rocksdb::Status dropped = DropUnusable();
+  if (dropped.ok()) return OpenOnce(true);
+  return IsOfTheMedium(dropped) ? dropped : status;
 }
 
 absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::Open(const Options& options) {

@@ -91,7 +91,7 @@ class SegmentDatabase {
   explicit SegmentDatabase(const Options& options);
   absl::StatusOr<rocksdb::Status> OpenStore(const std::string& directory);
   rocksdb::Status OpenOnce(bool strictly);
-  absl::Status DropUnusable();
+  rocksdb::Status DropUnusable();
   void Close();
   void Adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles);
 

@@ -75,16 +75,10 @@ bool HasDirectIo(const std::string& directory) {
   return static_cast<bool>(file);
 }
 
+// Whatever an owner may have to mend is not given up: a file that is not there is damage, any other
+// error of reading or writing is not.
 bool IsOfTheMedium(const rocksdb::Status& status) {
-  if (status.IsNoSpace() || status.IsBusy()) return true;
-  if (!status.IsIOError()) return false;
-  const std::string text = status.ToString();
-  if (IsHeldByAnother(text)) return true;
-  for (const char* sign : {"Permission denied", "Read-only file system", "No space left",
-                           "Too many open files", "Input/output error"}) {
-    if (text.find(sign) != std::string::npos) return true;
-  }
-  return false;
+  return status.IsNoSpace() || status.IsBusy() || (status.IsIOError() && !status.IsPathNotFound());
 }
 
 absl::Status DiskStatus(const rocksdb::Status& status, const std::string& what) {
