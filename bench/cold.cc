@@ -10,6 +10,7 @@
 #include <fstream>
 #include <utility>
 
+#include "base/log.h"
 #include "base/units.h"
 #include "bench/cold_cases.h"
 #include "bench/fio_peer.h"
@@ -41,6 +42,8 @@ absl::StatusOr<std::string> DirectoryOf(const Arguments& arguments) {
 }
 
 absl::Status Run(const Arguments& arguments, Report& report) {
+  // A tier that gives up what others look for warns of each block.
+  TC_RETURN_IF_ERROR(SetUpLog({.level = LogLevel::kError}));
   TC_ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(arguments));
   const ScratchDirectory scratch(directory);
   const size_t content_bytes = arguments.quick ? 32 * MiB : 256 * MiB;

@@ -251,8 +251,8 @@ absl::Status RunTrace(const ColdBench& bench, const std::string& name,
   TC_RETURN_IF_ERROR(status);
   stack.Close();
   const std::string row = "trace/" + name + (keeps ? "" : "/nothing_kept");
-  const auto share = [&](uint64_t part) {
-    return static_cast<double>(part) / static_cast<double>(result.asked);
+  const auto percent = [&](uint64_t part) {
+    return 100 * static_cast<double>(part) / static_cast<double>(result.asked);
   };
   char note[200];
   std::snprintf(note, sizeof note,
@@ -261,8 +261,8 @@ absl::Status RunTrace(const ColdBench& bench, const std::string& name,
                 prompts.size(), static_cast<double>(result.asked) / 1e6,
                 static_cast<double>(distinct) / 1e3, ms / 1e3,
                 static_cast<unsigned long long>(tally.lost));
-  bench.report.Add({row, "warm_hits", share(result.warm), "of asked", "", 0, note});
-  bench.report.Add({row, "cold_hits", share(result.cold), "of asked", "", 0});
+  bench.report.Add({row, "warm_hits", percent(result.warm), "% of asked", "", 0, note});
+  bench.report.Add({row, "cold_hits", percent(result.cold), "% of asked", "", 0});
   bench.report.Add({row, "demoted", static_cast<double>(tally.put_bytes) / MiB, "MiB", "", 0});
   const double kept = static_cast<double>(tally.usage.kept_bytes) / MiB;
   bench.report.Add({row, "readmitted", kept, "MiB", "demoted",
