@@ -65,6 +65,11 @@ inline constexpr CounterDef kReadBytes{
     "bytes",
     {"tier"},
     "Payload bytes read out of a tier by movements; clients read in place, uncounted."};
+inline constexpr CounterDef kKeptBytes{
+    "thermocline_tier_kept_bytes_total",
+    "bytes",
+    {"tier"},
+    "Bytes written anew, because what lay beside them had to go or was small."};
 inline constexpr CounterDef kEvictedBlocks{"thermocline_evicted_blocks_total",
                                            "blocks",
                                            {"tier"},
@@ -154,6 +159,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kCommittedBlocks,
     &kWrittenBytes,
     &kReadBytes,
+    &kKeptBytes,
     &kEvictedBlocks,
     &kPromotedBlocks,
     &kDemotedBlocks,

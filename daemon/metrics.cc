@@ -41,7 +41,8 @@ DaemonMetrics::DaemonMetrics(std::string_view version) : registry_(kMetricTable)
                                          .promoted = registry_.Get(kPromotedBlocks, {name}),
                                          .demoted = registry_.Get(kDemotedBlocks, {name}),
                                          .written = registry_.Get(kWrittenBytes, {name}),
-                                         .read = registry_.Get(kReadBytes, {name})};
+                                         .read = registry_.Get(kReadBytes, {name}),
+                                         .kept = registry_.Get(kKeptBytes, {name})};
   }
   for (size_t i = 0; i < kMissReasonCount; ++i) {
     misses_[i] = registry_.Get(kMissBlocks, {MissReasonName(static_cast<MissReason>(i))});
@@ -133,6 +134,7 @@ void DaemonMetrics::Update(const StackStats& stats, const SessionServer::Counter
     series.demoted.AdvanceTo(number(tier.demotions));
     series.written.AdvanceTo(number(tier.bytes_in));
     series.read.AdvanceTo(number(tier.bytes_out));
+    series.kept.AdvanceTo(number(tier.kept_bytes));
   }
 }
 

@@ -56,7 +56,7 @@ class DaemonMetrics {
  private:
   struct TierSeries {
     Gauge capacity, used, blocks, degraded;
-    Counter hits, evicted, promoted, demoted, written, read;
+    Counter hits, evicted, promoted, demoted, written, read, kept;
   };
 
   MetricRegistry registry_;

@@ -122,8 +122,7 @@ bool StackCore::EvictSegment(TierSegment oldest) {
 }
 
 // From the oldest one on.
-std::optional<StackCore::SegmentPlan> StackCore::BestSegment(TierSegment oldest,
-                                                             bool keep_warm) const {
+std::optional<SegmentPlan> StackCore::BestSegment(TierSegment oldest, bool keep_warm) const {
   std::optional<SegmentPlan> best;
   std::optional<TierSegment> segment = std::move(oldest);
   for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
@@ -138,7 +137,7 @@ std::optional<StackCore::SegmentPlan> StackCore::BestSegment(TierSegment oldest,
   return best;
 }
 
-StackCore::SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
+SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
   SegmentPlan plan{.segment = std::move(segment)};
   // What stands behind a place has a higher id.
   std::vector<BlockRef> blocks = plan.segment.blocks;

@@ -48,6 +48,7 @@
 #include "tiers/breaker.h"
 #include "tiers/host_tier.h"
 #include "tiers/policy.h"
+#include "tiers/stack_jobs.h"
 #include "tiers/stack_state.h"
 #include "tiers/tier_stack.h"
 #include "tiers/write_budget.h"
@@ -228,42 +229,6 @@ class StackCore final : public TierStack {
     ReadyCallback ready;
     DoneCallback done;
   };
-  struct ColdRead {
-    uint64_t offset = 0;  // of the slot
-    SteadyTime deadline;
-    bool late = false;
-  };
-  struct ColdWrite {
-    BlockRef ref;
-    uint64_t offset = 0;
-    BlockRecord record;
-    absl::Status status;
-  };
-  struct SegmentDrop {
-    uint64_t sequence = 0;
-    std::vector<BlockRef> keep;
-  };
-  struct ColdJob {  // in this order
-    std::vector<BlockRef> erasures;
-    std::optional<SegmentDrop> drop;
-    std::vector<ColdWrite> writes;
-    std::vector<BlockRef> failed_erasures;
-    absl::Status drop_status;
-  };
-  /// What would become of a segment's blocks; those that are in neither list are kept.
-  struct SegmentPlan {
-    TierSegment segment;
-    std::vector<BlockRef> lost;     // warm, too
-    std::vector<uint64_t> dropped;  // places, with their names
-    uint64_t kept_bytes = 0;
-    uint64_t gain() const { return segment.bytes - std::min(kept_bytes, segment.bytes); }
-    bool gives_way() const { return !lost.empty() || !dropped.empty(); }
-  };
-  struct DurableWait {
-    std::vector<BlockRef> blocks;  // those that are not in cold yet
-    DoneCallback done;
-    SteadyTime deadline;
-  };
   struct FlushState {
     TierKind tier = TierKind::kWarm;
     bool drop = false;    // of warm: without writing
@@ -405,8 +370,8 @@ class StackCore final : public TierStack {
   bool EvictSegment(TierSegment oldest);
   std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
   SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
-  bool HasColdCopy(BlockRef ref) const;
   void FoldSegments();
+  bool HasColdCopy(BlockRef ref) const;
   uint64_t BytesOf(BlockRef ref) const {
     return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
   }
@@ -476,16 +441,6 @@ class StackCore final : public TierStack {
   bool NextScrubChunk();
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
-  struct ColdItem {
-    BlockRef ref;
-    uint64_t bytes = 0;
-  };
-  struct ColdScrub {
-    std::vector<BlockRef> refs;  // what is left of a segment
-    uint64_t next = 0;           // its successor
-    uint64_t allowance = 0;      // bytes
-    bool running = false;
-  };
   void ScrubCold();
   void NextScrubSegment();
   void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs);
@@ -567,8 +522,8 @@ class StackCore final : public TierStack {
   std::vector<ColdWrite> planned_writes_;
   std::vector<BlockRef> erasures_;  // queued for the next job
   std::optional<SegmentDrop> segment_drop_;
-  bool job_running_ = false;
   uint64_t fold_from_ = 0;  // segments before it are large, or few
+  bool job_running_ = false;
   bool cold_full_ = false;  // the last job found no room
   Breaker cold_writes_;
   Breaker cold_reads_;

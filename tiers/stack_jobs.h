@@ -1,0 +1,69 @@
+// What the tier stack has under way with its cold tier: what a job takes to the disk and brings
+// back, and what waits for one.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "tiers/tier.h"
+#include "tiers/tier_stack.h"
+
+namespace thermocline {
+
+struct ColdRead {
+  uint64_t offset = 0;  // of the slot
+  SteadyTime deadline;
+  bool late = false;
+};
+
+struct ColdWrite {
+  BlockRef ref;
+  uint64_t offset = 0;
+  BlockRecord record;
+  absl::Status status;
+};
+
+struct SegmentDrop {
+  uint64_t sequence = 0;
+  std::vector<BlockRef> keep;
+};
+
+struct ColdJob {  // in this order
+  std::vector<BlockRef> erasures;
+  std::optional<SegmentDrop> drop;
+  std::vector<ColdWrite> writes;
+  std::vector<BlockRef> failed_erasures;
+  absl::Status drop_status;
+};
+
+/// What would become of a segment's blocks; those that are in neither list are kept.
+struct SegmentPlan {
+  TierSegment segment;
+  std::vector<BlockRef> lost;     // warm, too
+  std::vector<uint64_t> dropped;  // places, with their names
+  uint64_t kept_bytes = 0;
+  uint64_t gain() const { return segment.bytes - std::min(kept_bytes, segment.bytes); }
+  bool gives_way() const { return !lost.empty() || !dropped.empty(); }
+};
+
+struct DurableWait {
+  std::vector<BlockRef> blocks;  // those that are not in cold yet
+  TierStack::DoneCallback done;
+  SteadyTime deadline;
+};
+
+struct ColdItem {
+  BlockRef ref;
+  uint64_t bytes = 0;
+};
+
+struct ColdScrub {
+  std::vector<BlockRef> refs;  // what is left of a segment
+  uint64_t next = 0;           // its successor
+  uint64_t allowance = 0;      // bytes
+  bool running = false;
+};
+
+}  // namespace thermocline
