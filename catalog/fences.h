@@ -3,18 +3,9 @@
 #pragma once
 #include <atomic>
 
-namespace thermocline {
+#include "base/fence.h"
 
-// ThreadSanitizer does not model fences and GCC says so; with nothing but atomics in shared memory
-// there is nothing that it could misjudge.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wtsan"
-#endif
-inline void FullFence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+namespace thermocline {
 
 /// Between publishing a pin and reading what it protects.
 inline void ReaderFence() {

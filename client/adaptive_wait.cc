@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "base/fence.h"
 #include "base/futex.h"
-#include "catalog/fences.h"
 
 namespace thermocline {
 inline namespace client_v1 {

@@ -13,9 +13,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/fence.h"
 #include "base/socket_path.h"
 #include "base/units.h"
-#include "catalog/fences.h"
 #include "client/fork.h"
 
 namespace thermocline {

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "catalog/fences.h"
+#include "base/fence.h"
 
 namespace thermocline {
 inline namespace client_v1 {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/fence.h"
 #include "base/futex.h"
-#include "catalog/fences.h"
 
 namespace thermocline {
 namespace {
