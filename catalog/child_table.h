@@ -18,6 +18,10 @@ class ChildTable {
   /// Makes sure that one more entry finds room, growing the table where it gets crowded.
   /// False when it is full and may not grow.
   bool MakeRoom();
+  /// Whether so many more entries find room.
+  bool HasRoom(size_t count) const {
+    return entries_ + count <= size_t{7} << catalog_.geometry().table_log2_max;
+  }
   /// Adds or removes a node under its parent and first name, which must be in place.
   /// REQUIRES: MakeRoom returned true since the last Insert.
   void Insert(NodeId node);

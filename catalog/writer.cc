@@ -102,6 +102,14 @@ absl::StatusOr<Place> Writer::Append(Place at, const Name& name, uint64_t id) {
   return place;
 }
 
+bool Writer::HasRoom(Place at, size_t count) const {
+  const bool extends = !IsRoot(at) && at.count == catalog_.state(at.node).length();
+  const size_t in_run = extends ? run_ - at.count : 0;
+  if (count <= in_run) return true;
+  const size_t nodes = (count - in_run + run_ - 1) / run_;
+  return nodes <= free_.size() + (catalog_.geometry().node_count - used_) && table_.HasRoom(nodes);
+}
+
 Word Writer::word(Place place, uint32_t part) const {
   TC_CHECK(Contains(place));
   TC_CHECK(part < kMaxParts);

@@ -92,6 +92,9 @@ class Writer {
   /// Errors: AlreadyExists when the name is there; ResourceExhausted when nodes or table are full
   ///         (drop something, then again).
   absl::StatusOr<Place> Append(Place at, const Name& name, uint64_t id);
+  /// Whether so many places can be added, the first behind `at`, each of the others behind the one
+  /// before it.
+  bool HasRoom(Place at, size_t count) const;
 
   Word word(Place place, uint32_t part) const;
   /// Publishes a word; the bytes in its slots are in place. It may add a slot or change flags; a

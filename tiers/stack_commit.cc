@@ -130,11 +130,11 @@ absl::StatusOr<LeaseView> StackCore::CommitBehind(Lease& lease, std::span<const 
     return a->depth != b->depth ? a->depth < b->depth : a->part < b->part;
   });
   const auto first_depth = static_cast<uint32_t>(lease.path.size());
+  TC_RETURN_IF_ERROR(MakeRoomFor(lease.place, names.first(sorted.back()->depth - first_depth + 1)));
   std::vector<Place> committed;
   size_t next = 0;
   for (uint32_t depth = first_depth; depth <= sorted.back()->depth; ++depth) {
-    TC_ASSIGN_OR_RETURN(const Place place,
-                        FindOrAppend(space, lease.place, names[depth - first_depth]));
+    const Place place = FindOrAppend(space, lease.place, names[depth - first_depth]);
     lease.path.push_back(writer_.IdOf(place));
     committed.push_back(place);
     for (; next < sorted.size() && sorted[next]->depth == depth; ++next) {
@@ -157,7 +157,32 @@ absl::StatusOr<LeaseView> StackCore::CommitBehind(Lease& lease, std::span<const 
   return view;
 }
 
-absl::StatusOr<Place> StackCore::FindOrAppend(Space& space, Place at, const Name& name) {
+// For all names that are not there yet, before the first is: a commit is done whole or not at all.
+absl::Status StackCore::MakeRoomFor(Place at, std::span<const Name> names) {
+  while (true) {
+    Place end = at;
+    size_t there = 0;
+    for (; there < names.size(); ++there) {
+      const auto next = writer_.FindNext(end, names[there]);
+      if (!next) break;
+      end = *next;
+    }
+    const size_t missing = names.size() - there;
+    const size_t places = places_.size();
+    if (missing == 0 ||
+        (places + missing <= options_.max_places && writer_.HasRoom(end, missing))) {
+      return absl::OkStatus();
+    }
+    DropOldest();
+    if (places_.size() < places) continue;
+    return absl::ResourceExhaustedError("the catalog has no room for " + std::to_string(missing) +
+                                        " places beside its " + std::to_string(places) +
+                                        ", all in use; nothing of the commit was published");
+  }
+}
+
+// REQUIRES: there is room.
+Place StackCore::FindOrAppend(Space& space, Place at, const Name& name) {
   // What is committed behind a deleted place goes with it; a deleted place at a path that stands is
   // there again.
   const bool doomed = !writer_.IsRoot(at) && places_.at(writer_.IdOf(at)).doomed;
@@ -165,20 +190,11 @@ absl::StatusOr<Place> StackCore::FindOrAppend(Space& space, Place at, const Name
     SetDoomed(writer_.IdOf(*there), *there, doomed);
     return *there;
   }
-  if (places_.size() >= options_.max_places) DropOldest();
-  if (places_.size() >= options_.max_places) {
-    return absl::ResourceExhaustedError("the catalog is full with " +
-                                        std::to_string(places_.size()) + " places, all in use");
-  }
   const uint64_t id = ++last_id_;
-  auto place = Append(space, at, name, id);
-  if (absl::IsResourceExhausted(place.status())) {
-    DropOldest();
-    place = Append(space, at, name, id);
-  }
-  TC_RETURN_IF_ERROR(place.status());
+  const auto place = Append(space, at, name, id);
+  TC_CHECK(place.ok());
   SetDoomed(id, *place, doomed);
-  return place;
+  return *place;
 }
 
 // Readers see it by the words.

@@ -303,7 +303,8 @@ class StackCore final : public TierStack {
   absl::StatusOr<LeaseView> CommitBehind(Lease& lease, std::span<const Name> names,
                                          std::span<const CommitItem> items);
   void SetDoomed(uint64_t id, Place place, bool doomed);
-  absl::StatusOr<Place> FindOrAppend(Space& space, Place at, const Name& name);
+  absl::Status MakeRoomFor(Place at, std::span<const Name> names);
+  Place FindOrAppend(Space& space, Place at, const Name& name);
   absl::StatusOr<Place> Append(Space& space, Place at, const Name& name, uint64_t id);
   void TellPlace(const Space& space, Place place, BlockRecord& record) const;
   static bool SamePlace(const BlockRecord& a, const BlockRecord& b);

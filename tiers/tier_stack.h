@@ -141,9 +141,8 @@ class TierStack {
   /// `items`: where a block was there before, that one, and the slot offered is free again, unless
   /// the item says otherwise.
   /// `names`: of the places behind the lease's end, in order.
-  /// Errors: RESOURCE_EXHAUSTED when no more names fit: what comes before them is committed, the
-  ///         slots of the others stay reserved, and the lease should be given up. With all other
-  ///         errors nothing has changed.
+  /// Errors: RESOURCE_EXHAUSTED when its names do not all fit. With every error nothing has
+  /// changed.
   virtual absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease,
                                            std::span<const Name> names,
                                            std::span<const CommitItem> items) = 0;

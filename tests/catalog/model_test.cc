@@ -106,9 +106,11 @@ class Walk {
     const Path path = RandomPath();
     auto [place, depth] = small_.writer.Find(small_.root, Names(path));
     ASSERT_EQ(depth, DepthInModel(path));
+    const bool all_fit = small_.writer.HasRoom(place, path.size() - depth);
     for (; depth < path.size(); ++depth) {
       const uint64_t id = small_.next_id++;
       auto next = small_.writer.Append(place, NameOf(path[depth]), id);
+      ASSERT_TRUE(next.ok() ? all_fit || depth + 1 < path.size() : !all_fit);
       if (!next.ok()) {
         ASSERT_EQ(next.status().code(), absl::StatusCode::kResourceExhausted);
         return;
