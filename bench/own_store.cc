@@ -180,27 +180,34 @@ absl::StatusOr<Lease> OwnStore::PutBatch(const Space& space, const Load& load, s
 }
 
 absl::StatusOr<Transfer> OwnStore::PutAlone(const Load& load) {
+  return PutBetween(load, 0, load.blocks);
+}
+
+absl::StatusOr<Transfer> OwnStore::PutBetween(const Load& load, size_t from, size_t end) {
   TC_ASSIGN_OR_RETURN(const Space space, SpaceOf(load));
   const pid_t servers[] = {daemon_->pid()};
   return Measure(servers, [&]() -> absl::Status {
     std::optional<Lease> last;
-    for (size_t first = 0; first < load.blocks; first += load.batch) {
+    for (size_t first = from; first < end; first += load.batch) {
       TC_ASSIGN_OR_RETURN(last, PutBatch(space, load, first));
     }
     return last->Settle();  // which comes behind all others
   });
 }
 
-absl::StatusOr<Transfer> OwnStore::Put(const Load& load) { return PutUntilFound(load, 0); }
+absl::StatusOr<Transfer> OwnStore::Put(const Load& load) { return PutUntilFound(load, 0, 0); }
 
-absl::StatusOr<Transfer> OwnStore::PutMore(const Load& load) {
-  return PutUntilFound(load, load.blocks - load.batch);
+absl::StatusOr<Transfer> OwnStore::PutMore(const Load& load, size_t before) {
+  TC_RETURN_IF_ERROR(PutBetween(load, 0, before).status());
+  Load all = load;
+  all.blocks += before;
+  return PutUntilFound(all, before, all.blocks - all.batch);
 }
 
-absl::StatusOr<Transfer> OwnStore::PutUntilFound(const Load& load, size_t from) {
-  TC_RETURN_IF_ERROR(finder_->Tell(Line("find", load, from)));
+absl::StatusOr<Transfer> OwnStore::PutUntilFound(const Load& load, size_t from, size_t find_from) {
+  TC_RETURN_IF_ERROR(finder_->Tell(Line("find", load, find_from)));
   const auto start = std::chrono::nanoseconds(steady_clock::now().time_since_epoch()).count();
-  TC_ASSIGN_OR_RETURN(Transfer transfer, PutAlone(load));
+  TC_ASSIGN_OR_RETURN(Transfer transfer, PutBetween(load, from, load.blocks));
   TC_ASSIGN_OR_RETURN(const std::string found, finder_->Hear());
   int64_t end = 0;
   std::string verdict;

@@ -26,10 +26,10 @@ class OwnStore : public Store {
   absl::Status Check(const Load& load) override;
   absl::Status Clear() override;
 
-  /// As Put, of more blocks than the buffers and the arena hold: the content repeats, the oldest
-  /// are evicted. The time ends when the last batch is found; others may be gone before anybody
-  /// looks.
-  absl::StatusOr<Transfer> PutMore(const Load& load);
+  /// As Put, of more blocks than the buffers and the arena hold, behind `before` others that fill
+  /// the arena and do not count: the content repeats, the oldest are evicted. The time ends when
+  /// the last batch is found; others may be gone before anybody looks.
+  absl::StatusOr<Transfer> PutMore(const Load& load, size_t before);
   /// As Put, without anybody who looks: until the last commit is answered.
   absl::StatusOr<Transfer> PutAlone(const Load& load);
   /// As Get, by stores that go past the caches.
@@ -46,7 +46,8 @@ class OwnStore : public Store {
  private:
   explicit OwnStore(const Buffers& buffers) : buffers_(buffers) {}
   absl::StatusOr<Space> SpaceOf(const Load& load);
-  absl::StatusOr<Transfer> PutUntilFound(const Load& load, size_t from);
+  absl::StatusOr<Transfer> PutBetween(const Load& load, size_t from, size_t end);
+  absl::StatusOr<Transfer> PutUntilFound(const Load& load, size_t from, size_t find_from);
   absl::StatusOr<Lease> PutBatch(const Space& space, const Load& load, size_t first);
   template <class Take>
   absl::Status GetAll(const Load& load, Take&& take);

@@ -2,11 +2,12 @@
 // place or copy out, release), one block a call and sixteen, from 64 KiB to 4 MiB, in rounds after
 // each of which all blocks are dropped. The first round, which may meet pages that nobody has
 // touched, counts apart.
-// A put counts when the match of another process has found it. `put_sustained` goes on through
-// three times what the arena holds, so that every block takes the slot of one that is evicted,
-// until the last is found. After the first round that other process compares every byte. Measured
-// beside them in the same run: memcpy of the same bytes by one thread between buffers larger than
-// the caches, which is the limit of a copied read. bench/peers.cc has the peers.
+// A put counts when the match of another process has found it. `put_sustained` begins with a full
+// arena and goes on through twice what that holds, so that every block takes the slot of one that
+// is evicted, until the last is found. After the first round that other process compares every
+// byte. Measured beside them in the same run: memcpy of the same bytes by one thread between
+// buffers larger than the caches, which is the limit of a copied read. bench/peers.cc has the
+// peers.
 #include <cstdio>
 #include <cstring>
 
@@ -94,8 +95,8 @@ absl::Status RunCase(OwnStore& store, const Buffers& buffers, const Load& load, 
   add("put", Later(times.put_ms), load.blocks, CpuNote(load, times.puts));
   add("put_until_committed", Later(times.commit_ms), load.blocks, "");
   Load much = load;
-  much.blocks = 3 * arena_bytes / load.bytes;
-  TC_ASSIGN_OR_RETURN(const Transfer sustained, store.PutMore(much));
+  much.blocks = 2 * arena_bytes / load.bytes;
+  TC_ASSIGN_OR_RETURN(const Transfer sustained, store.PutMore(much, arena_bytes / load.bytes));
   TC_RETURN_IF_ERROR(store.Clear());
   add("put_sustained", sustained.ms, much.blocks, CpuNote(much, {sustained}));
   add("get_copied", Later(times.copied_ms), load.blocks, "");

@@ -68,7 +68,6 @@ inline constexpr size_t kTouchBudget = size_t{1} << 18;
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
 inline constexpr uint32_t kMaxWaiters = 4096;
-inline constexpr uint64_t kAheadShare = 8;  // of the slots that are free and not wanted, to one
 inline constexpr size_t kMaxPrefetches = 1u << 16;
 inline constexpr size_t kMaxPins = 1u << 16;
 

@@ -9,9 +9,18 @@
 namespace thermocline {
 namespace {
 
-constexpr uint64_t kReserveDivisor = 20;     // 5% of a size's slots are kept free,
-constexpr uint64_t kLeastReserve = 2;        // but two at least,
-constexpr uint64_t kMostReserveDivisor = 4;  // and a quarter at most
+// Of a size's slots so many are kept free: 2%; of a few slots more, 64 or 5%; but two at least, and
+// a quarter at most.
+constexpr uint64_t kReserveDivisor = 50;
+constexpr uint64_t kSmallReserve = 64;
+constexpr uint64_t kSmallReserveDivisor = 20;
+constexpr uint64_t kLeastReserve = 2;
+constexpr uint64_t kMostReserveDivisor = 4;
+// The reserve is filled up again once so much of it was taken: one look at the pins and one walk
+// over the policy for all of those blocks.
+constexpr uint64_t kRefillDivisor = 4;
+constexpr uint64_t kMostRefill = 64;
+constexpr uint64_t kAheadShare = 4;  // of the slots that may be granted before they are needed
 constexpr uint64_t kWarmSegments = 16;       // of the cold tier in the warm one
 constexpr size_t kPlacesToDrop = 64;
 // For so long after slots were granted in advance, some are likely to come back when recalled.
@@ -136,7 +145,8 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
       "no slot for " + std::to_string(waiter.bytes) +
       " bytes came free in time: the arena is full of blocks in use; go on uncached");
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
-  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes));
+  // Of a full arena the reserve is all that there is: half of it is for those who do not ask ahead.
+  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes)) / 2;
   const uint64_t spare = free > kept ? (free - kept) / kAheadShare : 0;
   const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
   bool none_left = false;
@@ -178,7 +188,9 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
 
 uint64_t StackCore::ReserveTarget(uint64_t slot_bytes) const {
   const uint64_t slots = host_->ReachableBytes() / slot_bytes;
-  return std::min(std::max(kLeastReserve, slots / kReserveDivisor), slots / kMostReserveDivisor);
+  const uint64_t of_few = std::min(kSmallReserve, slots / kSmallReserveDivisor);
+  return std::min(std::max({kLeastReserve, of_few, slots / kReserveDivisor}),
+                  slots / kMostReserveDivisor);
 }
 
 uint64_t StackCore::SlotsWanted(uint64_t slot_bytes) const {
@@ -202,10 +214,11 @@ void StackCore::KeepReserve() {
   bool chunk_comes = false;
   for (const uint64_t slot_bytes : sizes) {
     const uint64_t wanted = SlotsWanted(slot_bytes);
-    const uint64_t target = wanted + ReserveTarget(slot_bytes) + SlotsToMove(slot_bytes);
+    const uint64_t reserve = ReserveTarget(slot_bytes);
+    const uint64_t target = wanted + reserve + SlotsToMove(slot_bytes);
     const uint64_t free = host_->FreeSlots(slot_bytes);
     short_of_slots = short_of_slots || free < wanted;
-    if (free >= target) continue;
+    if (free + std::min(reserve / kRefillDivisor, kMostRefill) >= target) continue;
     if (AwaitsChunk(free < wanted)) {
       chunk_comes = true;
       continue;

@@ -19,6 +19,12 @@ SpaceSpec LargeSpec() {
   return spec;
 }
 
+std::vector<Name> NumberedPath(uint64_t first, uint64_t count) {
+  std::vector<uint64_t> values;
+  for (uint64_t i = 0; i < count; ++i) values.push_back(first + i);
+  return TestNames(values);
+}
+
 TEST_F(StackTest, HoweverManyWaitTheTimersAreFew) {
   Use({.warm_blocks = 8, .cold_blocks = 0, .chunk_blocks = 8});
   ASSERT_EQ(client_->Reserve(8).size(), 8u);
@@ -251,6 +257,101 @@ TEST_F(StackTest, TheOldestSpaceThatHoldsNothingGivesWay) {
   other.Release(lease);
   EXPECT_GT(open("idle").value(), next) << "numbers do not come again";
   EXPECT_EQ(client_->Match(TestNames({1})).depth, 1u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackTest, ACommitWithoutRoomForAllOfItsNamesChangesNothing) {
+  Use({.warm_blocks = 64, .cold_blocks = 0, .chunk_blocks = 64, .max_places = 40});
+  const auto path = NumberedPath(0, 48);
+  LeaseView lease = client_->Match({});
+  ASSERT_EQ(client_->Extend(lease, {path.begin(), path.begin() + 30}), 30u);
+  Write(NumberedPath(1000, 4));  // may go
+  const auto commit = [&](uint32_t count) {
+    const auto offsets = client_->Reserve(count);
+    std::vector<CommitItem> items;
+    for (uint32_t i = 0; i < count; ++i) {
+      items.push_back(client_->Fill(offsets[i], lease.depth + i, 0, path));
+    }
+    const auto view = (*stack_)->Commit(client_->number(), lease.lease,
+                                        std::span(path).subspan(lease.depth, count), items);
+    if (!view.ok()) {
+      EXPECT_TRUE((*stack_)->Abort(client_->number(), offsets).ok()) << "they stay reserved";
+    }
+    return view;
+  };
+  const auto refused = commit(11);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  EXPECT_THAT(refused.status().message(), HasSubstr("nothing of the commit was published"));
+  EXPECT_EQ((*stack_)->Stats().committed_blocks, 34u);
+  EXPECT_EQ(client_->Match(path).depth, 30u);
+  ExpectBooksAgree();
+  const auto fits = commit(10);
+  ASSERT_TRUE(fits.ok()) << fits.status();
+  EXPECT_EQ(fits->depth, 40u);
+  EXPECT_EQ((*stack_)->Stats().places, 40u);
+  ExpectBooksAgree();
+}
+
+class FullArenaTest : public StackTest {
+ protected:
+  static constexpr uint64_t kSlots = 1280;
+  static constexpr uint64_t kReserve = 64;  // 5% of those
+
+  /// Fills the arena, one commit a block.
+  void SetUp() override {
+    Use({.warm_blocks = kSlots, .cold_blocks = 0, .chunk_blocks = 64});
+    for (uint64_t i = 0; i < kSlots; ++i) WriteOne(i);
+  }
+  void WriteOne(uint64_t number) {
+    LeaseView lease = client_->Match({});
+    ASSERT_EQ(client_->Extend(lease, TestNames({number})), 1u);
+    client_->Release(lease);
+    stack_->Settle();
+  }
+  uint64_t evictions() { return (*stack_)->Stats().tiers[0].evictions; }
+  std::vector<uint64_t> ReserveAhead(TestClient& client, uint32_t count, uint32_t ahead) {
+    std::vector<uint64_t> offsets;
+    bool done = false;
+    (*stack_)->Reserve(
+        client.number(), space_, 0, count, std::chrono::milliseconds(0),
+        [&](absl::StatusOr<std::vector<uint64_t>> result) {
+          EXPECT_TRUE(result.ok()) << result.status();
+          if (result.ok()) offsets = *result;
+          done = true;
+        },
+        ahead);
+    while (!done) EXPECT_TRUE(stack_->Step());
+    return offsets;
+  }
+};
+
+TEST_F(FullArenaTest, BlocksGoInBatchesAheadOfNeed) {
+  constexpr uint64_t kMore = 640;
+  const uint64_t before = evictions();
+  uint64_t times = 0;
+  for (uint64_t i = 0; i < kMore; ++i) {
+    const uint64_t last = evictions();
+    WriteOne(kSlots + i);
+    times += evictions() == last ? 0 : 1;
+    const uint64_t blocks = (*stack_)->Stats().tiers[0].block_count;
+    ASSERT_GE(blocks, kSlots - kReserve) << "no more is kept free than the reserve";
+    ASSERT_LE(blocks, kSlots - kReserve / 2) << "and it is not used up";
+  }
+  EXPECT_GE(evictions() - before, kMore - kReserve);
+  EXPECT_LE(times, kMore / (kReserve / 4));
+  // The oldest went, and only they.
+  EXPECT_EQ(client_->Match(TestNames({kMore - 1})).depth, 0u);
+  EXPECT_EQ(client_->Match(TestNames({kMore + kReserve})).depth, 1u);
+  ExpectBooksAgree();
+}
+
+TEST_F(FullArenaTest, ItsReserveIsGrantedAhead) {
+  TestClient other(*stack_, space_);
+  const auto offsets = ReserveAhead(*client_, 1, 1000);
+  EXPECT_GE(offsets.size(), 1 + kReserve / 16);
+  EXPECT_LE(offsets.size(), 1 + kReserve / 4) << "others need some, too";
+  EXPECT_EQ(ReserveAhead(other, kReserve / 2, 0).size(), kReserve / 2) << "without an eviction";
+  EXPECT_TRUE((*stack_)->Abort(client_->number(), offsets).ok());
   ExpectBooksAgree();
 }
 
