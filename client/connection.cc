@@ -335,8 +335,7 @@ void Connection::Lose(const std::string& reason) {
   MutexLock lock(mutex_);
   if (lost_.load()) return;
   lost_reason_ = reason;
-  releases_.clear();
-  aborts_.clear();
+  returns_ = {};
   // In one step for every thread that looks into it: a page is the shared one or the private one.
   if (!remote_) {
     (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,

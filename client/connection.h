@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "base/mutex.h"
@@ -106,6 +107,11 @@ class Connection {
   /// nothing happens after a fork or a loss.
   void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
+  /// A slot of a commit that got no answer: it goes back unless it was published. What it was
+  /// staged in is free once the daemon knows.
+  void QueueOffered(uint64_t offset, std::optional<uint64_t> staged_at) TC_EXCLUDES(mutex_);
+  /// Under which a slot of this session was granted last; 0 in a remote one.
+  uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
   /// The same for all connections of this process to `socket_path`: what one of its threads has let
@@ -123,14 +129,36 @@ class Connection {
   absl::Status StartThread();
   void Run();
   absl::Status Beat();
-  /// Leaves in the vectors what has to be sent again.
-  void SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
-                   Deadline deadline);
+  /// A slot under one grant, which may have been granted anew since.
+  struct Offered {
+    uint64_t offset = 0;
+    uint64_t grant = 0;
+    std::optional<uint64_t> staged_at;
+  };
+  /// What is on its way back.
+  struct Returns {
+    std::vector<uint64_t> releases;  // leases
+    std::vector<uint64_t> aborts;    // offsets
+    std::vector<uint64_t> grants;    // of calls that got no answer
+    std::vector<Offered> offered;    // likewise
+    size_t size() const { return releases.size() + aborts.size() + grants.size() + offered.size(); }
+    void Add(Returns&& others);
+  };
+  template <class Item>
+  void Queue(std::vector<Item> Returns::*queue, Item item) TC_EXCLUDES(mutex_);
+  /// Leaves what has to be sent again.
+  void SendReturns(Returns& returns, Deadline deadline);
+  bool SendAborts(Returns& returns, Deadline deadline);
+  bool SendUnanswered(Returns& returns, Deadline deadline);
+  /// Asks for slots, under a grant of their own.
+  absl::StatusOr<std::vector<uint64_t>> AskForSlots(const Magazine::Kind& kind, uint32_t count,
+                                                    uint32_t ahead, std::chrono::milliseconds wait,
+                                                    Deadline deadline) TC_EXCLUDES(mutex_);
   static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
   static void SupersedeLost();
   /// Slots of a grant: checks them, and maps their pages.
-  absl::StatusOr<std::vector<uint64_t>> Granted(const Magazine::Kind& kind,
-                                                const absl::StatusOr<v1::ReserveResponse>& response)
+  absl::StatusOr<std::vector<uint64_t>> Granted(const Magazine::Kind& kind, uint64_t grant,
+                                                const v1::ReserveResponse& response)
       TC_EXCLUDES(mutex_);
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much.
@@ -173,8 +201,9 @@ class Connection {
   std::atomic<bool> unanswered_{false};  // the last returns were
   Mutex mutex_;
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
-  std::vector<uint64_t> releases_ TC_GUARDED_BY(mutex_);
-  std::vector<uint64_t> aborts_ TC_GUARDED_BY(mutex_);
+  Returns returns_ TC_GUARDED_BY(mutex_);
+  uint64_t last_grant_ TC_GUARDED_BY(mutex_) = 0;
+  std::unordered_map<uint64_t, uint64_t> grants_ TC_GUARDED_BY(mutex_);  // by offset, of local ones
   std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
   bool returning_ TC_GUARDED_BY(mutex_) = false;          // a thread carries some away
   CondVar returned_;

@@ -31,6 +31,12 @@ bool Answered(const absl::Status& status) {
          absl::IsNotFound(status);
 }
 
+/// Whether a call was refused, and surely did nothing.
+bool Refused(const absl::Status& status) {
+  return Answered(status) || absl::IsResourceExhausted(status) || absl::IsUnauthenticated(status) ||
+         absl::IsPermissionDenied(status);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind& kind,
@@ -49,13 +55,8 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
   if (!remote_) puts_->Collect();
   FlushReturns(deadline);
   const auto missing = count - static_cast<uint32_t>(slots.size());
-  v1::ReserveRequest request;
-  request.set_space(kind.space);
-  request.set_part(kind.part);
-  request.set_count(missing);
-  request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
-  if (!remote_) request.set_ahead(magazine_.Ahead(kind, missing));
-  const auto granted = Granted(kind, calls_->Reserve(request, deadline));
+  const uint32_t ahead = remote_ ? 0 : magazine_.Ahead(kind, missing);
+  const auto granted = AskForSlots(kind, missing, ahead, wait, deadline);
   if (absl::IsResourceExhausted(granted.status()) && !slots.empty()) return slots;
   if (!granted.ok()) {
     magazine_.Add(kind, slots);
@@ -67,20 +68,51 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
   return slots;
 }
 
-absl::StatusOr<std::vector<uint64_t>> Connection::Granted(
-    const Magazine::Kind& kind, const absl::StatusOr<v1::ReserveResponse>& response) {
-  if (!response.ok()) return Explain(response.status());
-  for (const uint64_t offset : response->offsets()) {
+absl::StatusOr<std::vector<uint64_t>> Connection::AskForSlots(const Magazine::Kind& kind,
+                                                              uint32_t count, uint32_t ahead,
+                                                              std::chrono::milliseconds wait,
+                                                              Deadline deadline) {
+  v1::ReserveRequest request;
+  request.set_space(kind.space);
+  request.set_part(kind.part);
+  request.set_count(count);
+  request.set_ahead(ahead);
+  request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
+  {
+    MutexLock lock(mutex_);
+    request.set_grant(++last_grant_);
+  }
+  const auto response = calls_->Reserve(request, deadline);
+  if (response.ok()) return Granted(kind, request.grant(), *response);
+  // The daemon may have granted what we do not know of.
+  if (!Refused(response.status())) Queue(&Returns::grants, request.grant());
+  return Explain(response.status());
+}
+
+absl::StatusOr<std::vector<uint64_t>> Connection::Granted(const Magazine::Kind& kind,
+                                                          uint64_t grant,
+                                                          const v1::ReserveResponse& response) {
+  for (const uint64_t offset : response.offsets()) {
     if (!Contains(offset, kind.bytes)) {
       return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
                                  std::to_string(offset));
     }
     if (!remote_ && !staging_.there()) MapSlot(offset, kind.bytes);
   }
-  if (response->offsets().empty()) {
+  if (response.offsets().empty()) {
     return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
   }
-  return std::vector<uint64_t>(response->offsets().begin(), response->offsets().end());
+  MutexLock lock(mutex_);
+  for (const uint64_t offset : response.offsets()) {
+    if (!remote_) grants_[offset] = grant;
+  }
+  return std::vector<uint64_t>(response.offsets().begin(), response.offsets().end());
+}
+
+uint64_t Connection::GrantOf(uint64_t offset) {
+  MutexLock lock(mutex_);
+  const auto found = grants_.find(offset);
+  return found == grants_.end() ? 0 : found->second;
 }
 
 void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
@@ -99,14 +131,10 @@ void Connection::Refill(Deadline deadline) {
   std::vector<std::pair<Magazine::Kind, uint32_t>> lows;  // each once, whoever takes on meanwhile
   while (const auto low = magazine_.RunLow()) lows.push_back(*low);
   for (const auto& [kind, count] : lows) {
-    v1::ReserveRequest request;  // one at least, as nobody waits for the others
-    request.set_space(kind.space);
-    request.set_part(kind.part);
-    request.set_count(1);
-    request.set_ahead(count - 1);
     std::vector<uint64_t> slots;
     if (steady_clock::now() < deadline) {
-      const auto granted = Granted(kind, calls_->Reserve(request, deadline));
+      // One at least, as nobody waits for the others.
+      const auto granted = AskForSlots(kind, 1, count - 1, std::chrono::milliseconds(0), deadline);
       if (granted.ok()) slots = *granted;
     }
     magazine_.Add(kind, slots);
@@ -117,41 +145,44 @@ void Connection::ReturnIdleSlots(bool all) {
   for (const uint64_t offset : magazine_.TakeIdle(all)) QueueAbort(offset);
 }
 
-void Connection::QueueRelease(uint64_t lease) {
+template <class Item>
+void Connection::Queue(std::vector<Item> Returns::*queue, Item item) {
   if (Forked() || lost_.load()) return;
   MutexLock lock(mutex_);
-  if (releases_.size() >= kMaxQueuedReturns) return;
-  releases_.push_back(lease);
-  if (releases_.size() + aborts_.size() == 1) Wake();
+  if ((returns_.*queue).size() >= kMaxQueuedReturns) return;
+  (returns_.*queue).push_back(std::move(item));
+  if (returns_.size() == 1) Wake();
 }
 
-void Connection::QueueAbort(uint64_t offset) {
-  if (Forked() || lost_.load()) return;
-  MutexLock lock(mutex_);
-  if (aborts_.size() >= kMaxQueuedReturns) return;
-  aborts_.push_back(offset);
-  if (releases_.size() + aborts_.size() == 1) Wake();
+void Connection::QueueRelease(uint64_t lease) { Queue(&Returns::releases, lease); }
+void Connection::QueueAbort(uint64_t offset) { Queue(&Returns::aborts, offset); }
+void Connection::QueueOffered(uint64_t offset, std::optional<uint64_t> staged_at) {
+  Queue(&Returns::offered, Offered{offset, GrantOf(offset), staged_at});
+}
+
+void Connection::Returns::Add(Returns&& others) {
+  const auto move = [](auto& to, auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  move(releases, others.releases);
+  move(aborts, others.aborts);
+  move(grants, others.grants);
+  move(offered, others.offered);
 }
 
 void Connection::FlushReturns(Deadline deadline) {
-  std::vector<uint64_t> releases, aborts;
+  Returns returns;
   {
     MutexLock lock(mutex_);
     // What another thread carries away just now is waited for.
     while (returning_) {
       if (!returned_.WaitUntil(mutex_, deadline)) return;
     }
-    if (releases_.empty() && aborts_.empty()) return;
+    if (returns_.size() == 0) return;
     returning_ = true;
-    releases.swap(releases_);
-    aborts.swap(aborts_);
+    std::swap(returns, returns_);
   }
-  SendReturns(releases, aborts, deadline);
+  SendReturns(returns, deadline);
   MutexLock lock(mutex_);
-  if (!lost_.load()) {  // what is left waits for the next beat
-    releases_.insert(releases_.end(), releases.begin(), releases.end());
-    aborts_.insert(aborts_.end(), aborts.begin(), aborts.end());
-  }
+  if (!lost_.load()) returns_.Add(std::move(returns));  // what is left waits for the next beat
   returning_ = false;
   returned_.NotifyAll();
 }
@@ -165,20 +196,11 @@ void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadli
   }
 }
 
-// A lease's number is never used again, so a release that got no answer is sent once more. A slot
-// may be granted again once its abort was sent, so only one that the daemon refused to take is: the
-// daemon gives back what it is told to, also when nobody waits for its answer any more.
-void Connection::SendReturns(std::vector<uint64_t>& releases, std::vector<uint64_t>& aborts,
-                             Deadline deadline) {
-  while (!aborts.empty()) {
-    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
-    v1::AbortRequest request;
-    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
-    const absl::Status status = calls_->Abort(request, deadline).status();
-    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
-    unanswered_.store(absl::IsDeadlineExceeded(status));
-    if (!Answered(status)) return;
-  }
+// A lease's number is never used again, so a release that got no answer is sent once more, and so
+// is what names a grant.
+void Connection::SendReturns(Returns& returns, Deadline deadline) {
+  if (!SendAborts(returns, deadline) || !SendUnanswered(returns, deadline)) return;
+  std::vector<uint64_t>& releases = returns.releases;
   while (!releases.empty()) {
     const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
     v1::ReleaseRequest request;
@@ -188,6 +210,47 @@ void Connection::SendReturns(std::vector<uint64_t>& releases, std::vector<uint64
     if (!Answered(status)) return;
     releases.resize(rest);
   }
+}
+
+// A slot may be granted again once its abort was sent, so only one that the daemon refused to take
+// is sent once more: the daemon gives back what it is told to, also when nobody waits for its
+// answer.
+bool Connection::SendAborts(Returns& returns, Deadline deadline) {
+  std::vector<uint64_t>& aborts = returns.aborts;
+  while (!aborts.empty()) {
+    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
+    v1::AbortRequest request;
+    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
+    const absl::Status status = calls_->Abort(request, deadline).status();
+    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return false;
+  }
+  return true;
+}
+
+bool Connection::SendUnanswered(Returns& returns, Deadline deadline) {
+  while (!returns.grants.empty() || !returns.offered.empty()) {
+    const size_t grants = std::min(kReturnBatch, returns.grants.size());
+    const size_t offered = std::min(kReturnBatch, returns.offered.size());
+    v1::AbortRequest request;
+    for (size_t i = 0; i < grants; ++i) request.add_grants(returns.grants[i]);
+    for (size_t i = 0; i < offered; ++i) {
+      v1::GrantedSlot* const slot = request.add_offered();
+      slot->set_offset(returns.offered[i].offset);
+      slot->set_grant(returns.offered[i].grant);
+    }
+    const absl::Status status = calls_->Abort(request, deadline).status();
+    unanswered_.store(absl::IsDeadlineExceeded(status));
+    if (!Answered(status)) return false;
+    // The daemon will not look there any more.
+    for (size_t i = 0; i < offered; ++i) {
+      if (returns.offered[i].staged_at) staging_.Give(*returns.offered[i].staged_at);
+    }
+    returns.grants.erase(returns.grants.begin(), returns.grants.begin() + grants);
+    returns.offered.erase(returns.offered.begin(), returns.offered.begin() + offered);
+  }
+  return true;
 }
 
 }  // namespace client_v1

@@ -15,8 +15,7 @@ constexpr uint32_t kPutPlaces = 512;
 static_assert(kPutPlaces * (kNameBytes + 4) + kPutItems * 32 + 256 <= PutQueue::kMaxBytes);
 
 /// Whether a failed call surely did nothing, so that its slots may be given back at once. Where the
-/// answer got lost the slots may be published already, and the daemon gives back those that are
-/// not.
+/// answer got lost they may be published already, and those that are not go back by their grants.
 bool SurelyRefused(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kDeadlineExceeded:
@@ -24,7 +23,7 @@ bool SurelyRefused(const absl::Status& status) {
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kInternal:
-    case absl::StatusCode::kResourceExhausted:  // perhaps after some of it
+    case absl::StatusCode::kResourceExhausted:  // gRPC says so too, of an answer too long for it
       return false;
     default:
       return true;
@@ -164,6 +163,9 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
                                          Deadline deadline) {
   const auto end = static_cast<uint32_t>(names.size());
   v1::CommitRequest request = RequestFor(begin, end, slots);
+  for (v1::CommitItem& item : *request.mutable_items()) {
+    item.set_grant(connection->GrantOf(item.offset()));
+  }
   absl::Status sent = SayWhere(request, deadline);
   if (sent.ok() && connection->remote()) sent = Send(slots, request, deadline);
   if (!sent.ok()) {
@@ -174,9 +176,14 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
   const bool used = response.ok() || !SurelyRefused(response.status());
   if (response.ok()) KeepCommitted(request, *response);
   for (Reservation& slot : slots) {
-    // Without an answer the daemon may yet copy what is staged: that piece goes with the session.
-    if (response.ok()) slot.Unstage();
-    if (used) slot.Use();
+    if (!used) continue;
+    if (response.ok()) {
+      slot.Unstage();
+    } else if (!connection->remote()) {
+      // The daemon may yet look at what is staged.
+      connection->QueueOffered(slot.offset_, slot.staged_at_);
+    }
+    slot.Use();
   }
   absl::Status status = response.ok() ? absl::OkStatus() : connection->Explain(response.status());
   if (status.ok() &&

@@ -44,7 +44,8 @@ absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumbe
     items_.push_back({.offset = item.offset(),
                       .part = static_cast<uint16_t>(item.part()),
                       .depth = item.depth(),
-                      .keep_slot = item.keep_slot()});
+                      .keep_slot = item.keep_slot(),
+                      .grant = item.grant()});
   }
   return absl::OkStatus();
 }
@@ -91,9 +92,16 @@ absl::Status CommitSteps::CopyStaged(TenantView& tenant, ClientNumber client) {
 
 absl::StatusOr<LeaseView> CommitSteps::Publish(TenantView& tenant, ClientNumber client,
                                                const std::optional<PinnedEnd>& end) {
-  if (staging_ != nullptr) TC_RETURN_IF_ERROR(CopyStaged(tenant, client));
-  if (end) return tenant.stack->Commit(client, *end, names_.names, items_);
-  return tenant.stack->Commit(client, request_->lease(), names_.names, items_);
+  const auto with_end = [&](auto&& call) { return end ? call(*end) : call(request_->lease()); };
+  if (staging_ != nullptr) {
+    // A commit that will be refused is not worth the copies.
+    TC_RETURN_IF_ERROR(with_end([&](const auto& at) {
+      return tenant.stack->CheckCommit(client, at, names_.names, items_);
+    }));
+    TC_RETURN_IF_ERROR(CopyStaged(tenant, client));
+  }
+  return with_end(
+      [&](const auto& at) { return tenant.stack->Commit(client, at, names_.names, items_); });
 }
 
 std::vector<uint64_t> CommitSteps::offsets() const {

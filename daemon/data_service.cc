@@ -45,7 +45,14 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
 }
 
 absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request) {
-  const std::vector<uint64_t> offsets(request.offsets().begin(), request.offsets().end());
+  std::vector<GrantedSlot> offered;
+  for (const v1::GrantedSlot& slot : request.offered()) {
+    offered.push_back({.offset = slot.offset(), .grant = slot.grant()});
+  }
+  std::vector<uint64_t> offsets = strand.tenant.stack->StillReserved(
+      strand.client, {request.grants().data(), static_cast<size_t>(request.grants_size())},
+      offered);
+  offsets.insert(offsets.end(), request.offsets().begin(), request.offsets().end());
   SlotsInHand in_hand;
   if (strand.remote != nullptr) {
     TC_ASSIGN_OR_RETURN(in_hand, SlotsInHand::Take(strand.remote, offsets));
@@ -121,7 +128,7 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
               response->mutable_offsets()->Add(offsets->begin(), offsets->end());
               call->Finish(absl::OkStatus());
             },
-            request->ahead());
+            request->ahead(), request->grant());
       });
 }
 
@@ -142,7 +149,9 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
 
 grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* context,
                                              const v1::AbortRequest* request, v1::AbortResponse*) {
-  const absl::Status counted = CheckCount("offsets", static_cast<size_t>(request->offsets_size()));
+  absl::Status counted = CheckCount("offsets", static_cast<size_t>(request->offsets_size()));
+  counted.Update(CheckCount("grants", static_cast<size_t>(request->grants_size())));
+  counted.Update(CheckCount("offered", static_cast<size_t>(request->offered_size())));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kWrite, counted);
   return RunOnStrand(
       services_, context, Operation::kRelease, Right::kWrite,

@@ -4,9 +4,18 @@
 #include "tiers/stack_core.h"
 
 namespace thermocline {
+namespace {
+
+std::string WhereOf(const CommitItem& item) {
+  return "commit of depth " + std::to_string(item.depth) + ", part " + std::to_string(item.part) +
+         ": ";
+}
+
+}  // namespace
 
 void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t part, uint32_t count,
-                        std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead) {
+                        std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead,
+                        uint64_t grant) {
   const auto refuse = [&](absl::Status status) {
     PostStrand([done = std::move(done), status](StackCore&) { done(status); });
   };
@@ -34,6 +43,7 @@ void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t par
              .bytes = (*space)->spec.parts[part].block_bytes,
              .count = count,
              .ahead = std::min(ahead, kMaxSlotsPerReserve),
+             .grant = grant,
              .deadline = options_.clock->Now() + wait,
              .done = std::move(done)});
 }
@@ -62,6 +72,23 @@ absl::Status StackCore::Abort(ClientNumber client, std::span<const uint64_t> off
   return status;
 }
 
+std::vector<uint64_t> StackCore::StillReserved(ClientNumber client,
+                                               std::span<const uint64_t> grants,
+                                               std::span<const GrantedSlot> slots) const {
+  std::vector<uint64_t> offsets;
+  const std::set<uint64_t> wanted(grants.begin(), grants.end());
+  for (const auto& [offset, slot] : reservations_) {
+    if (wanted.empty()) break;
+    if (slot.client == client.value && wanted.contains(slot.grant)) offsets.push_back(offset);
+  }
+  for (const GrantedSlot& slot : slots) {
+    const auto found = reservations_.find(slot.offset);
+    if (found == reservations_.end() || found->second.client != client.value) continue;
+    if (found->second.grant == slot.grant) offsets.push_back(slot.offset);
+  }
+  return offsets;
+}
+
 void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
   const ProcessRef process = clients_.at(client).process;
   for (auto at = reservations_.begin(); at != reservations_.end();) {
@@ -78,6 +105,19 @@ void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
   }
 }
 
+absl::Status StackCore::CheckSlot(const Lease& lease, const CommitItem& item) const {
+  const auto found = reservations_.find(item.offset);
+  const bool is_there = found != reservations_.end() && found->second.client == lease.client;
+  if (!is_there || (item.grant != 0 && item.grant != found->second.grant)) {
+    return absl::FailedPreconditionError(WhereOf(item) +
+                                         "its slot is not reserved by this session");
+  }
+  if (found->second.space == lease.space && found->second.part == item.part) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(WhereOf(item) + "its slot was reserved for another part");
+}
+
 absl::Status StackCore::CheckCommit(const Lease& lease, std::span<const Name> names,
                                     std::span<const CommitItem> items) const {
   const Space& space = spaces_.at(lease.space);
@@ -88,15 +128,8 @@ absl::Status StackCore::CheckCommit(const Lease& lease, std::span<const Name> na
   std::set<uint64_t> offsets;
   std::set<std::pair<uint32_t, uint16_t>> blocks;
   for (const CommitItem& item : items) {
-    const std::string where = "commit of depth " + std::to_string(item.depth) + ", part " +
-                              std::to_string(item.part) + ": ";
-    const auto reserved = reservations_.find(item.offset);
-    if (reserved == reservations_.end() || reserved->second.client != lease.client) {
-      return absl::FailedPreconditionError(where + "its slot is not reserved by this session");
-    }
-    if (reserved->second.space != lease.space || reserved->second.part != item.part) {
-      return absl::InvalidArgumentError(where + "its slot was reserved for another part");
-    }
+    TC_RETURN_IF_ERROR(CheckSlot(lease, item));
+    const std::string where = WhereOf(item);
     const size_t depth = lease.path.size();
     if (item.depth < depth || item.depth - depth >= names.size()) {
       return absl::InvalidArgumentError(where + "the lease ends at " + std::to_string(depth) +
@@ -111,6 +144,13 @@ absl::Status StackCore::CheckCommit(const Lease& lease, std::span<const Name> na
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status StackCore::CheckCommit(ClientNumber number, uint64_t lease_number,
+                                    std::span<const Name> names,
+                                    std::span<const CommitItem> items) {
+  TC_ASSIGN_OR_RETURN(const Lease* lease, LeaseOf(number, lease_number));
+  return CheckCommit(*lease, names, items);
 }
 
 absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, uint64_t lease_number,

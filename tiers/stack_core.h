@@ -100,7 +100,8 @@ class StackCore final : public TierStack {
     return LeaseOf(client, lease).status();
   }
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
-               std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0) override;
+               std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
+               uint64_t grant = 0) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
@@ -109,7 +110,13 @@ class StackCore final : public TierStack {
                                    std::span<const CommitItem> items) override;
   Durability durability() const override { return options_.durability; }
   void AwaitDurable(const LeaseView& view, DoneCallback done) override;
+  absl::Status CheckCommit(ClientNumber client, uint64_t lease, std::span<const Name> names,
+                           std::span<const CommitItem> items) override;
+  absl::Status CheckCommit(ClientNumber client, const PinnedEnd& end, std::span<const Name> names,
+                           std::span<const CommitItem> items) override;
   absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) override;
+  std::vector<uint64_t> StillReserved(ClientNumber client, std::span<const uint64_t> grants,
+                                      std::span<const GrantedSlot> slots) const override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;
   absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                               std::chrono::milliseconds ttl, TierKind tier) override;
@@ -203,6 +210,7 @@ class StackCore final : public TierStack {
     uint32_t space = 0;
     uint16_t part = 0;
     uint64_t bytes = 0;
+    uint64_t grant = 0;
   };
   struct Quarantined {
     ProcessRef process;
@@ -216,6 +224,7 @@ class StackCore final : public TierStack {
     uint64_t bytes = 0;
     uint32_t count = 0;
     uint32_t ahead = 0;
+    uint64_t grant = 0;
     SteadyTime deadline;
     ReserveCallback done;
     BlockRef promotion;
@@ -287,6 +296,7 @@ class StackCore final : public TierStack {
   void CountMisses(const Space& space, size_t asked, size_t found, size_t usable);
 
   // ---- stack_shared.cc
+  absl::StatusOr<Lease> LeaseAt(ClientNumber client, const PinnedEnd& end);
   void NoteUses();
   void NoteUses(Client& client);
   void CheckShared();
@@ -299,6 +309,7 @@ class StackCore final : public TierStack {
   // ---- stack_commit.cc
   absl::Status CheckCommit(const Lease& lease, std::span<const Name> names,
                            std::span<const CommitItem> items) const;
+  absl::Status CheckSlot(const Lease& lease, const CommitItem& item) const;
   absl::StatusOr<LeaseView> CommitBehind(Lease& lease, std::span<const Name> names,
                                          std::span<const CommitItem> items);
   void SetDoomed(uint64_t id, Place place, bool doomed);

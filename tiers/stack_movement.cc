@@ -175,7 +175,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
     return true;
   }
   for (uint64_t offset : offsets) {
-    reservations_[offset] = {waiter.client, waiter.space, waiter.part, waiter.bytes};
+    reservations_[offset] = {waiter.client, waiter.space, waiter.part, waiter.bytes, waiter.grant};
   }
   if (offsets.empty()) {
     ++stats_.refused_reserves;

@@ -113,18 +113,15 @@ void StackCore::RecallSlots() {
   }
 }
 
-absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd& end,
-                                            std::span<const Name> names,
-                                            std::span<const CommitItem> items) {
+// A lease in name only, at what a client holds by its own pin.
+absl::StatusOr<StackCore::Lease> StackCore::LeaseAt(ClientNumber number, const PinnedEnd& end) {
   TC_ASSIGN_OR_RETURN(Client * client, ClientOf(number));
   TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(end.space));
-  const uint64_t held = PlaceBits(end.place);
   if (client->shared == nullptr || end.pin >= kControlPins) {
     return absl::InvalidArgumentError("pin " + std::to_string(end.pin) +
                                       " is none of this session; commit behind a lease");
   }
-  std::atomic<uint64_t>& pin = client->shared->pins[end.pin];
-  if (pin.load(std::memory_order_acquire) != held) {
+  if (client->shared->pins[end.pin].load(std::memory_order_acquire) != PlaceBits(end.place)) {
     return absl::FailedPreconditionError(
         "the pin does not hold the place that the commit shall stand behind; match again");
   }
@@ -133,16 +130,34 @@ absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd
     return absl::FailedPreconditionError(
         "the place that the commit shall stand behind ends no block of this space; match again");
   }
+  return Lease{.client = number.value,
+               .space = end.space,
+               .pin = 0,
+               .place = end.place,
+               .path = IdsOf(PathTo(end.place))};
+}
+
+absl::Status StackCore::CheckCommit(ClientNumber number, const PinnedEnd& end,
+                                    std::span<const Name> names,
+                                    std::span<const CommitItem> items) {
+  TC_ASSIGN_OR_RETURN(const Lease lease, LeaseAt(number, end));
+  return CheckCommit(lease, names, items);
+}
+
+absl::StatusOr<LeaseView> StackCore::Commit(ClientNumber number, const PinnedEnd& end,
+                                            std::span<const Name> names,
+                                            std::span<const CommitItem> items) {
+  TC_ASSIGN_OR_RETURN(Lease lease, LeaseAt(number, end));
+  Client& client = clients_.at(number.value);
   // Held by the client's scratch pin on our side while this lasts: its own is its to change.
-  Lease lease{.client = number.value, .space = end.space, .pin = 0};
-  lease.path = IdsOf(PathTo(end.place));
   SetLeasePlace(lease, end.place);
   absl::StatusOr<LeaseView> view = CommitBehind(lease, names, items);
   if (view.ok()) {
-    uint64_t expected = held;
-    pin.compare_exchange_strong(expected, PlaceBits(lease.place), std::memory_order_acq_rel);
+    uint64_t expected = PlaceBits(end.place);
+    client.shared->pins[end.pin].compare_exchange_strong(expected, PlaceBits(lease.place),
+                                                         std::memory_order_acq_rel);
   }
-  writer_.SetPin(client->area, lease.pin, Place{});
+  writer_.SetPin(client.area, lease.pin, Place{});
   return view;
 }
 

@@ -66,6 +66,13 @@ struct CommitItem {
   uint32_t depth = 0;
   uint64_t checksum = 0;   // XXH3-64 of the payload, computed by the daemon from the slot itself
   bool keep_slot = false;  // where a block was there before: the slot offered stays reserved
+  uint64_t grant = 0;      // under which it must be reserved; 0: whichever
+};
+
+/// A slot as it was granted once: it may have been published and granted anew since.
+struct GrantedSlot {
+  uint64_t offset = 0;
+  uint64_t grant = 0;
 };
 
 class TierStack {
@@ -130,9 +137,10 @@ class TierStack {
   virtual absl::Status CheckLease(ClientNumber client, uint64_t lease) = 0;
   using ReserveCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
   /// `ahead`: so many more than `count`, of those that are free and that nobody else is short of.
+  /// `grant`: the client's number for what it is granted.
   virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
-                       std::chrono::milliseconds wait, ReserveCallback done,
-                       uint32_t ahead = 0) = 0;
+                       std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
+                       uint64_t grant = 0) = 0;
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
   /// before the payload is summed outside the strand.
   virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;
@@ -155,8 +163,17 @@ class TierStack {
   /// Under Durability::kAck: `done` once the blocks that a Commit answered are in the cold tier for
   /// good, or with UNAVAILABLE and why they are not; in memory they are all the same.
   virtual void AwaitDurable(const LeaseView& view, DoneCallback done) = 0;
+  /// Whether a commit would be done, but for the names that it needs. Errors: as Commit.
+  virtual absl::Status CheckCommit(ClientNumber client, uint64_t lease, std::span<const Name> names,
+                                   std::span<const CommitItem> items) = 0;
+  virtual absl::Status CheckCommit(ClientNumber client, const PinnedEnd& end,
+                                   std::span<const Name> names,
+                                   std::span<const CommitItem> items) = 0;
   /// Gives back what is reserved; an error names the first offset that was not.
   virtual absl::Status Abort(ClientNumber client, std::span<const uint64_t> offsets) = 0;
+  /// What the client still has reserved of these grants, and of these slots under theirs.
+  virtual std::vector<uint64_t> StillReserved(ClientNumber client, std::span<const uint64_t> grants,
+                                              std::span<const GrantedSlot> slots) const = 0;
   virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;
 
   // ---- pins, prefetch
