@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/units.h"
+#include "tests/byte_space.h"
 
 namespace thermocline::bench {
 namespace {
@@ -21,17 +22,7 @@ constexpr std::chrono::milliseconds kSlotPatience{1000};
 constexpr std::chrono::microseconds kLookAgain{200};
 constexpr std::chrono::seconds kFindPatience{20};
 
-SpaceSpec SpecOf(size_t bytes) {
-  SpaceSpec spec;
-  spec.model = "bench";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = bytes}};
-  spec.layout = "opaque.v1";
-  spec.opaque_names = true;
-  spec.key_bytes = kKeyBytes;
-  return spec;
-}
+SpaceSpec SpecOf(size_t bytes) { return ByteSpace("bench", bytes, kKeyBytes); }
 
 /// A path of `batch` places.
 std::vector<std::string> Names(const Load& load, size_t first) {

@@ -6,22 +6,14 @@
 #include <random>
 #include <vector>
 
-#include "hashing/space.h"
+#include "tests/byte_space.h"
 
 namespace thermocline::bench {
 
 inline constexpr uint32_t kTokensPerBlock = 16;
 
 /// Of blocks of 1 KiB.
-inline SpaceSpec SmallBlockSpec() {
-  SpaceSpec spec;
-  spec.model = "bench";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = 1024}};
-  spec.layout = "opaque.v1";
-  return spec;
-}
+inline SpaceSpec SmallBlockSpec() { return ByteSpace("bench", 1024); }
 
 /// The tokens of the first `blocks` blocks of path number `path`.
 inline std::vector<int32_t> Prompt(uint32_t path, uint32_t blocks) {

@@ -30,6 +30,7 @@
 #include "catalog/writer.h"
 #include "hashing/checksum.h"
 #include "proto/shm_layout.h"
+#include "tests/byte_space.h"
 #include "tiers/tier_stack.h"
 
 namespace thermocline::bench {
@@ -41,16 +42,6 @@ constexpr uint32_t kSlotsPerReserve = 4096;
 constexpr uint32_t kNamesPerCommit = 512;
 constexpr uint32_t kPinsPerClient = 64;
 constexpr int kPid = 1'000'000'000;  // nobody's
-
-SpaceSpec Spec() {
-  SpaceSpec spec;
-  spec.model = "bench";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = kBlockBytes}};
-  spec.layout = "opaque.v1";
-  return spec;
-}
 
 std::vector<Name> Path(uint32_t number, uint32_t places) {
   std::mt19937_64 random(number);
@@ -80,7 +71,7 @@ class Stack {
     options.strand_at = [](std::chrono::steady_clock::duration, Task) {};
     TC_ASSIGN_OR_RETURN(stack_, TierStack::Open(std::move(options)));
     TC_ASSIGN_OR_RETURN(client_, stack_->AddClient(kPid, 1, nullptr));
-    TC_ASSIGN_OR_RETURN(space_, stack_->OpenSpace(Spec()));
+    TC_ASSIGN_OR_RETURN(space_, stack_->OpenSpace(ByteSpace("bench", kBlockBytes)));
     return absl::OkStatus();
   }
   void Close() {

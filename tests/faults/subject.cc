@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "tests/byte_space.h"
 #include "tests/crash/contents.h"
 
 namespace thermocline::faults {
@@ -39,18 +40,6 @@ crash::DaemonDirectories MakeDirectories() {
   const std::string data = std::string(root) + "/data";
   std::filesystem::create_directory(data);
   return {.root = root, .arena = arena, .data = data};
-}
-
-SpaceSpec Spec() {
-  SpaceSpec spec;
-  spec.model = "faults";
-  spec.kv_dtype = "bytes";
-  spec.layers = spec.kv_heads = spec.head_dim = 1;
-  spec.parts = {{.name = "all", .block_bytes = MiB}};
-  spec.layout = "opaque.v1";
-  spec.opaque_names = true;
-  spec.key_bytes = kKeyBytes;
-  return spec;
 }
 
 std::vector<std::string> Name(int key) {
@@ -144,7 +133,7 @@ void Subject::Reconnect(bool verify_always, milliseconds timeout) {
                                  .verify_always = verify_always});
   if (!client.ok()) return;
   client_ = *std::move(client);
-  auto space = client_->OpenSpace(Spec());
+  auto space = client_->OpenSpace(ByteSpace("faults", MiB, kKeyBytes));
   if (space.ok()) space_ = std::make_unique<Space>(*std::move(space));
 }
 
