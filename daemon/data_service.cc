@@ -44,14 +44,17 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
   return absl::OkStatus();
 }
 
-absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request) {
+absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request,
+                        GivenUpGrants& given_up) {
+  const std::span<const uint64_t> grants(request.grants().data(),
+                                         static_cast<size_t>(request.grants_size()));
+  given_up.Add(strand.session, grants);
   std::vector<GrantedSlot> offered;
   for (const v1::GrantedSlot& slot : request.offered()) {
     offered.push_back({.offset = slot.offset(), .grant = slot.grant()});
   }
-  std::vector<uint64_t> offsets = strand.tenant.stack->StillReserved(
-      strand.client, {request.grants().data(), static_cast<size_t>(request.grants_size())},
-      offered);
+  std::vector<uint64_t> offsets =
+      strand.tenant.stack->StillReserved(strand.client, grants, offered);
   offsets.insert(offsets.end(), request.offsets().begin(), request.offsets().end());
   SlotsInHand in_hand;
   if (strand.remote != nullptr) {
@@ -108,7 +111,7 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
   }
   return RunOnStrand(
       services_, context, Operation::kReserve, Right::kWrite,
-      [context, request, response](StrandCall strand) {
+      [this, context, request, response](StrandCall strand) {
         TenantView& tenant = strand.tenant;
         // Nine tenths: an answer after the deadline would grant slots to nobody.
         const auto patience = TimeLeft(*context, kMaxReserveWait) * 9 / 10;
@@ -117,11 +120,12 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
         tenant.stack->Reserve(
             strand.client, request->space(), static_cast<uint16_t>(request->part()),
             request->count(), wait,
-            [call, response, &tenant, client = strand.client,
+            [this, call, request, response, &tenant, client = strand.client,
+             session = strand.session,
              remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
               if (!offsets.ok()) return call->Finish(offsets.status());
               if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
-              if (call->Cancelled()) {
+              if (call->Cancelled() || given_up_.Contains(session, request->grant())) {
                 tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
                 return call->Finish(absl::CancelledError("the caller has gone"));
               }
@@ -155,8 +159,8 @@ grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* contex
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kWrite, counted);
   return RunOnStrand(
       services_, context, Operation::kRelease, Right::kWrite,
-      [request](StrandCall strand) {
-        const absl::Status answer = AbortSlots(strand, *request);
+      [this, request](StrandCall strand) {
+        const absl::Status answer = AbortSlots(strand, *request, given_up_);
         strand.call.Finish(answer);
       },
       WhenGone::kTheSame);

@@ -3,6 +3,7 @@
 // Payloads are summed by the workers, between two visits to the strand: the first says whose the
 // slots are, the second publishes what was summed.
 #pragma once
+#include "daemon/given_up_grants.h"
 #include "daemon/grpc_call.h"
 #include "thermocline/v1/data.grpc.pb.h"
 
@@ -37,6 +38,7 @@ class DataService final : public v1::Data::CallbackService {
 
  private:
   ServiceContext services_;
+  GivenUpGrants given_up_;
 };
 
 }  // namespace thermocline

@@ -123,6 +123,49 @@ TEST_F(CopyTest, StagingMemoryThatIsFullIsToldAndComesBack) {
   }
 }
 
+// Behind a path that is cold a commit goes by message, and its caller may give up. What it staged
+// comes back, and so does the slot.
+TEST_F(CopyTest, WhatACommitWithoutAnAnswerHadStagedComesBack) {
+  constexpr uint32_t kPieces = 16;  // all of the staging memory
+  const auto first = Prompt(1, 1);
+  {
+    auto lease = space_->Match(first);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Extend(*space_, *lease, first, 1));
+  }
+  const auto admin = *AdminClient::Connect({.socket_path = daemon_->socket()});
+  ASSERT_TRUE(Eventually([&] { return admin->Flush(BlockTier::kWarm)->kept == 0; }));
+  std::vector<Lease> leases;
+  std::vector<Reservation> slots;
+  for (uint32_t i = 0; i < kPieces; ++i) {
+    auto lease = space_->Match(first);
+    ASSERT_OK(lease.status());
+    ASSERT_EQ(lease->depth(), 1u);
+    ASSERT_EQ(lease->blocks()[0].tier, BlockTier::kCold);
+    leases.push_back(*std::move(lease));
+    auto slot = space_->Reserve(1, 0, milliseconds(5000));
+    ASSERT_OK(slot.status());
+    slots.push_back(std::move(slot->at(0)));
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(space_->Reserve(1).status()));
+  {
+    const Silence silence(*daemon_);
+    for (uint32_t i = 0; i < kPieces; ++i) {
+      std::vector<Reservation> one;
+      one.push_back(std::move(slots[i]));
+      const auto next = Prompt(static_cast<int32_t>(100 + i), 1);
+      const absl::Status status = leases[i].Commit(next, std::move(one), milliseconds(20));
+      EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+    }
+  }
+  leases.clear();
+  EXPECT_TRUE(Eventually([&] {
+    auto all = space_->Reserve(kPieces, 0, milliseconds(1000));
+    return all.ok() && all->size() == kPieces;
+  }));
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
+}
+
 TEST_F(CopyTest, AnArenaThatWasFilledInPlaceIsNotCopiedInto) {
   daemon_->Stop();
   std::ofstream(daemon_->directory() + "/arena/default.arena").put('a');

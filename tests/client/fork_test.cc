@@ -50,5 +50,59 @@ TEST(ForkTest, ChildrenReconnectAndTheParentGoesOn) {
   }
 }
 
+// What was enqueued before a fork is the parent's: the child neither waits for it, nor gives any of
+// it back.
+TEST(ForkTest, PutsThatAreNotSettledStayTheParents) {
+  DaemonProcess daemon;
+  const std::unique_ptr<Client> client = daemon.Connect();
+  const Space space = *client->OpenSpace(TestSpace());
+  const auto tokens = Prompt(15, 6);
+  auto lease = space.Match(tokens);
+  ASSERT_TRUE(lease.ok()) << lease.status();
+  const auto names = [&](uint32_t place) {
+    return std::span(tokens).subspan(size_t{place} * kPlaceTokens, kPlaceTokens);
+  };
+  auto slots = space.Reserve(6);
+  ASSERT_TRUE(slots.ok()) << slots.status();
+  ASSERT_EQ(slots->size(), 6u);
+  {
+    const Silence silence(daemon);
+    for (uint32_t place = 0; place < 5; ++place) {
+      std::vector<Reservation> one;
+      one.push_back(std::move(slots->at(place)));
+      const auto content = Content(tokens, place, 0, one[0].bytes().size());
+      std::memcpy(one[0].bytes().data(), content.data(), content.size());
+      ASSERT_TRUE(lease->CommitAsync(names(place), std::move(one)).ok());
+    }
+    ASSERT_FALSE(lease->Settled());
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(20);
+      if (lease->Settle().code() != absl::StatusCode::kFailedPrecondition) ::_exit(1);
+      if (lease->depth() != 0) ::_exit(2);
+      std::vector<Reservation> last;
+      last.push_back(std::move(slots->at(5)));
+      if (lease->CommitAsync(names(5), std::move(last)).ok()) ::_exit(3);
+      { const Lease gone = *std::move(lease); }
+      slots->clear();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  ASSERT_TRUE(lease->Settle().ok());
+  EXPECT_EQ(lease->depth(), 5u);
+  std::vector<Reservation> last;
+  last.push_back(std::move(slots->at(5)));
+  const auto content = Content(tokens, 5, 0, last[0].bytes().size());
+  std::memcpy(last[0].bytes().data(), content.data(), content.size());
+  ASSERT_TRUE(lease->Commit(names(5), std::move(last)).ok()) << "the child gave nothing back";
+  EXPECT_EQ(RightPlaces(space, *lease, tokens), 6u);
+  lease->Release();
+  slots->clear();
+  EXPECT_TRUE(Eventually([&] { return NothingHeld(*client); }));
+}
+
 }  // namespace
 }  // namespace thermocline

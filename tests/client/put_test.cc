@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <thread>
 
 #include "tests/client/blocks.h"
@@ -235,6 +236,60 @@ TEST_F(PutTest, AnArenaFullOfReservedSlotsTakesNoneAhead) {
   auto rest = theirs.Reserve(500, 0, milliseconds(3'000));
   ASSERT_OK(rest.status());
   EXPECT_EQ(rest->size(), 500u) << "what the first held ahead came back";
+}
+
+// The daemon comes to each call about when its caller gives up.
+TEST_F(PutTest, WhatIsGrantedTooLateComesBack) {
+  for (int round = 0; round < 20; ++round) {
+    {
+      const Silence silence(daemon_);
+      std::vector<std::thread> threads;
+      for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&, i] {
+          // Held, should it come in time.
+          (void)space_.Reserve(2, 0, milliseconds(0), milliseconds(10 + 3 * i));
+        });
+      }
+      std::this_thread::sleep_for(milliseconds(10 + round % 10));
+      ::kill(daemon_.pid(), SIGCONT);
+      for (std::thread& thread : threads) thread.join();
+    }
+  }
+  EXPECT_TRUE(NothingIsReserved());
+  auto lease = space_.Match(Prompt(1, 4));
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Enqueue(*lease, Prompt(1, 4), 0, 4));
+  ASSERT_OK(lease->Settle());
+}
+
+// 128 MiB hold 2,048 blocks, of which 64 are kept free.
+TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
+  constexpr int32_t kPuts = 2200;
+  constexpr uint32_t kAhead = 3;
+  std::optional<Lease> last;
+  for (int32_t i = 0; i < kPuts; ++i) {
+    const auto tokens = Prompt(i, 1);
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    auto slots = space_.Reserve(1, 0, milliseconds(5000));
+    ASSERT_OK(slots.status());
+    std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
+    ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
+    last = *std::move(lease);
+  }
+  ASSERT_OK(last->Settle());
+  EXPECT_TRUE(Eventually([&] {
+    (void)space_.Reserve(kAhead, 0, milliseconds(5000));
+    std::this_thread::sleep_for(milliseconds(100));  // what was asked for comes
+    const Silence silence(daemon_);
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      if (!space_.Reserve(1, 0, milliseconds(0), milliseconds(50)).ok()) return false;
+    }
+    return true;
+  }));
+  const auto blocks = client_->Stats()->tiers.at(0).blocks;
+  EXPECT_LE(blocks, 2048u - 32);
+  EXPECT_GE(blocks, 2048u - 64 - 32) << "little is kept free";
 }
 
 class SmallCatalogPutTest : public PutTest {

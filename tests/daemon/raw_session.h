@@ -119,7 +119,7 @@ struct RawSession {
   UniqueFd socket;
   v1::Welcome welcome;
   v1::Refused refused;  // when it was
-  UniqueFd arena, catalog;
+  UniqueFd arena, catalog, staging;
   UniqueFd control_fd;
   ControlArea* control = nullptr;
 
@@ -130,6 +130,7 @@ struct RawSession {
         refused(std::move(other.refused)),
         arena(std::move(other.arena)),
         catalog(std::move(other.catalog)),
+        staging(std::move(other.staging)),
         control_fd(std::move(other.control_fd)),
         control(std::exchange(other.control, nullptr)) {}
   ~RawSession() {
@@ -152,6 +153,7 @@ inline RawSession SayHello(const std::string& path, const HelloWords& words = {}
   session.arena = std::move(frame->fds[0]);
   session.control_fd = std::move(frame->fds[1]);
   session.catalog = std::move(frame->fds[2]);
+  if (frame->fds.size() > 3) session.staging = std::move(frame->fds[3]);
   void* area = ::mmap(nullptr, kControlAreaBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                       session.control_fd.get(), 0);
   TC_CHECK(area != MAP_FAILED);
