@@ -158,7 +158,7 @@ void SegmentDatabase::Close() {
 
 rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
   rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
-  health_ = std::make_shared<DiskHealth>(/*recovers=*/false);
+  health_ = std::make_shared<DiskHealth>();
   options.listeners.push_back(health_);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
@@ -192,7 +192,7 @@ absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
   rocksdb::DBOptions options = DatabaseOptions(made->env_.get(), false, /*strictly=*/false);
   options.create_if_missing = false;
   options.create_missing_column_families = false;
-  made->health_ = std::make_shared<DiskHealth>(/*recovers=*/false);
+  made->health_ = std::make_shared<DiskHealth>();
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =

@@ -104,13 +104,6 @@ void DiskHealth::OnBackgroundError(rocksdb::BackgroundErrorReason /*reason*/,
   error_ = status->ToString();
 }
 
-void DiskHealth::OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& info) {
-  if (!info.new_bg_error.ok()) return;
-  LogEvent(LogLevel::kInfo, "cold_tier_accepts_writes");
-  MutexLock lock(mutex_);
-  error_.clear();
-}
-
 std::string DiskHealth::Error() const {
   MutexLock lock(mutex_);
   return error_;

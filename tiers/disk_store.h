@@ -24,23 +24,20 @@ absl::Status DiskStatus(const rocksdb::Status& status, const std::string& what);
 /// Whether an owner has to mend it, as against damage that we can step around.
 bool IsOfTheMedium(const rocksdb::Status& status);
 
-/// Remembers the background error under which a database refuses writes.
+/// Remembers the background error under which a database refuses writes, and keeps RocksDB from
+/// trying to end it on a thread of its own, which aborted the process when it met our own attempt.
 /// Thread: any.
 class DiskHealth : public rocksdb::EventListener {
  public:
-  /// `recovers`: RocksDB may try by itself, on a thread of its own, to end the error.
-  explicit DiskHealth(bool recovers) : recovers_(recovers) {}
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
                             bool* auto_recovery) override {
-    *auto_recovery = *auto_recovery && recovers_;
+    *auto_recovery = false;
   }
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* status) override;
-  void OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& info) override;
   /// Why writes are refused; empty when they are not.
   std::string Error() const;
 
  private:
-  const bool recovers_;
   mutable Mutex mutex_;
   std::string error_ TC_GUARDED_BY(mutex_);
 };
