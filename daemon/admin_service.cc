@@ -94,7 +94,15 @@ grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* cont
         AskEach(
             services_.tenants,
             [space, names](TenantView& tenant, const PartCallback& done) {
-              done(DeleteFrom(tenant, space, names));
+              Gathering::Part part = DeleteFrom(tenant, space, names);
+              if (part.blocks == 0) return done(part);
+              tenant.stack->SyncDeletions([done, part](const absl::Status& status) mutable {
+                part.status.Update(
+                    Annotate(status,
+                             "deleted, and not off the disk yet, so that a daemon that is "
+                             "killed now may find it again"));
+                done(part);
+              });
             },
             [call, response, space, depth = names.names.size()](const Gathering::Part& sum) {
               if (sum.status.ok() && sum.kept == 0) {

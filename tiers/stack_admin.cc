@@ -102,6 +102,23 @@ void StackCore::DropDoomed() {
   }
 }
 
+// Before whatever is flushed: that may take long.
+void StackCore::SyncDeletions(DoneCallback done) {
+  const auto settled = [this, done = std::move(done)](absl::Status, uint64_t, uint64_t) {
+    if (cold_ == nullptr) return PostStrand([done](StackCore&) { done(absl::OkStatus()); });
+    absl::Status status;
+    if (!erasures_.empty()) {
+      status = absl::UnavailableError("the cold tier cannot be written: " + cold_->State());
+    }
+    options_.disk([cold = cold_, strand = options_.strand, done, status]() mutable {
+      status.Update(cold->Sync());
+      strand([done, status] { done(status); });
+    });
+  };
+  flushes_.push_front({.tier = TierKind::kCold, .settle = true, .done = settled});
+  SchedulePump();
+}
+
 void StackCore::Flush(TierKind tier, FlushCallback done) {
   if (tier != TierKind::kWarm && tier != TierKind::kCold) {
     PostStrand([done = std::move(done)](StackCore&) {
@@ -202,20 +219,12 @@ void StackCore::Shutdown(bool drain, DoneCallback done) {
   closing_ = true;
   draining_ = drain;
   const auto finish = [this, done = std::move(done)](absl::Status drained) {
-    const auto sync = [this, done, drained](absl::Status, uint64_t, uint64_t) {
+    SyncDeletions([this, done, drained](absl::Status synced) {
       absl::Status status = drained;
       status.Update(SaveState());
-      if (cold_ == nullptr) {
-        PostStrand([done, status](StackCore&) { done(status); });
-        return;
-      }
-      options_.disk([cold = cold_, strand = options_.strand, done, status]() mutable {
-        status.Update(cold->Sync());
-        strand([done, status] { done(status); });
-      });
-    };
-    flushes_.push_front({.tier = TierKind::kCold, .settle = true, .done = sync});
-    SchedulePump();
+      status.Update(std::move(synced));
+      done(status);
+    });
   };
   if (!drain) return finish(absl::OkStatus());
   Flush(TierKind::kWarm, [this, finish](absl::Status, uint64_t blocks, uint64_t kept) {

@@ -124,6 +124,7 @@ class StackCore final : public TierStack {
   std::vector<PinView> Pins() const override;
   absl::StatusOr<PrefetchView> Prefetch(uint32_t space, std::span<const Name> names) override;
   absl::StatusOr<uint64_t> Delete(const Fingerprint& space, std::span<const Name> names) override;
+  void SyncDeletions(DoneCallback done) override;
   void Flush(TierKind tier, FlushCallback done) override;
   void DropArena(FlushCallback done) override;
   void Tick() override;

@@ -197,6 +197,9 @@ class TierStack {
   // ---- admin
   virtual absl::StatusOr<uint64_t> Delete(const Fingerprint& space,
                                           std::span<const Name> names) = 0;
+  /// What was deleted is erased from the cold tier, too, for good: not even a power cut brings it
+  /// back. Errors: Unavailable and those of the medium: then it is erased later.
+  virtual void SyncDeletions(DoneCallback done) = 0;
   /// `done(blocks, kept)`.
   using FlushCallback = std::function<void(absl::Status, uint64_t blocks, uint64_t kept)>;
   virtual void Flush(TierKind tier, FlushCallback done) = 0;

@@ -346,5 +346,34 @@ TEST_F(StackTest, ADamagedStateFileIsSetAside) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackTest, WhatIsDeletedIsOffTheDiskWhenThatIsAnswered) {
+  Use({});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  const auto cold_blocks = [&] { return (*stack_)->Stats().tiers[1].block_count; };
+  ASSERT_EQ(cold_blocks(), 3u);
+  ASSERT_EQ(*(*stack_)->Delete(FingerprintOf(spec_), {}), 3u);
+  std::optional<absl::Status> answer;
+  const auto note = [&](absl::Status status) { answer = std::move(status); };
+  (*stack_)->SyncDeletions(note);
+  while (stack_->StepStrand()) continue;
+  EXPECT_FALSE(answer) << "nothing has come to the disk yet";
+  stack_->Settle();
+  ASSERT_TRUE(answer);
+  EXPECT_TRUE(answer->ok()) << *answer;
+  EXPECT_EQ(cold_blocks(), 0u);
+
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  ASSERT_EQ(*(*stack_)->Delete(FingerprintOf(spec_), {}), 3u);
+  stack_->SetFaults({.error = 1});
+  answer.reset();
+  (*stack_)->SyncDeletions(note);
+  stack_->Settle();
+  ASSERT_TRUE(answer);
+  EXPECT_TRUE(absl::IsUnavailable(*answer)) << *answer;
+}
+
 }  // namespace
 }  // namespace thermocline
