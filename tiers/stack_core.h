@@ -126,6 +126,7 @@ class StackCore final : public TierStack {
   absl::StatusOr<uint64_t> Delete(const Fingerprint& space, std::span<const Name> names) override;
   void SyncDeletions(DoneCallback done) override;
   void Flush(TierKind tier, FlushCallback done) override;
+  void Check(FlushCallback done) override;
   void DropArena(FlushCallback done) override;
   void Tick() override;
   void Shutdown(bool drain, DoneCallback done) override;
@@ -454,7 +455,8 @@ class StackCore final : public TierStack {
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
   void ScrubCold();
-  void NextScrubSegment();
+  void EndCheck(absl::Status status);
+  bool NextScrubSegment();
   void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs);
 
   // ---- stack_pins.cc

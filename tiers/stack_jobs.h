@@ -64,6 +64,10 @@ struct ColdScrub {
   uint64_t next = 0;           // its successor
   uint64_t allowance = 0;      // bytes
   bool running = false;
+  // Of a check of all blocks, which has no allowance; none is under way: no callback.
+  TierStack::FlushCallback checked;
+  uint64_t blocks = 0;
+  uint64_t damaged = 0;
 };
 
 }  // namespace thermocline

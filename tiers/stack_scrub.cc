@@ -108,13 +108,39 @@ void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
 
 // ---- cold
 
+void StackCore::Check(FlushCallback done) {
+  const absl::Status audit = Audit();
+  if (!audit.ok() || cold_ == nullptr || closing_ || cold_scrub_.checked) {
+    absl::Status status = audit;
+    if (closing_) status.Update(absl::UnavailableError("the daemon is shutting down"));
+    if (cold_scrub_.checked) status.Update(absl::UnavailableError("another check is under way"));
+    return PostStrand([done = std::move(done), status](StackCore&) { done(status, 0, 0); });
+  }
+  cold_scrub_ = {.running = cold_scrub_.running, .checked = std::move(done)};
+  SchedulePump();
+}
+
+void StackCore::EndCheck(absl::Status status) {
+  const ColdScrub scrub = std::exchange(cold_scrub_, {});
+  scrub.checked(std::move(status), scrub.blocks, scrub.damaged);
+}
+
 void StackCore::ScrubCold() {
   ColdScrub& scrub = cold_scrub_;
   const uint64_t rate = options_.cold_scrub_bytes_per_tick;
-  if (cold_ == nullptr || rate == 0 || scrub.running || closing_ || !cold_reads_.Allows()) return;
-  scrub.allowance = std::min(scrub.allowance + rate, rate * kMostSavedTicks);
+  if (cold_ == nullptr || scrub.running || (rate == 0 && !scrub.checked)) return;
+  if (closing_ || !cold_reads_.Allows()) {
+    if (scrub.checked)
+      EndCheck(absl::UnavailableError("the cold tier is not read: " + ColdState()));
+    return;
+  }
   if (job_running_) return;  // what it writes or erases is not to be told from damage
-  if (scrub.refs.empty()) NextScrubSegment();
+  scrub.allowance = std::min(scrub.allowance + rate, rate * kMostSavedTicks);
+  if (scrub.checked) scrub.allowance = UINT64_MAX;
+  while (scrub.refs.empty()) {
+    if (!NextScrubSegment()) return scrub.checked ? EndCheck(absl::OkStatus()) : void();
+    if (!scrub.checked) break;
+  }
   auto items = std::make_shared<std::vector<ColdItem>>();
   while (!scrub.refs.empty() && items->size() < kMaxScrubItems) {
     const BlockRef ref = scrub.refs.back();
@@ -125,7 +151,8 @@ void StackCore::ScrubCold() {
     scrub.allowance -= std::max(bytes, kLeastScrubCharge);
     items->push_back({ref, bytes});
   }
-  if (items->empty()) return;
+  scrub.blocks += items->size();
+  if (items->empty()) return scrub.checked ? SchedulePump() : void();
   scrub.running = true;
   options_.disk([cold = cold_, items, strand = options_.strand, jobs = cold_jobs_,
                  weak = std::weak_ptr<StackCore*>(self_)] {
@@ -142,12 +169,12 @@ void StackCore::ScrubCold() {
   });
 }
 
-void StackCore::NextScrubSegment() {
+// False behind the last one; then the next is the first.
+bool StackCore::NextScrubSegment() {
   auto segment = cold_->SegmentFrom(cold_scrub_.next);
-  if (!segment) segment = cold_->SegmentFrom(0);
-  if (!segment) return;
-  cold_scrub_.next = segment->sequence + 1;
-  cold_scrub_.refs = std::move(segment->blocks);
+  cold_scrub_.next = segment ? segment->sequence + 1 : 0;
+  if (segment) cold_scrub_.refs = std::move(segment->blocks);
+  return segment.has_value();
 }
 
 // `damaged`: what could not be read whole. If the tier has been written since, perhaps for another
@@ -158,10 +185,13 @@ void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t j
     if (!HasColdCopy(ref)) continue;
     if (jobs != cold_jobs_ || places_.at(ref.id).busy()) {
       cold_scrub_.refs.push_back(ref);
+      --cold_scrub_.blocks;
     } else {
       DropDamagedCopy(ref);
+      ++cold_scrub_.damaged;
     }
   }
+  if (cold_scrub_.checked) SchedulePump();
 }
 
 }  // namespace thermocline

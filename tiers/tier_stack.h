@@ -203,6 +203,10 @@ class TierStack {
   /// `done(blocks, kept)`.
   using FlushCallback = std::function<void(absl::Status, uint64_t blocks, uint64_t kept)>;
   virtual void Flush(TierKind tier, FlushCallback done) = 0;
+  /// Checks the books against each other, and reads every cold block back: `done` with how many it
+  /// read, and how many of them were damaged and are dropped. Others are served meanwhile, but for
+  /// the books. Errors: Internal for books that disagree, Unavailable.
+  virtual void Check(FlushCallback done) = 0;
   virtual void DropArena(FlushCallback done) = 0;
 
   // ---- life

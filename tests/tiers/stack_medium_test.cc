@@ -194,6 +194,32 @@ TEST_F(StackMediumTest, ASpoiledColdBlockIsFoundWithoutBeingAskedFor) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, ACheckReadsEveryColdBlockAndDropsTheDamaged) {
+  Use({.warm_blocks = 32, .cold_blocks = 128, .chunk_blocks = 8});
+  for (uint64_t i = 1; i <= 10; ++i) {
+    Write(TestNames({i, 100 * i, 100 * i + 1}));
+    FlushTier(*stack_, TierKind::kWarm);
+  }
+  const auto check = [&] {
+    std::pair<uint64_t, uint64_t> result{0, 0};
+    bool done = false;
+    (*stack_)->Check([&](absl::Status status, uint64_t blocks, uint64_t damaged) {
+      EXPECT_TRUE(status.ok()) << status;
+      result = {blocks, damaged};
+      done = true;
+    });
+    stack_->SettleUntil(done);
+    return result;
+  };
+  EXPECT_EQ(check(), std::make_pair(uint64_t{30}, uint64_t{0}));
+  stack_->SetFaults({.flip = 1});
+  EXPECT_EQ(check(), std::make_pair(uint64_t{30}, uint64_t{30}));
+  stack_->SetFaults({});
+  EXPECT_EQ(check(), std::make_pair(uint64_t{0}, uint64_t{0}));
+  EXPECT_EQ(Tiers(1), 0u);
+  ExpectBooksAgree();
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
