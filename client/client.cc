@@ -133,6 +133,14 @@ absl::StatusOr<uint64_t> AdminClient::DropArena(Timeout timeout) {
   return response->blocks();
 }
 
+absl::StatusOr<FsckResult> AdminClient::Fsck(Timeout timeout) {
+  const Deadline deadline = client_->core_->DeadlineOf(timeout);
+  TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));
+  const auto response = connection->calls().Fsck({}, deadline);
+  if (!response.ok()) return connection->Explain(response.status());
+  return FsckResult{.blocks = response->blocks(), .damaged = response->damaged()};
+}
+
 absl::StatusOr<std::vector<TenantInfo>> AdminClient::Tenants(Timeout timeout) {
   const Deadline deadline = client_->core_->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, client_->core_->Get(deadline));

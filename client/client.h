@@ -371,6 +371,12 @@ struct FlushResult {
   uint64_t kept = 0;    // leased or pinned
 };
 
+/// Blocks in the cold tiers.
+struct FsckResult {
+  uint64_t blocks = 0;   // read
+  uint64_t damaged = 0;  // of these, and dropped
+};
+
 /// The verbs about all tenants, and the destructive ones, for the daemon's own user. Each first
 /// gives back what this process has released, by whichever client; what others release reaches the
 /// daemon a little later.
@@ -386,6 +392,11 @@ class AdminClient {
   absl::StatusOr<FlushResult> Flush(BlockTier tier, Timeout timeout = {});
   /// Drops every block of the arena. Returns the blocks dropped.
   absl::StatusOr<uint64_t> DropArena(Timeout timeout = {});
+  /// Checks the daemon's books against each other and reads every cold block of all tenants back,
+  /// while clients are served; damaged ones are dropped. Takes as long as the disk needs for that:
+  /// give it a timeout to match. Errors: Internal for books that disagree; Unavailable when the
+  /// disk is not read, or another check is under way.
+  absl::StatusOr<FsckResult> Fsck(Timeout timeout = {});
   absl::StatusOr<std::vector<TenantInfo>> Tenants(Timeout timeout = {});
 
  private:

@@ -153,6 +153,7 @@ TC_DEFINE_CALL(Data, data, Release)
 TC_DEFINE_CALL(Admin, admin, Delete)
 TC_DEFINE_CALL(Admin, admin, Flush)
 TC_DEFINE_CALL(Admin, admin, DropArena)
+TC_DEFINE_CALL(Admin, admin, Fsck)
 TC_DEFINE_CALL(Admin, admin, ListTenants)
 #undef TC_DEFINE_CALL
 

@@ -70,6 +70,7 @@ class GrpcCalls {
   absl::StatusOr<v1::DeleteResponse> Delete(const v1::DeleteRequest&, Deadline);
   absl::StatusOr<v1::FlushResponse> Flush(const v1::FlushRequest&, Deadline);
   absl::StatusOr<v1::DropArenaResponse> DropArena(const v1::DropArenaRequest&, Deadline);
+  absl::StatusOr<v1::FsckResponse> Fsck(const v1::FsckRequest&, Deadline);
   absl::StatusOr<v1::ListTenantsResponse> ListTenants(const v1::ListTenantsRequest&, Deadline);
 
  private:

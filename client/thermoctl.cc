@@ -128,6 +128,8 @@ void AddVerbs(CLI::App& app, Arguments& a, Verb& chosen) {
       ->add_option("--tier", a.tier, "warm or cold")
       ->required()
       ->check(CLI::IsMember({"warm", "cold"}));
+  add(app, "fsck", "Check the books, and read every cold block back",
+      [&] { return RunFsck(a.connect); });
   auto* arena = app.add_subcommand("arena", "The warm tier's memory");
   arena->require_subcommand(1)->fallthrough();
   add(*arena, "drop", "Drop every block of the arena", [&] { return RunArenaDrop(a.connect); });

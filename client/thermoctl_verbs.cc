@@ -310,6 +310,12 @@ absl::StatusOr<Json> RunTenants(const ConnectOptions& connect) {
   return JsonOf(tenants);
 }
 
+absl::StatusOr<Json> RunFsck(const ConnectOptions& connect) {
+  TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
+  TC_ASSIGN_OR_RETURN(const FsckResult result, admin->Fsck());
+  return Json{{"checked_blocks", result.blocks}, {"damaged_blocks", result.damaged}};
+}
+
 absl::StatusOr<Json> RunArenaDrop(const ConnectOptions& connect) {
   TC_ASSIGN_OR_RETURN(const auto admin, AdminClient::Connect(OptionsOf(connect)));
   TC_ASSIGN_OR_RETURN(const uint64_t blocks, admin->DropArena());

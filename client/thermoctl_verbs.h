@@ -48,6 +48,7 @@ absl::StatusOr<Json> RunPrefetch(const ConnectOptions& connect, const PathOption
 absl::StatusOr<Json> RunDelete(const ConnectOptions& connect, const PathOptions& path);
 absl::StatusOr<Json> RunFlush(const ConnectOptions& connect, const std::string& tier);
 absl::StatusOr<Json> RunTenants(const ConnectOptions& connect);
+absl::StatusOr<Json> RunFsck(const ConnectOptions& connect);
 absl::StatusOr<Json> RunArenaDrop(const ConnectOptions& connect);
 
 /// Draws the daemon's state every second, `refreshes` times (0: until interrupted), on a terminal

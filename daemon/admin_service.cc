@@ -19,7 +19,7 @@ class Gathering {
   struct Part {
     absl::Status status;
     uint64_t blocks = 0;
-    uint64_t kept = 0;
+    uint64_t kept = 0;  // of a check: damaged
   };
   Gathering(size_t parts, std::function<void(const Part& sum)> done)
       : missing_(parts), done_(std::move(done)) {}
@@ -165,6 +165,27 @@ grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* c
               response->set_blocks(sum.blocks);
               LogEvent(LogLevel::kInfo, "arena_dropped",
                        {{"blocks", sum.blocks}, {"kept", sum.kept}});
+              call->Finish(sum.status);
+            });
+      });
+}
+
+grpc::ServerUnaryReactor* AdminService::Fsck(grpc::CallbackServerContext* context,
+                                             const v1::FsckRequest*, v1::FsckResponse* response) {
+  return RunOnStrand(
+      services_, context, Operation::kOther, Right::kDestroy, [this, response](StrandCall strand) {
+        auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        AskEach(
+            services_.tenants,
+            [](TenantView& tenant, const PartCallback& done) {
+              tenant.stack->Check([done](absl::Status status, uint64_t blocks, uint64_t damaged) {
+                done({status, blocks, damaged});
+              });
+            },
+            [call, response](const Gathering::Part& sum) {
+              response->set_blocks(sum.blocks);
+              response->set_damaged(sum.kept);
+              LogEvent(LogLevel::kInfo, "checked", {{"blocks", sum.blocks}, {"damaged", sum.kept}});
               call->Finish(sum.status);
             });
       });

@@ -20,6 +20,9 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* DropArena(grpc::CallbackServerContext* context,
                                       const v1::DropArenaRequest* request,
                                       v1::DropArenaResponse* response) override;
+  grpc::ServerUnaryReactor* Fsck(grpc::CallbackServerContext* context,
+                                 const v1::FsckRequest* request,
+                                 v1::FsckResponse* response) override;
   grpc::ServerUnaryReactor* ListTenants(grpc::CallbackServerContext* context,
                                         const v1::ListTenantsRequest* request,
                                         v1::ListTenantsResponse* response) override;

@@ -366,8 +366,15 @@ TEST_P(DaemonTest, DeleteAndDropForget) {
   EXPECT_EQ(*(*admin)->Delete(space_.fingerprint(), head), 3u);
   EXPECT_EQ(space_.Match(tokens)->depth(), 3u);
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 0; }));
+  EXPECT_EQ((*admin)->Fsck()->blocks, 0u);
   EXPECT_EQ(*(*admin)->DropArena(), 3u);
   EXPECT_EQ(space_.Match(tokens)->depth(), 0u);
+  Put(tokens, 6);
+  EXPECT_TRUE(Eventually([&] { return (*admin)->Flush(BlockTier::kWarm)->kept == 0; }));
+  const auto checked = (*admin)->Fsck();
+  ASSERT_OK(checked.status());
+  EXPECT_EQ(checked->blocks, 6u);
+  EXPECT_EQ(checked->damaged, 0u);
 }
 
 TEST_P(DaemonTest, ManyThreadsShareOneClient) {

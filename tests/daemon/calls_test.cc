@@ -135,6 +135,7 @@ std::map<std::string, std::function<grpc::Status()>> AllCalls(const RawClient& c
   add("admin.Flush", admin, &v1::Admin::Stub::Flush, flush, v1::FlushResponse());
   add("admin.DropArena", admin, &v1::Admin::Stub::DropArena, v1::DropArenaRequest(),
       v1::DropArenaResponse());
+  add("admin.Fsck", admin, &v1::Admin::Stub::Fsck, v1::FsckRequest(), v1::FsckResponse());
   calls["Load"] = [&client] {
     grpc::ClientContext context;
     client.Prepare(context);
