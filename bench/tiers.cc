@@ -1,11 +1,13 @@
 // The tier stack alone, in one process and without clients, for what no client sees as such:
 //   restart   opening an arena that an earlier daemon left, up to the first match that is found;
 //             `scattered` is an arena whose slots lie in no order of their blocks, as after many
-//             evictions. Measured beside it: the same names appended to a new tree and no more.
+//             evictions. Measured beside it: the same names appended to a new tree and no more,
+//             and what of the process is in memory after it, the slots' headers too.
 //   read_in_place   blocks of 64 KiB read at random out of an arena of a gigabyte, on small pages
 //             and on transparent huge ones, which take a tmpfs of their own (and root to mount it).
 //   evict     what it costs to let go of one block while clients hold pins, which all are to be
 //             read before anything is reused.
+// --only takes one of these names.
 #include <sys/mount.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <span>
@@ -156,6 +159,13 @@ double CpuMilliseconds() {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
 
+/// Bytes of this process's pages that are in memory, mapped files too.
+uint64_t ResidentBytes() {
+  uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> pages;
+  return pages * static_cast<uint64_t>(getpagesize());
+}
+
 /// Milliseconds of the same names in a new tree, in new memory.
 absl::StatusOr<double> NewTree(uint32_t paths, uint32_t places) {
   std::vector<std::vector<Name>> names;
@@ -199,9 +209,11 @@ absl::Status Restart(bool scattered, uint32_t paths, uint32_t places, double tre
     TC_RETURN_IF_ERROR(stack.Commit(Path(path, places), offsets).status());
   }
   std::vector<double> times, cpu_times;
+  double block_bytes = 0;
   for (int round = 0; round < 3; ++round) {
     stack.Close();
     const std::vector<Name> first = Path(0, places);
+    const uint64_t resident_bytes = ResidentBytes();
     absl::Status status;
     const double cpu = CpuMilliseconds();
     times.push_back(Milliseconds([&] {
@@ -210,6 +222,7 @@ absl::Status Restart(bool scattered, uint32_t paths, uint32_t places, double tre
     }));
     cpu_times.push_back(CpuMilliseconds() - cpu);
     TC_RETURN_IF_ERROR(status);
+    block_bytes = static_cast<double>(ResidentBytes() - resident_bytes) / blocks;
     if (stack->Stats().places != blocks) return absl::InternalError("not all blocks came back");
   }
   const double ms = Median(std::move(times));
@@ -217,6 +230,7 @@ absl::Status Restart(bool scattered, uint32_t paths, uint32_t places, double tre
       std::string("restart") + (scattered ? "_scattered" : "") + "/slots:" + std::to_string(blocks);
   report.Add({name, "latency", ms, "ms", "new_tree", ms / tree_ms});
   report.Add({name, "cpu", Median(std::move(cpu_times)), "ms", "", 0});
+  report.Add({name, "memory", block_bytes, "B/block", "", 0});
   return absl::OkStatus();
 }
 
@@ -303,22 +317,36 @@ absl::Status CompareHugePages(uint64_t bytes, Report& report) {
   return absl::OkStatus();
 }
 
-absl::Status Run(const Arguments& arguments, Report& report) {
-  const uint32_t paths = arguments.quick ? 4 : 122;
-  const uint32_t places = arguments.quick ? 512 : kPathPlaces;
+absl::Status CompareRestarts(bool quick, Report& report) {
+  const uint32_t paths = quick ? 4 : 122;
+  const uint32_t places = quick ? 512 : kPathPlaces;
   TC_ASSIGN_OR_RETURN(const double tree_ms, NewTree(paths, places));
   report.Add(
       {"new_tree/places:" + std::to_string(paths * places), "latency", tree_ms, "ms", "", 0});
   TC_RETURN_IF_ERROR(Restart(false, paths, places, tree_ms, report));
-  TC_RETURN_IF_ERROR(Restart(true, paths, places, tree_ms, report));
-  TC_RETURN_IF_ERROR(CompareHugePages(arguments.quick ? 64 * MiB : GiB, report));
+  return Restart(true, paths, places, tree_ms, report);
+}
+
+absl::Status CompareEvictions(bool quick, Report& report) {
   double alone_us = 0;
   for (const uint32_t clients : {1u, 64u}) {
-    TC_ASSIGN_OR_RETURN(const double us, Evict(clients, arguments.quick ? 2048 : 16384));
+    TC_ASSIGN_OR_RETURN(const double us, Evict(clients, quick ? 2048 : 16384));
     if (clients == 1) alone_us = us;
     report.Add({"evict/clients:" + std::to_string(clients), "latency", us, "us",
                 clients == 1 ? "" : "evict/clients:1", clients == 1 ? 0 : us / alone_us});
   }
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Arguments& arguments, Report& report) {
+  const auto wanted = [&](const char* part) {
+    return arguments.only.empty() || arguments.only == part;
+  };
+  if (wanted("restart")) TC_RETURN_IF_ERROR(CompareRestarts(arguments.quick, report));
+  if (wanted("read_in_place")) {
+    TC_RETURN_IF_ERROR(CompareHugePages(arguments.quick ? 64 * MiB : GiB, report));
+  }
+  if (wanted("evict")) TC_RETURN_IF_ERROR(CompareEvictions(arguments.quick, report));
   return absl::OkStatus();
 }
 
