@@ -253,6 +253,13 @@ void LogTier::RemoveEmptied(SegmentDatabase& database) {
   }
 }
 
+// What is not durable are erasures; another one, of what never was, takes them along.
+absl::Status LogTier::Sync() {
+  TC_ASSIGN_OR_RETURN(const Database database, Writable());
+  const EntryChange nothing;
+  return Noted(database->Commit({&nothing, 1}, /*durable=*/true));
+}
+
 std::optional<TierSegment> LogTier::SegmentFrom(uint64_t sequence) const {
   MutexLock lock(mutex_);
   return index_.SegmentFrom(sequence);

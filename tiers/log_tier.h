@@ -5,8 +5,8 @@
 // A Put is durable when it returns. The segment is so first, and then its entries: a crash leaves a
 // segment without entries at most. The same order moves what DropSegment keeps: new segment, then
 // in one batch the entries of what stays and of what goes, then the old file. So at any moment each
-// block is found exactly once. Erasures are not synced: a power loss may bring erased blocks back,
-// as long as their segment is there.
+// block is found exactly once. Erasures are not, before a Sync: a power loss may bring erased
+// blocks back, as long as their segment is there.
 //
 // used_bytes is what the disk holds: the segments' files, erased blocks included, and key and value
 // of each entry. RocksDB's own share (its log, buffers and levels of the entries: 32 MiB and some
@@ -60,7 +60,7 @@ class LogTier : public Tier {
   std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override;
   absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
-  absl::Status Sync() override { return absl::OkStatus(); }
+  absl::Status Sync() override;
   TierUsage Usage() const override;
   std::string State() const override;
 

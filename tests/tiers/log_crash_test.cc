@@ -174,6 +174,13 @@ INSTANTIATE_TEST_SUITE_P(
                             .call = [](Store& store) { return store.Drop(store.First(), {}); },
                             .done = {5, 6, 7},
                             .unsynced = true},
+                      Scene{
+                          .name = "EraseAndSync",
+                          .call =
+                              [](Store& store) {
+                                return store.tier().Erase({2, 0}).ok() && store.tier().Sync().ok();
+                              },
+                          .done = {1, 3, 5, 6, 7}},
                       Scene{.name = "EraseTheLastOfASegment",
                             .call =
                                 [](Store& store) {
