@@ -109,7 +109,8 @@ class Connection {
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
   /// A slot of a commit that got no answer: it goes back unless it was published. What it was
   /// staged in is free once the daemon knows.
-  void QueueOffered(uint64_t offset, std::optional<uint64_t> staged_at) TC_EXCLUDES(mutex_);
+  void QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at)
+      TC_EXCLUDES(mutex_);
   /// Under which a slot of this session was granted last; 0 in a remote one.
   uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.

@@ -156,8 +156,8 @@ void Connection::Queue(std::vector<Item> Returns::*queue, Item item) {
 
 void Connection::QueueRelease(uint64_t lease) { Queue(&Returns::releases, lease); }
 void Connection::QueueAbort(uint64_t offset) { Queue(&Returns::aborts, offset); }
-void Connection::QueueOffered(uint64_t offset, std::optional<uint64_t> staged_at) {
-  Queue(&Returns::offered, Offered{offset, GrantOf(offset), staged_at});
+void Connection::QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at) {
+  Queue(&Returns::offered, Offered{offset, grant, staged_at});
 }
 
 void Connection::Returns::Add(Returns&& others) {

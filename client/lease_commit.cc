@@ -23,6 +23,7 @@ bool SurelyRefused(const absl::Status& status) {
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kInternal:
+    case absl::StatusCode::kAborted:            // it is in memory, and not on disk
     case absl::StatusCode::kResourceExhausted:  // gRPC says so too, of an answer too long for it
       return false;
     default:
@@ -111,6 +112,7 @@ absl::Status Lease::Rep::Enqueue(std::vector<Reservation>& slots, uint32_t begin
 }
 
 absl::Status Lease::Rep::Settle(Deadline deadline) {
+  if (puts.empty()) return absl::OkStatus();
   absl::Status status;
   for (const auto& put : puts) {
     status = connection->puts().Await(*put, deadline);
@@ -124,7 +126,7 @@ absl::Status Lease::Rep::Settle(Deadline deadline) {
       continue;
     }
     status.Update(put->status);
-    if (status.ok()) published = put->depth;
+    if (put->depth != 0) published = put->depth;  // of one that is not on disk, too
     for (const uint64_t offset : put->kept) connection->QueueAbort(offset);
     for (const uint64_t at : put->staged) connection->staging().Give(at);
   }
@@ -175,13 +177,14 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
   auto response = connection->calls().Commit(request, deadline);
   const bool used = response.ok() || !SurelyRefused(response.status());
   if (response.ok()) KeepCommitted(request, *response);
-  for (Reservation& slot : slots) {
-    if (!used) continue;
+  for (size_t i = 0; i < slots.size() && used; ++i) {
+    Reservation& slot = slots[i];
     if (response.ok()) {
       slot.Unstage();
     } else if (!connection->remote()) {
-      // The daemon may yet look at what is staged.
-      connection->QueueOffered(slot.offset_, slot.staged_at_);
+      // The daemon may yet look at what is staged, and may have granted the slot anew meanwhile.
+      const uint64_t grant = request.items(static_cast<int>(i)).grant();
+      connection->QueueOffered(slot.offset_, grant, slot.staged_at_);
     }
     slot.Use();
   }

@@ -104,6 +104,14 @@ absl::StatusOr<LeaseView> CommitSteps::Publish(TenantView& tenant, ClientNumber 
       [&](const auto& at) { return tenant.stack->Commit(client, at, names_.names, items_); });
 }
 
+std::vector<GrantedSlot> CommitSteps::slots() const {
+  std::vector<GrantedSlot> slots;
+  for (const v1::CommitItem& item : request_->items()) {
+    slots.push_back({.offset = item.offset(), .grant = item.grant()});
+  }
+  return slots;
+}
+
 std::vector<uint64_t> CommitSteps::offsets() const {
   std::vector<uint64_t> offsets;
   for (const v1::CommitItem& item : request_->items()) offsets.push_back(item.offset());

@@ -35,6 +35,9 @@ class CommitSteps {
   absl::StatusOr<LeaseView> Publish(TenantView& tenant, ClientNumber client,
                                     const std::optional<PinnedEnd>& end);
   std::vector<uint64_t> offsets() const;
+  std::vector<GrantedSlot> slots() const;
+  /// Of what a remote session has in hand: its slots are published.
+  void LetGo() { in_hand_ = {}; }
 
  private:
   CommitSteps(const v1::CommitRequest& request, WireNames names)

@@ -41,12 +41,14 @@ void Finish(TenantView& tenant, const std::shared_ptr<CommitJob>& job, absl::Sta
   const absl::StatusOr<LeaseView> lease =
       status.ok() ? Publish(tenant, *client, *job) : absl::StatusOr<LeaseView>(status);
   if ((!lease.ok() && job->call.Cancelled()) || absl::IsResourceExhausted(lease.status())) {
-    // By contract it has forgotten them, too, when some were published. Those not its own stay.
-    tenant.stack->Abort(*client, job->steps.offsets()).IgnoreError();
+    // By contract it has forgotten them. Those not its own stay, and those granted anew.
+    tenant.stack->Abort(*client, tenant.stack->StillReserved(*client, {}, job->steps.slots()))
+        .IgnoreError();
   }
   if (!lease.ok() || tenant.stack->durability() != Durability::kAck) {
     return job->call.Finish(lease.status());
   }
+  job->steps.LetGo();
   tenant.stack->AwaitDurable(*lease,
                              [job](absl::Status durable) { job->call.Finish(std::move(durable)); });
 }

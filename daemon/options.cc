@@ -61,9 +61,10 @@ constexpr OptionDef kOptions[] = {
     {.key = "cold_write_budget",
      .type = OptionType::kBytes,
      .default_value = "0",
-     .help = "Bytes a day that may be written to the cold tier, to spare the disk. While less than "
-             "half an hour's worth is left, only blocks that were used again are written; the "
-             "others are dropped. 0: no limit."},
+     .help = "Bytes a day that each tenant may write to the cold tier, to spare the disk. While "
+             "less than half an hour's worth is left, only blocks that were used again are "
+             "written; the others are dropped. What durability = \"ack\" promises is written all "
+             "the same. 0: no limit."},
     {.key = "cold_read_deadline",
      .type = OptionType::kDuration,
      .default_value = "2s",

@@ -511,8 +511,8 @@ absl::Status Server::Shutdown() {
   if (impl.grpc) impl.grpc->BeginStop();
   const absl::Status status = impl.StopStacks();
   if (absl::IsDeadlineExceeded(status)) return status;
+  impl.http.reset();  // a scrape asks the others
   impl.grpc.reset();
-  impl.http.reset();
   if (!impl.http_address.empty()) ::unlink(HttpFileOf(impl.options.socket).c_str());
   if (!impl.tcp_address.empty()) ::unlink(TcpFileOf(impl.options.socket).c_str());
   if (status.ok()) {

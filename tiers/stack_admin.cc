@@ -110,9 +110,12 @@ void StackCore::SyncDeletions(DoneCallback done) {
     if (!erasures_.empty()) {
       status = absl::UnavailableError("the cold tier cannot be written: " + cold_->State());
     }
-    options_.disk([cold = cold_, strand = options_.strand, done, status]() mutable {
+    options_.disk([cold = cold_, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_),
+                   done, status]() mutable {
       status.Update(cold->Sync());
-      strand([done, status] { done(status); });
+      strand([weak, done, status] {
+        if (weak.lock()) done(status);
+      });
     });
   };
   flushes_.push_front({.tier = TierKind::kCold, .settle = true, .done = settled});
@@ -154,7 +157,10 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
   if (flush.tier == TierKind::kCold) {
     if (cold_ == nullptr) return true;
     if (!flush.settle) flush.blocks += EvictCold(UINT64_MAX, flush.newest);
-    return (erasures_.empty() || !cold_writable()) && !job_running_ &&
+    const bool deletes = std::any_of(doomed_.begin(), doomed_.end(), [&](uint64_t id) {
+      return places_.contains(id) && places_.at(id).busy();  // on its way up or down
+    });
+    return (erasures_.empty() || !cold_writable()) && !job_running_ && !(flush.settle && deletes) &&
            std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
   }
   if (flush.drop) {

@@ -19,6 +19,8 @@ namespace {
 // Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
 constexpr int kSegmentsLookedAt = 8;
 constexpr int kSegmentsToFold = 16;
+constexpr uint64_t kSameSize = 4;  // of segments to fold: a factor
+constexpr std::chrono::hours kStuckTime{1};
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
 // What a medium adds, at most: to each block its entry in an index, and to a segment.
@@ -33,7 +35,7 @@ uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBl
 
 bool StackCore::cold_writable() const {
   const bool late = job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
-  return cold_ != nullptr && cold_writes_.Allows() && !late;
+  return cold_ != nullptr && !late && (job_running_ || cold_writes_.Allows());
 }
 
 // What is flushed or drained is written whatever it costs.
@@ -127,6 +129,10 @@ std::optional<SegmentPlan> StackCore::BestSegment(TierSegment oldest, bool keep_
   std::optional<TierSegment> segment = std::move(oldest);
   for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
     const uint64_t next = segment->sequence + 1;
+    if (IsStuck(segment->sequence)) {
+      segment = cold_->SegmentFrom(next);
+      continue;
+    }
     SegmentPlan plan = PlanOf(*std::move(segment), keep_warm);
     const bool is_good = plan.gain() >= plan.segment.bytes / 2;
     const bool gives_back = plan.gives_way() || plan.gain() >= plan.segment.bytes / 8;
@@ -166,20 +172,27 @@ SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
 void StackCore::FoldSegments() {
   if (cold_ == nullptr || job_running_ || segment_drop_ || !cold_writable()) return;
   SegmentDrop fold;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, least = UINT64_MAX, most = 0;
   int segments = 0;
   for (auto segment = cold_->SegmentFrom(fold_from_); segment;
        segment = cold_->SegmentFrom(segment->sequence + 1)) {
     const bool is_small = segment->bytes < SegmentBytes() / kSegmentsToFold;
-    if (!is_small && segments < kSegmentsToFold) {  // what comes before it stays as it is
-      fold_from_ = segment->sequence + 1;
+    const bool is_alike = segments == 0 || (segment->bytes <= least * kSameSize &&
+                                            segment->bytes >= most / kSameSize);
+    const bool goes_on = is_small && is_alike && !IsStuck(segment->sequence);
+    if (!goes_on && segments >= kSegmentsToFold) break;
+    if (!goes_on) {  // what comes before it stays as it is, for now if it is small
+      if (!is_small) fold_from_ = segment->sequence + 1;
       fold = {};
-      bytes = segments = 0;
-      continue;
+      bytes = most = segments = 0;
+      least = UINT64_MAX;
+      if (!is_small || IsStuck(segment->sequence)) continue;
     }
-    if (!is_small || bytes + segment->bytes > SegmentBytes()) break;
+    if (bytes + segment->bytes > SegmentBytes()) break;
     if (++segments == 1) fold.sequence = segment->sequence;
     bytes += segment->bytes;
+    least = std::min(least, segment->bytes);
+    most = std::max(most, segment->bytes);
     for (const BlockRef ref : segment->blocks) {
       if (HasColdCopy(ref)) fold.keep.push_back(ref);
     }
@@ -187,6 +200,12 @@ void StackCore::FoldSegments() {
   if (segments < kSegmentsToFold) return;
   segment_drop_ = std::move(fold);
   SchedulePump();
+}
+
+// Whether it could not be given up, a while ago.
+bool StackCore::IsStuck(uint64_t sequence) const {
+  const auto stuck = stuck_.find(sequence);
+  return stuck != stuck_.end() && options_.clock->Now() < stuck->second;
 }
 
 // Not of one that is about to be erased.
@@ -253,6 +272,11 @@ void StackCore::RunColdJob() {
   if (job.writes.empty()) {
     job.erasures = std::exchange(erasures_, {});
     job.drop = std::exchange(segment_drop_, {});
+  }
+  if (job.drop) {
+    for (const BlockRef ref : job.drop->keep) {
+      if (HasColdCopy(ref)) write_budget_.Spend(BytesOf(ref));
+    }
   }
   if (job.writes.empty() && job.erasures.empty() && !job.drop) return;
   job_running_ = true;
@@ -322,8 +346,14 @@ void StackCore::CancelWrites() {
 
 void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
-  bool refused = !job.failed_erasures.empty() || !job.drop_status.ok();
-  absl::Status cause = job.drop_status;
+  bool refused = !job.failed_erasures.empty();
+  absl::Status cause;
+  if (job.drop && !job.drop_status.ok()) {  // a sector that cannot be read, perhaps
+    stuck_[job.drop->sequence] = options_.clock->Now() + kStuckTime;
+    LogEvent(LogLevel::kWarning, "cold_segment_stuck",
+             {{"sequence", job.drop->sequence}, {"cause", std::string(job.drop_status.message())}});
+  }
+  doomed_is_free_ = true;
   for (const BlockRef ref : job.erasures) {
     PlaceState* const state = places_.Find(ref.id);
     if (state != nullptr) state->parts[ref.part].erasing = false;

@@ -84,7 +84,7 @@ std::vector<uint64_t> StackCore::StillReserved(ClientNumber client,
   for (const GrantedSlot& slot : slots) {
     const auto found = reservations_.find(slot.offset);
     if (found == reservations_.end() || found->second.client != client.value) continue;
-    if (found->second.grant == slot.grant) offsets.push_back(slot.offset);
+    if (slot.grant == 0 || found->second.grant == slot.grant) offsets.push_back(slot.offset);
   }
   return offsets;
 }
@@ -209,6 +209,11 @@ absl::Status StackCore::MakeRoomFor(Place at, std::span<const Name> names) {
     }
     const size_t missing = names.size() - there;
     const size_t places = places_.size();
+    if (missing > options_.max_places) {
+      return absl::ResourceExhaustedError(
+          "a commit of " + std::to_string(missing) + " new places, and the catalog takes " +
+          std::to_string(options_.max_places) + "; nothing of it was published");
+    }
     if (missing == 0 ||
         (places + missing <= options_.max_places && writer_.HasRoom(end, missing))) {
       return absl::OkStatus();

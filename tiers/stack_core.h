@@ -384,6 +384,7 @@ class StackCore final : public TierStack {
   std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
   SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
   void FoldSegments();
+  bool IsStuck(uint64_t sequence) const;
   bool HasColdCopy(BlockRef ref) const;
   uint64_t BytesOf(BlockRef ref) const {
     return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
@@ -402,6 +403,8 @@ class StackCore final : public TierStack {
   void DropSpoiled(BlockRef ref, Place place);
 
   // ---- stack_durable.cc
+  std::vector<BlockRef> NotInCold(const LeaseView& view) const;
+  void SetGroupTimer();
   bool GroupIsDue() const;
   void AdvanceDurable();
   std::string WhyNotDurable(bool all_there) const;
@@ -432,6 +435,7 @@ class StackCore final : public TierStack {
   bool Fits(const BlockRecord& record, BlockRef ref, Place place, const Space& space) const;
   void WatchReads();
   bool IsLate(BlockRef ref) const;
+  bool AllReadsAreLate() const;
   std::string ColdState() const;
   void EndPromotion(BlockRef ref);
   void AdvanceLoads();
@@ -457,7 +461,7 @@ class StackCore final : public TierStack {
   void ScrubCold();
   void EndCheck(absl::Status status);
   bool NextScrubSegment();
-  void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs);
+  void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t unread, uint64_t jobs);
 
   // ---- stack_pins.cc
   struct TtlPin {
@@ -536,7 +540,8 @@ class StackCore final : public TierStack {
   std::vector<ColdWrite> planned_writes_;
   std::vector<BlockRef> erasures_;  // queued for the next job
   std::optional<SegmentDrop> segment_drop_;
-  uint64_t fold_from_ = 0;  // segments before it are large, or few
+  uint64_t fold_from_ = 0;                // segments before it are large, or few
+  std::map<uint64_t, SteadyTime> stuck_;  // segments that could not be given up: until when
   bool job_running_ = false;
   bool cold_full_ = false;  // the last job found no room
   Breaker cold_writes_;
@@ -552,6 +557,7 @@ class StackCore final : public TierStack {
   std::deque<FlushState> flushes_;
   std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
   std::set<uint64_t> doomed_;
+  bool doomed_is_free_ = false;  // what kept one busy has ended
 
   std::array<std::atomic<uint64_t>, kMaxScrubItems> scrub_pins_{};
   uint32_t scrub_area_ = 0;

@@ -16,19 +16,41 @@ constexpr uint64_t kGroupBytes = 8 * MiB;
 void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
   const SteadyTime now = options_.clock->Now();
   DurableWait wait{.done = std::move(done), .deadline = now + options_.write_deadline};
-  for (const BlockView& block : view.blocks) wait.blocks.push_back({block.id, block.part});
+  wait.blocks = NotInCold(view);
   if (to_write_.empty()) group_since_ = now;
-  for (const BlockRef ref : wait.blocks) {
-    if (!HasColdCopy(ref)) to_write_.push_back(ref);
-  }
+  to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
   durable_waits_.push_back(std::move(wait));
+  SetGroupTimer();
+}
+
+// A block is found again only behind all that it stands behind, which may have come before commits
+// waited for the disk, or while that was refused.
+std::vector<BlockRef> StackCore::NotInCold(const LeaseView& view) const {
+  std::vector<BlockRef> blocks;
+  const auto add = [&](BlockRef ref) {
+    if (!HasColdCopy(ref)) blocks.push_back(ref);
+  };
+  for (const Place place : PathTo(view.end)) {
+    const uint64_t id = writer_.IdOf(place);
+    for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+      if (writer_.word(place, part).warm_slot() != 0) add({id, static_cast<uint16_t>(part)});
+    }
+  }
+  for (const BlockView& block : view.blocks) {  // whose places may be gone from the path by now
+    const BlockRef ref{block.id, block.part};
+    if (std::find(blocks.begin(), blocks.end(), ref) == blocks.end()) add(ref);
+  }
+  return blocks;
+}
+
+void StackCore::SetGroupTimer() {
   if (GroupIsDue()) return SchedulePump();
   if (std::exchange(group_timer_, true)) return;
   options_.strand_at(kGroupTime, [weak = std::weak_ptr<StackCore*>(self_)] {
     const auto self = weak.lock();
     if (!self) return;
     (*self)->group_timer_ = false;
-    (*self)->SchedulePump();
+    (*self)->SetGroupTimer();
   });
 }
 
@@ -61,11 +83,11 @@ void StackCore::AdvanceDurable() {
                                        [&](BlockRef ref) { return places_.contains(ref.id); });
     std::erase_if(wait.blocks, [&](BlockRef ref) { return HasColdCopy(ref); });
     const bool is_late = options_.clock->Now() >= wait.deadline;
-    if (wait.blocks.empty()) {
+    if (wait.blocks.empty() && state_saved_) {
       wait.done(absl::OkStatus());
     } else if (!cold_writable() || cold_full_ || !all_there || is_late) {
-      wait.done(absl::UnavailableError("what was committed is in memory, but not on disk: " +
-                                       WhyNotDurable(all_there)));
+      wait.done(absl::AbortedError("what was committed is in memory, but not on disk: " +
+                                   WhyNotDurable(all_there)));
     } else {
       durable_waits_.push_back(std::move(wait));
     }
@@ -75,6 +97,7 @@ void StackCore::AdvanceDurable() {
 
 std::string StackCore::WhyNotDurable(bool all_there) const {
   if (cold_ == nullptr) return "there is no cold tier";
+  if (!state_saved_) return "its space cannot be noted in " + options_.data_dir;
   if (!all_there) return "it was deleted meanwhile";
   if (cold_full_) return "the cold tier is full of blocks in use; raise cold_capacity";
   return "the cold tier takes no writes (" + ColdState() + ")";

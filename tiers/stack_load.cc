@@ -20,6 +20,7 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
   state.parts[part].reading = true;
   ++reads_;
+  cold_reads_.Try();
   AddWaiter({.space = state.space,
              .bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
              .count = 1,
@@ -43,7 +44,6 @@ absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
 void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   cold_reads_under_way_[ref] = {.offset = offset,
                                 .deadline = options_.clock->Now() + options_.read_deadline};
-  cold_reads_.Try();
   WakeForWaiters();
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), ref, offset, bytes] {
@@ -73,6 +73,12 @@ bool StackCore::IsLate(BlockRef ref) const {
   return read != cold_reads_under_way_.end() && read->second.late;
 }
 
+bool StackCore::AllReadsAreLate() const {
+  return cold_reads_under_way_.size() >= kMaxReads &&
+         std::all_of(cold_reads_under_way_.begin(), cold_reads_under_way_.end(),
+                     [](const auto& read) { return read.second.late; });
+}
+
 std::string StackCore::ColdState() const {
   const std::string state = cold_->State();
   if (state != "ok" || cold_reads_.is_closed()) return state;
@@ -83,6 +89,7 @@ std::string StackCore::ColdState() const {
 void StackCore::EndPromotion(BlockRef ref) {
   places_.at(ref.id).parts[ref.part].reading = false;
   --reads_;
+  doomed_is_free_ = true;
   SchedulePump();
 }
 
@@ -215,7 +222,8 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
       load.next_start = std::max(load.next_start, i + 1);
       continue;
     }
-    const bool in_vain = i < load.next_start || !cold_reads_.Allows();
+    const bool in_vain =
+        i < load.next_start || !cold_reads_.Allows() || (reads_ >= kMaxReads && AllReadsAreLate());
     if (in_vain || !word.cold_copy()) return i == load.next_deliver;
     if (under_way >= kMaxReadsPerLoad || reads_ >= kMaxReads) return false;
     StartPromotion(id, part);

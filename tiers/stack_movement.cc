@@ -48,6 +48,7 @@ void StackCore::SchedulePump() {
 void StackCore::Pump() {
   NoteUses();
   WatchReads();
+  if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();
   GiveBackWarm();

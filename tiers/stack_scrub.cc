@@ -135,7 +135,8 @@ void StackCore::ScrubCold() {
     return;
   }
   if (job_running_) return;  // what it writes or erases is not to be told from damage
-  scrub.allowance = std::min(scrub.allowance + rate, rate * kMostSavedTicks);
+  scrub.allowance =
+      std::min(scrub.allowance + rate, std::max(rate * kMostSavedTicks, uint64_t{kMaxPartBytes}));
   if (scrub.checked) scrub.allowance = UINT64_MAX;
   while (scrub.refs.empty()) {
     if (!NextScrubSegment()) return scrub.checked ? EndCheck(absl::OkStatus()) : void();
@@ -158,13 +159,15 @@ void StackCore::ScrubCold() {
                  weak = std::weak_ptr<StackCore*>(self_)] {
     std::vector<BlockRef> damaged;
     std::vector<std::byte> payload;
+    uint64_t unread = 0;
     for (const ColdItem& item : *items) {
       payload.resize(item.bytes);
       const auto found = ReadWhole(*cold, item.ref, payload);
+      if (!found.ok()) ++unread;
       if (found.ok() && !found->has_value()) damaged.push_back(item.ref);
     }
-    strand([damaged = std::move(damaged), jobs, weak] {
-      if (const auto self = weak.lock()) (*self)->FinishScrubCold(damaged, jobs);
+    strand([damaged = std::move(damaged), unread, jobs, weak] {
+      if (const auto self = weak.lock()) (*self)->FinishScrubCold(damaged, unread, jobs);
     });
   });
 }
@@ -179,8 +182,10 @@ bool StackCore::NextScrubSegment() {
 
 // `damaged`: what could not be read whole. If the tier has been written since, perhaps for another
 // reason: they are read once more.
-void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t jobs) {
+void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t unread,
+                                uint64_t jobs) {
   cold_scrub_.running = false;
+  if (unread == 0) cold_reads_.Succeeded();
   for (const BlockRef ref : damaged) {
     if (!HasColdCopy(ref)) continue;
     if (jobs != cold_jobs_ || places_.at(ref.id).busy()) {
@@ -190,6 +195,11 @@ void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t j
       DropDamagedCopy(ref);
       ++cold_scrub_.damaged;
     }
+  }
+  if (cold_scrub_.checked && unread > 0) {
+    return EndCheck(absl::UnavailableError(std::to_string(unread) +
+                                           " blocks cannot be read: look at the disk of " +
+                                           options_.data_dir));
   }
   if (cold_scrub_.checked) SchedulePump();
 }

@@ -161,7 +161,7 @@ class TierStack {
                                            std::span<const CommitItem> items) = 0;
   virtual Durability durability() const = 0;
   /// Under Durability::kAck: `done` once the blocks that a Commit answered are in the cold tier for
-  /// good, or with UNAVAILABLE and why they are not; in memory they are all the same.
+  /// good, or with ABORTED and why they are not; in memory they are all the same.
   virtual void AwaitDurable(const LeaseView& view, DoneCallback done) = 0;
   /// Whether a commit would be done, but for the names that it needs. Errors: as Commit.
   virtual absl::Status CheckCommit(ClientNumber client, uint64_t lease, std::span<const Name> names,

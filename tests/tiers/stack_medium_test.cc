@@ -275,7 +275,7 @@ TEST_F(StackDurableTest, WhatTheDiskDoesNotTakeIsSaidToBeInMemoryOnly) {
   stack_->Advance(milliseconds(20));
   stack_->Settle();
   ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_TRUE(absl::IsUnavailable(answers_[0])) << answers_[0];
+  EXPECT_TRUE(absl::IsAborted(answers_[0])) << answers_[0];
   EXPECT_THAT(std::string(answers_[0].message()), HasSubstr("in memory, but not on disk"));
   EXPECT_EQ(client_->Match(TestNames({1, 2})).depth, 2u);
   stack_->SetFaults({});
@@ -285,6 +285,34 @@ TEST_F(StackDurableTest, WhatTheDiskDoesNotTakeIsSaidToBeInMemoryOnly) {
   stack_->Settle();
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_TRUE(answers_[1].ok()) << answers_[1];
+}
+
+TEST_F(StackDurableTest, WhatABlockStandsBehindIsWrittenWithIt) {
+  Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
+  stack_->SetFaults({.error = 1});
+  CommitDurably(TestNames({1, 2}));
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_FALSE(answers_[0].ok());
+  stack_->SetFaults({});
+  stack_->Advance(kColdPause);
+  const auto path = TestNames({1, 2, 3});
+  const LeaseView lease = client_->Match(path);
+  ASSERT_EQ(lease.depth, 2u);
+  const std::vector<CommitItem> items = {client_->Fill(client_->Reserve(1)[0], 2, 0, path)};
+  const auto view =
+      (*stack_)->Commit(client_->number(), lease.lease, std::span(path).subspan(2), items);
+  ASSERT_TRUE(view.ok()) << view.status();
+  (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(answers_.size(), 2u);
+  EXPECT_TRUE(answers_[1].ok()) << answers_[1];
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  EXPECT_EQ(client_->Match(path).depth, 3u);
 }
 
 TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {
@@ -297,7 +325,7 @@ TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {
   (*stack_)->Tick();
   StepStrand();
   ASSERT_EQ(answers_.size(), 1u);
-  EXPECT_TRUE(absl::IsUnavailable(answers_[0])) << answers_[0];
+  EXPECT_TRUE(absl::IsAborted(answers_[0])) << answers_[0];
   stack_->Settle();
   ExpectBooksAgree();
 }
