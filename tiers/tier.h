@@ -107,8 +107,8 @@ class Tier {
   [[nodiscard]] virtual absl::Status ForEach(
       const std::function<bool(const BlockRecord&)>& visit) = 0;
 
-  /// When it returns OK, every Put and Erase that returned before survives what the tier can survive
-  /// (disk: power loss).
+  /// When it returns OK, every Put and Erase that returned before survives what the tier can
+  /// survive (disk: power loss).
   [[nodiscard]] virtual absl::Status Sync() = 0;
 
   [[nodiscard]] virtual TierUsage Usage() const = 0;
