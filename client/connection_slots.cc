@@ -155,7 +155,11 @@ void Connection::Queue(std::vector<Item> Returns::*queue, Item item) {
 }
 
 void Connection::QueueRelease(uint64_t lease) { Queue(&Returns::releases, lease); }
-void Connection::QueueAbort(uint64_t offset) { Queue(&Returns::aborts, offset); }
+void Connection::QueueAbort(uint64_t offset) {
+  // By its grant it can be told again, should nobody answer: a call that is late may never arrive.
+  if (const uint64_t grant = GrantOf(offset)) return QueueOffered(offset, grant, std::nullopt);
+  Queue(&Returns::aborts, offset);
+}
 void Connection::QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at) {
   Queue(&Returns::offered, Offered{offset, grant, staged_at});
 }
@@ -212,9 +216,8 @@ void Connection::SendReturns(Returns& returns, Deadline deadline) {
   }
 }
 
-// A slot may be granted again once its abort was sent, so only one that the daemon refused to take
-// is sent once more: the daemon gives back what it is told to, also when nobody waits for its
-// answer.
+// A slot may be granted again once its abort was sent, so of those whose grants nobody knows only
+// one that the daemon refused to take is sent once more.
 bool Connection::SendAborts(Returns& returns, Deadline deadline) {
   std::vector<uint64_t>& aborts = returns.aborts;
   while (!aborts.empty()) {

@@ -225,6 +225,7 @@ def test_a_silent_daemon_is_not_waited_for(client, space, daemon):
     lease.commit(prompt(19, 4), filled(space, contents(19, 4)))
     slots = filled(space, contents(19, 5)[4:])
     daemon.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, daemon.process.pid, os.WSTOPPED)  # its threads stop one by one
     try:
         lease.commit(prompt(19, 5)[64:], slots, wait=False)
         assert not lease.settled
