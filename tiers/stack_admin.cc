@@ -14,7 +14,7 @@ void StackCore::Tick() {
   ExpirePins();
   PromotePinned();
   ReleaseQuarantine();
-  ExpireIncomplete();
+  ExpireIncomplete(options_.incomplete_ttl);
   DropDoomed();
   scrub_allowance_ = options_.scrub_bytes_per_tick;
   Scrub();
@@ -44,11 +44,12 @@ void StackCore::ReleaseQuarantine() {
   }
 }
 
-void StackCore::ExpireIncomplete() {
+// Of those that have been so for `ttl`, what nobody holds.
+void StackCore::ExpireIncomplete(std::chrono::milliseconds ttl) {
   const SteadyTime now = options_.clock->Now();
   std::vector<uint64_t> expired;
   for (const auto& [id, since] : incomplete_) {
-    if (now - since >= options_.incomplete_ttl) expired.push_back(id);
+    if (now - since >= ttl) expired.push_back(id);
   }
   for (const uint64_t id : DeepestFirst(expired)) {
     const auto place = writer_.PlaceOf(id);
@@ -156,7 +157,11 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
   };
   if (flush.tier == TierKind::kCold) {
     if (cold_ == nullptr) return true;
-    if (!flush.settle) flush.blocks += EvictCold(UINT64_MAX, flush.newest);
+    if (!flush.settle) {
+      ExpireIncomplete(std::chrono::milliseconds(0));  // what would keep others here
+      // Until none goes: what goes may have been behind others by places without bytes.
+      while (const uint64_t blocks = EvictCold(UINT64_MAX, flush.newest)) flush.blocks += blocks;
+    }
     const bool deletes = std::any_of(doomed_.begin(), doomed_.end(), [&](uint64_t id) {
       return places_.contains(id) && places_.at(id).busy();  // on its way up or down
     });
