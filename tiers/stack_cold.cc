@@ -7,6 +7,7 @@
 // before others) is written anew. Recency needs no second chance there: what is used is promoted,
 // and written with the young when it sinks again.
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 #include <utility>
 
@@ -19,7 +20,8 @@ namespace {
 // Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
 constexpr int kSegmentsLookedAt = 8;
 constexpr int kSegmentsToFold = 16;
-constexpr uint64_t kSameSize = 4;  // of segments to fold: a factor
+constexpr uint64_t kSameSize =
+    4;  // of segments to fold: a factor, lest large ones go again and again
 constexpr std::chrono::hours kStuckTime{1};
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
@@ -30,6 +32,24 @@ constexpr uint64_t kTierSegments = 16;      // of the warm tier and of the cold 
 constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 
 uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBlockExtraBytes; }
+
+/// Segments in a row that are to become one.
+struct SegmentRun {
+  SegmentDrop fold;
+  int segments = 0;
+  uint64_t bytes = 0, least = UINT64_MAX, most = 0;
+
+  bool Fits(uint64_t more, uint64_t limit) const {
+    if (segments == 0) return true;
+    return bytes + more <= limit && more <= least * kSameSize && more >= most / kSameSize;
+  }
+  void Add(uint64_t sequence, uint64_t more) {
+    if (segments++ == 0) fold.sequence = sequence;
+    bytes += more;
+    least = std::min(least, more);
+    most = std::max(most, more);
+  }
+};
 
 }  // namespace
 
@@ -168,37 +188,27 @@ SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
   return plan;
 }
 
-// What commits wait for is written in small segments: of many in a row there will be one.
+// What commits wait for is written in small segments: of many in a row, of about one size, there
+// will be one.
 void StackCore::FoldSegments() {
   if (cold_ == nullptr || job_running_ || segment_drop_ || !cold_writable()) return;
-  SegmentDrop fold;
-  uint64_t bytes = 0, least = UINT64_MAX, most = 0;
-  int segments = 0;
+  SegmentRun run;
   for (auto segment = cold_->SegmentFrom(fold_from_); segment;
        segment = cold_->SegmentFrom(segment->sequence + 1)) {
     const bool is_small = segment->bytes < SegmentBytes() / kSegmentsToFold;
-    const bool is_alike = segments == 0 || (segment->bytes <= least * kSameSize &&
-                                            segment->bytes >= most / kSameSize);
-    const bool goes_on = is_small && is_alike && !IsStuck(segment->sequence);
-    if (!goes_on && segments >= kSegmentsToFold) break;
-    if (!goes_on) {  // what comes before it stays as it is, for now if it is small
+    const bool may_fold = is_small && !IsStuck(segment->sequence);
+    if (!may_fold || !run.Fits(segment->bytes, SegmentBytes())) {
+      if (run.segments >= kSegmentsToFold) break;
+      run = {};
       if (!is_small) fold_from_ = segment->sequence + 1;
-      fold = {};
-      bytes = most = segments = 0;
-      least = UINT64_MAX;
-      if (!is_small || IsStuck(segment->sequence)) continue;
     }
-    if (bytes + segment->bytes > SegmentBytes()) break;
-    if (++segments == 1) fold.sequence = segment->sequence;
-    bytes += segment->bytes;
-    least = std::min(least, segment->bytes);
-    most = std::max(most, segment->bytes);
-    for (const BlockRef ref : segment->blocks) {
-      if (HasColdCopy(ref)) fold.keep.push_back(ref);
-    }
+    if (!may_fold) continue;
+    run.Add(segment->sequence, segment->bytes);
+    std::copy_if(segment->blocks.begin(), segment->blocks.end(), std::back_inserter(run.fold.keep),
+                 [&](BlockRef ref) { return HasColdCopy(ref); });
   }
-  if (segments < kSegmentsToFold) return;
-  segment_drop_ = std::move(fold);
+  if (run.segments < kSegmentsToFold) return;
+  segment_drop_ = std::move(run.fold);
   SchedulePump();
 }
 
@@ -289,8 +299,8 @@ void StackCore::RunColdJob() {
       if (!cold->Erase(ref).ok()) job.failed_erasures.push_back(ref);
     }
     if (job.drop) job.drop_status = cold->DropSegment(job.drop->sequence, job.drop->keep);
-    if (absl::IsNotFound(job.drop_status))
-      job.drop_status = absl::OkStatus();  // the last is erased
+    // The last of its blocks may have been erased just now.
+    if (absl::IsNotFound(job.drop_status)) job.drop_status = absl::OkStatus();
     std::vector<TierPut> puts;
     for (const ColdWrite& write : job.writes) {
       puts.push_back({&write.record, host->Payload(write.offset, write.record.payload_bytes)});

@@ -27,18 +27,14 @@ void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
 // waited for the disk, or while that was refused.
 std::vector<BlockRef> StackCore::NotInCold(const LeaseView& view) const {
   std::vector<BlockRef> blocks;
-  const auto add = [&](BlockRef ref) {
-    if (!HasColdCopy(ref)) blocks.push_back(ref);
-  };
   for (const Place place : PathTo(view.end)) {
     const uint64_t id = writer_.IdOf(place);
     for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
-      if (writer_.word(place, part).warm_slot() != 0) add({id, static_cast<uint16_t>(part)});
+      const Word word = writer_.word(place, part);
+      if (word.warm_slot() != 0 && !word.cold_copy()) {
+        blocks.push_back({id, static_cast<uint16_t>(part)});
+      }
     }
-  }
-  for (const BlockView& block : view.blocks) {  // whose places may be gone from the path by now
-    const BlockRef ref{block.id, block.part};
-    if (std::find(blocks.begin(), blocks.end(), ref) == blocks.end()) add(ref);
   }
   return blocks;
 }

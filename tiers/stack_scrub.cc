@@ -130,9 +130,8 @@ void StackCore::ScrubCold() {
   const uint64_t rate = options_.cold_scrub_bytes_per_tick;
   if (cold_ == nullptr || scrub.running || (rate == 0 && !scrub.checked)) return;
   if (closing_ || !cold_reads_.Allows()) {
-    if (scrub.checked)
-      EndCheck(absl::UnavailableError("the cold tier is not read: " + ColdState()));
-    return;
+    if (!scrub.checked) return;
+    return EndCheck(absl::UnavailableError("the cold tier is not read: " + ColdState()));
   }
   if (job_running_) return;  // what it writes or erases is not to be told from damage
   scrub.allowance =
