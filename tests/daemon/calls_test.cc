@@ -12,8 +12,6 @@
 namespace thermocline {
 namespace {
 
-using testing::DaemonPlace;
-using testing::DaemonProcess;
 using testing::Eventually;
 using ::testing::HasSubstr;
 using testing::HoldsFill;
@@ -28,20 +26,7 @@ using testing::TestSpace;
 
 constexpr uint64_t kBlockBytes = 64 * 1024;
 
-class CallsTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    daemon_ = std::make_unique<DaemonProcess>(place_);
-    ASSERT_TRUE(daemon_->Ready());
-  }
-  void TearDown() override {
-    if (daemon_->running()) {
-      EXPECT_EQ(daemon_->Stop(), 0) << daemon_->log();
-    }
-  }
-  DaemonPlace place_;
-  std::unique_ptr<DaemonProcess> daemon_;
-};
+class CallsTest : public testing::DaemonTest {};
 
 TEST_F(CallsTest, WhatIsCommittedIsMatchedAndReadInPlace) {
   RawClient writer(place_);

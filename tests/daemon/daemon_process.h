@@ -312,4 +312,20 @@ inline bool HoldsFill(const RawClient& client, const v1::Block& block, int32_t s
   return true;
 }
 
+/// With a daemon of its own, which must have ended well.
+class DaemonTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    daemon_ = std::make_unique<DaemonProcess>(place_);
+    ASSERT_TRUE(daemon_->Ready());
+  }
+  void TearDown() override {
+    if (daemon_->running()) {
+      EXPECT_EQ(daemon_->Stop(), 0) << daemon_->log();
+    }
+  }
+  DaemonPlace place_;
+  std::unique_ptr<DaemonProcess> daemon_;
+};
+
 }  // namespace thermocline::testing

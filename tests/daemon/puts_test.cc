@@ -11,7 +11,6 @@
 namespace thermocline {
 namespace {
 
-using testing::DaemonPlace;
 using testing::DaemonProcess;
 using testing::Eventually;
 using ::testing::HasSubstr;
@@ -25,20 +24,7 @@ using testing::TestSpace;
 
 constexpr uint64_t kBlockBytes = 64 * 1024;
 
-class PutCallsTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    daemon_ = std::make_unique<DaemonProcess>(place_);
-    ASSERT_TRUE(daemon_->Ready());
-  }
-  void TearDown() override {
-    if (daemon_->running()) {
-      EXPECT_EQ(daemon_->Stop(), 0) << daemon_->log();
-    }
-  }
-  DaemonPlace place_;
-  std::unique_ptr<DaemonProcess> daemon_;
-};
+class PutCallsTest : public testing::DaemonTest {};
 
 /// Writes into the ring of commits as no client library does, and wakes the daemon.
 void PutRaw(RawClient& client, const std::string& bytes, uint64_t written) {

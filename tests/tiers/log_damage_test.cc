@@ -339,11 +339,6 @@ class SmallDisk {
     if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
   }
   bool mounted() const { return mounted_; }
-  /// Whether it can be written.
-  bool Remount(bool writable) {
-    return ::mount("tmpfs", path_.c_str(), nullptr, MS_REMOUNT | (writable ? 0 : MS_RDONLY),
-                   nullptr) == 0;
-  }
   const std::string& path() const { return path_; }
 
  private:
