@@ -171,6 +171,8 @@ TEST_F(TenantTest, AllAreWaitedForAtOnce) {
   EXPECT_THAT(all.Ask(milliseconds(300)).silent, ElementsAre("alice", "bob"));
   EXPECT_LT(Clock::Real().Now() - begin, milliseconds(600)) << "and not one after the other";
   go.count_down();
+  WaitFor(tenant(0));
+  WaitFor(tenant(1));
   // A strand that takes no question is as silent, and is asked again the next time.
   std::latch again(1);
   Hold(tenant(0), again);
