@@ -6,10 +6,11 @@
 //   IdTable<Value>  open addressing with linear probing, small values; growing moves them
 //   IdMap<Value>    a value stays where it is until it is erased
 #pragma once
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -115,13 +116,28 @@ class IdTable {
 template <class Value>
 class IdMap {
  public:
+  IdMap() = default;
+  IdMap(const IdMap&) = delete;
+  IdMap& operator=(const IdMap&) = delete;
+  ~IdMap() {
+    std::sort(free_.begin(), free_.end());
+    auto gone = free_.begin();
+    for (uint32_t at = 0; at < used_; ++at) {
+      if (gone != free_.end() && *gone == at) {
+        ++gone;
+      } else {
+        std::destroy_at(ValueAt(at));
+      }
+    }
+  }
+
   void Reserve(size_t count) { index_.Reserve(count); }
   void Prefetch(uint64_t id) const { index_.Prefetch(id); }
 
   Value* Find(uint64_t id) { return const_cast<Value*>(std::as_const(*this).Find(id)); }
   const Value* Find(uint64_t id) const {
     const uint32_t* const at = index_.Find(id);
-    return at == nullptr ? nullptr : &ValueAt(*at);
+    return at == nullptr ? nullptr : ValueAt(*at);
   }
   bool contains(uint64_t id) const { return index_.contains(id); }
   /// REQUIRES: it is there.
@@ -139,19 +155,19 @@ class IdMap {
       at = free_.back();
       free_.pop_back();
     } else {
-      if (used_ % kBlock == 0) blocks_.push_back(std::make_unique<std::optional<Value>[]>(kBlock));
+      if (BlockOf(at) == blocks_.size()) blocks_.emplace_back(std::max(at, kFirst));
       ++used_;
     }
     const bool fresh = index_.Insert(id, at).second;
     TC_CHECK(fresh);
-    return blocks_[at / kBlock][at % kBlock].emplace();
+    return *std::construct_at(ValueAt(at));
   }
 
   /// Absent is fine.
   void Erase(uint64_t id) {
     const uint32_t* const at = index_.Find(id);
     if (at == nullptr) return;
-    blocks_[*at / kBlock][*at % kBlock].reset();
+    std::destroy_at(ValueAt(*at));
     free_.push_back(*at);
     index_.Erase(id);
   }
@@ -166,11 +182,21 @@ class IdMap {
   size_t size() const { return index_.size(); }
 
  private:
-  static constexpr uint32_t kBlock = 4096;
-  const Value& ValueAt(uint32_t at) const { return *blocks_[at / kBlock][at % kBlock]; }
+  struct Room {
+    alignas(Value) std::byte bytes[sizeof(Value)];
+  };
+  static constexpr uint32_t kFirstLog2 = 12;
+  static constexpr uint32_t kFirst = 1u << kFirstLog2;  // values of block 0
+  // Each other block has room for as many as all before it.
+  static size_t BlockOf(uint32_t at) { return std::bit_width(at >> kFirstLog2); }
+  Value* ValueAt(uint32_t at) const {
+    const size_t block = BlockOf(at);
+    const uint32_t before = block == 0 ? 0 : kFirst << (block - 1);
+    return reinterpret_cast<Value*>(blocks_[block].begin()[at - before].bytes);
+  }
 
   IdTable<uint32_t> index_;
-  std::vector<std::unique_ptr<std::optional<Value>[]>> blocks_;
+  std::vector<LargeArray<Room>> blocks_;
   std::vector<uint32_t> free_;
   uint32_t used_ = 0;
 };

@@ -10,10 +10,11 @@
 
 namespace thermocline {
 
-/// Sorts by `item.id`, ascending and stable. Items are small and trivially copyable.
+/// Sorts a vector by `item.id`, ascending and stable. Items are small and trivially copyable.
 /// Cost: reads those that are in order once; else takes the memory for a second copy.
-template <class Item>
-void SortById(std::vector<Item>& items) {
+template <class Items>
+void SortById(Items& items) {
+  using Item = typename Items::value_type;
   const auto by_id = [](const Item& a, const Item& b) { return a.id < b.id; };
   if (std::is_sorted(items.begin(), items.end(), by_id)) return;
   constexpr uint32_t kDigitBits = 11;
@@ -25,7 +26,7 @@ void SortById(std::vector<Item>& items) {
       ++counts[digit][item.id >> digit * kDigitBits & kMask];
     }
   }
-  std::vector<Item> sorted(items.size());
+  Items sorted(items.size());
   for (uint32_t digit = 0; digit < kDigits; ++digit) {
     auto& places = counts[digit];
     if (places[items[0].id >> digit * kDigitBits & kMask] == items.size()) continue;

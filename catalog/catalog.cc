@@ -13,6 +13,10 @@
 #include "base/units.h"
 #include "hashing/prefix_hash.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 namespace thermocline {
 namespace {
 
@@ -106,6 +110,21 @@ absl::StatusOr<Catalog> Catalog::Open(void* base, size_t bytes) {
                                          std::to_string(catalog.total_));
   }
   return catalog;
+}
+
+void Catalog::Populate(size_t nodes) const {
+  constexpr size_t kStep = 1024;  // nodes, everywhere, before the next ones anywhere
+  const size_t row = geometry_.run_places * sizeof(uint64_t);
+  nodes = std::min<size_t>(nodes, geometry_.node_count);
+  for (size_t first = 0; first < nodes; first += kStep) {
+    const size_t count = std::min(kStep, nodes - first);
+    for (const auto& [region, stride] : {std::pair(nodes_, node_stride_), std::pair(ids_, row),
+                                         std::pair(words_, row), std::pair(checksums_, row)}) {
+      const size_t begin = (region + first * stride) / kPageBytes * kPageBytes;
+      const size_t end = region + (first + count) * stride;
+      (void)madvise(base_ + begin, end - begin, MADV_POPULATE_WRITE);
+    }
+  }
 }
 
 Catalog::Child Catalog::FindChild(Place parent, const Name& name) const {

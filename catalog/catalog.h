@@ -76,6 +76,11 @@ class Catalog {
   /// reader only while the version of what was found stands.
   Child FindChild(Place parent, const Name& name) const;
 
+  /// Makes memory for the first `nodes` nodes, with words of part 0. Failing is no harm: what is
+  /// missing comes when it is written to.
+  /// Thread: any, of the process that formatted it.
+  void Populate(size_t nodes) const;
+
   /// The bucket that a search for `hash` begins with.
   static size_t Home(uint64_t hash, uint32_t log2) { return hash >> (64 - log2); }
 

@@ -159,13 +159,9 @@ uint64_t SlotHeaders::SlotBytesOfChunk(uint32_t chunk) const {
   return Lent(chunk).slot_bytes.load(std::memory_order_relaxed);
 }
 
-uint64_t SlotHeaders::SlotCount() const {
-  uint64_t count = 0;
-  for (uint32_t chunk = 0; chunk < chunk_count_; ++chunk) {
-    const uint64_t slot_bytes = SlotBytesOfChunk(chunk);
-    if (slot_bytes >= kPageBytes) count += BytesOfChunk(chunk) / slot_bytes;
-  }
-  return count;
+uint64_t SlotHeaders::SlotsOfChunk(uint32_t chunk) const {
+  const uint64_t slot_bytes = SlotBytesOfChunk(chunk);
+  return slot_bytes == 0 ? 0 : BytesOfChunk(chunk) / slot_bytes;
 }
 
 void SlotHeaders::SetGranted(uint32_t page, uint32_t process_id, uint64_t process_start_time) {
@@ -213,24 +209,18 @@ BlockRecord SlotHeaders::Block(uint32_t page) const {
   return block;
 }
 
-void SlotHeaders::Visit(const std::function<void(uint32_t, uint64_t)>& on_chunk,
-                        const std::function<void(uint32_t, const SlotRecord&)>& on_slot) {
+std::vector<uint32_t> SlotHeaders::TakeOver() {
+  std::vector<uint32_t> chunks;
   for (uint32_t chunk = 0; chunk < chunk_count_; ++chunk) {
     const uint64_t slot_bytes = SlotBytesOfChunk(chunk);
     if (slot_bytes == 0) continue;
     if (slot_bytes % kPageBytes != 0 || slot_bytes > BytesOfChunk(chunk)) {
       ForgetChunk(chunk);
-      continue;
-    }
-    on_chunk(chunk, slot_bytes);
-    const uint64_t slots = BytesOfChunk(chunk) / slot_bytes;
-    for (uint64_t slot = 0; slot < slots; ++slot) {
-      const SlotRecord& record = Region(chunk)[slot];
-      if (record.state.load(std::memory_order_acquire) == 0) continue;
-      const uint64_t page = kFirstPage + (chunk * chunk_bytes_ + slot * slot_bytes) / kPageBytes;
-      on_slot(static_cast<uint32_t>(page), record);
+    } else {
+      chunks.push_back(chunk);
     }
   }
+  return chunks;
 }
 
 uint64_t SlotHeaders::BytesOfChunk(uint32_t chunk) const {

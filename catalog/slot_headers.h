@@ -18,9 +18,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -79,8 +79,7 @@ class SlotHeaders {
   /// Forgets a chunk, before its memory is punched, and gives its records' memory back.
   void ForgetChunk(uint32_t chunk);
   uint64_t SlotBytesOfChunk(uint32_t chunk) const;  // 0: not lent
-  /// Of all lent chunks.
-  uint64_t SlotCount() const;
+  uint64_t SlotsOfChunk(uint32_t chunk) const;
 
   /// Makes room for the inner names of a block in this slot.
   /// REQUIRES: the names are not longer than the slot.
@@ -102,10 +101,19 @@ class SlotHeaders {
   BlockRecord Block(uint32_t page) const;
   const SlotRecord& record(uint32_t page) const { return Record(page); }
 
-  /// After a restart: every lent chunk, and every slot in it that is not free. Chunks whose record
-  /// makes no sense, or that lie beyond the arena's capacity, are forgotten first.
-  void Visit(const std::function<void(uint32_t chunk, uint64_t slot_bytes)>& on_chunk,
-             const std::function<void(uint32_t page, const SlotRecord&)>& on_slot);
+  /// After a restart: the lent chunks. Those whose record makes no sense are forgotten first.
+  std::vector<uint32_t> TakeOver();
+  /// Every slot of a lent chunk that is not free.
+  /// Thread: any, while nobody changes anything.
+  template <class OnSlot>  // void(uint32_t page, const SlotRecord&)
+  void VisitSlots(uint32_t chunk, OnSlot&& on_slot) const {
+    const uint64_t pages = SlotBytesOfChunk(chunk) / kPageBytes;
+    auto page = static_cast<uint32_t>((kArenaDataOffset + chunk * chunk_bytes_) / kPageBytes);
+    const SlotRecord* const records = Region(chunk);
+    for (uint64_t slot = 0; slot < SlotsOfChunk(chunk); ++slot, page += pages) {
+      if (records[slot].state.load(std::memory_order_acquire) != 0) on_slot(page, records[slot]);
+    }
+  }
 
  private:
   SlotHeaders(std::string path, UniqueFd fd, const Arena& arena);

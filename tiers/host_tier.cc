@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/parallel.h"
 #include "base/process.h"
 #include "base/sort_by_id.h"
 #include "hashing/checksum.h"
@@ -19,6 +20,29 @@ uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
 bool IsAlive(ProcessRef process) {
   const auto start_time = ProcessStartTime(process.pid);
   return start_time.ok() && *start_time == process.start_time;
+}
+
+/// What an earlier daemon left in a chunk.
+struct LeftInChunk {
+  HostTier::Left* begin = nullptr;  // blocks that can be believed
+  HostTier::Left* end = nullptr;
+  std::vector<uint32_t> others;  // pages of slots that hold anything else
+};
+
+void ReadChunk(const SlotHeaders& headers, uint32_t number, LeftInChunk& found) {
+  LeftInChunk chunk = std::move(found);  // of this thread's, until it is done
+  const uint64_t slot_bytes = headers.SlotBytesOfChunk(number);
+  headers.VisitSlots(number, [&](uint32_t page, const SlotRecord& record) {
+    const BlockHeader& block = record.block;
+    if (record.state.load(std::memory_order_relaxed) ==
+            static_cast<uint32_t>(SlotState::kCommitted) &&
+        headers.Verifies(page, record) && block.payload_bytes <= slot_bytes) {
+      *chunk.end++ = {block.id, &block, page, block.part};
+    } else {
+      chunk.others.push_back(page);
+    }
+  });
+  found = std::move(chunk);
 }
 
 }  // namespace
@@ -100,33 +124,50 @@ absl::Status HostTier::Adopt() {
     }
     return absl::OkStatus();
   }
-  std::vector<uint32_t> chunks;
-  left_.reserve(headers_.SlotCount());
-  absl::Status status;
-  headers_.Visit(
-      [&](uint32_t chunk, uint64_t slot_bytes) TC_NO_THREAD_SAFETY_ANALYSIS {
-        if (status.ok()) status = slabs_.RestoreChunk(chunk, slot_bytes);
-        if (!status.ok()) return;
-        paid_[chunk] = true;
-        account_.Adopt(1);
-        chunks.push_back(chunk);
-      },
-      [&](uint32_t page, const SlotRecord& record) TC_NO_THREAD_SAFETY_ANALYSIS {
-        if (status.ok()) AdoptSlot(page, record);
-      });
+  const std::vector<uint32_t> chunks = headers_.TakeOver();
+  for (const uint32_t chunk : chunks) {
+    TC_RETURN_IF_ERROR(slabs_.RestoreChunk(chunk, headers_.SlotBytesOfChunk(chunk)));
+    paid_[chunk] = true;
+    account_.Adopt(1);
+  }
+  AdoptSlots(chunks);
   SortById(left_);
   FreeTwins();
   block_count_ = left_.size();
   // Chunks that lost pages, which no daemon of ours does to them, must not raise SIGBUS later.
-  if (arena_.MayHaveAll(slabs_.lent_bytes())) return status;
-  for (const uint32_t chunk : chunks) {
-    if (status.ok()) status = arena_.AllocateChunk(chunk);
-  }
-  return status;
+  if (arena_.MayHaveAll(slabs_.lent_bytes())) return absl::OkStatus();
+  for (const uint32_t chunk : chunks) TC_RETURN_IF_ERROR(arena_.AllocateChunk(chunk));
+  return absl::OkStatus();
 }
 
-void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
-  const BlockHeader& block = record.block;
+// What is right is most of it, and its headers are read and summed by several threads, each chunk's
+// into a stretch of `left_`; the rest is for the caller's.
+void HostTier::AdoptSlots(const std::vector<uint32_t>& chunks) {
+  size_t slots = 0;
+  for (const uint32_t chunk : chunks) slots += headers_.SlotsOfChunk(chunk);
+  left_.resize(slots);
+  std::vector<LeftInChunk> found(chunks.size());
+  Left* next = left_.data();
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    found[i].begin = found[i].end = next;
+    next += headers_.SlotsOfChunk(chunks[i]);
+  }
+  InParallel(chunks.size(), [&](size_t i) TC_NO_THREAD_SAFETY_ANALYSIS {
+    ReadChunk(headers_, chunks[i], found[i]);
+  });
+  size_t kept = 0;
+  for (const LeftInChunk& chunk : found) {
+    for (const Left* left = chunk.begin; left != chunk.end; ++left) {
+      if (slabs_.RestoreSlot(left->page).ok()) left_[kept++] = *left;
+    }
+    for (const uint32_t page : chunk.others) AdoptOther(page);
+  }
+  left_.resize(kept);
+}
+
+// A slot that is granted, or whose header does not verify.
+void HostTier::AdoptOther(uint32_t page) {
+  const SlotRecord& record = headers_.record(page);
   if (record.state.load(std::memory_order_acquire) == static_cast<uint32_t>(SlotState::kGranted)) {
     const ProcessRef owner{static_cast<int>(record.process_id), record.process_start_time};
     if (!IsAlive(owner) || owner.pid == ::getpid()) {
@@ -136,14 +177,10 @@ void HostTier::AdoptSlot(uint32_t page, const SlotRecord& record) {
     }
     return;
   }
-  if (!headers_.Verifies(page, record) || block.payload_bytes > slabs_.SlotBytesOf(page)) {
-    ++corrupt_count_;
-    if (!slabs_.RestoreSlot(page).ok()) return;
-    disowned_.insert(page);
-    left_damaged_.push_back(OffsetOf(page));
-    return;
-  }
-  if (slabs_.RestoreSlot(page).ok()) left_.push_back({block.id, &block, page, block.part});
+  ++corrupt_count_;
+  if (!slabs_.RestoreSlot(page).ok()) return;
+  disowned_.insert(page);
+  left_damaged_.push_back(OffsetOf(page));
 }
 
 // Of two copies of a block the later one stays.
@@ -161,7 +198,7 @@ void HostTier::FreeTwins() {
     return a.id == b.id && a.part == b.part;
   };
   if (std::adjacent_find(left_.begin(), left_.end(), is_twin) == left_.end()) return;
-  std::vector<Left> once;
+  LargeVector<Left> once;
   for (const Left& block : left_) {
     if (once.empty() || !is_twin(once.back(), block)) {
       once.push_back(block);

@@ -15,6 +15,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/large_array.h"
 #include "base/mutex.h"
 #include "catalog/arena.h"
 #include "catalog/slabs.h"
@@ -131,7 +132,7 @@ class HostTier : public Tier {
     uint16_t part = 0;
   };
   /// The committed blocks, by id and then part, each once. Later calls give none.
-  std::vector<Left> TakeLeft() { return std::exchange(left_, {}); }
+  LargeVector<Left> TakeLeft() { return std::exchange(left_, {}); }
 
   const Arena& arena() const { return arena_; }
 
@@ -144,7 +145,8 @@ class HostTier : public Tier {
   bool HasTouchedAhead() const TC_REQUIRES(mutex_);
   uint64_t SpareChunks() const TC_REQUIRES(mutex_);
   absl::Status Punch(uint32_t chunk) TC_REQUIRES(mutex_);
-  void AdoptSlot(uint32_t page, const SlotRecord& record) TC_REQUIRES(mutex_);
+  void AdoptSlots(const std::vector<uint32_t>& chunks) TC_REQUIRES(mutex_);
+  void AdoptOther(uint32_t page) TC_REQUIRES(mutex_);
   void FreeTwins() TC_REQUIRES(mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
   void Leave(uint32_t page) TC_REQUIRES(mutex_);
@@ -163,7 +165,7 @@ class HostTier : public Tier {
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
   std::vector<bool> paid_ TC_GUARDED_BY(mutex_);           // by chunk: the account holds it
-  std::vector<Left> left_;
+  LargeVector<Left> left_;
   std::vector<Granted> left_granted_;
   std::vector<uint64_t> left_damaged_;
 };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/id_table.h"
+#include "base/large_array.h"
 #include "tiers/policy.h"
 
 namespace thermocline {
@@ -28,11 +29,11 @@ class LruPolicy : public Policy {
   using Index = uint32_t;  // of an entry; 0 is the list's head
   struct Entry {
     uint64_t id = 0;
-    Index parent = 0;  // 0: a root
+    uint64_t walk = 0;  // the last walk that came by; `taken` and `passed` are of that one
+    Index parent = 0;   // 0: a root
     Index older = 0;
     Index younger = 0;
     uint32_t children = 0;  // members right behind it
-    uint64_t walk = 0;      // the last walk that came by; the next two are of that one
     uint32_t taken = 0;     // of its children
     bool passed = false;    // the walk has come to its place in the list
     bool member = false;    // else only remembered, for its children
@@ -45,7 +46,7 @@ class LruPolicy : public Policy {
   void Unlink(Index index);
 
   IdTable<Index> index_of_;
-  std::vector<Entry> entries_;
+  LargeVector<Entry> entries_;
   std::vector<Index> free_;
   size_t member_count_ = 0;
   uint64_t walk_ = 0;

@@ -255,6 +255,7 @@ class StackCore final : public TierStack {
             std::unique_ptr<Policy> cold_policy);
 
   // ---- stack_open.cc
+  class PolicyFeed;
   using FoundBlock = HostTier::Left;  // or of cold, where `page` is 0 and `header` a BlockRecord
   struct FoundPart {
     const FoundBlock* warm = nullptr;
@@ -267,7 +268,7 @@ class StackCore final : public TierStack {
     std::array<FoundPart, kMaxParts> parts;
   };
   absl::Status Recover(const StackState& state, const std::vector<BlockRecord>& cold);
-  uint64_t RestorePlaces(const std::vector<FoundBlock>& found, const StackState& state);
+  uint64_t RestorePlaces(std::span<const FoundBlock> found, const StackState& state);
   void Fetch(const FoundBlock& block) const;
   FoundPlace PlaceOf(std::span<const FoundBlock> blocks);
   std::vector<Name> InnerOf(const FoundBlock& block) const;
@@ -496,6 +497,7 @@ class StackCore final : public TierStack {
   Writer writer_;
   const std::unique_ptr<Policy> warm_policy_;
   const std::unique_ptr<Policy> cold_policy_;
+  std::unique_ptr<PolicyFeed> feed_;  // of a restart
   const ProcessRef self_process_;
   std::shared_ptr<StackCore*> self_;  // what posted tasks hold weakly
 

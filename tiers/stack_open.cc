@@ -3,11 +3,13 @@
 // knows, or whose name a later place has taken, is dropped.
 //
 // A restart is to serve a million warm blocks after half a second: headers are read where they lie,
-// what is sorted are ids, and whatever lies anywhere is fetched ahead.
+// what is sorted are ids, whatever lies anywhere is fetched ahead, and a second thread first makes
+// memory for the tree and then tells the policies of what stands in it.
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <future>
 
 #include "base/log.h"
 #include "base/process.h"
@@ -22,6 +24,7 @@ constexpr uint32_t kPlacesPerNode = 8;  // as few as in bad trees; nodes cost no
 constexpr int kEpochShift = 32;
 constexpr size_t kFetchAhead = 16;  // blocks; more than that the caches do not take
 constexpr size_t kCacheLine = 64;
+constexpr size_t kBatch = size_t{1} << 15;  // of places that the policies are told of at once
 
 uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
 
@@ -35,8 +38,13 @@ uint64_t ChunkBytes(const StackOptions& options) {
 
 std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
 
-absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch) {
-  return CatalogMemory::Create({.node_count = options.max_places / kPlacesPerNode + 1024}, epoch);
+// Its table of children begins with the size that it needs for `blocks`: growing would hash all of
+// them again.
+absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch,
+                                          uint64_t blocks) {
+  Geometry geometry{.node_count = options.max_places / kPlacesPerNode + 1024};
+  while ((uint64_t{kMaxRunPlaces} * 6 << geometry.table_log2) < blocks) ++geometry.table_log2;
+  return CatalogMemory::Create(geometry, epoch);
 }
 
 absl::StatusOr<std::vector<BlockRecord>> RecordsOf(Tier* cold) {
@@ -57,6 +65,55 @@ uint64_t LeastEpoch(const StackState& state, const std::vector<BlockRecord>& col
 }
 
 }  // namespace
+
+/// Tells the policies of the places that a restart has found, on a thread of its own: batch after
+/// batch, while the next one is put into the tree.
+/// Thread: one. Owner: borrows the policies, which are its own until Finish.
+class StackCore::PolicyFeed {
+ public:
+  /// Does `first` there before.
+  template <class First>
+  PolicyFeed(Policy& warm, Policy& cold, First first)
+      : warm_(warm), cold_(cold), behind_(std::async(std::move(first))) {}
+
+  void Add(uint64_t id, uint64_t parent, bool warm, bool cold) {
+    next_.push_back({id, parent, warm, cold});
+    if (next_.size() == kBatch) Send();
+  }
+  /// Returns when they have been told of all that was added.
+  void Finish() {
+    Send();
+    behind_.wait();
+  }
+
+ private:
+  struct Member {
+    uint64_t id, parent;
+    bool warm, cold;
+  };
+  void Send() {
+    behind_.wait();
+    told_.swap(next_);
+    next_.clear();
+    behind_ = std::async([this] {
+      for (size_t i = 0; i < told_.size(); ++i) {
+        if (i + kFetchAhead < told_.size()) Fetch(told_[i + kFetchAhead]);
+        const Member& member = told_[i];
+        if (member.warm) warm_.Insert(member.id, member.parent);
+        if (member.cold) cold_.Insert(member.id, member.parent);
+      }
+    });
+  }
+  void Fetch(const Member& member) const {
+    if (member.warm) warm_.Prefetch(member.id);
+    if (member.cold) cold_.Prefetch(member.id);
+  }
+
+  Policy& warm_;
+  Policy& cold_;
+  std::vector<Member> next_, told_;
+  std::future<void> behind_;
+};
 
 absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
   std::unique_ptr<Tier> cold;
@@ -83,7 +140,8 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
                                                  .capacity_option = "warm_capacity",
                                                  .huge_pages = options.huge_pages,
                                                  .account = options.warm_account}));
-  TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch()));
+  TC_ASSIGN_OR_RETURN(auto memory, MakeCatalog(options, host->arena().epoch(),
+                                               host->Usage().block_count + cold_records.size()));
   TC_ASSIGN_OR_RETURN(auto warm_policy, MakePolicy(options.policy));
   TC_ASSIGN_OR_RETURN(auto cold_policy, MakePolicy(options.policy));
   std::unique_ptr<StackCore> core(new StackCore(std::move(options), std::move(host),
@@ -123,7 +181,7 @@ StackCore::~StackCore() {
 // parent there already.
 absl::Status StackCore::Recover(const StackState& state, const std::vector<BlockRecord>& cold) {
   last_id_ = epoch() << kEpochShift;
-  std::vector<FoundBlock> found = host_->TakeLeft();
+  LargeVector<FoundBlock> found = host_->TakeLeft();
   stats_.corrupt_blocks += host_->Usage().corrupt_count;
   if (cold_ != nullptr) stats_.corrupt_blocks += cold_->Usage().corrupt_count;
   const size_t warm_count = found.size();
@@ -133,7 +191,11 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   places_.Reserve(found.size());
   warm_policy_->Reserve(warm_count);
   cold_policy_->Reserve(cold.size());
+  feed_ = std::make_unique<PolicyFeed>(*warm_policy_, *cold_policy_,
+                                       [&] { writer_.Populate(found.size()); });
   const uint64_t dropped = RestorePlaces(found, state);
+  feed_->Finish();
+  feed_.reset();
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
   forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
   grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
@@ -149,7 +211,7 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
 }
 
 // Answers how many have no place in this epoch.
-uint64_t StackCore::RestorePlaces(const std::vector<FoundBlock>& found, const StackState& state) {
+uint64_t StackCore::RestorePlaces(std::span<const FoundBlock> found, const StackState& state) {
   uint64_t dropped = 0;
   size_t fetched = 0;
   Space* space = nullptr;  // of the last place, and mostly of the next one
@@ -159,7 +221,7 @@ uint64_t StackCore::RestorePlaces(const std::vector<FoundBlock>& found, const St
       Fetch(found[fetched++]);
     }
     for (end = begin + 1; end < found.size() && found[end].id == found[begin].id;) ++end;
-    const FoundPlace place = PlaceOf(std::span(found).subspan(begin, end - begin));
+    const FoundPlace place = PlaceOf(found.subspan(begin, end - begin));
     if (begin == 0 || !(fingerprint == place.header->space)) {
       fingerprint = place.header->space;
       space = RestoreSpace(fingerprint, state);
@@ -177,7 +239,6 @@ void StackCore::Fetch(const FoundBlock& block) const {
   for (size_t at = 0; at < sizeof(BlockHeader); at += kCacheLine) __builtin_prefetch(header + at);
   writer_.Prefetch(block.id);
   places_.Prefetch(block.id);
-  (block.page != 0 ? warm_policy_ : cold_policy_)->Prefetch(block.id);
 }
 
 // Spaces that have blocks; the others are opened when somebody asks for them.
@@ -231,9 +292,13 @@ bool StackCore::RestorePlace(Space& space, const FoundPlace& found) {
   PlaceState& state = places_.at(id);
   bool any_warm = false;
   bool any_cold = false;
-  for (uint32_t part = 0; part < found.part_count; ++part) {
+  bool complete = true;
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
     const auto& [warm, cold] = found.parts[part];
-    if (warm == nullptr && cold == nullptr) continue;
+    if (warm == nullptr && cold == nullptr) {
+      complete = complete && space.window_blocks[part] != 0;
+      continue;
+    }
     const BlockHeader& header = *(warm != nullptr ? warm : cold)->header;
     const bool stale = cold != nullptr && cold->header->payload_checksum != header.payload_checksum;
     state.parts[part].checksum = header.payload_checksum;
@@ -247,9 +312,8 @@ bool StackCore::RestorePlace(Space& space, const FoundPlace& found) {
     any_cold = any_cold || word.cold_copy();
     if (stale) QueueErasure(id, part);
   }
-  if (any_warm) warm_policy_->Insert(id, found.header->parent_id);
-  if (any_cold) cold_policy_->Insert(id, found.header->parent_id);
-  if (!IsComplete(space, state, *place)) NoteIncomplete(id);
+  feed_->Add(id, found.header->parent_id, any_warm, any_cold);
+  if (!complete) NoteIncomplete(id);
   return true;
 }
 
@@ -288,6 +352,7 @@ std::optional<Place> StackCore::RestorePath(Space& space, const FoundPlace& foun
 // Of two places with one name the later one stays: the earlier had left the tree, with all that
 // stood behind it, before the later came. What is left of it was not erased yet.
 void StackCore::Uproot(Place first) {
+  feed_->Finish();
   std::vector<Place> places = {first};
   writer_.VisitSubtree(first, [&](Place place) { places.push_back(place); });
   for (; !places.empty(); places.pop_back()) {  // nothing before what stands behind it

@@ -347,8 +347,10 @@ class SlotHeadersTest : public ArenaTest {
  protected:
   static std::map<uint32_t, SlotState> Visit(SlotHeaders& headers) {
     std::map<uint32_t, SlotState> slots;
-    headers.Visit([](uint32_t, uint64_t) {},
-                  [&](uint32_t page, const SlotRecord&) { slots[page] = headers.State(page); });
+    for (const uint32_t chunk : headers.TakeOver()) {
+      headers.VisitSlots(
+          chunk, [&](uint32_t page, const SlotRecord&) { slots[page] = headers.State(page); });
+    }
     return slots;
   }
 };
@@ -541,18 +543,17 @@ TEST_F(SlotHeadersTest, SlabsAreRestoredFromHeaders) {
                            return headers.LendChunk(chunk, slot_bytes);
                          }});
     std::map<uint32_t, uint64_t> found;
-    headers.Visit(
-        [&](uint32_t chunk, uint64_t slot_bytes) {
-          ASSERT_TRUE(slabs.RestoreChunk(chunk, slot_bytes).ok());
-        },
-        [&](uint32_t page, const SlotRecord&) {
-          if (const auto block = headers.Committed(page)) {
-            ASSERT_TRUE(slabs.RestoreSlot(page).ok());
-            found[page] = block->id;
-          } else {
-            headers.SetFree(page);
-          }
-        });
+    for (const uint32_t chunk : headers.TakeOver()) {
+      ASSERT_TRUE(slabs.RestoreChunk(chunk, headers.SlotBytesOfChunk(chunk)).ok());
+      headers.VisitSlots(chunk, [&](uint32_t page, const SlotRecord&) {
+        if (const auto block = headers.Committed(page)) {
+          ASSERT_TRUE(slabs.RestoreSlot(page).ok());
+          found[page] = block->id;
+        } else {
+          headers.SetFree(page);
+        }
+      });
+    }
     ASSERT_EQ(found, committed);
     ASSERT_EQ(slabs.used_bytes(), used_bytes);
     for (int step = 0; step < 2000; ++step) {

@@ -106,10 +106,11 @@ TEST_F(StackTest, OfTwoPlacesWithOneNameTheLaterOneComesBack) {
     auto headers = SlotHeaders::Open(*arena);
     ASSERT_TRUE(headers.ok()) << headers.status();
     uint32_t page = 0;
-    headers->Visit([](uint32_t, uint64_t) {},
-                   [&](uint32_t at, const SlotRecord& record) {
-                     if (record.block.id == later) page = at;
-                   });
+    for (const uint32_t chunk : headers->TakeOver()) {
+      headers->VisitSlots(chunk, [&](uint32_t at, const SlotRecord& record) {
+        if (record.block.id == later) page = at;
+      });
+    }
     ASSERT_NE(page, 0u);
     BlockRecord block = headers->Block(page);
     block.name = TestName(2);
