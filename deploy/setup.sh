@@ -10,7 +10,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build_packages=(
   g++ cmake ninja-build lld ccache pkg-config git
   librocksdb-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  libboost1.81-dev libxxhash-dev prometheus-cpp-dev libabsl-dev libspdlog-dev libcli11-dev
+  libboost1.81-dev libboost-context1.81-dev libxxhash-dev prometheus-cpp-dev libabsl-dev libspdlog-dev libcli11-dev
   libtomlplusplus-dev nlohmann-json3-dev libssl-dev zlib1g-dev libzstd-dev libpcre2-dev libsystemd-dev
   libgtest-dev libgmock-dev libbenchmark-dev libhiredis-dev python3 python3-dev python3-pip ca-certificates
 )

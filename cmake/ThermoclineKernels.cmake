@@ -1,0 +1,38 @@
+# Tests of CUDA kernels without a GPU: the same kernel sources through the host compiler and the emulator (kernels/simt).
+# A sanitised build has the plain form alone (AddressSanitizer is told of the fibers); ThreadSanitizer knows nothing of them.
+set(TC_EMULATE ${TC_TESTS})
+if(TC_SANITIZE MATCHES "thread" OR TC_FUZZ)
+  set(TC_EMULATE OFF)
+endif()
+set(TC_EMULATE_CHECKED OFF)
+if(TC_EMULATE AND NOT TC_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(TC_EMULATE_CHECKED ON)
+endif()
+# Kernels speak to two compilers: #pragma unroll is nvcc's.
+set(TC_KERNEL_FLAGS -Wno-unknown-pragmas -fno-math-errno)
+
+# tc_kernel_test(NAME KERNELS a.cu ... SRCS a_test.cc ... [DEPS ...]): NAME runs the tests over the kernels as they are;
+# NAME_checked over kernels whose every load and store the checker sees (-O1: further passes merge them).
+function(tc_kernel_test name)
+  cmake_parse_arguments(A "" "" "SRCS;KERNELS;DEPS" ${ARGN})
+  if(NOT TC_EMULATE)
+    return()
+  endif()
+  set_source_files_properties(${A_KERNELS} PROPERTIES LANGUAGE CXX)
+  add_library(${name}_cases OBJECT ${A_SRCS})
+  tc_configure(${name}_cases)
+  target_link_libraries(${name}_cases PRIVATE tc_simt GTest::gmock ${A_DEPS})
+
+  add_library(${name}_kernels OBJECT ${A_KERNELS})
+  tc_configure(${name}_kernels)
+  target_compile_options(${name}_kernels PRIVATE ${TC_KERNEL_FLAGS} -O3)
+  tc_test(${name} SRCS $<TARGET_OBJECTS:${name}_cases> $<TARGET_OBJECTS:${name}_kernels> DEPS tc_simt ${A_DEPS})
+
+  if(TC_EMULATE_CHECKED)
+    add_library(${name}_checked_kernels OBJECT ${A_KERNELS})
+    tc_configure(${name}_checked_kernels)
+    target_compile_options(${name}_checked_kernels PRIVATE ${TC_KERNEL_FLAGS} -O1 -g1 -fsanitize=thread)
+    tc_test(${name}_checked SRCS $<TARGET_OBJECTS:${name}_cases> $<TARGET_OBJECTS:${name}_checked_kernels>
+      DEPS tc_simt_checked ${A_DEPS})
+  endif()
+endfunction()
