@@ -36,8 +36,6 @@ uint64_t ChunkBytes(const StackOptions& options) {
   return options.chunk_bytes == 0 ? kDefaultChunkBytes : options.chunk_bytes;
 }
 
-std::string StatePath(const StackOptions& options) { return options.data_dir + "/state.json"; }
-
 // Its table of children begins with the size that it needs for `blocks`: growing would hash all of
 // them again.
 absl::StatusOr<CatalogMemory> MakeCatalog(const StackOptions& options, uint64_t epoch,
@@ -131,7 +129,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
                                                                std::unique_ptr<Tier> cold) {
   TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
   options.chunk_bytes = ChunkBytes(options);
-  TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(StatePath(options)));
+  TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(options.data_dir));
   TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));
   TC_ASSIGN_OR_RETURN(auto host, HostTier::Open({.arena_path = options.arena_path,
                                                  .capacity_bytes = options.warm_capacity_bytes,

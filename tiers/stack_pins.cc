@@ -1,7 +1,6 @@
 // Pins with a time to live, and the state file that they and the spaces are kept in.
 #include <algorithm>
 
-#include "base/file_util.h"
 #include "base/log.h"
 #include "tiers/stack_core.h"
 
@@ -25,8 +24,7 @@ absl::Status StackCore::SaveState() {
     state.pins.push_back(
         {number, pin.id, pin.view.space, pin.view.depth, pin.view.expires_unix_ms, pin.view.tier});
   }
-  const absl::Status saved =
-      WriteFileAtomically(options_.data_dir + "/state.json", FormatState(state));
+  const absl::Status saved = WriteStateFile(options_.data_dir, state);
   state_saved_ = saved.ok();
   return saved;
 }

@@ -1,23 +1,31 @@
 #include "tiers/stack_state.h"
 
+#include <absl/strings/str_format.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
 #include <stdexcept>
 #include <system_error>
 
 #include "base/file_util.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "hashing/checksum.h"
 
 namespace thermocline {
 namespace {
 
 using Json = nlohmann::json;
 
+constexpr const char* kStateName = "/state.json";
+constexpr const char* kCopyName = "/state.json.copy";
 constexpr const char* kStateFormat = "thermocline-state.v1";
 constexpr uint64_t kMaxStateBytes = 128 * MiB;  // 1024 spaces of 92 KiB, 65536 pins of 250 bytes
 
@@ -111,6 +119,31 @@ StackState StateFromJson(const Json& json) {
   return state;
 }
 
+/// The last line: a JSON text of its own, so that the usual tools read the file.
+std::string ChecksumLine(std::string_view content) {
+  return absl::StrFormat("\"xxh3:%016x\"\n", Checksum(std::as_bytes(std::span(content))));
+}
+
+/// nullopt: there is none, or it was set aside.
+absl::StatusOr<std::optional<StackState>> ReadOne(const std::string& path) {
+  std::error_code unknown;
+  const bool too_large = std::filesystem::file_size(path, unknown) > kMaxStateBytes && !unknown;
+  auto state = absl::StatusOr<StackState>(
+      absl::DataLossError("state file: it has more than " + FormatBytes(kMaxStateBytes)));
+  if (!too_large) {
+    const auto text = ReadFile(path, kMaxStateBytes);
+    if (absl::IsNotFound(text.status())) return std::nullopt;
+    TC_RETURN_IF_ERROR(text.status());
+    state = ParseState(*text);
+  }
+  if (state.ok()) return *std::move(state);
+  const std::string aside = path + ".damaged";
+  if (std::rename(path.c_str(), aside.c_str()) != 0) return ErrnoStatus(errno, "rename " + path);
+  LogEvent(LogLevel::kWarning, "state_set_aside",
+           {{"reason", std::string(state.status().message())}, {"now_at", aside}});
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string FormatState(const StackState& state) {
@@ -128,12 +161,18 @@ std::string FormatState(const StackState& state) {
   const Json json = {
       {"format", kStateFormat}, {"epoch", state.epoch}, {"spaces", spaces}, {"pins", pins}};
   // Texts of a specification come as UTF-8; any that did not would be another space after this.
-  return json.dump(1, ' ', true, Json::error_handler_t::replace) + "\n";
+  const std::string content = json.dump(1, ' ', true, Json::error_handler_t::replace) + "\n";
+  return content + ChecksumLine(content);
 }
 
-absl::StatusOr<StackState> ParseState(const std::string& text) {
+absl::StatusOr<StackState> ParseState(std::string_view text) {
+  const size_t line_bytes = ChecksumLine("").size();
+  const std::string_view content = text.substr(0, text.size() - std::min(text.size(), line_bytes));
+  if (text.substr(content.size()) != ChecksumLine(content)) {
+    return absl::DataLossError("state file: it is not what its checksum says");
+  }
   try {
-    const Json json = Json::parse(text);
+    const Json json = Json::parse(content);
     if (json.at("format") != kStateFormat) {
       return absl::DataLossError("state file: its form is not " + std::string(kStateFormat));
     }
@@ -143,23 +182,18 @@ absl::StatusOr<StackState> ParseState(const std::string& text) {
   }
 }
 
-absl::StatusOr<StackState> ReadStateFile(const std::string& path) {
-  std::error_code unknown;
-  const bool too_large = std::filesystem::file_size(path, unknown) > kMaxStateBytes && !unknown;
-  auto state = absl::StatusOr<StackState>(
-      absl::DataLossError("state file: it has more than " + FormatBytes(kMaxStateBytes)));
-  if (!too_large) {
-    const auto text = ReadFile(path, kMaxStateBytes);
-    if (absl::IsNotFound(text.status())) return StackState{};
-    TC_RETURN_IF_ERROR(text.status());
-    state = ParseState(*text);
+absl::StatusOr<StackState> ReadStateFile(const std::string& data_dir) {
+  for (const char* name : {kStateName, kCopyName}) {
+    TC_ASSIGN_OR_RETURN(const auto state, ReadOne(data_dir + name));
+    if (state) return *state;
   }
-  if (state.ok()) return state;
-  const std::string aside = path + ".damaged";
-  if (std::rename(path.c_str(), aside.c_str()) != 0) return ErrnoStatus(errno, "rename " + path);
-  LogEvent(LogLevel::kWarning, "state_set_aside",
-           {{"reason", std::string(state.status().message())}, {"now_at", aside}});
   return StackState{};
+}
+
+absl::Status WriteStateFile(const std::string& data_dir, const StackState& state) {
+  const std::string text = FormatState(state);
+  TC_RETURN_IF_ERROR(WriteFileAtomically(data_dir + kStateName, text));
+  return WriteFileAtomically(data_dir + kCopyName, text);
 }
 
 }  // namespace thermocline

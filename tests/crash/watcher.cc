@@ -114,20 +114,48 @@ void Watcher::CheckNothingHeld() {
 
 void Watcher::CheckPins() {
   std::set<std::pair<size_t, Path>> pins;
-  for (const PinRecord& pin : ledger_.Pins()) pins.emplace(pin.space, pin.path);
-  const auto deadline = steady_clock::now() + kSettlePatience;
-  for (const auto& [space, path] : pins) {
-    const auto end = static_cast<uint32_t>(path.size());
-    uint32_t matched = 0, loaded = 0;
-    // In the grace period after a restart there may be no slot to load into.
-    while ((loaded = LoadAndCheck(space, path, &matched)) < end) {
-      if (matched < end || steady_clock::now() > deadline) break;
-      std::this_thread::sleep_for(milliseconds(100));
-    }
-    if (loaded == end) continue;
-    Violation("of a pinned path only " + std::to_string(loaded) + " places can be loaded, " +
-              std::to_string(matched) + " matched: " + Describe(space, path, end - 1, 0));
+  for (const PathRecord& pin : ledger_.Pins()) pins.emplace(pin.space, pin.path);
+  for (const auto& [space, path] : pins) LoadWhole(space, path, "a pinned path");
+}
+
+void Watcher::CheckDurable(size_t loads) {
+  std::set<std::pair<size_t, Path>> all;
+  for (const PathRecord& durable : ledger_.Durable()) all.emplace(durable.space, durable.path);
+  std::vector<std::pair<size_t, Path>> longest;  // a path comes right before those it begins
+  for (const auto& [space, path] : all) {
+    const bool goes_on =
+        !longest.empty() && longest.back().first == space &&
+        longest.back().second.size() < path.size() &&
+        std::equal(longest.back().second.begin(), longest.back().second.end(), path.begin());
+    if (goes_on) longest.pop_back();
+    longest.emplace_back(space, path);
   }
+  for (const auto& [space, path] : longest) {
+    const auto lease = spaces_[space].Match(world_.Names(space, path, 0, path.size()).view());
+    if (!lease.ok()) return Violation("no match: " + lease.status().ToString());
+    if (lease->depth() == path.size()) continue;
+    Violation(
+        "LOST: of a path that was answered to be on disk only " + std::to_string(lease->depth()) +
+        " places matched: " + Describe(space, path, static_cast<uint32_t>(path.size()) - 1, 0));
+  }
+  std::shuffle(longest.begin(), longest.end(), rng_);
+  longest.resize(std::min(longest.size(), loads));
+  for (const auto& [space, path] : longest) LoadWhole(space, path, "a path that is on disk");
+}
+
+void Watcher::LoadWhole(size_t space, const Path& path, const char* what) {
+  const auto deadline = steady_clock::now() + kSettlePatience;
+  const auto end = static_cast<uint32_t>(path.size());
+  uint32_t matched = 0, loaded = 0;
+  // In the grace period after a restart there may be no slot to load into.
+  while ((loaded = LoadAndCheck(space, path, &matched)) < end) {
+    if (matched < end || steady_clock::now() > deadline) break;
+    std::this_thread::sleep_for(milliseconds(100));
+  }
+  if (loaded == end) return;
+  Violation(std::string("of ") + what + " only " + std::to_string(loaded) +
+            " places can be loaded, " + std::to_string(matched) +
+            " matched: " + Describe(space, path, end - 1, 0));
 }
 
 uint32_t Watcher::LoadAndCheck(size_t space, const Path& path, uint32_t* matched) {
@@ -229,7 +257,8 @@ void Watcher::CheckLog() {
 void Watcher::CheckFiles() {
   const std::set<std::string> expected = {
       "default.arena", "default.arena.meta", "default.arena.sessions",
-      "LOCK",          "state.json",         "store"};
+      "LOCK",          "state.json",         "state.json.copy",
+      "store"};
   for (const std::string& directory : {daemon_.directories().arena, daemon_.directories().data}) {
     for (const auto& entry : std::filesystem::directory_iterator(directory)) {
       const std::string name = entry.path().filename().string();

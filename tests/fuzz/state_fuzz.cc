@@ -1,10 +1,14 @@
 // The daemon reads its state file at every start, whoever wrote to it meanwhile: any bytes give a
 // state or an error, a state holds only spaces and pins that make sense, and what is written of it
-// reads back the same.
+// reads back the same. Whoever means harm gets the checksum right, and so does this.
+#include <absl/strings/str_format.h>
+
 #include <cstdint>
 #include <cstdlib>
+#include <span>
 #include <string>
 
+#include "hashing/checksum.h"
 #include "tiers/stack_state.h"
 
 namespace {
@@ -17,7 +21,11 @@ void Require(bool condition) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace thermocline;
-  const auto state = ParseState({reinterpret_cast<const char*>(data), size});
+  std::string whole(reinterpret_cast<const char*>(data), size);
+  (void)ParseState(whole);
+  const uint64_t checksum = Checksum(std::as_bytes(std::span(whole)));
+  whole += absl::StrFormat("\"xxh3:%016x\"\n", checksum);
+  const auto state = ParseState(whole);
   if (!state.ok()) {
     Require(!state.status().message().empty());
     return 0;

@@ -176,7 +176,9 @@ TEST_F(StackTest, WhatHasNoPlaceAfterARestartIsNotOverwrittenInTheGracePeriod) {
   const auto names = TestNames({1, 2, 3, 4, 5, 6});
   Write(names);
   const std::vector<BlockView> read = client_->Match(names).blocks;  // a lease of the last epoch
-  std::filesystem::remove(stack_->directory() + "/state.json");      // nobody knows the space
+  for (const char* name : {"/state.json", "/state.json.copy"}) {     // nobody knows the space
+    std::filesystem::remove(stack_->directory() + name);
+  }
   Restart();
   EXPECT_EQ(client_->Match(names).depth, 0u);
   EXPECT_EQ(client_->Reserve(8).size(), 2u);
@@ -333,14 +335,43 @@ TEST_F(StackTest, ShutdownDrainsOrKeeps) {
   EXPECT_EQ(client_->Match(TestNames({5})).depth, 1u);
 }
 
+TEST_F(StackTest, AnyByteOfTheStateFileMayBeWrong) {
+  Use({});
+  Write(TestNames({1}));
+  const std::string path = stack_->directory() + "/state.json";
+  const uint64_t bytes = std::filesystem::file_size(path);
+  for (uint64_t at = 0; at < bytes; at += bytes / 16) {
+    stack_->Close();
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(byte ^ 1));
+    file.close();
+    stack_->Open();
+    Connect();
+    EXPECT_TRUE(std::filesystem::remove(path + ".damaged")) << "byte " << at;
+    EXPECT_EQ(client_->Match(TestNames({1})).depth, 1u) << "byte " << at;
+    client_.reset();
+  }
+  stack_->Close();
+  std::filesystem::remove(path);
+  stack_->Open();
+  Connect();
+  EXPECT_EQ(client_->Match(TestNames({1})).depth, 1u) << "the copy is enough";
+}
+
 TEST_F(StackTest, ADamagedStateFileIsSetAside) {
   Use({});
   Write(TestNames({1}));
   stack_->Close();
-  std::ofstream(stack_->directory() + "/state.json") << "{\"format\": 3";
+  for (const char* name : {"/state.json", "/state.json.copy"}) {
+    std::ofstream(stack_->directory() + name) << "{\"format\": 3";
+  }
   stack_->Open();
   Connect();
   EXPECT_TRUE(std::filesystem::exists(stack_->directory() + "/state.json.damaged"));
+  EXPECT_TRUE(std::filesystem::exists(stack_->directory() + "/state.json.copy.damaged"));
   EXPECT_EQ(client_->Match(TestNames({1})).depth, 0u);
   (*stack_)->EndGrace();
   EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 0u);
