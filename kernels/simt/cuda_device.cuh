@@ -9,7 +9,15 @@
 
 namespace thermocline::simt {
 
-/// 16 bytes that are read once: through the read-only path, without a place in L1.
+/// One instruction for 16 aligned bytes.
+__device__ __forceinline__ uint4 Load16(const void* from) {
+  return *static_cast<const uint4*>(from);
+}
+
+__device__ __forceinline__ void Store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
+
+/// 16 bytes that are read once, and not written by this kernel: through the read-only path, without
+/// a place in L1.
 __device__ __forceinline__ uint4 LoadOnce16(const void* from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"

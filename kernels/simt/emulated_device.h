@@ -132,6 +132,12 @@ inline uint32_t atomicMax(uint32_t* at, uint32_t value) { return simt::AtomicMax
 
 namespace simt {
 
+inline uint4 Load16(const void* from) {
+  uint4 value;
+  LoadAligned(&value, from, sizeof(value));
+  return value;
+}
+inline void Store16(void* to, uint4 value) { StoreAligned(to, &value, sizeof(value)); }
 inline uint4 LoadOnce16(const void* from) {
   uint4 value;
   LoadAligned(&value, from, sizeof(value));

@@ -90,6 +90,7 @@ void* SharedObject(const void* tag, size_t bytes, size_t alignment);
 void* DynamicShared();
 
 void LoadAligned(void* to, const void* from, size_t bytes);
+void StoreAligned(void* to, const void* from, size_t bytes);
 void CopyAsync16(void* to, const void* from, bool wanted);
 void CopyAsyncCommit();
 void CopyAsyncWaitFor(int groups);

@@ -196,6 +196,12 @@ void LoadAligned(void* to, const void* from, size_t bytes) {
   std::memcpy(to, from, bytes);
 }
 
+void StoreAligned(void* to, const void* from, size_t bytes) {
+  if (!IsAligned(to, bytes)) Fail("%zu-byte store to a misaligned address %p", bytes, to);
+  NoteAccess(to, bytes, Access::kWrite, __builtin_return_address(0));
+  std::memcpy(to, from, bytes);
+}
+
 void CopyAsync16(void* to, const void* from, bool wanted) {
   Lane& self = *current_lane;
   if (!IsAligned(to, 16) || !IsAligned(from, 16)) Fail("cp.async at a misaligned address");

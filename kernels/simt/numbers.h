@@ -27,6 +27,15 @@ struct Fp8E4m3 {
   uint8_t bits;
 };
 
+/// What activations, weights and plain KV are made of, where a kernel takes either.
+enum class NumberType : uint8_t { kF16, kBf16 };
+
+/// Calls `work` with a number of the type.
+template <class Work>
+auto WithNumberType(NumberType type, Work work) {
+  return type == NumberType::kF16 ? work(Half{}) : work(Bfloat16{});
+}
+
 inline constexpr float kLargestHalf = 65504.0f;
 inline constexpr float kLargestFp8 = 448.0f;
 
