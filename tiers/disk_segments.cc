@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "tiers/disk_reads.h"
 #include "tiers/disk_store.h"
 #include "tiers/log_format.h"
 
@@ -25,6 +26,8 @@ constexpr uint64_t kMostLogBytes = 16 * MiB;
 constexpr uint64_t kMostManifestBytes = 4 * MiB;
 constexpr size_t kScanBytes = 2 * MiB;
 constexpr size_t kProbeBytes = 4 * KiB;
+constexpr uint64_t kMostValueBytes = kMaxPartBytes + MiB;  // with record and envelope
+constexpr uint64_t kKeyTailBytes = 8;                      // that RocksDB adds to a key
 
 template <size_t kBytes>
 rocksdb::Slice SliceOf(const std::array<char, kBytes>& key) {
@@ -89,6 +92,12 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, bool stric
   return options;
 }
 
+uint64_t VarintBytes(uint64_t value) {
+  uint64_t bytes = 1;
+  for (; value >= 128; value >>= 7) ++bytes;
+  return bytes;
+}
+
 absl::Status Failed(const rocksdb::Status& status, const std::string& what) {
   if (status.IsNotFound()) return absl::NotFoundError("cold tier: " + what + ": not there");
   return DiskStatus(status, what);
@@ -151,6 +160,7 @@ SegmentDatabase::~SegmentDatabase() {
 
 void SegmentDatabase::Close() {
   if (db_ == nullptr) return;
+  files_.reset();
   db_->DestroyColumnFamilyHandle(segments_);
   db_->DestroyColumnFamilyHandle(entries_);
   db_.reset();
@@ -174,6 +184,10 @@ void SegmentDatabase::Adopt(rocksdb::DB* db,
   db->DestroyColumnFamilyHandle(handles[0]);
   segments_ = handles[1];
   entries_ = handles[2];
+  files_ = std::make_unique<SegmentFiles>(file_system_, direct_io_);
+  for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
+    if (const auto sequence = SequenceOf(file)) files_->Add(*sequence, file.db_path + file.name);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
@@ -263,14 +277,20 @@ std::vector<SegmentDatabase::Segment> SegmentDatabase::Segments() const {
   return segments;
 }
 
-absl::Status SegmentDatabase::ReadBlock(
-    uint64_t sequence, BlockRef ref,
-    const std::function<absl::Status(std::span<const std::byte>)>& look) const {
+absl::Status SegmentDatabase::ReadBlock(const EntryHead& block, const Look& look) const {
+  const bool has_place = block.place.bytes > 0;
+  if (has_place && ReadPlace(block.sequence, block.place, look).ok()) return absl::OkStatus();
   rocksdb::PinnableSlice value;
-  const SegmentKey key = SegmentKeyOf(sequence, ref);
+  const SegmentKey key = SegmentKeyOf(block.sequence, block.ref);
   const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), segments_, SliceOf(key), &value);
-  if (!status.ok()) return Failed(status, "read block " + std::to_string(ref.id));
+  if (!status.ok()) return Failed(status, "read block " + std::to_string(block.ref.id));
   return look(BytesOf(value));
+}
+
+absl::Status SegmentDatabase::ReadPlace(uint64_t sequence, FilePlace place,
+                                        const Look& look) const {
+  if (place.bytes > kMostValueBytes) return absl::UnavailableError("no value is so long");
+  return files_->Read(sequence, place, look);
 }
 
 absl::Status SegmentDatabase::ForEachEntry(
@@ -307,6 +327,7 @@ absl::Status SegmentDatabase::RemoveSegment(uint64_t sequence) {
   const SegmentKey first = SegmentKeyOf(sequence, {0, 0});
   const SegmentKey last = SegmentKeyOf(sequence, {UINT64_MAX, UINT16_MAX});
   const rocksdb::Slice from = SliceOf(first), to = SliceOf(last);
+  files_->Forget(sequence);
   return DiskStatus(rocksdb::DeleteFilesInRange(db_.get(), segments_, &from, &to),
                     "remove " + NameOf(sequence));
 }
@@ -324,7 +345,21 @@ SegmentWriter::~SegmentWriter() {
   (void)database_.env_->DeleteFile(path_);
 }
 
-absl::Status SegmentWriter::Add(BlockRef ref, std::span<const std::byte> stored) {
+// A value lies in a block of the table, which begins where the file ends once it is put, unless
+// others are in that block already: behind the bytes that its key has in common with the one
+// before, of which the first of a block has none, the length of the rest, its own, and its key as
+// RocksDB has it. Nothing is compressed.
+FilePlace SegmentWriter::PlaceOf(uint64_t end_before, uint64_t bytes) const {
+  const uint64_t block = table_->FileSize();
+  if (block == end_before && added_ > 0) return {};
+  constexpr uint64_t kKeyBytes = sizeof(SegmentKey) + kKeyTailBytes;
+  const uint64_t offset =
+      block + VarintBytes(0) + VarintBytes(kKeyBytes) + VarintBytes(bytes) + kKeyBytes;
+  if (offset + bytes > UINT32_MAX) return {};
+  return {static_cast<uint32_t>(offset), static_cast<uint32_t>(bytes)};
+}
+
+absl::StatusOr<FilePlace> SegmentWriter::Add(BlockRef ref, std::span<const std::byte> stored) {
   if (table_ == nullptr) {
     rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions());
     options.env = database_.env_.get();
@@ -337,13 +372,18 @@ absl::Status SegmentWriter::Add(BlockRef ref, std::span<const std::byte> stored)
   }
   const SegmentKey key = SegmentKeyOf(sequence_, ref);
   const rocksdb::Slice value(reinterpret_cast<const char*>(stored.data()), stored.size());
-  return DiskStatus(table_->Put(SliceOf(key), value), "write " + NameOf(sequence_));
+  const uint64_t end_before = table_->FileSize();
+  TC_RETURN_IF_ERROR(DiskStatus(table_->Put(SliceOf(key), value), "write " + NameOf(sequence_)));
+  const FilePlace place = PlaceOf(end_before, stored.size());
+  ++added_;
+  return place;
 }
 
 absl::StatusOr<uint64_t> SegmentWriter::Finish() {
   TC_CHECK(table_ != nullptr);
   rocksdb::ExternalSstFileInfo info;
   TC_RETURN_IF_ERROR(DiskStatus(table_->Finish(&info), "write " + NameOf(sequence_)));
+  SegmentFiles::File file = database_.files_->Open(path_);  // while it has this name
   rocksdb::IngestExternalFileOptions options;
   options.move_files = true;
   options.write_global_seqno = false;
@@ -352,6 +392,7 @@ absl::StatusOr<uint64_t> SegmentWriter::Finish() {
       DiskStatus(database_.db_->IngestExternalFile(database_.segments_, {path_}, options),
                  "take over " + NameOf(sequence_)));
   table_.reset();
+  database_.files_->Add(sequence_, path_, std::move(file));
   return info.file_size;
 }
 

@@ -1,7 +1,8 @@
 // RocksDB as the log uses it (tiers/log_format.h): segments that are written once, as tables that
 // SstFileWriter makes and the database takes over, and never compacted; and the entries, a small
 // family with a log of its own. A table has an index and no filter: nobody asks for a block that
-// is not there, and the read of a block is one read of the disk.
+// is not there, and the read of a block is one read of the disk: from its place in the file, which
+// an entry tells (tiers/disk_reads.h), or else by RocksDB.
 //
 //   <directory>/store/incoming   tables being written; what is there at an opening is removed
 //
@@ -19,6 +20,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "tiers/log_format.h"
 #include "tiers/tier.h"
 
 namespace rocksdb {
@@ -34,6 +36,7 @@ class Status;
 namespace thermocline {
 
 class DiskHealth;
+class SegmentFiles;
 
 /// An entry to be set, or erased if it has no value.
 struct EntryChange {
@@ -65,10 +68,14 @@ class SegmentDatabase {
   };
   std::vector<Segment> Segments() const;
 
+  using Look = std::function<absl::Status(std::span<const std::byte>)>;
   /// Calls `look` with the block as stored, which is valid until it returns, and answers what that
-  /// does. Errors: NotFound when it is not there, DataLoss for damage, Unavailable.
-  absl::Status ReadBlock(uint64_t sequence, BlockRef ref,
-                         const std::function<absl::Status(std::span<const std::byte>)>& look) const;
+  /// does. It is read from its place, if that is known; unless `look` takes what lies there it is
+  /// called again, with what RocksDB finds. It must read nothing here itself.
+  /// Errors: NotFound when it is not there, DataLoss for damage, Unavailable.
+  absl::Status ReadBlock(const EntryHead& block, const Look& look) const;
+  /// Calls `look` with what lies at the place, whatever it is. Errors: Unavailable.
+  absl::Status ReadPlace(uint64_t sequence, FilePlace place, const Look& look) const;
 
   /// Until `visit(key, value)` returns false. Errors: DataLoss when they cannot be read on.
   absl::Status ForEachEntry(const std::function<bool(std::span<const std::byte>,
@@ -99,6 +106,7 @@ class SegmentDatabase {
   const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below env_
   const std::unique_ptr<rocksdb::Env> env_;
   std::shared_ptr<DiskHealth> health_;
+  std::unique_ptr<SegmentFiles> files_;
   std::string set_aside_;
   bool direct_io_ = false;
   rocksdb::FileLock* looking_ = nullptr;  // keeps others out, when it is opened to look only
@@ -119,17 +127,21 @@ class SegmentWriter {
   ~SegmentWriter();
   SegmentWriter(const SegmentWriter&) = delete;
 
-  /// REQUIRES: refs ascend, by id and then part.
-  absl::Status Add(BlockRef ref, std::span<const std::byte> stored);
+  /// Answers where it will lie in the file. REQUIRES: refs ascend, by id and then part.
+  absl::StatusOr<FilePlace> Add(BlockRef ref, std::span<const std::byte> stored);
   /// When it returns OK the segment is durable; answers the bytes of its file.
   /// REQUIRES: there is a block in it.
   absl::StatusOr<uint64_t> Finish();
 
  private:
+  /// Of the value just put, before which the file ended at `end_before`.
+  FilePlace PlaceOf(uint64_t end_before, uint64_t bytes) const;
+
   SegmentDatabase& database_;
   const uint64_t sequence_;
   const std::string path_;
   std::unique_ptr<rocksdb::SstFileWriter> table_;
+  uint64_t added_ = 0;
 };
 
 /// Whether the store's directory takes writes now. Errors: why not.

@@ -11,9 +11,10 @@ namespace thermocline {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "entries are stored as they lie");
+static_assert(sizeof(FilePlace) == 8 && offsetof(FilePlace, bytes) == 4);
 
 constexpr uint8_t kEntryVersion = 1;
-constexpr size_t kSumAt = 16;
+constexpr size_t kSumAt = 24;
 
 void PutBigEndian(uint64_t value, char* out) {
   for (int i = 0; i < 8; ++i) out[i] = static_cast<char>(value >> (56 - 8 * i));
@@ -69,11 +70,12 @@ std::optional<BlockRef> ParseEntryKey(std::span<const std::byte> key) {
   return BlockRef{BigEndian(key.first(8)), static_cast<uint16_t>(BigEndian(key.subspan(8)))};
 }
 
-void SealEntry(BlockRef ref, uint64_t sequence, std::string& value) {
-  const EntryKey key = EntryKeyOf(ref);
+void SealEntry(const EntryHead& head, std::string& value) {
+  const EntryKey key = EntryKeyOf(head.ref);
   std::fill_n(value.begin(), kEntryHeadBytes, '\0');
   value[0] = static_cast<char>(kEntryVersion);
-  std::memcpy(value.data() + 8, &sequence, sizeof sequence);
+  std::memcpy(value.data() + 8, &head.sequence, sizeof head.sequence);
+  std::memcpy(value.data() + 16, &head.place, sizeof head.place);
   const uint64_t sum = SumOf(std::as_bytes(std::span(key)), std::as_bytes(std::span(value)));
   std::memcpy(value.data() + kSumAt, &sum, sizeof sum);
 }
@@ -91,8 +93,9 @@ absl::StatusOr<LogEntry> ReadEntry(std::span<const std::byte> key,
                                          std::to_string(static_cast<uint8_t>(value[0])) +
                                          "; use the matching build");
   }
-  LogEntry entry{.ref = *ref, .record = value.subspan(kEntryHeadBytes)};
+  LogEntry entry{{.ref = *ref}, value.subspan(kEntryHeadBytes)};
   std::memcpy(&entry.sequence, value.data() + 8, sizeof entry.sequence);
+  std::memcpy(&entry.place, value.data() + 16, sizeof entry.place);
   return entry;
 }
 

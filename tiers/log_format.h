@@ -9,11 +9,15 @@
 //        0      1  version, 1
 //        1      7  zero
 //        8      8  sequence of the segment that has the block
-//       16      8  XXH3-64 of key ‖ bytes 0 to 15 ‖ the rest
-//       24         the envelope of its record
+//       16      4  offset of the block's envelope in the segment's file, and
+//       20      4  its bytes; 0: where it lies is not known
+//       24      8  XXH3-64 of key ‖ bytes 0 to 23 ‖ the rest
+//       32         the envelope of its record
 //
-// Keys of a segment are one range, which nothing else is ever written to. An entry that points to a
-// segment that is not there, and a segment without an entry, are what a crash leaves; both go.
+// The place in the file spares a read RocksDB's way to it (tiers/disk_reads.h), and is nothing but
+// a hint: what does not verify there is looked for by its key. Keys of a segment are one range,
+// which nothing else is ever written to. An entry that points to a segment that is not there, and a
+// segment without an entry, are what a crash leaves; both go.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -29,7 +33,7 @@
 namespace thermocline {
 
 inline constexpr const char* kLogFormat = "segments.v1";
-inline constexpr size_t kEntryHeadBytes = 24;
+inline constexpr size_t kEntryHeadBytes = 32;
 
 using SegmentKey = std::array<char, 18>;
 using EntryKey = std::array<char, 10>;
@@ -40,12 +44,22 @@ EntryKey EntryKeyOf(BlockRef ref);
 std::optional<std::pair<uint64_t, BlockRef>> ParseSegmentKey(std::span<const std::byte> key);
 std::optional<BlockRef> ParseEntryKey(std::span<const std::byte> key);
 
-/// Puts the head before `value`, which has kEntryHeadBytes of room for it and then the record.
-void SealEntry(BlockRef ref, uint64_t sequence, std::string& value);
+/// Where a value lies in the file of its segment. No bytes: that is not known.
+struct FilePlace {
+  uint32_t offset = 0;
+  uint32_t bytes = 0;
+  bool operator==(const FilePlace&) const = default;
+};
 
-struct LogEntry {
+struct EntryHead {
   BlockRef ref;
   uint64_t sequence = 0;
+  FilePlace place = {};
+};
+/// Puts the head before `value`, which has kEntryHeadBytes of room for it and then the record.
+void SealEntry(const EntryHead& head, std::string& value);
+
+struct LogEntry : EntryHead {
   std::span<const std::byte> record;  // of the value
 };
 /// Errors: DataLoss for anything damaged, FailedPrecondition for another version.

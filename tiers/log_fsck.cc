@@ -1,5 +1,6 @@
 #include "tiers/log_fsck.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
@@ -40,7 +41,7 @@ class Fsck {
  private:
   struct Content {
     SegmentDatabase::Segment segment;  // without a file: it is not there
-    std::vector<BlockRef> blocks;
+    std::vector<EntryHead> blocks;
   };
 
   void Complain(const std::string& what, const absl::Status& why) {
@@ -55,7 +56,7 @@ class Fsck {
     if (!record.ok() && !absl::IsFailedPrecondition(record.status())) {
       Complain("the entry of block " + std::to_string(entry->ref.id), record.status());
     }
-    segments_[entry->sequence].blocks.push_back(entry->ref);
+    segments_[entry->sequence].blocks.push_back(*entry);
   }
 
   void LookAtSegment(uint64_t sequence, const Content& content) {
@@ -69,20 +70,24 @@ class Fsck {
       Add(report_.notes,
           name + " (" + content.segment.file + ") has no entry; the next start removes it");
     }
-    for (const BlockRef ref : content.blocks) {
-      const absl::Status status = LookAtBlock(sequence, ref);
-      if (status.ok()) continue;
-      Complain("block " + std::to_string(ref.id) + " part " + std::to_string(ref.part) + " in " +
-                   name + " (" + content.segment.file + ")",
-               status);
+    for (const EntryHead& block : content.blocks) {
+      const std::string what = "block " + std::to_string(block.ref.id) + " part " +
+                               std::to_string(block.ref.part) + " in " + name + " (" +
+                               content.segment.file + ")";
+      const absl::Status status = LookAtBlock(block, what);
+      if (!status.ok()) Complain(what, status);
     }
   }
 
-  absl::Status LookAtBlock(uint64_t sequence, BlockRef ref) {
+  // By RocksDB, whose checksums a segment must pass, too, to be opened.
+  absl::Status LookAtBlock(const EntryHead& block, const std::string& what) {
     const absl::Status status =
-        database_.ReadBlock(sequence, ref, [&](std::span<const std::byte> stored) {
-          const auto record = envelope_.Decode(ref, stored, {payload_.get(), kMaxPartBytes});
+        database_.ReadBlock({block.ref, block.sequence}, [&](std::span<const std::byte> stored) {
+          const auto record = envelope_.Decode(block.ref, stored, {payload_.get(), kMaxPartBytes});
           if (record.ok()) report_.bytes += record->payload_bytes;
+          if (block.place.bytes > 0 && !LiesAtItsPlace(block, stored)) {
+            Add(report_.notes, what + " does not lie where its entry says; it is found by its key");
+          }
           return record.status();
         });
     const bool sealed = absl::IsFailedPrecondition(status);
@@ -90,6 +95,16 @@ class Fsck {
     ++report_.blocks;
     report_.sealed_blocks += sealed ? 1 : 0;
     return absl::OkStatus();
+  }
+
+  bool LiesAtItsPlace(const EntryHead& block, std::span<const std::byte> stored) {
+    bool same = false;
+    const absl::Status read =
+        database_.ReadPlace(block.sequence, block.place, [&](std::span<const std::byte> found) {
+          same = std::equal(found.begin(), found.end(), stored.begin(), stored.end());
+          return absl::OkStatus();
+        });
+    return read.ok() && same;
   }
 
   const SegmentDatabase& database_;

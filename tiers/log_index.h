@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tiers/log_format.h"
 #include "tiers/tier.h"
 
 namespace thermocline {
@@ -19,6 +20,7 @@ class LogIndex {
   struct Place {
     uint64_t sequence = 0;
     uint32_t entry_bytes = 0;  // key and value
+    FilePlace at = {};
   };
 
   /// A segment that has no blocks yet. REQUIRES: there is none of this sequence.

@@ -96,7 +96,7 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
     const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
     if (wanted && index.HasSegment(entry->sequence)) {
       const auto bytes = static_cast<uint32_t>(key.size() + value.size());
-      index.Set(entry->ref, {entry->sequence, bytes});
+      index.Set(entry->ref, {entry->sequence, bytes, entry->place});
     } else {
       stale.push_back({entry->ref, ""});
     }
@@ -199,7 +199,7 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
   UnusableEntries unusable;
   TC_RETURN_IF_ERROR(database->ForEachEntry([&](auto key, auto value) {
     const auto entry = ReadEntry(key, value);
-    if (!entry.ok() || SequenceOf(entry->ref) != entry->sequence) return true;
+    if (!entry.ok() || PlaceOf(entry->ref).sequence != entry->sequence) return true;
     const auto record = options_.envelope.DecodeRecord(entry->ref, entry->record);
     if (record.ok()) return visit(*record);
     unusable.Add(record.status());

@@ -52,11 +52,17 @@ LogTier::LogTier(Options options) : options_(std::move(options)) {}
 
 LogTier::~LogTier() = default;
 
-absl::StatusOr<EntryChange> LogTier::EntryOf(const BlockRecord& record, uint64_t sequence) const {
-  EntryChange entry{RefOf(record), std::string(kEntryHeadBytes, '\0')};
+absl::Status LogTier::Add(SegmentWriter& writer, const BlockRecord& record,
+                          std::span<const std::byte> stored, Draft& draft) const {
+  const BlockRef ref = RefOf(record);
+  TC_ASSIGN_OR_RETURN(const FilePlace place, writer.Add(ref, stored));
+  EntryChange entry{ref, std::string(kEntryHeadBytes, '\0')};
   TC_RETURN_IF_ERROR(options_.envelope.EncodeRecord(record, entry.value));
-  SealEntry(entry.ref, sequence, entry.value);
-  return entry;
+  SealEntry({ref, draft.sequence, place}, entry.value);
+  draft.changes.push_back(std::move(entry));
+  draft.blocks.push_back(ref);
+  draft.places.push_back(place);
+  return absl::OkStatus();
 }
 
 absl::Status LogTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
@@ -138,10 +144,7 @@ absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> pu
     const auto most = room.OfBytes(BlockEnvelope::MostBytes(*put.record));
     TC_ASSIGN_OR_RETURN(const uint64_t bytes,
                         options_.envelope.Encode(*put.record, put.payload, most));
-    TC_RETURN_IF_ERROR(writer.Add(ref, most.first(bytes)));
-    TC_ASSIGN_OR_RETURN(EntryChange entry, EntryOf(*put.record, draft.sequence));
-    draft.changes.push_back(std::move(entry));
-    draft.blocks.push_back(ref);
+    TC_RETURN_IF_ERROR(Add(writer, *put.record, most.first(bytes), draft));
   }
   if (draft.blocks.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
@@ -156,12 +159,13 @@ absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
   reserved_bytes_ -= std::exchange(draft.reserved_bytes, 0);
   if (!draft.blocks.empty()) index_.AddSegment(draft.sequence, draft.bytes);
   if (!status.ok()) return status;
-  for (const EntryChange& change : draft.changes) {
-    if (change.value.empty()) {
+  for (size_t i = 0; i < draft.changes.size(); ++i) {
+    const EntryChange& change = draft.changes[i];
+    if (i >= draft.blocks.size()) {
       index_.Erase(change.ref);
     } else {
       const size_t bytes = sizeof(EntryKey) + change.value.size();
-      index_.Set(change.ref, {draft.sequence, static_cast<uint32_t>(bytes)});
+      index_.Set(change.ref, {draft.sequence, static_cast<uint32_t>(bytes), draft.places[i]});
     }
   }
   return status;
@@ -171,37 +175,37 @@ absl::StatusOr<std::optional<BlockRecord>> LogTier::Get(BlockRef ref,
                                                         std::span<std::byte> payload) {
   for (int moves = 0; moves < kMostMoves; ++moves) {
     Database database;
-    uint64_t sequence = 0;
+    LogIndex::Place place;
     {
       MutexLock lock(mutex_);
       if (database_ == nullptr) {
         return absl::UnavailableError("cold tier: it is being opened anew: " + refusal_);
       }
-      const LogIndex::Place* const place = index_.Find(ref);
-      if (place == nullptr) return std::nullopt;
-      sequence = place->sequence;
+      const LogIndex::Place* const found = index_.Find(ref);
+      if (found == nullptr) return std::nullopt;
+      place = *found;
       database = database_;
     }
     std::optional<BlockRecord> record;
-    const absl::Status status =
-        database->ReadBlock(sequence, ref, [&](std::span<const std::byte> stored) {
+    const absl::Status status = database->ReadBlock(
+        {ref, place.sequence, place.at}, [&](std::span<const std::byte> stored) {
           auto read = options_.envelope.Decode(ref, stored, payload);
           if (read.ok()) record = *std::move(read);
           return read.status();
         });
     if (status.ok()) return record;
     if (!IsDamage(status)) return status;
-    if (SequenceOf(ref) != sequence) continue;  // DropSegment has moved it meanwhile
-    DropUnusable(*database, ref, sequence, status);
+    if (PlaceOf(ref).sequence != place.sequence) continue;  // DropSegment has moved it meanwhile
+    DropUnusable(*database, ref, place.sequence, status);
     return std::nullopt;
   }
   return absl::UnavailableError("cold tier: " + Named(ref) + " moves too often to be read");
 }
 
-uint64_t LogTier::SequenceOf(BlockRef ref) const {
+LogIndex::Place LogTier::PlaceOf(BlockRef ref) const {
   MutexLock lock(mutex_);
   const LogIndex::Place* const place = index_.Find(ref);
-  return place == nullptr ? 0 : place->sequence;
+  return place == nullptr ? LogIndex::Place{} : *place;
 }
 
 void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
@@ -211,7 +215,7 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
     LogEvent(LogLevel::kWarning, "cold_block_dropped",
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
   }
-  if (SequenceOf(ref) != sequence) return;
+  if (PlaceOf(ref).sequence != sequence) return;
   const EntryChange erasure{ref, ""};
   (void)Noted(database.Commit({&erasure, 1}, /*durable=*/false));
   {
@@ -293,10 +297,11 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
   const std::span<std::byte> payload = room.OfBytes(kMaxPartBytes);
   uint64_t bytes = 0;
   for (const BlockRef ref : keep) {
-    const uint64_t from = SequenceOf(ref);
-    if (from == 0) continue;
+    const LogIndex::Place from = PlaceOf(ref);
+    if (from.sequence == 0) continue;
+    const EntryHead head{ref, from.sequence, from.at};
     absl::Status written;
-    const absl::Status read = database.ReadBlock(from, ref, [&](std::span<const std::byte> stored) {
+    const absl::Status read = database.ReadBlock(head, [&](std::span<const std::byte> stored) {
       const auto record = options_.envelope.Decode(ref, stored, payload);
       if (!record.ok()) return record.status();
       const auto added =
@@ -308,7 +313,7 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     TC_RETURN_IF_ERROR(written);
     if (read.ok()) continue;
     if (!IsDamage(read)) return read;
-    DropUnusable(database, ref, from, read);
+    DropUnusable(database, ref, from.sequence, read);
   }
   if (draft.blocks.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
@@ -325,10 +330,7 @@ absl::StatusOr<uint64_t> LogTier::AddKept(SegmentWriter& writer, const BlockReco
     TC_ASSIGN_OR_RETURN(const uint64_t bytes, options_.envelope.Encode(record, payload, most));
     stored = most.first(bytes);
   }
-  TC_RETURN_IF_ERROR(writer.Add(RefOf(record), stored));
-  TC_ASSIGN_OR_RETURN(EntryChange entry, EntryOf(record, draft.sequence));
-  draft.changes.push_back(std::move(entry));
-  draft.blocks.push_back(RefOf(record));
+  TC_RETURN_IF_ERROR(Add(writer, record, stored, draft));
   return stored.size();
 }
 

@@ -69,10 +69,12 @@ class LogTier : public Tier {
   /// What one segment will have, when it is written.
   struct Draft {
     uint64_t sequence = 0;
-    uint64_t bytes = 0;                     // of its file, once that is finished
-    uint64_t reserved_bytes = 0;            // until it is known
-    std::vector<EntryChange> changes = {};  // with the erasures of what does not come along
-    std::vector<BlockRef> blocks = {};      // ascending
+    uint64_t bytes = 0;           // of its file, once that is finished
+    uint64_t reserved_bytes = 0;  // until it is known
+    std::vector<EntryChange> changes =
+        {};                              // of the blocks; then erasures of what does not come along
+    std::vector<BlockRef> blocks = {};   // ascending
+    std::vector<FilePlace> places = {};  // of the blocks
   };
 
   explicit LogTier(Options options);
@@ -97,7 +99,9 @@ class LogTier : public Tier {
   absl::StatusOr<uint64_t> AddKept(SegmentWriter& writer, const BlockRecord& record,
                                    std::span<const std::byte> payload,
                                    std::span<const std::byte> stored, Draft& draft) const;
-  absl::StatusOr<EntryChange> EntryOf(const BlockRecord& record, uint64_t sequence) const;
+  /// Puts a block into the segment that the draft is of.
+  absl::Status Add(SegmentWriter& writer, const BlockRecord& record,
+                   std::span<const std::byte> stored, Draft& draft) const;
   std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
   absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
                          std::span<const size_t> order, Draft& draft);
@@ -109,8 +113,8 @@ class LogTier : public Tier {
   /// is counted; one whose key is gone is not damaged.
   void DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                     const absl::Status& why) TC_EXCLUDES(mutex_);
-  /// Of its segment; 0: it is not here.
-  uint64_t SequenceOf(BlockRef ref) const TC_EXCLUDES(mutex_);
+  /// Of segment 0: it is not here.
+  LogIndex::Place PlaceOf(BlockRef ref) const TC_EXCLUDES(mutex_);
 
   const Options options_;
   std::atomic<uint64_t> next_sequence_ = 1;

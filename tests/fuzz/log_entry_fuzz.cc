@@ -25,11 +25,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const BlockRef ref = *ParseEntryKey(key);
   std::string sealed(kEntryHeadBytes, '\0');
   sealed.append(reinterpret_cast<const char*>(value.data()), value.size());
-  SealEntry(ref, size, sealed);
+  const FilePlace place{static_cast<uint32_t>(size), 7};
+  SealEntry({ref, size, place}, sealed);
   const auto again = ReadEntry(key, std::as_bytes(std::span(sealed)));
   TC_CHECK(again.ok());
   TC_CHECK(again->ref == ref);
   TC_CHECK(again->sequence == size);
+  TC_CHECK(again->place == place);
   (void)BlockEnvelope().DecodeRecord(ref, again->record);
   return 0;
 }

@@ -284,11 +284,11 @@ TEST_F(LogSealingTest, ATamperedByteIsAMissAndCounted) {
       for (uint64_t id = 1; id < kBlocks; ++id) {
         // The envelope of 4 stands in for 5 too; one bit of 9 is another.
         ASSERT_TRUE((*database)
-                        ->ReadBlock(sequence, {id == 5 ? 4 : id, 0},
+                        ->ReadBlock({{id == 5 ? 4 : id, 0}, sequence},
                                     [&](std::span<const std::byte> stored) {
                                       Bytes value(stored.begin(), stored.end());
                                       if (id == 9) value[value.size() / 2] ^= std::byte{1};
-                                      return writer.Add({id, 0}, value);
+                                      return writer.Add({id, 0}, value).status();
                                     })
                         .ok());
       }
@@ -301,7 +301,7 @@ TEST_F(LogSealingTest, ATamperedByteIsAMissAndCounted) {
                       changes.push_back(
                           {entry->ref,
                            std::string(reinterpret_cast<const char*>(value.data()), value.size())});
-                      SealEntry(entry->ref, forged, changes.back().value);
+                      SealEntry({entry->ref, forged, entry->place}, changes.back().value);
                       return true;
                     })
                     .ok());

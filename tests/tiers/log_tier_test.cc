@@ -253,13 +253,15 @@ TEST(LogFormatTest, AnEntryComesBackAndNoOtherBytesDo) {
   const BlockRef ref{0x0102030405060708, 3};
   std::string value(kEntryHeadBytes, '\0');
   value += "the record";
-  SealEntry(ref, 77, value);
+  const FilePlace place{123456789, 4096};
+  SealEntry({ref, 77, place}, value);
   const EntryKey key = EntryKeyOf(ref);
   const auto bytes_of = [](const auto& text) { return std::as_bytes(std::span(text)); };
   const auto entry = ReadEntry(bytes_of(key), bytes_of(value));
   ASSERT_TRUE(entry.ok()) << entry.status();
   EXPECT_EQ(entry->ref, ref);
   EXPECT_EQ(entry->sequence, 77u);
+  EXPECT_EQ(entry->place, place);
   EXPECT_EQ(entry->record.size(), 10u);
   for (size_t at = 0; at < value.size(); ++at) {
     for (int bit = 0; bit < 8; ++bit) {

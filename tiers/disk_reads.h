@@ -1,0 +1,58 @@
+// Values of segments, read straight from where they lie in their files. RocksDB's own way to them
+// takes more of a processor than the disk does: memory that is mapped anew for each, a copy, and a
+// checksum beside ours. It stays the owner of the files, and has the last word: what is read here
+// is worth nothing before it verifies, and what does not is asked for there.
+//
+// A read is one of the file system's, of whole sectors where the files are read directly, into
+// memory that its thread keeps: nothing is mapped, and it stays in the processor's cache.
+#pragma once
+#include <rocksdb/file_system.h>
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include <boost/unordered/unordered_flat_map.hpp>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "tiers/log_format.h"
+
+namespace thermocline {
+
+/// The open files of segments. Thread: any, concurrently.
+class SegmentFiles {
+ public:
+  using File = std::shared_ptr<const rocksdb::FSRandomAccessFile>;  // of whoever reads it, too
+
+  SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io);
+
+  /// Null: it cannot be opened.
+  File Open(const std::string& path) const;
+  /// From now on the segment is read there. If `file` is null it is opened by its path at the first
+  /// read.
+  void Add(uint64_t sequence, std::string path, File file = nullptr);
+  /// Closes it, once nobody reads it any more.
+  void Forget(uint64_t sequence);
+
+  /// Calls `look` with what lies at `place`, whatever it is, and answers what that does. It is
+  /// valid until `look` returns, which must read nothing here itself.
+  /// Errors: Unavailable when it cannot be read so.
+  absl::Status Read(uint64_t sequence, FilePlace place,
+                    const std::function<absl::Status(std::span<const std::byte>)>& look);
+
+ private:
+  struct Segment {
+    std::string path;
+    File file;
+  };
+  File FileOf(uint64_t sequence) TC_EXCLUDES(mutex_);
+
+  const std::shared_ptr<rocksdb::FileSystem> file_system_;
+  const bool direct_io_;
+  Mutex mutex_;  // never held across I/O
+  boost::unordered_flat_map<uint64_t, Segment> segments_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace thermocline
