@@ -16,6 +16,10 @@ __device__ __forceinline__ uint4 Load16(const void* from) {
 
 __device__ __forceinline__ void Store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
 
+__device__ __forceinline__ void Store8(void* to, float2 value) {
+  *static_cast<float2*>(to) = value;
+}
+
 /// 16 bytes that are read once, and not written by this kernel: through the read-only path, without
 /// a place in L1.
 __device__ __forceinline__ uint4 LoadOnce16(const void* from) {

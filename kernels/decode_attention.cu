@@ -1,0 +1,350 @@
+// A thread block attends one split of one sequence for all query heads of one KV head: they are the
+// rows of the tensor cores' A operand, up to 16. Tiles of 64 tokens come by cp.async into a ring of
+// stages; each of the four warps takes 16 of a tile's tokens, with its own running maximum and sum
+// (online softmax), and the warps' states are merged at the end.
+//
+// Rows in shared memory are one 16-byte chunk longer than a head: an odd number of chunks, so that
+// ldmatrix, which reads a chunk of eight neighbouring rows at once, meets every bank once.
+#include "kernels/decode_attention.h"
+
+#include "kernels/kv_geometry.h"
+#include "kernels/simt/device.cuh"
+
+namespace thermocline {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarpThreads;
+constexpr int kTileTokens = 64;
+constexpr int kRows = 16;  ///< of a tensor-core operand: query heads, and tokens of a warp's part
+constexpr float kLog2E = 1.44269504f;
+
+template <int kHeadDim>
+struct Tiles {
+  static constexpr int kChunks = kHeadDim / 8;
+  static constexpr int kRowNumbers = kHeadDim + 8;
+  static constexpr int kTileNumbers = kTileTokens * kRowNumbers;
+  static constexpr int kStages = kHeadDim > 128 ? 2 : 3;
+  /// Of the final states, so that the fragments' rows begin 8 banks apart.
+  static constexpr int kStateRow = kHeadDim + (40 - kHeadDim % 32) % 32;
+  static constexpr int kStateFloats = kWarps * kRows * (kStateRow + 2);
+  static constexpr size_t kPipelineBytes = size_t{kStages} * 2 * kTileNumbers * sizeof(uint16_t);
+  static constexpr size_t kSharedBytes = kPipelineBytes > kStateFloats * sizeof(float)
+                                             ? kPipelineBytes
+                                             : kStateFloats * sizeof(float);
+};
+
+/// The tokens of one thread block.
+struct Span {
+  int begin, end;
+};
+
+__device__ Span SpanOf(const DecodeAttentionArgs& args, int split, int length) {
+  const int first = args.window > 0 ? max(0, length - args.window) : 0;
+  return {max(split * args.split_tokens, first), min((split + 1) * args.split_tokens, length)};
+}
+
+/// Begins the copies of one tile; tokens beyond the span become zeros.
+template <int kHeadDim>
+__device__ __forceinline__ void FetchTile(const DecodeAttentionArgs& args, const int32_t* table,
+                                          const Span& span, int first_token, int kv_head,
+                                          uint16_t* keys) {
+  using Shared = Tiles<kHeadDim>;
+  for (int i = threadIdx.x; i < kTileTokens * Shared::kChunks; i += kThreads) {
+    const int row = i / Shared::kChunks, chunk = i % Shared::kChunks;
+    const bool wanted = first_token + row < span.end;
+    const int token = wanted ? first_token + row : span.end - 1;
+    const std::byte* const from =
+        args.kv.pool + table[token / kBlockTokens] * args.kv.block_stride +
+        kv_head * args.kv.head_stride + token % kBlockTokens * args.kv.row_stride + 16 * chunk;
+    uint16_t* const to = keys + row * Shared::kRowNumbers + 8 * chunk;
+    simt::CopyAsync16(to, from + args.kv.keys_offset, wanted);
+    simt::CopyAsync16(to + Shared::kTileNumbers, from + args.kv.values_offset, wanted);
+  }
+}
+
+/// Query rows as fragments of operand A; rows beyond the group are zero.
+template <int kHeadDim>
+__device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
+                                            uint32_t (&fragments)[kHeadDim / 16][4]) {
+  const int lane = threadIdx.x % kWarpThreads;
+#pragma unroll
+  for (int k = 0; k < kHeadDim / 16; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i % 2 * 8, column = 16 * k + lane % 4 * 2 + i / 2 * 8;
+      fragments[k][i] =
+          row < group ? *reinterpret_cast<const uint32_t*>(q + row * kHeadDim + column) : 0;
+    }
+  }
+}
+
+/// Scores as exponents of 2.
+__device__ __forceinline__ float Score(const DecodeAttentionArgs& args, float product) {
+  const float score = product * args.scale;
+  if (args.softcap > 0) return args.softcap * kLog2E * tanhf(score / args.softcap);
+  return score * kLog2E;
+}
+
+/// What one warp knows of its tokens: per lane two rows (lane / 4 and 8 more) of the state.
+template <int kHeadDim>
+struct WarpState {
+  float out[kHeadDim / 8][4];
+  float largest[2];
+  float sum[2];
+};
+
+/// One tile's 16 tokens of this warp; `first` is the position of the first of them.
+template <class T, int kHeadDim>
+__device__ __forceinline__ void AttendTile(const DecodeAttentionArgs& args,
+                                           const uint32_t (&queries)[kHeadDim / 16][4],
+                                           const uint16_t* keys, int first, int end,
+                                           WarpState<kHeadDim>& state) {
+  using Shared = Tiles<kHeadDim>;
+  const int lane = threadIdx.x % kWarpThreads;
+  float scores[2][4] = {};
+  const uint16_t* const key_row =
+      keys + (lane % 8 + lane / 16 * 8) * Shared::kRowNumbers + lane / 8 % 2 * 8;
+#pragma unroll
+  for (int k = 0; k < kHeadDim / 16; ++k) {
+    uint32_t b[4];
+    simt::LoadMatrices(b, key_row + 16 * k);
+    simt::MultiplyAdd<T>(scores[0], queries[k], b[0], b[1]);
+    simt::MultiplyAdd<T>(scores[1], queries[k], b[2], b[3]);
+  }
+  uint32_t weights[4];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = state.largest[half];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& score = scores[n][2 * half + i];
+        const int token = first + 8 * n + lane % 4 * 2 + i;
+        score = token < end ? Score(args, score) : -INFINITY;
+        largest = fmaxf(largest, score);
+      }
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
+    const float base = largest == -INFINITY ? 0 : largest;  // no token so far: no NaN
+    const float kept = exp2f(state.largest[half] - base);
+    state.largest[half] = largest;
+    state.sum[half] *= kept;
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const float a = exp2f(scores[n][2 * half] - base);
+      const float b = exp2f(scores[n][2 * half + 1] - base);
+      state.sum[half] += a + b;
+      weights[2 * n + half] = simt::Pack2<T>(a, b);
+    }
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+      state.out[n][2 * half] *= kept;
+      state.out[n][2 * half + 1] *= kept;
+    }
+  }
+  const uint16_t* const value_row =
+      keys + Shared::kTileNumbers + lane % 16 * Shared::kRowNumbers + lane / 16 * 8;
+#pragma unroll
+  for (int n = 0; n < kHeadDim / 8; n += 2) {
+    uint32_t b[4];
+    simt::LoadMatricesTransposed(b, value_row + 8 * n);
+    simt::MultiplyAdd<T>(state.out[n], weights, b[0], b[1]);
+    simt::MultiplyAdd<T>(state.out[n + 1], weights, b[2], b[3]);
+  }
+}
+
+/// Leaves the warp's state in shared memory: [warp][row][kStateRow], then [warp][row] maximum, sum.
+template <int kHeadDim>
+__device__ __forceinline__ void KeepState(WarpState<kHeadDim>& state, float* states) {
+  using Shared = Tiles<kHeadDim>;
+  const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  float* const sums = states + kWarps * kRows * Shared::kStateRow;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = state.sum[half];
+    sum += __shfl_xor_sync(kWholeWarp, sum, 1);
+    sum += __shfl_xor_sync(kWholeWarp, sum, 2);
+    const int row = warp * kRows + lane / 4 + 8 * half;
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+      simt::Store8(states + row * Shared::kStateRow + 8 * n + lane % 4 * 2,
+                   make_float2(state.out[n][2 * half], state.out[n][2 * half + 1]));
+    }
+    if (lane % 4 == 0) simt::Store8(sums + 2 * row, make_float2(state.largest[half], sum));
+  }
+}
+
+/// Merges the warps' states; writes the result, or this split's state for the second kernel.
+template <class T, int kHeadDim>
+__device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, const float* states) {
+  using Shared = Tiles<kHeadDim>;
+  const int group = args.heads / args.kv_heads;
+  const float* const sums = states + kWarps * kRows * Shared::kStateRow;
+  const int64_t heads = static_cast<int64_t>(args.sequences) * args.heads;
+  for (int i = threadIdx.x; i < group * kHeadDim; i += kThreads) {
+    const int row = i / kHeadDim, d = i % kHeadDim;
+    float largest = -INFINITY, out = 0, sum = 0;
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, sums[2 * (w * kRows + row)]);
+    const float base = largest == -INFINITY ? 0 : largest;
+    for (int w = 0; w < kWarps; ++w) {
+      const float weight = exp2f(sums[2 * (w * kRows + row)] - base);
+      out += weight * states[(w * kRows + row) * Shared::kStateRow + d];
+      sum += weight * sums[2 * (w * kRows + row) + 1];
+    }
+    const int64_t head = static_cast<int64_t>(blockIdx.z) * args.heads + blockIdx.y * group + row;
+    if (args.splits == 1) {
+      static_cast<T*>(args.out)[head * kHeadDim + d] = FromFloat<T>(sum > 0 ? out / sum : 0);
+      continue;
+    }
+    const int64_t part = head * args.splits + blockIdx.x;
+    args.workspace[part * kHeadDim + d] = out;
+    if (d == 0) {
+      simt::Store8(args.workspace + heads * args.splits * kHeadDim + 2 * part,
+                   make_float2(largest, sum));
+    }
+  }
+}
+
+/// Grid: splits, KV heads, sequences.
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(kThreads)
+    DecodeAttention(const __grid_constant__ DecodeAttentionArgs args) {
+  using Shared = Tiles<kHeadDim>;
+  TC_DYNAMIC_SHARED(raw);
+  uint16_t* const ring = reinterpret_cast<uint16_t*>(raw);
+  const int kv_head = blockIdx.y, group = args.heads / args.kv_heads;
+  const int64_t sequence = blockIdx.z;
+  const int32_t* const table = args.tables + sequence * args.table_stride;
+  const Span span = SpanOf(args, blockIdx.x, args.lengths[sequence]);
+  const int tiles = span.end > span.begin ? (span.end - span.begin - 1) / kTileTokens + 1 : 0;
+  const auto fetch = [&](int tile) {
+    if (tile < tiles) {
+      FetchTile<kHeadDim>(args, table, span, span.begin + tile * kTileTokens, kv_head,
+                          ring + tile % Shared::kStages * 2 * Shared::kTileNumbers);
+    }
+    simt::CopyAsyncCommit();
+  };
+#pragma unroll
+  for (int stage = 0; stage < Shared::kStages - 1; ++stage) fetch(stage);
+
+  uint32_t queries[kHeadDim / 16][4];
+  LoadQueries<kHeadDim>(
+      static_cast<const uint16_t*>(args.q) + (sequence * args.heads + kv_head * group) * kHeadDim,
+      group, queries);
+  WarpState<kHeadDim> state = {{}, {-INFINITY, -INFINITY}, {0, 0}};
+  const int warp_token = threadIdx.x / kWarpThreads * kRows;
+  for (int tile = 0; tile < tiles; ++tile) {
+    simt::CopyAsyncWait<Shared::kStages - 2>();
+    __syncthreads();  // the tile has landed for all, and all are done with the stage to fill next
+    fetch(tile + Shared::kStages - 1);
+    AttendTile<T, kHeadDim>(
+        args, queries,
+        ring + tile % Shared::kStages * 2 * Shared::kTileNumbers + warp_token * Shared::kRowNumbers,
+        span.begin + tile * kTileTokens + warp_token, span.end, state);
+  }
+  simt::CopyAsyncWait<0>();
+  __syncthreads();
+  float* const states = reinterpret_cast<float*>(raw);
+  KeepState<kHeadDim>(state, states);
+  __syncthreads();
+  MergeWarps<T, kHeadDim>(args, states);
+}
+
+/// Grid: heads, sequences; a thread for each number of the head.
+template <class T>
+__global__ void __launch_bounds__(256)
+    MergeSplits(const __grid_constant__ DecodeAttentionArgs args) {
+  const int64_t head = static_cast<int64_t>(blockIdx.y) * args.heads + blockIdx.x;
+  const int d = threadIdx.x;
+  if (d >= args.head_dim) return;
+  const float* const parts = args.workspace + head * args.splits * args.head_dim;
+  const float* const sums =
+      args.workspace +
+      static_cast<int64_t>(args.sequences) * args.heads * args.splits * args.head_dim +
+      2 * head * args.splits;
+  float largest = -INFINITY, out = 0, sum = 0;
+  for (int split = 0; split < args.splits; ++split) {
+    const float other = sums[2 * split];
+    if (other == -INFINITY) continue;
+    const float now = fmaxf(largest, other);
+    const float kept = exp2f(largest - now), weight = exp2f(other - now);
+    out = out * kept + parts[split * args.head_dim + d] * weight;
+    sum = sum * kept + sums[2 * split + 1] * weight;
+    largest = now;
+  }
+  static_cast<T*>(args.out)[head * args.head_dim + d] = FromFloat<T>(sum > 0 ? out / sum : 0);
+}
+
+template <class T, int kHeadDim>
+CudaError LaunchAttention(const DecodeAttentionArgs& args, CudaStream stream) {
+  const LaunchShape shape{
+      .grid = {static_cast<uint32_t>(args.splits), static_cast<uint32_t>(args.kv_heads),
+               static_cast<uint32_t>(args.sequences)},
+      .block = {kThreads},
+      .shared_bytes = Tiles<kHeadDim>::kSharedBytes};
+  return simt::Launch(DecodeAttention<T, kHeadDim>, shape, stream, args);
+}
+
+template <class T>
+CudaError LaunchOfHeadDim(const DecodeAttentionArgs& args, CudaStream stream) {
+  switch (args.head_dim) {
+    case 64:
+      return LaunchAttention<T, 64>(args, stream);
+    case 80:
+      return LaunchAttention<T, 80>(args, stream);
+    case 96:
+      return LaunchAttention<T, 96>(args, stream);
+    case 128:
+      return LaunchAttention<T, 128>(args, stream);
+    case 256:
+      return LaunchAttention<T, 256>(args, stream);
+  }
+  return CudaError::kInvalidValue;
+}
+
+}  // namespace
+
+CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stream) {
+  if (args.sequences == 0) return CudaError::kSuccess;
+  if (args.sequences < 0 || args.kv_heads <= 0 || args.heads % args.kv_heads != 0 ||
+      args.heads / args.kv_heads < 1 || args.heads / args.kv_heads > kRows || args.splits < 1 ||
+      args.split_tokens < 1 || (args.splits > 1 && args.workspace == nullptr) ||
+      !IsAligned(args.kv)) {
+    return CudaError::kInvalidValue;
+  }
+  return WithNumberType(args.type, [&](auto number) {
+    using T = decltype(number);
+    const CudaError error = LaunchOfHeadDim<T>(args, stream);
+    if (error != CudaError::kSuccess || args.splits == 1) return error;
+    const uint32_t threads = (args.head_dim + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
+    const LaunchShape shape{
+        .grid = {static_cast<uint32_t>(args.heads), static_cast<uint32_t>(args.sequences)},
+        .block = {threads}};
+    return simt::Launch(MergeSplits<T>, shape, stream, args);
+  });
+}
+
+DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks) {
+  constexpr int kFewTiles = 4;
+  constexpr int kMaxSplits = 128;
+  const int tiles = longest_tokens > 0 ? (longest_tokens - 1) / kTileTokens + 1 : 1;
+  const DecodePlan whole{1, tiles * kTileTokens};
+  if (tiles <= kFewTiles || resident_blocks <= 0) return whole;
+  const auto efficiency = [&](int splits) {
+    const int64_t blocks = int64_t{sequences} * kv_heads * splits;
+    const int64_t waves = (blocks + resident_blocks - 1) / resident_blocks;
+    return static_cast<double>(blocks) / static_cast<double>(waves * resident_blocks);
+  };
+  const int most = tiles < kMaxSplits ? tiles : kMaxSplits;
+  double best = 0;
+  for (int splits = 1; splits <= most; ++splits) best = fmax(best, efficiency(splits));
+  int splits = 1;
+  while (efficiency(splits) < 0.85 * best) ++splits;
+  const int tiles_each = (tiles - 1) / splits + 1;
+  return {(tiles - 1) / tiles_each + 1, tiles_each * kTileTokens};
+}
+
+}  // namespace thermocline

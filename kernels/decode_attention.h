@@ -1,0 +1,59 @@
+// Attention of one fresh token a sequence over its cached KV, on a GPU: flash decoding over paged
+// blocks. Long sequences are split over thread blocks and merged by a second kernel.
+#pragma once
+#include <cstddef>
+
+#include "kernels/paged_kv.h"
+#include "kernels/simt/launch.h"
+#include "kernels/simt/numbers.h"
+
+namespace thermocline {
+
+/// out = softmax(scale * q * K^T) * V for each query head, which reads KV head
+/// head / (heads / kv_heads). Tokens 0 .. lengths[s] - 1 of sequence s are cached, the query's own
+/// among them; a length of 0 gives zeros.
+/// Shape:  q, out [sequences][heads][head_dim] of `type`, and so are the rows of `kv`; tables
+///         [sequences][table_stride] ids of blocks of 16 tokens, read only where a token lies;
+///         lengths [sequences]; workspace [DecodeWorkspaceFloats(..)] where splits > 1.
+/// Units:  window in tokens, 0 for none: the last `window` are attended. softcap 0 for none: else
+///         scores are softcap * tanh(score / softcap). split_tokens: tokens of each split.
+/// Thread: any; ordered on `stream`; never synchronises.
+/// Errors: kInvalidValue if the head dimension is none of 64, 80, 96, 128, 256, if a KV head has
+///         more than 16 query heads, or on misaligned strides.
+/// Cost:   each cached row read once for all heads of its group: 2 * length * head_dim * 2 bytes a
+///         KV head; group <= 16 costs the same tensor-core work as 16.
+/// Source: Flash-Decoding (Dao et al., 2023); PagedAttention, SOSP'23, section 4.
+struct DecodeAttentionArgs {
+  void* out = nullptr;
+  const void* q = nullptr;
+  PagedKv kv;
+  const int32_t* tables = nullptr;
+  const int32_t* lengths = nullptr;
+  float* workspace = nullptr;
+  int table_stride = 0;
+  int sequences = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int splits = 1;
+  int split_tokens = 0;  ///< splits * split_tokens reaches the longest sequence
+  int window = 0;
+  float scale = 0;
+  float softcap = 0;
+  NumberType type = NumberType::kF16;
+};
+CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stream);
+
+struct DecodePlan {
+  int splits = 1;
+  int split_tokens = 0;
+};
+/// The fewest splits that fill the device about as evenly as any number would (FlashAttention-3's
+/// rule: 85% of the best). `resident_blocks`: thread blocks the device runs at once.
+DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks);
+
+inline size_t DecodeWorkspaceFloats(int sequences, int heads, int head_dim, int splits) {
+  return static_cast<size_t>(sequences) * heads * splits * (head_dim + 2);
+}
+
+}  // namespace thermocline
