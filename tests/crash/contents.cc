@@ -63,6 +63,10 @@ std::optional<World> World::Named(std::string_view name) {
   if (name == "tight") {
     world.spaces_ = FourSpaces(64 << 10, 64 << 10);
     world.roots_ = 4;
+  } else if (name == "wide") {
+    world.spaces_ = FourSpaces(64 << 10, 64 << 10);
+    world.roots_ = 10;
+    world.branches_ = 2;
   } else if (name == "sizes") {
     world.spaces_ = FourSpaces(64 << 10, 128 << 10);
     world.roots_ = 12;

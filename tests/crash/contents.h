@@ -38,8 +38,8 @@ struct PathNames {
 
 class World {
  public:
-  /// "tight": four spaces whose blocks fit slots of one size; "sizes": blocks of two slot sizes;
-  /// "demo": blocks as large as those of the demo's model.
+  /// "tight": four spaces whose blocks fit slots of one size; "wide": the same with more paths;
+  /// "sizes": blocks of two slot sizes; "demo": blocks as large as those of the demo's model.
   static std::optional<World> Named(std::string_view name);
 
   const std::vector<SpaceSpec>& spaces() const { return spaces_; }

@@ -77,11 +77,27 @@ DaemonUnderTest::~DaemonUnderTest() {
 
 void DaemonUnderTest::Start(const DaemonSettings& settings) {
   TC_CHECK(pid_ < 0);
-  pid_ = Spawn(
-      {binary_, "--socket", directories_.socket(), "--data-dir", directories_.data, "--arena-dir",
-       directories_.arena, "--warm-capacity", settings.warm_capacity, "--cold-capacity",
-       settings.cold_capacity, "--http", "off", "--shutdown", settings.drain ? "drain" : "keep"},
-      directories_.log());
+  std::vector<std::string> command = settings.before;
+  const std::vector<std::string> own = {binary_,
+                                        "--socket",
+                                        directories_.socket(),
+                                        "--data-dir",
+                                        directories_.data,
+                                        "--arena-dir",
+                                        directories_.arena,
+                                        "--warm-capacity",
+                                        settings.warm_capacity,
+                                        "--cold-capacity",
+                                        settings.cold_capacity,
+                                        "--durability",
+                                        settings.durability,
+                                        "--http",
+                                        settings.http,
+                                        "--shutdown",
+                                        settings.drain ? "drain" : "keep"};
+  command.insert(command.end(), own.begin(), own.end());
+  command.insert(command.end(), settings.more.begin(), settings.more.end());
+  pid_ = Spawn(command, directories_.log());
 }
 
 void DaemonUnderTest::Signal(int signal) const {

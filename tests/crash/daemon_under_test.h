@@ -39,6 +39,10 @@ struct DaemonSettings {
   std::string warm_capacity;
   std::string cold_capacity;
   bool drain = false;
+  std::string durability = "write_back";
+  std::string http = "off";
+  std::vector<std::string> more = {};    // further arguments
+  std::vector<std::string> before = {};  // a command that becomes the daemon
 };
 
 class DaemonUnderTest {

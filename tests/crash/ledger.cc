@@ -33,6 +33,24 @@ std::vector<std::string> Lines(const std::string& path) {
   return lines;
 }
 
+std::string Format(const PathRecord& record) {
+  std::string line = std::to_string(record.space);
+  for (uint32_t choice : record.path) line += " " + std::to_string(choice);
+  return line;
+}
+
+std::vector<PathRecord> Paths(const std::string& file) {
+  std::vector<PathRecord> records;
+  for (const std::string& line : Lines(file)) {
+    std::istringstream words(line);
+    PathRecord record;
+    words >> record.space;
+    for (uint32_t choice = 0; words >> choice;) record.path.push_back(choice);
+    records.push_back(std::move(record));
+  }
+  return records;
+}
+
 }  // namespace
 
 Ledger::Ledger(const std::string& directory) : directory_(directory) {
@@ -50,23 +68,18 @@ void Ledger::AddViolation(const std::string& text) { AppendLine(violations_path(
 
 std::vector<std::string> Ledger::Violations() const { return Lines(violations_path()); }
 
-void Ledger::AddPin(const PinRecord& pin) {
-  std::string line = std::to_string(pin.space);
-  for (uint32_t choice : pin.path) line += " " + std::to_string(choice);
-  AppendLine(pins_path(), line);
+void Ledger::AddPin(const PathRecord& pin) {
+  AppendLine(pins_path(), Format(pin));
   ++counters_->pins;
 }
 
-std::vector<PinRecord> Ledger::Pins() const {
-  std::vector<PinRecord> pins;
-  for (const std::string& line : Lines(pins_path())) {
-    std::istringstream words(line);
-    PinRecord pin;
-    words >> pin.space;
-    for (uint32_t choice = 0; words >> choice;) pin.path.push_back(choice);
-    pins.push_back(std::move(pin));
-  }
-  return pins;
+std::vector<PathRecord> Ledger::Pins() const { return Paths(pins_path()); }
+
+void Ledger::AddDurable(const PathRecord& path) {
+  AppendLine(durable_path(), Format(path));
+  ++counters_->durable_commits;
 }
+
+std::vector<PathRecord> Ledger::Durable() const { return Paths(durable_path()); }
 
 }  // namespace thermocline::crash

@@ -1,5 +1,6 @@
 // What the processes of a crash test share: a page of counters, which outlive whoever counts, and
-// two files that are only appended to: violations, and pins that the daemon has acknowledged.
+// files that are only appended to: violations, pins that the daemon has acknowledged, and paths of
+// which it has answered that they are on disk.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -29,9 +30,11 @@ struct Counters {
   std::atomic<uint64_t> reconnects;
   std::atomic<uint64_t> pins;
   std::atomic<uint64_t> deletes;
+  std::atomic<uint64_t> durable_commits;  // answered: on disk
+  std::atomic<uint64_t> not_on_disk;      // answered: in memory only
 };
 
-struct PinRecord {
+struct PathRecord {
   size_t space = 0;
   Path path;
 };
@@ -52,12 +55,17 @@ class Ledger {
   std::vector<std::string> Violations() const;
 
   /// Called after the daemon said that it holds the path.
-  void AddPin(const PinRecord& pin);
-  std::vector<PinRecord> Pins() const;
+  void AddPin(const PathRecord& pin);
+  std::vector<PathRecord> Pins() const;
+
+  /// Called after the daemon said that all of the path is on disk.
+  void AddDurable(const PathRecord& path);
+  std::vector<PathRecord> Durable() const;
 
  private:
   std::string violations_path() const { return directory_ + "/violations"; }
   std::string pins_path() const { return directory_ + "/pins"; }
+  std::string durable_path() const { return directory_ + "/durable"; }
 
   const std::string directory_;
   Counters* counters_ = nullptr;

@@ -20,6 +20,12 @@ constexpr uint64_t kPinsOfOneLife = 24;
 constexpr milliseconds kTimeout{5000};
 constexpr milliseconds kForGood{std::chrono::hours(1)};
 
+/// As whoever pins is told when the power of the disk is cut.
+bool DiskFailed(const absl::Status& pin) {
+  return std::string(pin.message()).find("not stored") != std::string::npos &&
+         std::string(pin.message()).find("Input/output error") != std::string::npos;
+}
+
 }  // namespace
 
 Player::Player(const PlayerOptions& options)
@@ -62,7 +68,7 @@ void Player::Step() {
     const PathNames names = world_.Names(space, path, 0, path.size());
     const milliseconds ttl(Uniform(rng_, 1, 500));
     const auto pin = spaces_[space].Pin(names.view(), ttl, BlockTier::kWarm);
-    if (!absl::IsNotFound(pin.status())) Fine(pin.status(), "Pin");
+    if (!absl::IsNotFound(pin.status()) && !DiskFailed(pin.status())) Fine(pin.status(), "Pin");
   } else {
     Visit(space, path);
   }
@@ -120,8 +126,11 @@ void Player::Extend(Lease& lease, size_t space, const Path& path) {
   const bool waits = Chance(rng_, 0.5);
   absl::Status committed = waits ? lease.Commit(names.view(), std::move(slots))
                                  : lease.CommitAsync(names.view(), std::move(slots));
-  if (committed.ok() && !waits && Chance(rng_, 0.7)) committed = lease.Settle();
+  const bool answered = waits || Chance(rng_, 0.7);
+  if (committed.ok() && !waits && answered) committed = lease.Settle();
+  if (absl::IsAborted(committed)) ++ledger_.counters().not_on_disk;
   if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return;
+  if (answered) NoteDurable(space, path, first + blocks * block_places);
   ledger_.counters().committed_blocks += uint64_t{blocks} * parts;
   reader_.Check(lease, space, path);
 }
@@ -172,9 +181,38 @@ void Player::Pin(size_t space) {
   const PathNames names = world_.Names(space, path, 0, path.size());
   const auto pin = spaces_[space].Pin(names.view(), kForGood);
   if (absl::IsNotFound(pin.status())) return Visit(space, path);
+  if (DiskFailed(pin.status())) return Nap(10);
   if (!Fine(pin.status(), "Pin")) return;
   path.resize(pin->depth);
+  if (options_.durable && !MakeDurable(space, path)) return;
   ledger_.AddPin({space, path});
+}
+
+/// Whether all of a path that is here is on disk: its last place is committed once more, and the
+/// answer waits for what it stands behind.
+bool Player::MakeDurable(size_t space, const Path& path) {
+  const auto end = static_cast<uint32_t>(path.size());
+  const PathNames names = world_.Names(space, path, 0, end);
+  auto lease = spaces_[space].Match(names.view());
+  if (!Fine(lease.status(), "Match") || !Load(*lease, space, path) || lease->depth() < end) {
+    return false;
+  }
+  std::vector<Reservation> slots = Reserve(space, 1);
+  if (slots.empty() || !Fine(lease->Truncate(end - 1), "Truncate")) return false;
+  for (uint32_t part = 0; part < slots.size(); ++part) {
+    FillLegal(slots[part].bytes(), world_.Seed(space, path, end - 1, part));
+  }
+  const PathNames last = world_.Names(space, path, end - 1, end);
+  const absl::Status committed = lease->Commit(last.view(), std::move(slots));
+  if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return false;
+  NoteDurable(space, path, end);
+  return true;
+}
+
+void Player::NoteDurable(size_t space, const Path& path, uint32_t places) {
+  // Of wide blocks see Step.
+  if (!options_.durable || spaces_[space].spec().block_tokens != 16) return;
+  ledger_.AddDurable({space, Path(path.begin(), path.begin() + places)});
 }
 
 void Player::Delete(size_t space) {

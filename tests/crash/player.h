@@ -21,6 +21,7 @@ struct PlayerOptions {
   uint64_t seed = 0;
   bool pins = false;     // pins paths for good, and writes them into the ledger
   bool deletes = false;  // deletes paths, other than those that are pinned for good
+  bool durable = false;  // the daemon answers once blocks are on disk: those go into the ledger
 };
 
 /// Until the ledger says stop. Returns the exit code.
@@ -53,6 +54,8 @@ class Player {
   std::vector<Reservation> Reserve(size_t space, uint32_t blocks);
   bool Misbehave(std::vector<Reservation>& slots);
   void Pin(size_t space);
+  bool MakeDurable(size_t space, const Path& path);
+  void NoteDurable(size_t space, const Path& path, uint32_t places);
   void Delete(size_t space);
   void ReadHeld();
   void ScribbleHeld();

@@ -28,13 +28,13 @@ constexpr uint64_t kDiskGrowthMib = 64;  // RocksDB wants a write buffer's room
 constexpr milliseconds kLeaseTime{10'000};
 constexpr milliseconds kCallTimeout{5'000};
 
-DaemonDirectories MakeDirectories() {
+DaemonDirectories MakeDirectories(bool on_loop_disk) {
   char root[] = "/tmp/tc-crash-XXXXXX";
   char arena[] = "/dev/shm/tc-crash-XXXXXX";
   TC_CHECK(::mkdtemp(root) != nullptr);
   TC_CHECK(::mkdtemp(arena) != nullptr);
-  const std::string data = std::string(root) + "/data";
-  std::filesystem::create_directory(data);
+  const std::string data = std::string(root) + (on_loop_disk ? "/disk/data" : "/data");
+  std::filesystem::create_directories(data);
   return {.root = root, .arena = arena, .data = data};
 }
 
@@ -51,7 +51,7 @@ Siege::Siege(const Variant& variant, const SiegeOptions& options)
       options_(options),
       world_(World::Named(variant.world).value()),
       disk_mib_(variant.disk_mib),
-      directories_(MakeDirectories()),
+      directories_(MakeDirectories(variant.loop_mib > 0)),
       ledger_(directories_.root),
       rng_(options.seed),
       daemon_(options.daemon, directories_),
@@ -62,7 +62,7 @@ Siege::Siege(const Variant& variant, const SiegeOptions& options)
                 .seed = rng_()}),
       crew_({.command = {options.program, "player", "--socket", directories_.socket(),
                          "--directory", directories_.root, "--world", variant.world, "--pins",
-                         variant.disk_mib == 0 ? "1" : "0"},
+                         variant.pins ? "1" : "0", "--durable", variant.durable ? "1" : "0"},
              .log = directories_.root + "/players.log",
              .next_seed = [this] { return rng_(); },
              .violation = [this](const std::string& text) { watcher_.Violation(text); }},
@@ -70,24 +70,33 @@ Siege::Siege(const Variant& variant, const SiegeOptions& options)
 
 Siege::~Siege() {
   crew_.Disband();
-  if (daemon_.running()) Kill();
+  if (daemon_.running()) EndDaemon();
   watcher_.Leave();
+  disk_.reset();
   if (options_.keep) return;
   if (mounted_) ::umount2(directories_.data.c_str(), MNT_DETACH);
   std::error_code ignored;
   std::filesystem::remove_all(directories_.root, ignored);
   std::filesystem::remove_all(directories_.arena, ignored);
+  for (const char* end : {".disk", ".disk.log"}) {
+    std::filesystem::remove(directories_.arena + end, ignored);
+  }
 }
 
 SiegeReport Siege::Run() {
-  if (variant_.disk_mib > 0 && !MountSmallDisk()) return Report();
-  crew_.StartAll();
-  while (report_.kills < options_.kills) {
+  if (!MakeDisk()) return Report();
+  if (!forgets()) crew_.StartAll();
+  while ((cuts_power() ? report_.cuts : report_.kills) < options_.kills) {
     if (!ledger_.Violations().empty()) break;  // what it left is looked at, not run over
     Life();
   }
   FinalChecks();
   return Report();
+}
+
+bool Siege::MakeDisk() {
+  if (variant_.loop_mib > 0) return MountLoopDisk();
+  return variant_.disk_mib == 0 || MountSmallDisk();
 }
 
 bool Siege::MountSmallDisk() {
@@ -121,17 +130,25 @@ void Siege::Life() {
   StartDaemon(variant_.drains && Chance(rng_, 0.3));
   if (Chance(rng_, 0.12)) {  // before it serves, or at about that time
     std::this_thread::sleep_for(milliseconds(Uniform(rng_, 0, 100)));
-    return Kill();
+    return cuts_power() ? CutPower() : Kill();
   }
   if (!AwaitService()) return;
+  if (forgets()) {
+    LookAfterLoss();
+    StartLoad();
+  }
   Serve(RandomLifetime(rng_));
   if (daemon_.running()) StopDaemon();
+  if (!forgets()) return;
+  crew_.Disband();
+  if (!cuts_power() && Chance(rng_, 0.5)) LoseMemory();
 }
 
 void Siege::StartDaemon(bool drain) {
   daemon_.Start({.warm_capacity = std::to_string(variant_.warm_mib) + "MiB",
                  .cold_capacity = std::to_string(variant_.cold_mib) + "MiB",
-                 .drain = drain});
+                 .drain = drain,
+                 .durability = variant_.durable ? "ack" : "write_back"});
 }
 
 bool Siege::AwaitService() {
@@ -175,6 +192,10 @@ void Siege::Serve(milliseconds time) {
 }
 
 void Siege::StopDaemon() {
+  if (cuts_power()) {
+    AwaitMoment();
+    return CutPower();
+  }
   const double kind = std::uniform_real_distribution<>(0, 1)(rng_);
   if (kind < 0.1) {
     daemon_.Signal(SIGTERM);
@@ -206,13 +227,18 @@ void Siege::ExpectExit(milliseconds patience) {
 }
 
 void Siege::Kill() {
+  EndDaemon();
+  ++report_.kills;
+}
+
+void Siege::EndDaemon() {
   daemon_.Signal(SIGKILL);
   const auto status = daemon_.Ended(kShutdownPatience);
   TC_CHECK(status.has_value());
-  ++report_.kills;
   const bool killed = WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL;
   const bool exited = WIFEXITED(*status) && WEXITSTATUS(*status) == 0;  // SIGTERM was faster
-  const bool refused = WIFEXITED(*status) && WEXITSTATUS(*status) == 1 && mounted_;
+  const bool refused =
+      WIFEXITED(*status) && WEXITSTATUS(*status) == 1 && (mounted_ || cuts_power());
   if (!killed && !exited && !refused)
     watcher_.Violation("the daemon ended before the kill: " + DescribeExit(*status));
 }
@@ -221,7 +247,8 @@ void Siege::Flush() {
   auto admin = AdminClient::Connect(
       {.socket_path = directories_.socket(), .client_name = "flush", .timeout = kCallTimeout});
   if (!admin.ok()) return;
-  (*admin)->Flush(Chance(rng_, 0.5) ? BlockTier::kWarm : BlockTier::kCold).IgnoreError();
+  const bool warm = variant_.roomy || Chance(rng_, 0.5);
+  (*admin)->Flush(warm ? BlockTier::kWarm : BlockTier::kCold).IgnoreError();
 }
 
 void Siege::StopOrKillPlayers() {
@@ -246,6 +273,7 @@ void Siege::FinalChecks() {
   if (AwaitService()) {
     watcher_.CheckNothingHeld();
     watcher_.CheckPins();
+    if (variant_.roomy) watcher_.CheckDurable(SIZE_MAX);
     watcher_.Sweep();
     CheckEmptied();
     watcher_.Leave();
@@ -280,7 +308,13 @@ SiegeReport Siege::Report() {
   report.refused_reserves = counters.refused_reserves;
   report.deaths += counters.deaths;
   report.pins = counters.pins;
+  report.durable_commits = counters.durable_commits;
+  report.not_on_disk = counters.not_on_disk;
   report.daemon_bytes = watcher_.daemon_bytes();
+  const std::string log = daemon_.Log();
+  for (size_t at = 0; (at = log.find("cold_tier_set_aside", at)) != std::string::npos; ++at) {
+    ++report.set_aside;
+  }
   report.violations = ledger_.Violations();
   return report;
 }

@@ -36,7 +36,10 @@ class Watcher {
   /// Whether a match is answered.
   bool Answers();
   /// Ends its session.
-  void Leave() { client_.reset(); }
+  void Leave() {
+    spaces_.clear();
+    client_.reset();
+  }
   /// The most private memory of a daemon that CheckStats met.
   uint64_t daemon_bytes() const { return daemon_bytes_; }
 
@@ -46,6 +49,9 @@ class Watcher {
   void CheckNothingHeld();
   /// Every pin of the ledger, loaded and compared.
   void CheckPins();
+  /// Whether every path of the ledger that is durable is there to its end; up to `loads` of them,
+  /// random ones, are loaded and compared.
+  void CheckDurable(size_t loads);
   /// Random paths, loaded and compared.
   void Sweep();
   /// How many slots of a space a new client gets before the daemon refuses; it gives them back.
@@ -61,6 +67,7 @@ class Watcher {
 
  private:
   bool EventuallyStats(const std::function<bool(const DaemonStats&)>& holds);
+  void LoadWhole(size_t space, const Path& path, const char* what);
   uint32_t LoadAndCheck(size_t space, const Path& path, uint32_t* matched);
 
   const World& world_;
