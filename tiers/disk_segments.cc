@@ -8,6 +8,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -227,11 +228,22 @@ rocksdb::Status SegmentDatabase::DropUnusable() {
     const rocksdb::Status removed =
         rocksdb::DeleteFilesInRange(db_.get(), segments_, &first, &last);
     if (dropped.ok()) dropped = removed;
+    ++dropped_segments_;
     LogEvent(LogLevel::kWarning, "cold_segment_dropped",
              {{"file", file.name}, {"reason", status.ToString()}});
   }
   Close();
   return dropped;
+}
+
+// RocksDB would make a new database there, and remove the tables of the old one without a word.
+bool SegmentDatabase::HasLostCurrent() const {
+  const std::string directory = store_ + "/db";
+  std::vector<std::string> names;
+  if (!env_->GetChildren(directory, &names).ok()) return false;
+  const auto has = [&](auto&& is) { return std::any_of(names.begin(), names.end(), is); };
+  return has([](const std::string& name) { return name.ends_with(".sst"); }) &&
+         !has([](const std::string& name) { return name == "CURRENT"; });
 }
 
 // Answers RocksDB's status; ours are of the directories around it.
@@ -245,6 +257,7 @@ absl::StatusOr<rocksdb::Status> SegmentDatabase::OpenStore(const std::string& di
   std::vector<std::string> left;
   TC_RETURN_IF_ERROR(DiskStatus(env_->GetChildren(incoming, &left), "list " + incoming));
   for (const std::string& name : left) (void)env_->DeleteFile(incoming + "/" + name);
+  if (HasLostCurrent()) return rocksdb::Status::Corruption("CURRENT is gone");
   rocksdb::Status status = OpenOnce(true);
   if (status.ok() || IsOfTheMedium(status)) return status;
   // A disk that fails meanwhile is not what makes a store worth giving up.

@@ -92,12 +92,15 @@ class SegmentDatabase {
   std::string Error() const;
   /// Where a damaged or foreign store was renamed to; empty: none was.
   const std::string& set_aside() const { return set_aside_; }
+  /// Segments that could not be used, and were dropped.
+  uint64_t dropped_segments() const { return dropped_segments_; }
 
  private:
   friend class SegmentWriter;
   explicit SegmentDatabase(const Options& options);
   absl::StatusOr<rocksdb::Status> OpenStore(const std::string& directory);
   rocksdb::Status OpenOnce(bool strictly);
+  bool HasLostCurrent() const;
   rocksdb::Status DropUnusable();
   void Close();
   void Adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles);
@@ -108,6 +111,7 @@ class SegmentDatabase {
   std::shared_ptr<DiskHealth> health_;
   std::unique_ptr<SegmentFiles> files_;
   std::string set_aside_;
+  uint64_t dropped_segments_ = 0;
   bool direct_io_ = false;
   rocksdb::FileLock* looking_ = nullptr;  // keeps others out, when it is opened to look only
   std::unique_ptr<rocksdb::DB> db_;

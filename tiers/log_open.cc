@@ -11,6 +11,7 @@
 namespace thermocline {
 namespace {
 
+constexpr size_t kMostLeftBehind = 2;           // segments without entries
 constexpr std::chrono::seconds kCloseWait{10};  // for reads that are under way
 constexpr std::chrono::milliseconds kCloseStep{5};
 
@@ -38,6 +39,15 @@ class UnusableEntries {
   };
   Kind damaged_, foreign_;
 };
+
+/// How many of the segments without entries are not what an end at any moment leaves: one that was
+/// being written, and one that was being removed. Of those the log of the entries is damaged.
+uint64_t LostSegments(const std::vector<uint64_t>& orphans) {
+  if (orphans.size() <= kMostLeftBehind) return 0;
+  LogEvent(LogLevel::kWarning, "cold_entries_lost",
+           {{"segments", orphans.size()}, {"reason", "the log of the entries has lost its end"}});
+  return orphans.size() - kMostLeftBehind;
+}
 
 }  // namespace
 
@@ -105,6 +115,7 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
   corrupt_count_ += unusable.Log();
   next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
   const std::vector<uint64_t> orphans = index.EmptySegments();
+  if (known == nullptr) corrupt_count_ += database.dropped_segments() + LostSegments(orphans);
   if (orphans.empty() && stale.empty()) return index;
   LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
            {{"segments", orphans.size()}, {"entries", stale.size()}});

@@ -236,6 +236,49 @@ TEST_F(LogDamageTest, ALostSegmentCostsItsBlocksOnly) {
   EXPECT_EQ((*tier)->Usage().block_count, 13 - kInSegment + 1);
 }
 
+TEST_F(LogDamageTest, ALostSegmentIsCounted) {
+  Prepare();
+  Restore();
+  fs::remove(Files(".sst")[1]);
+  auto tier = Open();
+  ASSERT_TRUE(tier.ok());
+  EXPECT_EQ((*tier)->Usage().corrupt_count, 1u);
+}
+
+// RocksDB alone would begin anew there, and remove all segments without a word.
+TEST_F(LogDamageTest, AStoreWithoutCurrentIsSetAsideAndSaidSo) {
+  Prepare();
+  Restore();
+  const size_t segments = Files(".sst").size();
+  fs::remove(Files("CURRENT")[0]);
+  auto tier = Open();
+  ASSERT_TRUE(tier.ok());
+  EXPECT_EQ(Quarantined(), 1u);
+  EXPECT_THAT((*tier)->State(), ::testing::HasSubstr("set aside"));
+  EXPECT_GE(segments, kSegments);
+}
+
+TEST_F(LogDamageTest, EntriesThatAreGoneWithTheirLogAreCounted) {
+  {
+    auto tier = Open();
+    ASSERT_TRUE(tier.ok());
+    Fill(**tier);
+    for (uint64_t id = 20; id < 24; ++id) ASSERT_TRUE(PutBlock(**tier, id).ok());
+  }
+  EXPECT_EQ(Open().value()->Usage().corrupt_count, 0u);
+  fs::remove_all(directory_ + "/store");
+  {
+    auto tier = Open();
+    ASSERT_TRUE(tier.ok());
+    for (uint64_t id = 20; id < 26; ++id) ASSERT_TRUE(PutBlock(**tier, id).ok());
+  }
+  for (const fs::path& path : Files(".log")) fs::resize_file(path, fs::file_size(path) / 6);
+  auto tier = Open();
+  ASSERT_TRUE(tier.ok());
+  EXPECT_GT((*tier)->Usage().corrupt_count, 0u);
+  EXPECT_TRUE(Has(**tier, 20) || !Has(**tier, 25));
+}
+
 TEST_F(LogDamageTest, AnyOtherLostFileCostsHitsOnly) {
   Prepare();
   for (const std::string mark : {".log", "MANIFEST", "CURRENT", "IDENTITY", "OPTIONS"}) {
