@@ -16,7 +16,7 @@ __device__ __forceinline__ float Activate(float x) {
     return __fdividef(x, 1.0f + __expf(-x));
   } else {
     constexpr float kRootTwoOverPi = 0.7978845608f;
-    return 0.5f * x * (1.0f + tanhf(kRootTwoOverPi * (x + 0.044715f * x * x * x)));
+    return 0.5f * x * (1.0f + simt::FastTanh(kRootTwoOverPi * (x + 0.044715f * x * x * x)));
   }
 }
 

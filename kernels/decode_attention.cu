@@ -50,10 +50,14 @@ __device__ __forceinline__ void FetchTile(const DecodeAttentionArgs& args, const
                                           const Span& span, int first_token, int kv_head,
                                           uint16_t* keys) {
   using Shared = Tiles<kHeadDim>;
-  for (int i = threadIdx.x; i < kTileTokens * Shared::kChunks; i += kThreads) {
-    const int row = i / Shared::kChunks, chunk = i % Shared::kChunks;
+  constexpr int kCopies = kTileTokens * Shared::kChunks / kThreads;
+  static_assert(kCopies * kThreads == kTileTokens * Shared::kChunks);
+#pragma unroll(kHeadDim > 128 ? 4 : kCopies)  // all of them would spill
+  for (int i = 0; i < kCopies; ++i) {
+    const int at = i * kThreads + static_cast<int>(threadIdx.x);
+    const int row = at / Shared::kChunks, chunk = at % Shared::kChunks;
     const bool wanted = first_token + row < span.end;
-    const int token = wanted ? first_token + row : span.end - 1;
+    const uint32_t token = wanted ? first_token + row : span.end - 1;
     const std::byte* const from =
         args.kv.pool + table[token / kBlockTokens] * args.kv.block_stride +
         kv_head * args.kv.head_stride + token % kBlockTokens * args.kv.row_stride + 16 * chunk;
@@ -82,7 +86,8 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
 /// Scores as exponents of 2.
 __device__ __forceinline__ float Score(const DecodeAttentionArgs& args, float product) {
   const float score = product * args.scale;
-  if (args.softcap > 0) return args.softcap * kLog2E * tanhf(score / args.softcap);
+  if (args.softcap > 0)
+    return args.softcap * kLog2E * simt::FastTanh(__fdividef(score, args.softcap));
   return score * kLog2E;
 }
 
@@ -129,13 +134,13 @@ __device__ __forceinline__ void AttendTile(const DecodeAttentionArgs& args,
     largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
     const float base = largest == -INFINITY ? 0 : largest;  // no token so far: no NaN
-    const float kept = exp2f(state.largest[half] - base);
+    const float kept = simt::Exp2(state.largest[half] - base);
     state.largest[half] = largest;
     state.sum[half] *= kept;
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const float a = exp2f(scores[n][2 * half] - base);
-      const float b = exp2f(scores[n][2 * half + 1] - base);
+      const float a = simt::Exp2(scores[n][2 * half] - base);
+      const float b = simt::Exp2(scores[n][2 * half + 1] - base);
       state.sum[half] += a + b;
       weights[2 * n + half] = simt::Pack2<T>(a, b);
     }
@@ -190,7 +195,7 @@ __device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, cons
     for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, sums[2 * (w * kRows + row)]);
     const float base = largest == -INFINITY ? 0 : largest;
     for (int w = 0; w < kWarps; ++w) {
-      const float weight = exp2f(sums[2 * (w * kRows + row)] - base);
+      const float weight = simt::Exp2(sums[2 * (w * kRows + row)] - base);
       out += weight * states[(w * kRows + row) * Shared::kStateRow + d];
       sum += weight * sums[2 * (w * kRows + row) + 1];
     }
@@ -270,7 +275,7 @@ __global__ void __launch_bounds__(256)
     const float other = sums[2 * split];
     if (other == -INFINITY) continue;
     const float now = fmaxf(largest, other);
-    const float kept = exp2f(largest - now), weight = exp2f(other - now);
+    const float kept = simt::Exp2(largest - now), weight = simt::Exp2(other - now);
     out = out * kept + parts[split * args.head_dim + d] * weight;
     sum = sum * kept + sums[2 * split + 1] * weight;
     largest = now;

@@ -9,6 +9,13 @@
 
 namespace thermocline::simt {
 
+/// 2^x in one instruction; what would be subnormal is 0.
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// One instruction for 16 aligned bytes.
 __device__ __forceinline__ uint4 Load16(const void* from) {
   return *static_cast<const uint4*>(from);

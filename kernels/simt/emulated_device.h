@@ -132,6 +132,7 @@ inline uint32_t atomicMax(uint32_t* at, uint32_t value) { return simt::AtomicMax
 
 namespace simt {
 
+inline float Exp2(float x) { return std::exp2(x); }
 inline uint4 Load16(const void* from) {
   uint4 value;
   LoadAligned(&value, from, sizeof(value));
