@@ -47,9 +47,9 @@ SegmentFiles::File SegmentFiles::Open(const std::string& path) const {
   return status.ok() ? std::move(file) : nullptr;
 }
 
-void SegmentFiles::Add(uint64_t sequence, std::string path, File file) {
+void SegmentFiles::Add(uint64_t sequence, std::string path) {
   MutexLock lock(mutex_);
-  segments_[sequence] = {std::move(path), std::move(file)};
+  segments_[sequence] = {std::move(path), nullptr};
 }
 
 void SegmentFiles::Forget(uint64_t sequence) {

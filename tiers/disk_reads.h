@@ -24,15 +24,10 @@ namespace thermocline {
 /// The open files of segments. Thread: any, concurrently.
 class SegmentFiles {
  public:
-  using File = std::shared_ptr<const rocksdb::FSRandomAccessFile>;  // of whoever reads it, too
-
   SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io);
 
-  /// Null: it cannot be opened.
-  File Open(const std::string& path) const;
-  /// From now on the segment is read there. If `file` is null it is opened by its path at the first
-  /// read.
-  void Add(uint64_t sequence, std::string path, File file = nullptr);
+  /// The segment's file, which is opened when it is first read.
+  void Add(uint64_t sequence, std::string path);
   /// Closes it, once nobody reads it any more.
   void Forget(uint64_t sequence);
 
@@ -43,10 +38,13 @@ class SegmentFiles {
                     const std::function<absl::Status(std::span<const std::byte>)>& look);
 
  private:
+  using File = std::shared_ptr<const rocksdb::FSRandomAccessFile>;  // of whoever reads it, too
   struct Segment {
     std::string path;
     File file;
   };
+  /// Null: it cannot be opened.
+  File Open(const std::string& path) const;
   File FileOf(uint64_t sequence) TC_EXCLUDES(mutex_);
 
   const std::shared_ptr<rocksdb::FileSystem> file_system_;

@@ -396,7 +396,6 @@ absl::StatusOr<uint64_t> SegmentWriter::Finish() {
   TC_CHECK(table_ != nullptr);
   rocksdb::ExternalSstFileInfo info;
   TC_RETURN_IF_ERROR(DiskStatus(table_->Finish(&info), "write " + NameOf(sequence_)));
-  SegmentFiles::File file = database_.files_->Open(path_);  // while it has this name
   rocksdb::IngestExternalFileOptions options;
   options.move_files = true;
   options.write_global_seqno = false;
@@ -405,7 +404,11 @@ absl::StatusOr<uint64_t> SegmentWriter::Finish() {
       DiskStatus(database_.db_->IngestExternalFile(database_.segments_, {path_}, options),
                  "take over " + NameOf(sequence_)));
   table_.reset();
-  database_.files_->Add(sequence_, path_, std::move(file));
+  for (const rocksdb::SstFileMetaData& file : FilesOf(*database_.db_, database_.segments_)) {
+    if (SequenceOf(file) == sequence_) {
+      database_.files_->Add(sequence_, file.db_path + file.name);
+    }
+  }
   return info.file_size;
 }
 

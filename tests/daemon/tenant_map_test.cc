@@ -104,6 +104,26 @@ TEST(TenantOptionsTest, WhatCannotBeIsRefusedWithItsPlace) {
   EXPECT_THAT(Refusal("[tenant]\nname = \"a\"\n"), HasSubstr("unknown section 'tenant'"));
 }
 
+TEST(TenantOptionsTest, ATenantHasItsOwnKeysAndCodecOrTheDaemons) {
+  const auto resolved = Resolve(
+      "cold_codec = \"zstd\"\ncold_key_file = \"/all\"\n"
+      "[[tenant]]\nname = \"a\"\nuids = [1]\ncold_key_command = \"/bin/keys a\"\n"
+      "[[tenant]]\nname = \"b\"\nuids = [2]\ncold_codec = \"none\"\n");
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  const auto& tenants = resolved->tenants;
+  ASSERT_EQ(tenants.size(), 3u);
+  EXPECT_EQ(tenants[0].cold_keys.file, "/all");
+  EXPECT_EQ(tenants[0].cold_codec, Codec::kZstd);
+  EXPECT_EQ(tenants[1].cold_keys.file, "");
+  EXPECT_EQ(tenants[1].cold_keys.command, "/bin/keys a");
+  EXPECT_EQ(tenants[1].cold_codec, Codec::kZstd);
+  EXPECT_EQ(tenants[2].cold_keys.file, "/all");
+  EXPECT_EQ(tenants[2].cold_codec, Codec::kNone);
+  EXPECT_FALSE(Resolve("")->tenants[0].cold_keys);
+  EXPECT_THAT(Refusal("cold_key_file = \"/a\"\ncold_key_command = \"/b\"\n"),
+              HasSubstr("set one of them"));
+}
+
 TEST(TenantOptionsTest, WhatIsPrintedReadsBackTheSame) {
   Options options(DaemonOptionTable());
   ASSERT_TRUE(
