@@ -1,6 +1,8 @@
 #include "daemon/control_service.h"
 
+#include <memory>
 #include <set>
+#include <utility>
 
 #include "base/log.h"
 #include "base/version.h"
@@ -24,6 +26,36 @@ void ForgetClosedSpaces(TenantView& tenant) {
 
 void SetFingerprint(const Fingerprint& fingerprint, std::string& out) {
   out.assign(reinterpret_cast<const char*>(fingerprint.bytes.data()), fingerprint.bytes.size());
+}
+
+absl::Status OpenIn(TenantView& tenant, const SpaceSpec& spec, v1::OpenSpaceResponse& response) {
+  TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
+  const Fingerprint fingerprint = FingerprintOf(spec);
+  ForgetClosedSpaces(tenant);
+  const bool is_new =
+      tenant.spaces
+          .insert_or_assign(space, TenantView::OpenSpace{.key_bytes = spec.key_bytes,
+                                                         .block_tokens = spec.block_tokens})
+          .second;
+  response.set_space(space);
+  response.set_root_node(tenant.stack->RootOf(space).node);
+  SetFingerprint(fingerprint, *response.mutable_fingerprint());
+  if (is_new) {
+    LogEvent(LogLevel::kInfo, "space_opened",
+             {{"tenant", tenant.name},
+              {"space", space},
+              {"fingerprint", fingerprint.Hex()},
+              {"model", spec.model},
+              {"parts", spec.parts.size()}});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TierStack::PinView> PinIn(TenantView& tenant, const v1::PinRequest& request,
+                                         const WireNames& names, TierKind tier) {
+  TC_RETURN_IF_ERROR(tenant.SpaceOf(request.space(), names).status());
+  return tenant.stack->Pin(request.space(), names.names,
+                           std::chrono::milliseconds(request.ttl_ms()), tier);
 }
 
 void FillTier(const TierStats& tier, v1::TierStats& out) {
@@ -78,32 +110,17 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
   if (!checked.ok()) {
     return Refuse(services_, context, Operation::kOther, Right::kRead, checked.status());
   }
-  return AnswerOnStrand(
-      services_, context, Operation::kOther, Right::kRead,
-      [spec = *std::move(checked), response](TenantView& tenant,
-                                             ClientNumber) mutable -> absl::Status {
-        spec.tenant = tenant.name;
-        TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
-        const Fingerprint fingerprint = FingerprintOf(spec);
-        ForgetClosedSpaces(tenant);
-        const bool is_new =
-            tenant.spaces
-                .insert_or_assign(space, TenantView::OpenSpace{.key_bytes = spec.key_bytes,
-                                                               .block_tokens = spec.block_tokens})
-                .second;
-        response->set_space(space);
-        response->set_root_node(tenant.stack->RootOf(space).node);
-        SetFingerprint(fingerprint, *response->mutable_fingerprint());
-        if (is_new) {
-          LogEvent(LogLevel::kInfo, "space_opened",
-                   {{"tenant", tenant.name},
-                    {"space", space},
-                    {"fingerprint", fingerprint.Hex()},
-                    {"model", spec.model},
-                    {"parts", spec.parts.size()}});
-        }
-        return absl::OkStatus();
-      });
+  return RunOnStrand(services_, context, Operation::kOther, Right::kRead,
+                     [spec = *std::move(checked), response](StrandCall strand) mutable {
+                       spec.tenant = strand.tenant.name;
+                       const absl::Status opened = OpenIn(strand.tenant, spec, *response);
+                       if (!opened.ok()) return strand.call.Finish(opened);
+                       // Where it cannot be noted, its blocks serve until the daemon ends.
+                       const auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+                       strand.tenant.stack->AwaitSaved(
+                           response->space(),
+                           [call](const absl::Status&) { call->Finish(absl::OkStatus()); });
+                     });
 }
 
 grpc::ServerUnaryReactor* ControlService::ListSpaces(grpc::CallbackServerContext* context,
@@ -138,26 +155,34 @@ grpc::ServerUnaryReactor* ControlService::Pin(grpc::CallbackServerContext* conte
                                              "; it must be from 1 to " +
                                              std::to_string(kMaxPinMilliseconds) + " (366 days)"));
   }
-  return AnswerOnStrand(
+  return RunOnStrand(
       services_, context, Operation::kPin, Right::kWrite,
-      [request, response, tier = *tier, names = *std::move(names)](TenantView& tenant,
-                                                                   ClientNumber) -> absl::Status {
-        TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
-        TC_ASSIGN_OR_RETURN(const TierStack::PinView pin,
-                            tenant.stack->Pin(request->space(), names.names,
-                                              std::chrono::milliseconds(request->ttl_ms()), tier));
-        response->set_pin(pin.pin);
-        response->set_depth(pin.depth);
-        return absl::OkStatus();
+      [request, response, tier = *tier, names = *std::move(names)](StrandCall strand) {
+        const auto pin = PinIn(strand.tenant, *request, names, tier);
+        if (!pin.ok()) return strand.call.Finish(pin.status());
+        response->set_pin(pin->pin);
+        response->set_depth(pin->depth);
+        const auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        strand.tenant.stack->AwaitSaved(
+            {}, [call, &tenant = strand.tenant, number = pin->pin](const absl::Status& saved) {
+              if (!saved.ok()) tenant.stack->Unpin(number).IgnoreError();  // it may have expired
+              call->Finish(Annotate(saved, "the pin was not stored"));
+            });
       });
 }
 
 grpc::ServerUnaryReactor* ControlService::Unpin(grpc::CallbackServerContext* context,
                                                 const v1::UnpinRequest* request,
                                                 v1::UnpinResponse*) {
-  return AnswerOnStrand(
-      services_, context, Operation::kPin, Right::kWrite,
-      [request](TenantView& tenant, ClientNumber) { return tenant.stack->Unpin(request->pin()); });
+  return RunOnStrand(
+      services_, context, Operation::kPin, Right::kWrite, [request](StrandCall strand) {
+        const absl::Status unpinned = strand.tenant.stack->Unpin(request->pin());
+        if (!unpinned.ok()) return strand.call.Finish(unpinned);
+        const auto call = std::make_shared<UnaryCall>(std::move(strand.call));
+        strand.tenant.stack->AwaitSaved({}, [call](const absl::Status& saved) {
+          call->Finish(Annotate(saved, "the pin is gone, but may be back after a restart"));
+        });
+      });
 }
 
 grpc::ServerUnaryReactor* ControlService::ListPins(grpc::CallbackServerContext* context,

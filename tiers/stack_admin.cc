@@ -78,12 +78,12 @@ absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
   for (Place place : doomed) {
     SetDoomed(writer_.IdOf(place), place, true);
   }
-  std::erase_if(pins_, [&](const auto& entry) {
+  const size_t unpinned = std::erase_if(pins_, [&](const auto& entry) {
     if (!doomed_.contains(entry.second.id)) return false;
     HoldPin(entry.second, -1);
-    state_saved_ = false;
     return true;
   });
+  if (unpinned > 0) SaveState();
   DropDoomed();
   SchedulePump();
   return doomed.size();
@@ -230,11 +230,13 @@ void StackCore::Shutdown(bool drain, DoneCallback done) {
   closing_ = true;
   draining_ = drain;
   const auto finish = [this, done = std::move(done)](absl::Status drained) {
-    SyncDeletions([this, done, drained](absl::Status synced) {
-      absl::Status status = drained;
-      status.Update(SaveState());
-      status.Update(std::move(synced));
-      done(status);
+    SyncDeletions([this, done, drained](const absl::Status& synced) {
+      AwaitSaved({}, [done, drained, synced](absl::Status saved) {
+        absl::Status status = drained;
+        status.Update(std::move(saved));
+        status.Update(synced);
+        done(status);
+      });
     });
   };
   if (!drain) return finish(absl::OkStatus());

@@ -163,12 +163,10 @@ absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
   TC_RETURN_IF_ERROR(CheckFits(spec));
   TC_RETURN_IF_ERROR(MakeRoomForSpace());
   TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
-  const uint32_t number = AddSpace(spec, root).number;
-  const absl::Status saved = SaveState();
-  if (!saved.ok()) {  // its blocks serve this epoch; Tick tries again
-    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(saved.message())}});
-  }
-  return number;
+  Space& space = AddSpace(spec, root);
+  SaveState();
+  space.change = state_changes_;
+  return space.number;
 }
 
 // The oldest space that holds nothing and that nobody uses gives way.

@@ -92,6 +92,7 @@ class StackCore final : public TierStack {
   std::vector<Misbehaviour> TakeMisbehaviours() override { return std::exchange(misbehaved_, {}); }
   absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) override;
   Root RootOf(uint32_t space) const override { return spaces_.at(space).root; }
+  void AwaitSaved(std::optional<uint32_t> space, DoneCallback done) override;
   std::vector<SpaceView> Spaces() const override;
   absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                   std::span<const Name> names) override;
@@ -155,6 +156,7 @@ class StackCore final : public TierStack {
     uint64_t places = 0;
     uint64_t warm_bytes = 0;
     uint64_t cold_bytes = 0;
+    uint64_t change = 0;  // of the state, by which it came
     uint32_t part_count() const { return static_cast<uint32_t>(spec.parts.size()); }
     uint32_t inner_count() const { return block_places - 1; }
     /// What a block of this part takes in the cold tier.
@@ -408,7 +410,7 @@ class StackCore final : public TierStack {
   void SetGroupTimer();
   bool GroupIsDue() const;
   void AdvanceDurable();
-  std::string WhyNotDurable(bool all_there) const;
+  std::string WhyNotDurable(bool all_there, bool is_noted) const;
 
   // ---- stack_budget.cc
   void WatchBudgets();
@@ -470,7 +472,12 @@ class StackCore final : public TierStack {
     uint64_t id = 0;  // of the place
   };
   void HoldPin(const TtlPin& pin, int by);
-  absl::Status SaveState();
+  StackState StateNow() const;
+  void SaveState();
+  void WriteState();
+  void FinishStateWrite(const absl::Status& status);
+  void WatchStateWrite();
+  void AnswerSaved(uint64_t change, const absl::Status& status);
   int64_t UnixMs() const;
   void ExpirePins();
   void PromotePinned();
@@ -531,7 +538,10 @@ class StackCore final : public TierStack {
   size_t chunks_looked_at_ = 0;  // where the last search for one to give back began
   SteadyTime chunk_closed_{};    // when the chunk to be given back was closed, or lost a block last
   bool draining_ = false;        // pins to warm hold nothing back any more
-  bool state_saved_ = false;
+  uint64_t state_changes_ = 0;   // of the spaces and pins since it was opened
+  uint64_t state_saved_ = 0;     // the last of them that the state file knows
+  std::optional<StateWrite> state_write_;
+  std::deque<SavedWait> saved_waits_;
   std::deque<Waiter> waiters_;
   SteadyTime ahead_until_{};           // clients are likely to hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires

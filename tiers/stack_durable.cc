@@ -15,7 +15,9 @@ constexpr uint64_t kGroupBytes = 8 * MiB;
 
 void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
   const SteadyTime now = options_.clock->Now();
-  DurableWait wait{.done = std::move(done), .deadline = now + options_.write_deadline};
+  DurableWait wait{.state_change = spaces_.at(writer_.RootOf(view.end).tag).change,
+                   .done = std::move(done),
+                   .deadline = now + options_.write_deadline};
   wait.blocks = NotInCold(view);
   if (to_write_.empty()) group_since_ = now;
   to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
@@ -79,11 +81,12 @@ void StackCore::AdvanceDurable() {
                                        [&](BlockRef ref) { return places_.contains(ref.id); });
     std::erase_if(wait.blocks, [&](BlockRef ref) { return HasColdCopy(ref); });
     const bool is_late = options_.clock->Now() >= wait.deadline;
-    if (wait.blocks.empty() && state_saved_) {
+    const bool is_noted = state_saved_ >= wait.state_change;
+    if (wait.blocks.empty() && is_noted) {
       wait.done(absl::OkStatus());
     } else if (!cold_writable() || cold_full_ || !all_there || is_late) {
       wait.done(absl::AbortedError("what was committed is in memory, but not on disk: " +
-                                   WhyNotDurable(all_there)));
+                                   WhyNotDurable(all_there, is_noted)));
     } else {
       durable_waits_.push_back(std::move(wait));
     }
@@ -91,9 +94,9 @@ void StackCore::AdvanceDurable() {
   if (durable_waits_.empty()) to_write_.clear();
 }
 
-std::string StackCore::WhyNotDurable(bool all_there) const {
+std::string StackCore::WhyNotDurable(bool all_there, bool is_noted) const {
   if (cold_ == nullptr) return "there is no cold tier";
-  if (!state_saved_) return "its space cannot be noted in " + options_.data_dir;
+  if (!is_noted) return "its space cannot be noted in " + options_.data_dir;
   if (!all_there) return "it was deleted meanwhile";
   if (cold_full_) return "the cold tier is full of blocks in use; raise cold_capacity";
   return "the cold tier takes no writes (" + ColdState() + ")";

@@ -50,8 +50,20 @@ struct SegmentPlan {
 
 struct DurableWait {
   std::vector<BlockRef> blocks;  // those that are not in cold yet
+  uint64_t state_change = 0;     // by which their space came
   TierStack::DoneCallback done;
   SteadyTime deadline;
+};
+
+/// Of the state file; one is under way at most.
+struct StateWrite {
+  uint64_t change = 0;  // the last that it takes along
+  SteadyTime deadline;
+};
+
+struct SavedWait {
+  uint64_t change = 0;
+  TierStack::DoneCallback done;
 };
 
 struct ColdItem {

@@ -48,6 +48,7 @@ void StackCore::SchedulePump() {
 void StackCore::Pump() {
   NoteUses();
   WatchReads();
+  WatchStateWrite();
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();
@@ -97,7 +98,7 @@ void StackCore::AddWaiter(Waiter waiter) {
 // One timer for all, set again while anybody waits, for a read too. An earlier deadline sets
 // another, which leaves kLongestWake / kWakeGrid at most.
 void StackCore::WakeForWaiters() {
-  if (waiters_.empty() && cold_reads_under_way_.empty()) return;
+  if (waiters_.empty() && cold_reads_under_way_.empty() && !state_write_) return;
   const SteadyTime now = options_.clock->Now();
   SteadyTime first = now + kLongestWake;
   for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);

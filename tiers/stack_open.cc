@@ -146,7 +146,8 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
                                                 std::move(cold), std::move(memory),
                                                 std::move(warm_policy), std::move(cold_policy)));
   TC_RETURN_IF_ERROR(core->Recover(state, cold_records));
-  TC_RETURN_IF_ERROR(Annotate(core->SaveState(), "data directory"));
+  TC_RETURN_IF_ERROR(
+      Annotate(WriteStateFile(core->options_.data_dir, core->StateNow()), "data directory"));
   core->WatchBudgets();
   core->SchedulePump();
   core->PostStrand([](StackCore& self) { self.Scrub(); });

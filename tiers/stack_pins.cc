@@ -16,7 +16,7 @@ int64_t StackCore::UnixMs() const {
   return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
 }
 
-absl::Status StackCore::SaveState() {
+StackState StackCore::StateNow() const {
   StackState state;
   state.epoch = epoch();
   for (const auto& [number, space] : spaces_) state.spaces.push_back(space.spec);
@@ -24,9 +24,66 @@ absl::Status StackCore::SaveState() {
     state.pins.push_back(
         {number, pin.id, pin.view.space, pin.view.depth, pin.view.expires_unix_ms, pin.view.tier});
   }
-  const absl::Status saved = WriteStateFile(options_.data_dir, state);
-  state_saved_ = saved.ok();
-  return saved;
+  return state;
+}
+
+// Spaces or pins have changed.
+void StackCore::SaveState() {
+  ++state_changes_;
+  WriteState();
+}
+
+// What changes while one write is under way goes with the next, all of it together.
+void StackCore::WriteState() {
+  if (state_write_ || state_saved_ == state_changes_) return;
+  state_write_ = {.change = state_changes_,
+                  .deadline = options_.clock->Now() + options_.write_deadline};
+  WakeForWaiters();
+  options_.disk([data_dir = options_.data_dir, state = StateNow(), strand = options_.strand,
+                 weak = std::weak_ptr<StackCore*>(self_)] {
+    const absl::Status status = WriteStateFile(data_dir, state);
+    strand([weak, status] {
+      if (const auto self = weak.lock()) (*self)->FinishStateWrite(status);
+    });
+  });
+}
+
+// After a failure Tick tries again, or whoever waits for a later change.
+void StackCore::FinishStateWrite(const absl::Status& status) {
+  const uint64_t change = std::exchange(state_write_, std::nullopt)->change;
+  if (status.ok()) state_saved_ = change;
+  if (!status.ok()) {
+    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(status.message())}});
+  }
+  AnswerSaved(change, status);
+  if (status.ok() || !saved_waits_.empty()) WriteState();
+  SchedulePump();  // commits wait for it, too
+}
+
+void StackCore::WatchStateWrite() {
+  if (!state_write_ || options_.clock->Now() < state_write_->deadline) return;
+  AnswerSaved(state_changes_,
+              absl::UnavailableError("the disk of " + options_.data_dir + " takes no state file"));
+}
+
+void StackCore::AnswerSaved(uint64_t change, const absl::Status& status) {
+  while (!saved_waits_.empty() && saved_waits_.front().change <= change) {
+    const DoneCallback done = std::move(saved_waits_.front().done);
+    saved_waits_.pop_front();
+    done(status);
+  }
+}
+
+void StackCore::AwaitSaved(std::optional<uint32_t> space, DoneCallback done) {
+  const uint64_t change = space ? spaces_.at(*space).change : state_changes_;
+  if (change <= state_saved_) {
+    return PostStrand([done = std::move(done)](StackCore&) { done(absl::OkStatus()); });
+  }
+  const auto later = std::find_if(saved_waits_.begin(), saved_waits_.end(),
+                                  [&](const SavedWait& wait) { return wait.change > change; });
+  saved_waits_.insert(later, {change, std::move(done)});
+  WriteState();
+  SchedulePump();  // to say so where the disk hangs
 }
 
 // Of its whole path: where a chunk is cleared any place leaves, not leaves first.
@@ -64,12 +121,7 @@ absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
              ids.back()};
   HoldPin(pin, +1);
   pins_.emplace(pin.view.pin, pin);
-  const absl::Status saved = SaveState();
-  if (!saved.ok()) {
-    HoldPin(pin, -1);
-    pins_.erase(pin.view.pin);
-    return Annotate(saved, "the pin was not stored");
-  }
+  SaveState();
   TouchPath(ids);
   if (tier == TierKind::kWarm) QueuePrefetch(*space, path, blocks);
   return pin.view;
@@ -82,8 +134,9 @@ absl::Status StackCore::Unpin(uint64_t number) {
   }
   HoldPin(found->second, -1);
   pins_.erase(found);
+  SaveState();
   SchedulePump();
-  return Annotate(SaveState(), "the pin is gone, but may be back after a restart");
+  return absl::OkStatus();
 }
 
 std::vector<StackCore::PinView> StackCore::Pins() const {
@@ -118,11 +171,8 @@ void StackCore::ExpirePins() {
     HoldPin(pin, -1);
     return true;
   });
-  if (expired == 0 && state_saved_) return;
-  const absl::Status saved = SaveState();
-  if (!saved.ok()) {
-    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(saved.message())}});
-  }
+  if (expired > 0) SaveState();
+  WriteState();  // once more, if it could not be
 }
 
 }  // namespace thermocline

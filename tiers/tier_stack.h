@@ -5,13 +5,13 @@
 //
 // Thread: one strand owns a stack (its writer). Every function must be called on it, every callback
 // is called on it, never before the call that took it has returned; slow I/O runs on the disk
-// executor meanwhile. Nothing here blocks, but for a new space, Pin and Unpin, which replace the
-// small state file.
+// executor meanwhile. Nothing here blocks.
 #pragma once
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -78,6 +78,7 @@ struct GrantedSlot {
 class TierStack {
  public:
   using Options = StackOptions;
+  using DoneCallback = std::function<void(absl::Status)>;
 
   /// Opens the arena (re-adopting what checks out) and the cold tier, and rebuilds the catalog from
   /// their headers.
@@ -120,6 +121,10 @@ class TierStack {
   virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
   /// Where clients find the space in the catalog. REQUIRES: OpenSpace answered it, just now.
   virtual Root RootOf(uint32_t space) const = 0;
+  /// `done` once the next daemon will know the space, or all spaces and pins when none is named; or
+  /// with why it may not. Then it is written again by itself. Errors: of the disk, Unavailable when
+  /// that does not answer. REQUIRES: OpenSpace answered it, just now.
+  virtual void AwaitSaved(std::optional<uint32_t> space, DoneCallback done) = 0;
   virtual std::vector<SpaceView> Spaces() const = 0;
 
   // ---- data
@@ -129,7 +134,6 @@ class TierStack {
   /// block that cannot be had ends the load early, with OK. `ready` answers whether anybody still
   /// waits: false ends the load, and what is not under way yet stays where it is.
   using ReadyCallback = std::function<bool(std::vector<BlockView>)>;
-  using DoneCallback = std::function<void(absl::Status)>;
   virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
                     DoneCallback done) = 0;
   /// Whether the lease is the client's and has not ended: asked after leased bytes were copied
@@ -184,6 +188,7 @@ class TierStack {
     int64_t expires_unix_ms = 0;
     TierKind tier = TierKind::kNone;
   };
+  /// Both hold at once, and after a restart once AwaitSaved has said so.
   virtual absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                                       std::chrono::milliseconds ttl, TierKind tier) = 0;
   virtual absl::Status Unpin(uint64_t pin) = 0;
