@@ -103,8 +103,8 @@ inline constexpr GaugeDef kTierBlocks{
 inline constexpr GaugeDef kTierDegraded{"thermocline_tier_degraded",
                                         "0 or 1",
                                         {"tier"},
-                                        "Whether a tier's medium failed, or its store was unusable "
-                                        "and set aside."};
+                                        "Whether a tier's medium fails, hangs or is full, or its "
+                                        "store was unusable and set aside."};
 
 inline constexpr GaugeDef kSessions{"thermocline_sessions", "sessions", {}, "Connected clients."};
 inline constexpr GaugeDef kLeases{"thermocline_leases", "leases", {}, "Paths held for reading."};

@@ -194,6 +194,7 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
   const bool is_default = tenant.name == kDefaultTenant;
   Tenant::Options opened{.name = tenant.name};
   StackOptions& stack = opened.stack;
+  stack.name = tenant.name;
   const std::string arena_file = ArenaFileOf(tenant.name, tenant.copies);
   TC_RETURN_IF_ERROR(CheckOtherArena(arena_dir, tenant));
   stack.arena_path = arena_dir + "/" + arena_file;

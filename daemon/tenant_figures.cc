@@ -43,10 +43,15 @@ TenantFigures::Figures TenantFigures::Ask(std::chrono::milliseconds patience) {
   }
   Figures figures;
   for (size_t i = 0; i < tenants_.size(); ++i) {
+    StackStats stats = entries[i].last;
+    for (TierStats& tier : stats.tiers) {
+      if (tier.state == "ok" || tenants_.size() == 1) continue;
+      tier.state = "tenant " + tenants_[i]->name() + ": " + tier.state;
+    }
     if (i == 0) {
-      figures.sum = entries[i].last;
+      figures.sum = std::move(stats);
     } else {
-      figures.sum += entries[i].last;
+      figures.sum += stats;
     }
     const bool has_answered =
         !entries[i].asked && std::find(asked.begin(), asked.end(), i) != asked.end();

@@ -12,6 +12,8 @@ void StackCore::Tick() {
   TouchPinned();
   host_->RetryLending();
   ExpirePins();
+  TellHealth(TierKind::kWarm, WarmState(), warm_told_);
+  if (cold_ != nullptr) TellHealth(TierKind::kCold, ColdState(), cold_told_);
   PromotePinned();
   ReleaseQuarantine();
   ExpireIncomplete(options_.incomplete_ttl);
@@ -292,7 +294,7 @@ StackStats StackCore::Stats() {
                            .state = std::move(state)});
   };
   add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),
-      options_.warm_account, host_->State());
+      options_.warm_account, WarmState());
   if (cold_ != nullptr) {
     add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
         options_.cold_account, ColdState());

@@ -54,8 +54,7 @@ struct SegmentRun {
 }  // namespace
 
 bool StackCore::cold_writable() const {
-  const bool late = job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
-  return cold_ != nullptr && !late && (job_running_ || cold_writes_.Allows());
+  return cold_ != nullptr && !JobIsLate() && (job_running_ || cold_writes_.Allows());
 }
 
 // What is flushed or drained is written whatever it costs.
@@ -390,11 +389,12 @@ void StackCore::FinishColdJob(ColdJob job) {
       cause = write.status;
     }
   }
+  if (refused) write_refusal_ = cause.ok() ? "erasures are refused" : std::string(cause.message());
   if (!refused) {
     cold_writes_.Succeeded();
   } else if (cold_writes_.Failed()) {
     LogEvent(LogLevel::kWarning, "cold_tier_refused",
-             {{"cause", std::string(cause.message())}, {"retry_ms", kColdPause.count()}});
+             {{"cause", write_refusal_}, {"retry_ms", kColdPause.count()}});
   }
   SchedulePump();
 }

@@ -24,6 +24,7 @@
 //   stack_scrub.cc     warm blocks read back and summed
 //   stack_pins.cc      TTL pins and the state file
 //   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
+//   stack_health.cc    what is wrong with the tiers, for people
 //   stack_audit.cc     the books checked against each other
 #pragma once
 #include <absl/container/inlined_vector.h>
@@ -439,7 +440,6 @@ class StackCore final : public TierStack {
   void WatchReads();
   bool IsLate(BlockRef ref) const;
   bool AllReadsAreLate() const;
-  std::string ColdState() const;
   void EndPromotion(BlockRef ref);
   void AdvanceLoads();
   bool AdvanceLoad(LoadState& load);
@@ -481,6 +481,14 @@ class StackCore final : public TierStack {
   int64_t UnixMs() const;
   void ExpirePins();
   void PromotePinned();
+
+  // ---- stack_health.cc
+  std::string ColdState() const;
+  std::string WarmState() const;
+  std::string ColdTrouble() const;
+  bool JobIsLate() const;
+  void WatchHealth();
+  void TellHealth(TierKind tier, std::string state, std::string& told) const;
 
   // ---- stack_admin.cc
   std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
@@ -542,6 +550,7 @@ class StackCore final : public TierStack {
   uint64_t state_saved_ = 0;     // the last of them that the state file knows
   std::optional<StateWrite> state_write_;
   std::deque<SavedWait> saved_waits_;
+  std::string state_refusal_;  // why the last write failed; "": it did not
   std::deque<Waiter> waiters_;
   SteadyTime ahead_until_{};           // clients are likely to hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
@@ -555,7 +564,10 @@ class StackCore final : public TierStack {
   uint64_t fold_from_ = 0;                // segments before it are large, or few
   std::map<uint64_t, SteadyTime> stuck_;  // segments that could not be given up: until when
   bool job_running_ = false;
-  bool cold_full_ = false;  // the last job found no room
+  bool cold_full_ = false;              // the last job found no room
+  std::optional<uint64_t> full_since_;  // bytes that had gone to cold when it was full last
+  std::string write_refusal_;           // why the last write to cold failed
+  std::string warm_told_ = "ok", cold_told_ = "ok";  // states, as the log says last
   Breaker cold_writes_;
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;

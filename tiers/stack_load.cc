@@ -79,13 +79,6 @@ bool StackCore::AllReadsAreLate() const {
                      [](const auto& read) { return read.second.late; });
 }
 
-std::string StackCore::ColdState() const {
-  const std::string state = cold_->State();
-  if (state != "ok" || cold_reads_.is_closed()) return state;
-  return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
-         " ms; cold blocks are misses meanwhile: look at the disk of " + options_.data_dir;
-}
-
 void StackCore::EndPromotion(BlockRef ref) {
   places_.at(ref.id).parts[ref.part].reading = false;
   --reads_;

@@ -49,6 +49,7 @@ void StackCore::Pump() {
   NoteUses();
   WatchReads();
   WatchStateWrite();
+  WatchHealth();
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();

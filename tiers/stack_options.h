@@ -27,6 +27,8 @@ enum class Durability : uint8_t {
 };
 
 struct StackOptions {
+  std::string name;  // of the tenant, for the log
+
   // ---- where
   std::string arena_path;  // the arena's file, on a tmpfs; `<arena_path>.meta` beside it
   HugePages huge_pages = HugePages::kNone;

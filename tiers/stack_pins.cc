@@ -52,9 +52,7 @@ void StackCore::WriteState() {
 void StackCore::FinishStateWrite(const absl::Status& status) {
   const uint64_t change = std::exchange(state_write_, std::nullopt)->change;
   if (status.ok()) state_saved_ = change;
-  if (!status.ok()) {
-    LogEvent(LogLevel::kWarning, "state_not_saved", {{"cause", std::string(status.message())}});
-  }
+  state_refusal_ = std::string(status.message());
   AnswerSaved(change, status);
   if (status.ok() || !saved_waits_.empty()) WriteState();
   SchedulePump();  // commits wait for it, too

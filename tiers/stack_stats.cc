@@ -18,7 +18,8 @@ void Add(TierStats& sum, const TierStats& other) {
   sum.bytes_in += other.bytes_in;
   sum.bytes_out += other.bytes_out;
   sum.kept_bytes += other.kept_bytes;
-  if (sum.state == "ok") sum.state = other.state;
+  if (other.state == "ok") return;
+  sum.state = sum.state == "ok" ? other.state : sum.state + "; " + other.state;
 }
 
 }  // namespace

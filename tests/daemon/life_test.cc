@@ -57,6 +57,9 @@ class TinyTmpfs {
     if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
   }
   bool mounted() const { return mounted_; }
+  bool Grow(const char* size) const {
+    return ::mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT, size) == 0;
+  }
 
  private:
   const std::string path_;
@@ -170,7 +173,28 @@ TEST(DaemonStart, FullDataDirectoryLeavesTheMemoryServing) {
   const v1::MatchResponse match = MatchTokens(client, space, 8, 40);
   EXPECT_EQ(match.depth(), 8u);
   for (const v1::Block& block : match.blocks()) EXPECT_TRUE(HoldsFill(client, block, 40));
-  EXPECT_THAT(Get(place, "/readyz"), HasSubstr("200 OK")) << "degraded is not unready";
+  const std::string ready = Get(place, "/readyz");
+  EXPECT_THAT(ready, HasSubstr("200 OK")) << "degraded is not unready";
+  EXPECT_THAT(ready, HasSubstr("\"status\": \"degraded\""));
+  EXPECT_THAT(ready, HasSubstr("No space left on device")) << "the cause";
+  EXPECT_THAT(Get(place, "/metrics"), HasSubstr("thermocline_tier_degraded{tier=\"cold\"} 1\n"));
+  const auto told = [&](const char* event) {
+    const std::string log = daemon.log();
+    int lines = 0;
+    for (size_t at = 0; (at = log.find(event, at)) != std::string::npos; ++at) ++lines;
+    return lines;
+  };
+  EXPECT_TRUE(Eventually([&] { return told(" tier_degraded ") > 0; })) << daemon.log();
+  ASSERT_TRUE(tiny.Grow("size=64m"));
+  int32_t seed = 100;
+  EXPECT_TRUE(Eventually([&] {
+    client.session.Beat();
+    ReleaseLease(client, PutTokens(client, space, 8, ++seed, kBlockBytes));
+    return Get(place, "/readyz").find("\"status\": \"ready\"") != std::string::npos;
+  })) << Get(place, "/readyz");
+  EXPECT_TRUE(Eventually([&] { return told(" tier_recovered ") > 0; })) << daemon.log();
+  EXPECT_EQ(told(" tier_degraded "), 1) << daemon.log();
+  EXPECT_EQ(told(" tier_recovered "), 1) << daemon.log();
   EXPECT_TRUE(daemon.running()) << daemon.log();
 }
 

@@ -339,6 +339,7 @@ class StackTest : public ::testing::Test {
     const auto space = (*stack_)->OpenSpace(spec_);
     ASSERT_TRUE(space.ok()) << space.status();
     space_ = *space;
+    stack_->Settle();  // it is noted
     client_ = std::make_unique<TestClient>(*stack_, space_, spec_.block_tokens / kPlaceTokens);
   }
   void Restart() {

@@ -102,10 +102,44 @@ TEST_F(StackMediumTest, WhileAWriteHangsBlocksAreDroppedAndNobodyWaits) {
   ASSERT_EQ(offsets.size(), 2u);
   ASSERT_EQ(stack_->disk_tasks(), 1u) << "copies ahead of need";
   stack_->Advance(StackOptions().write_deadline);
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("takes longer than 10000 ms"));
   take_two();
   EXPECT_EQ(offsets.size(), 2u);
   stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
   ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, WritesThatFailAreSaidForAsLongAsTheyDo) {
+  Use({});
+  stack_->SetFaults({.error = 1});
+  Write(TestNames({1, 2}));
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state,
+              HasSubstr("writes fail (injected fault in PutAll)"));
+  stack_->SetFaults({});
+  stack_->Advance(kColdPause);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
+}
+
+TEST_F(StackMediumTest, ATierFullOfPinnedBlocksSaysSo) {
+  Use({.warm_blocks = 16, .cold_blocks = 8, .chunk_blocks = 16});
+  for (uint64_t i = 1; i <= 24; ++i) {
+    Write(TestNames({i}));
+    if (i <= 10) {
+      ASSERT_TRUE(
+          (*stack_)->Pin(space_, TestNames({i}), std::chrono::hours(1), TierKind::kNone).ok());
+    }
+    FlushTier(*stack_, TierKind::kWarm);
+  }
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("raise cold_capacity"));
+  while (!(*stack_)->Pins().empty()) {
+    ASSERT_TRUE((*stack_)->Unpin((*stack_)->Pins()[0].pin).ok());
+  }
+  for (uint64_t i = 30; i < 34; ++i) Write(TestNames({i}));
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
 }
 
 TEST_F(StackMediumTest, WhenTheWriteBudgetBindsOnlyWhatWasUsedAgainIsWritten) {

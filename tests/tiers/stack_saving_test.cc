@@ -107,9 +107,11 @@ TEST_F(StackSavingTest, FailedWriteIsToldAndTriedAgain) {
   stack_->Settle();
   EXPECT_EQ(pinned->count, 1);
   EXPECT_THAT(std::string(pinned->status.message()), HasSubstr("state.json")) << pinned->status;
+  EXPECT_THAT((*stack_)->Stats().tiers[0].state, HasSubstr("spaces and pins cannot be noted"));
   MakeUnwritable(false);
   (*stack_)->Tick();
   stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().tiers[0].state, "ok");
   EXPECT_EQ(SavedPins(), 1u);
 }
 

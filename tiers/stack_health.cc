@@ -1,0 +1,63 @@
+// What is wrong with the tiers, in words for people: in statistics and /readyz for as long as it
+// lasts, and in the log when it begins and when it is over.
+#include "base/log.h"
+#include "tiers/stack_core.h"
+
+namespace thermocline {
+
+// Nobody waits for it any more.
+bool StackCore::JobIsLate() const {
+  return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
+}
+
+std::string StackCore::ColdState() const {
+  const std::string state = cold_->State(), trouble = ColdTrouble();
+  if (trouble.empty()) return state;
+  return state == "ok" ? trouble : trouble + "; " + state;
+}
+
+// "" when there is none that the tier itself does not know of.
+std::string StackCore::ColdTrouble() const {
+  const std::string dropped = "; what has to leave memory is dropped meanwhile";
+  const std::string advice = ": look at the disk of " + options_.data_dir;
+  if (!cold_reads_.is_closed()) {
+    return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
+           " ms; cold blocks are misses meanwhile" + advice;
+  }
+  if (JobIsLate()) {
+    return "a write takes longer than " + std::to_string(options_.write_deadline.count()) + " ms" +
+           dropped + advice;
+  }
+  if (!cold_writes_.is_closed()) return "writes fail (" + write_refusal_ + ")" + dropped + advice;
+  if (!full_since_) return "";
+  return "it is full of blocks in use, or of segments that cannot be given up" + dropped +
+         ": raise cold_capacity";
+}
+
+std::string StackCore::WarmState() const {
+  const std::string state = host_->State();
+  const bool hangs = state_write_ && options_.clock->Now() >= state_write_->deadline;
+  if (state != "ok" || (state_refusal_.empty() && !hangs)) return state;
+  return "spaces and pins cannot be noted (" +
+         (hangs ? "the disk does not answer" : state_refusal_) +
+         "): the next daemon will not know new ones, nor their blocks; look at the disk of " +
+         options_.data_dir;
+}
+
+// A pump may find room where the one before found none: full is what took nothing since.
+void StackCore::WatchHealth() {
+  if (full_since_ && cold_counters_.bytes_in > *full_since_) full_since_.reset();
+  if (cold_full_) full_since_ = cold_counters_.bytes_in;
+}
+
+void StackCore::TellHealth(TierKind tier, std::string state, std::string& told) const {
+  if (state == told) return;
+  const bool is_over = state == "ok", begins = told == "ok";
+  told = std::move(state);
+  if (!is_over && !begins) return;
+  LogEvent(is_over ? LogLevel::kInfo : LogLevel::kWarning,
+           is_over ? "tier_recovered" : "tier_degraded",
+           {{"tenant", options_.name}, {"tier", TierKindName(tier)}, {"state", told}});
+}
+
+}  // namespace thermocline
