@@ -102,6 +102,7 @@ struct Server::Impl {
         map(std::move(tenant_map)),
         metrics(Version()),
         disk({.name = "tc-disk", .thread_count = given.disk_threads}),
+        reads({.name = "tc-read", .thread_count = given.disk_threads}),
         workers({.name = "tc-worker", .thread_count = given.worker_threads}) {}
 
   absl::Status OpenTenants(const Tenant::Opener& open_stack);
@@ -127,6 +128,7 @@ struct Server::Impl {
   SessionRegistry registry;
   UniqueFd data_lock;
   Executor disk;
+  Executor reads;
   Executor workers;
   std::string arena_dir;
   std::vector<std::pair<std::string, std::shared_ptr<KeySource>>> keys;  // by tenant
@@ -272,7 +274,8 @@ absl::Status Server::Impl::OpenAll(std::vector<Tenant::Options> given,
     for (size_t i = 0; i < given.size(); ++i) {
       waiting.emplace_back([&, i] {
         opening[i] = std::make_unique<TenantHouse>();
-        auto tenant = Tenant::Open(given[i], {opening[i]->strand, disk, workers, metrics}, open);
+        auto tenant =
+            Tenant::Open(given[i], {opening[i]->strand, disk, reads, workers, metrics}, open);
         outcomes[i] = tenant.status();
         if (tenant.ok()) opening[i]->tenant = *std::move(tenant);
       });

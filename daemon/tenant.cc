@@ -11,9 +11,12 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};
 
-void FillRunners(StackOptions& options, Strand strand, Share disk) {
+Runner RunnerOf(Share share) {
+  return [share](Task task) mutable { share.PostCompletion(std::move(task)); };
+}
+
+void FillStrand(StackOptions& options, Strand strand) {
   options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
-  options.disk = [disk](Task task) mutable { disk.PostCompletion(std::move(task)); };
   options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
     // Refused when the daemon stops: a stack has some hundred timers, an executor thousands.
     if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kWarning, "timer_dropped");
@@ -60,7 +63,9 @@ Tenant::Tenant(std::string name, const Shared& shared)
       metrics_(shared.metrics),
       strand_(shared.strands.MakeStrand()),
       disk_(shared.disk.MakeShare()),
+      reads_(shared.reads.MakeShare()),
       workers_(shared.workers.MakeShare()),
+      scrub_(shared.workers.MakeShare()),
       view_(std::make_shared<TenantView>()),
       repeating_(std::make_shared<std::atomic<bool>>(true)) {
   view_->name = name_;
@@ -72,7 +77,10 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shar
                                                      const Opener& open) {
   std::unique_ptr<Tenant> tenant(new Tenant(std::move(options.name), shared));
   const std::string arena_view = options.arena_view;
-  FillRunners(options.stack, tenant->strand_, tenant->disk_);
+  FillStrand(options.stack, tenant->strand_);
+  options.stack.disk = RunnerOf(tenant->disk_);
+  options.stack.reads = RunnerOf(tenant->reads_);
+  options.stack.work = RunnerOf(tenant->scrub_);
   std::promise<absl::Status> opened;
   const bool posted = tenant->Post([&](TenantView& view) {
     absl::StatusOr<std::unique_ptr<TierStack>> stack = open(std::move(options.stack));

@@ -58,8 +58,9 @@ class Tenant final : public SessionHost {
   /// What the tenants of a daemon share, and what outlives them.
   struct Shared {
     Executor& strands;
-    Executor& disk;     // for the stack's slow work
-    Executor& workers;  // sum and copy payloads for clients
+    Executor& disk;     // what the stack writes there
+    Executor& reads;    // and reads
+    Executor& workers;  // sum and copy payloads, for clients and for the stack
     DaemonMetrics& metrics;
   };
   /// Opens the stack on a strand of its own; waits for it.
@@ -119,7 +120,9 @@ class Tenant final : public SessionHost {
   DaemonMetrics& metrics_;
   Strand strand_;
   Share disk_;
+  Share reads_;
   Share workers_;
+  Share scrub_;  // of the workers, for the stack: nobody waits for it
   // Shared with tasks that still wait on the strand when the tenant goes.
   std::shared_ptr<TenantView> view_;
   std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began

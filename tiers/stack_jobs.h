@@ -2,7 +2,9 @@
 // back, and what waits for one.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -12,10 +14,20 @@
 
 namespace thermocline {
 
+/// Told by the thread that reads when it begins to.
+struct ReadStart {
+  static constexpr SteadyTime kNotYet = SteadyTime::min();
+  std::atomic<SteadyTime> at = kNotYet;
+};
+
 struct ColdRead {
   uint64_t offset = 0;  // of the slot
-  SteadyTime deadline;
+  SteadyTime asked;
+  std::shared_ptr<const ReadStart> start;
   bool late = false;
+  bool has_begun() const { return start->at.load() != ReadStart::kNotYet; }
+  /// From when on the patience with it counts: others may have to be read before it.
+  SteadyTime since() const { return has_begun() ? start->at.load() : asked; }
 };
 
 struct ColdWrite {

@@ -42,11 +42,12 @@ absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
 
 // Lands in the reserved slot itself.
 void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
-  cold_reads_under_way_[ref] = {.offset = offset,
-                                .deadline = options_.clock->Now() + options_.read_deadline};
+  const auto start = std::make_shared<ReadStart>();
+  cold_reads_under_way_[ref] = {.offset = offset, .asked = options_.clock->Now(), .start = start};
   WakeForWaiters();
-  options_.disk([cold = cold_, host = host_, strand = options_.strand,
-                 weak = std::weak_ptr<StackCore*>(self_), ref, offset, bytes] {
+  options_.reads([cold = cold_, host = host_, clock = options_.clock, strand = options_.strand,
+                  weak = std::weak_ptr<StackCore*>(self_), start, ref, offset, bytes] {
+    start->at = clock->Now();
     const auto payload = host->Payload(offset, bytes);
     auto result = ReadWhole(*cold, ref, payload);
     strand([weak, ref, offset, result = std::move(result)]() mutable {
@@ -57,14 +58,14 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   });
 }
 
-// A read that is late counts as one that failed, and whoever waits for it goes on without; its slot
-// is free once it has come back.
+// Whoever waits for a late read goes on without; its slot is free once it has come back. It counts
+// as one that failed if the disk had it for so long, and not the queue before it.
 void StackCore::WatchReads() {
   const SteadyTime now = options_.clock->Now();
   for (auto& [ref, read] : cold_reads_under_way_) {
-    if (read.late || now < read.deadline) continue;
+    if (read.late || now < read.since() + options_.read_deadline) continue;
     read.late = true;
-    if (cold_reads_.Failed()) LogReadsPaused("reads take too long");
+    if (read.has_begun() && cold_reads_.Failed()) LogReadsPaused("reads take too long");
   }
 }
 

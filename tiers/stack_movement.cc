@@ -77,7 +77,7 @@ void StackCore::TouchAhead() {
       touching_ || closing_ ? std::nullopt : host_->ChunkToTouch();
   if (!chunk) return;
   touching_ = true;
-  options_.disk([host = host_, chunk = *chunk, strand = options_.strand,
+  options_.work([host = host_, chunk = *chunk, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_)] {
     host->TouchChunk(chunk);
     strand([weak] {
@@ -104,7 +104,7 @@ void StackCore::WakeForWaiters() {
   SteadyTime first = now + kLongestWake;
   for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
   for (const auto& [ref, read] : cold_reads_under_way_) {
-    if (!read.late) first = std::min(first, read.deadline);
+    if (!read.late) first = std::min(first, read.since() + options_.read_deadline);
   }
   first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
   if (wake_at_ && *wake_at_ <= first) return;

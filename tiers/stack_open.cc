@@ -128,6 +128,8 @@ absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
 absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions options,
                                                                std::unique_ptr<Tier> cold) {
   TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
+  if (!options.reads) options.reads = options.disk;
+  if (!options.work) options.work = options.disk;
   options.chunk_bytes = ChunkBytes(options);
   TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(options.data_dir));
   TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));

@@ -67,7 +67,9 @@ struct StackOptions {
 
   // ---- who runs it
   Runner strand;          // tasks of the thread that owns the stack, in order
-  Runner disk;            // tasks that block on the disk; several may run at once
+  Runner disk;            // tasks that write to the disk, or take long there; several at once
+  Runner reads;           // reads that somebody waits for; none: as `disk`
+  Runner work;            // what takes its time and no disk; none: as `disk`
   TimedRunner strand_at;  // as `strand`, after a delay
   const Clock* clock = &Clock::Real();
 

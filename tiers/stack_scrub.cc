@@ -40,8 +40,7 @@ void StackCore::Scrub() {
   if (job->empty()) return;
   scrub_allowance_ -= std::min(charged, scrub_allowance_);
   scrub_running_ = true;
-  // The disk executor is where what takes its time is done.
-  options_.disk(
+  options_.work(
       [host = host_, job, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_)] {
         for (ScrubItem& item : *job) {
           item.right = Checksum(host->Payload(item.offset, item.bytes)) == item.checksum;

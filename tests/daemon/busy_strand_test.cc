@@ -37,8 +37,8 @@ class BusyStrandTest : public ::testing::Test {
     options.stack.arena_path = place_.arena_dir + "/default.arena";
     options.stack.data_dir = place_.data_dir;
     options.stack.warm_capacity_bytes = 16 << 20;
-    auto tenant =
-        Tenant::Open(std::move(options), {strands_, disk_, workers_, metrics_}, TierStack::Open);
+    auto tenant = Tenant::Open(std::move(options), {strands_, disk_, reads_, workers_, metrics_},
+                               TierStack::Open);
     ASSERT_TRUE(tenant.ok()) << tenant.status();
     tenant_ = *std::move(tenant);
     const std::string grpc_socket = place_.socket + ".grpc",
@@ -120,6 +120,7 @@ class BusyStrandTest : public ::testing::Test {
   SessionRegistry registry_;
   Executor strands_{{.name = "tc-strand", .queue_limit = 64}};
   Executor disk_{{.name = "tc-disk"}};
+  Executor reads_{{.name = "tc-read"}};
   Executor workers_{{.name = "tc-worker"}};
   std::unique_ptr<Tenant> tenant_;
   std::unique_ptr<GrpcServer> grpc_;

@@ -37,11 +37,12 @@ class TenantTest : public ::testing::Test {
     options.stack.data_dir = place_.data_dir + "/" + name;
     options.stack.warm_capacity_bytes = 16 << 20;
     std::filesystem::create_directories(options.stack.data_dir);
-    auto tenant = Tenant::Open(std::move(options), {*home.strand, disk_, workers_, metrics_},
-                               [&home](StackOptions stack) {
-                                 home.disk = stack.disk;
-                                 return TierStack::Open(std::move(stack));
-                               });
+    auto tenant =
+        Tenant::Open(std::move(options), {*home.strand, disk_, reads_, workers_, metrics_},
+                     [&home](StackOptions stack) {
+                       home.disk = stack.disk;
+                       return TierStack::Open(std::move(stack));
+                     });
     ASSERT_TRUE(tenant.ok()) << tenant.status();
     home.tenant = *std::move(tenant);
   }
@@ -59,6 +60,7 @@ class TenantTest : public ::testing::Test {
     workers_.Stop();
     for (Home& home : homes_) EXPECT_TRUE(home.tenant->Close(milliseconds(10'000)));
     disk_.Stop();
+    reads_.Stop();
     for (Home& home : homes_) home.strand->Stop();
   }
   Tenant& tenant(size_t i) { return *homes_[i].tenant; }
@@ -106,6 +108,7 @@ class TenantTest : public ::testing::Test {
   testing::DaemonPlace place_;
   DaemonMetrics metrics_{"test"};
   Executor disk_{{.name = "tc-disk"}};
+  Executor reads_{{.name = "tc-read"}};
   Executor workers_{{.name = "tc-worker"}};
   std::deque<Home> homes_;
 };

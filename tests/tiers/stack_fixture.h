@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,7 @@ class SteppedStack {
     Durability durability = Durability::kWriteBack;
     bool scrub = true;
     bool clients_fill = true;
+    bool own_threads = false;  // reads and work do not wait behind what the disk has to do
     BudgetAccount warm_account, cold_account;  // none: it has all of both
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
@@ -49,7 +51,7 @@ class SteppedStack {
   void Close() {
     stack_.reset();
     strand_.clear();
-    disk_.clear();
+    for (auto* queue : {&disk_, &reads_, &work_}) queue->clear();
     timers_.clear();
     fault_ = nullptr;
   }
@@ -71,6 +73,10 @@ class SteppedStack {
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };
+    if (sizes_.own_threads) {
+      options.reads = [this](Task task) { reads_.push_back(std::move(task)); };
+      options.work = [this](Task task) { work_.push_back(std::move(task)); };
+    }
     options.strand_at = [this](std::chrono::steady_clock::duration delay, Task task) {
       timers_.emplace(clock_.Now() + delay, std::move(task));
     };
@@ -81,7 +87,7 @@ class SteppedStack {
                                  .account = options.cold_account,
                                  .unit_bytes = options.chunk_bytes});
       ASSERT_TRUE(disk.ok()) << disk.status();
-      auto fault = std::make_unique<FaultTier>(*std::move(disk), rates_, ++fault_seed_);
+      auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);
       fault_ = fault.get();
       cold = std::move(fault);
     }
@@ -107,7 +113,7 @@ class SteppedStack {
   }
 
   /// One task; false when there is none that may run now.
-  bool Step() { return StepStrand() || StepDisk(0); }
+  bool Step() { return StepStrand() || StepReads() || StepWork() || StepDisk(0); }
   bool StepStrand() {
     while (!timers_.empty() && timers_.begin()->first <= clock_.Now()) {
       strand_.push_back(std::move(timers_.begin()->second));
@@ -119,14 +125,9 @@ class SteppedStack {
     task();
     return true;
   }
-  bool StepDisk(size_t which) {
-    if (disk_.empty()) return false;
-    const auto at = disk_.begin() + static_cast<ptrdiff_t>(which % disk_.size());
-    Task task = std::move(*at);
-    disk_.erase(at);
-    task();
-    return true;
-  }
+  bool StepDisk(size_t which) { return StepOne(disk_, which); }
+  bool StepReads() { return StepOne(reads_, 0); }
+  bool StepWork() { return StepOne(work_, 0); }
   /// Until nothing is left to do without time going on.
   void Settle() {
     int steps = 0;
@@ -150,7 +151,32 @@ class SteppedStack {
   size_t disk_tasks() const { return disk_.size(); }
   size_t timers() const { return timers_.size(); }
 
+  std::function<void()> during_read;  // what happens while a cold block is read
+
  private:
+  class ColdTier : public FaultTier {
+   public:
+    ColdTier(std::unique_ptr<Tier> below, FaultRates rates, uint64_t seed, SteppedStack& owner)
+        : FaultTier(std::move(below), rates, seed), owner_(owner) {}
+    absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
+                                                   std::span<std::byte> payload) override {
+      if (owner_.during_read) owner_.during_read();
+      return FaultTier::Get(ref, payload);
+    }
+
+   private:
+    SteppedStack& owner_;
+  };
+
+  static bool StepOne(std::deque<Task>& queue, size_t which) {
+    if (queue.empty()) return false;
+    const auto at = queue.begin() + static_cast<ptrdiff_t>(which % queue.size());
+    Task task = std::move(*at);
+    queue.erase(at);
+    task();
+    return true;
+  }
+
   ScratchDirectory directory_;
   Sizes sizes_;
   ManualClock clock_;
@@ -158,7 +184,7 @@ class SteppedStack {
   uint64_t fault_seed_ = 100;
   FaultTier* fault_ = nullptr;
   std::deque<Task> strand_;
-  std::deque<Task> disk_;
+  std::deque<Task> disk_, reads_, work_;
   std::multimap<SteadyTime, Task> timers_;
   std::unique_ptr<StackCore> stack_;
 };

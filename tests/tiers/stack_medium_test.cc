@@ -59,6 +59,71 @@ TEST_F(StackMediumTest, ALateReadIsAMissAndItsSlotComesBackWithIt) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, TimeInTheQueueIsNoFaultOfTheDisk) {
+  Use({});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6, 7, 8});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  BeginLoad(names);
+  StepStrand();
+  stack_->Advance(StackOptions().read_deadline + milliseconds(20));
+  StepStrand();
+  EXPECT_TRUE(done_) << "its patience is over all the same";
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok") << "none of them has begun";
+  stack_->Settle();
+  done_ = false;
+  FlushTier(*stack_, TierKind::kWarm);
+  BeginLoad(names);
+  StepStrand();
+  stack_->Advance(StackOptions().read_deadline - milliseconds(1));
+  // One after the other, each begins late and takes its time.
+  stack_->during_read = [&] { stack_->Advance(milliseconds(100)); };
+  ready_ = 0;
+  stack_->StepDisk(0);
+  StepStrand();
+  EXPECT_EQ(ready_, 1u) << "from its start on";
+  stack_->during_read = nullptr;
+  stack_->Settle();
+}
+
+TEST_F(StackMediumTest, ReadsThatTheDiskHasForTooLongPauseThem) {
+  Use({});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  BeginLoad(names);
+  StepStrand();
+  stack_->during_read = [&] {
+    stack_->Advance(StackOptions().read_deadline + milliseconds(20));
+    StepStrand();  // meanwhile
+  };
+  for (int read = 0; read < kReadFailures; ++read) stack_->StepDisk(0);
+  EXPECT_TRUE(done_);
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("reads fail or take longer"));
+  stack_->during_read = nullptr;
+  stack_->Settle();
+  ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, WhileAJobHangsColdBlocksAreReadAndWarmOnesScrubbed) {
+  Use({.warm_blocks = 16, .chunk_blocks = 16, .own_threads = true});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  for (uint64_t i = 10; i < 26; ++i) Write(TestNames({i}));
+  while (stack_->StepStrand() || stack_->StepWork()) continue;
+  ASSERT_GT(stack_->disk_tasks(), 0u) << "copies ahead of need";
+  BeginLoad(names);
+  (*stack_)->Tick();  // scrubs
+  while (stack_->StepStrand() || stack_->StepReads() || stack_->StepWork()) continue;
+  EXPECT_TRUE(done_);
+  EXPECT_EQ(ready_, 3u);
+  EXPECT_GT(stack_->disk_tasks(), 0u) << "it still hangs";
+  for (const BlockView& block : client_->Match(names).blocks) EXPECT_TRUE(block.checked);
+  stack_->Settle();
+  ExpectBooksAgree();
+}
+
 TEST_F(StackMediumTest, ATierThatFailsIsLeftAloneAndTriedAgain) {
   Use({});
   const auto names = TestNames({1, 2, 3, 4, 5, 6});
