@@ -296,6 +296,7 @@ StackStats StackCore::Stats() {
   add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),
       options_.warm_account, WarmState());
   if (cold_ != nullptr) {
+    stats.corrupt_blocks += cold_->Usage().corrupt_count;
     add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
         options_.cold_account, ColdState());
   }

@@ -73,6 +73,7 @@ inline constexpr size_t kMaxPrefetches = 1u << 16;
 inline constexpr size_t kMaxPins = 1u << 16;
 
 /// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
+/// Errors: of Get; DataLoss for what the tier took for whole, and is not.
 absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
                                                      std::span<std::byte> payload);
 
@@ -399,7 +400,8 @@ class StackCore final : public TierStack {
                     const std::unordered_set<uint64_t>& taken) const;
   uint64_t ColdParts(Place place) const;
   bool LoseColdCopy(BlockRef ref);
-  void DropDamagedCopy(BlockRef ref);
+  void NoteDamage(BlockRef ref, const absl::Status& why);
+  void DropUnusableCopy(BlockRef ref);
   void RunColdJob();
   void TakeWrites(ColdJob& job);
   void CancelWrites();
@@ -464,7 +466,7 @@ class StackCore final : public TierStack {
   void ScrubCold();
   void EndCheck(absl::Status status);
   bool NextScrubSegment();
-  void FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t unread, uint64_t jobs);
+  void FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs);
 
   // ---- stack_pins.cc
   struct TtlPin {

@@ -81,6 +81,8 @@ struct SavedWait {
 struct ColdItem {
   BlockRef ref;
   uint64_t bytes = 0;
+  absl::Status status;   // of reading it whole
+  bool is_gone = false;  // read, and found nowhere
 };
 
 struct ColdScrub {

@@ -34,10 +34,11 @@ absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
   auto result = tier.Get(ref, payload);
   if (!result.ok() || !result->has_value()) return result;
   const BlockRecord& record = **result;
-  const bool is_whole = VerifyRecord(record).ok() && record.payload_bytes == payload.size() &&
-                        Checksum(payload) == record.payload_checksum;
-  if (!is_whole) result->reset();
-  return result;
+  if (VerifyRecord(record).ok() && record.payload_bytes == payload.size() &&
+      Checksum(payload) == record.payload_checksum) {
+    return result;
+  }
+  return absl::DataLossError("block " + std::to_string(ref.id) + " is not what its record says");
 }
 
 // Lands in the reserved slot itself.
@@ -98,9 +99,10 @@ bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
                                 absl::StatusOr<std::optional<BlockRecord>> result) {
   const bool was_late = cold_reads_under_way_.extract(ref).mapped().late;
-  if (result.ok() && !was_late) {
+  const bool was_read = result.ok() || absl::IsDataLoss(result.status());
+  if (was_read && !was_late) {
     cold_reads_.Succeeded();
-  } else if (!result.ok() && cold_reads_.Failed()) {
+  } else if (!was_read && cold_reads_.Failed()) {
     LogReadsPaused(std::string(result.status().message()));
   }
   const auto place = writer_.PlaceOf(ref.id);
@@ -121,20 +123,26 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   }
   EndPromotion(ref);
   if (fits || word.warm_slot() != 0) return;  // a commit may have been faster
-  if (!result.ok()) {
+  if (!was_read) {
     ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kIoError)];
     LogEvent(LogLevel::kWarning, "cold_read_failed",
              {{"id", ref.id}, {"cause", std::string(result.status().message())}});
     return;
   }
   ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kCorrupt)];
-  DropDamagedCopy(ref);
+  if (!result.ok()) NoteDamage(ref, result.status());
+  DropUnusableCopy(ref);
 }
 
-void StackCore::DropDamagedCopy(BlockRef ref) {
-  const Place place = *writer_.PlaceOf(ref.id);
+// What the tier itself has found, it counts and tells.
+void StackCore::NoteDamage(BlockRef ref, const absl::Status& why) {
   ++stats_.corrupt_blocks;
-  LogEvent(LogLevel::kWarning, "cold_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  LogEvent(LogLevel::kWarning, "cold_block_dropped",
+           {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
+}
+
+void StackCore::DropUnusableCopy(BlockRef ref) {
+  const Place place = *writer_.PlaceOf(ref.id);
   LoseColdCopy(ref);
   if (writer_.word(place, ref.part).empty()) NoteIncomplete(ref.id);
   if (!HasBytes(place)) DropLeaf(place);

@@ -184,7 +184,6 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   last_id_ = epoch() << kEpochShift;
   LargeVector<FoundBlock> found = host_->TakeLeft();
   stats_.corrupt_blocks += host_->Usage().corrupt_count;
-  if (cold_ != nullptr) stats_.corrupt_blocks += cold_->Usage().corrupt_count;
   const size_t warm_count = found.size();
   for (const BlockRecord& record : cold) found.push_back({record.id, &record, 0, record.part});
   SortById(found);  // stable: of one place what is warm comes first

@@ -155,17 +155,15 @@ void StackCore::ScrubCold() {
   scrub.running = true;
   options_.disk([cold = cold_, items, strand = options_.strand, jobs = cold_jobs_,
                  weak = std::weak_ptr<StackCore*>(self_)] {
-    std::vector<BlockRef> damaged;
     std::vector<std::byte> payload;
-    uint64_t unread = 0;
-    for (const ColdItem& item : *items) {
+    for (ColdItem& item : *items) {
       payload.resize(item.bytes);
       const auto found = ReadWhole(*cold, item.ref, payload);
-      if (!found.ok()) ++unread;
-      if (found.ok() && !found->has_value()) damaged.push_back(item.ref);
+      item.status = found.status();
+      item.is_gone = found.ok() && !found->has_value();
     }
-    strand([damaged = std::move(damaged), unread, jobs, weak] {
-      if (const auto self = weak.lock()) (*self)->FinishScrubCold(damaged, unread, jobs);
+    strand([items, jobs, weak] {
+      if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs);
     });
   });
 }
@@ -178,22 +176,24 @@ bool StackCore::NextScrubSegment() {
   return segment.has_value();
 }
 
-// `damaged`: what could not be read whole. If the tier has been written since, perhaps for another
-// reason: they are read once more.
-void StackCore::FinishScrubCold(const std::vector<BlockRef>& damaged, uint64_t unread,
-                                uint64_t jobs) {
+// What could not be read whole may lack if the tier has been written since: it is read once more.
+void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs) {
   cold_scrub_.running = false;
-  if (unread == 0) cold_reads_.Succeeded();
-  for (const BlockRef ref : damaged) {
-    if (!HasColdCopy(ref)) continue;
-    if (jobs != cold_jobs_ || places_.at(ref.id).busy()) {
-      cold_scrub_.refs.push_back(ref);
+  uint64_t unread = 0;
+  for (const ColdItem& item : items) {
+    const bool is_wrong = item.is_gone || absl::IsDataLoss(item.status);
+    if (!item.status.ok() && !is_wrong) ++unread;
+    if (!is_wrong || !HasColdCopy(item.ref)) continue;
+    if (jobs != cold_jobs_ || places_.at(item.ref.id).busy()) {
+      cold_scrub_.refs.push_back(item.ref);
       --cold_scrub_.blocks;
-    } else {
-      DropDamagedCopy(ref);
-      ++cold_scrub_.damaged;
+      continue;
     }
+    if (!item.is_gone) NoteDamage(item.ref, item.status);
+    DropUnusableCopy(item.ref);
+    ++cold_scrub_.damaged;
   }
+  if (unread == 0) cold_reads_.Succeeded();
   if (cold_scrub_.checked && unread > 0) {
     return EndCheck(absl::UnavailableError(std::to_string(unread) +
                                            " blocks cannot be read: look at the disk of " +

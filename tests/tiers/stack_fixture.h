@@ -40,7 +40,8 @@ class SteppedStack {
     Durability durability = Durability::kWriteBack;
     bool scrub = true;
     bool clients_fill = true;
-    bool own_threads = false;  // reads and work do not wait behind what the disk has to do
+    bool own_threads = false;         // reads and work do not wait behind what the disk has to do
+    std::shared_ptr<KeySource> keys;  // none: nothing is encrypted
     BudgetAccount warm_account, cold_account;  // none: it has all of both
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
@@ -85,7 +86,8 @@ class SteppedStack {
       auto disk = LogTier::Open({.directory = directory_.path(),
                                  .capacity_bytes = options.cold_capacity_bytes,
                                  .account = options.cold_account,
-                                 .unit_bytes = options.chunk_bytes});
+                                 .unit_bytes = options.chunk_bytes,
+                                 .envelope = BlockEnvelope({.keys = sizes_.keys})});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);
       fault_ = fault.get();

@@ -1,5 +1,8 @@
 // What the stack makes of a cold medium that is slow, fails, or wears.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
+
+#include <fstream>
 
 #include "tests/tiers/stack_fixture.h"
 
@@ -11,6 +14,11 @@ using ::testing::HasSubstr;
 
 uint64_t Misses(SteppedStack& stack, MissReason reason) {
   return stack->Stats().misses_by_reason[static_cast<size_t>(reason)];
+}
+
+void WriteKey(const std::string& file, const std::string& line) {
+  std::ofstream(file) << line << "\n";
+  ASSERT_EQ(::chmod(file.c_str(), 0600), 0);
 }
 
 class StackMediumTest : public StackTest {
@@ -290,6 +298,27 @@ TEST_F(StackMediumTest, ASpoiledColdBlockIsFoundWithoutBeingAskedFor) {
   EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 3u);
   EXPECT_EQ((*stack_)->Stats().misses, 3u) << "those before they were written";
   EXPECT_EQ(client_->Match(names).depth, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, WhatWasErasedByItsKeyIsNoDamage) {
+  ScratchDirectory directory;
+  const std::string file = directory.path() + "/keys";
+  WriteKey(file, "1 " + std::string(64, 'a'));
+  Use({.keys = *KeySource::Open({.file = file})});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(Tiers(1), 3u);
+  WriteKey(file, "2 " + std::string(64, 'b'));
+  ASSERT_TRUE(stack_->sizes().keys->Reload().ok());
+  const LeaseView lease = client_->Match(names);
+  EXPECT_EQ(client_->Load(lease, names), 0u);
+  client_->Release(lease);
+  (*stack_)->Tick();  // scrubs what is left
+  stack_->Settle();
+  EXPECT_EQ(Tiers(1), 0u);
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 0u);
   ExpectBooksAgree();
 }
 
