@@ -32,6 +32,9 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
 absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
                                                      std::span<std::byte> payload) {
   auto result = tier.Get(ref, payload);
+  if (absl::IsInvalidArgument(result.status())) {  // of another size: no place of its has it
+    return absl::DataLossError(result.status().message());
+  }
   if (!result.ok() || !result->has_value()) return result;
   const BlockRecord& record = **result;
   if (VerifyRecord(record).ok() && record.payload_bytes == payload.size() &&
