@@ -248,6 +248,10 @@ void Server::Impl::ReloadKeys() {
       continue;
     }
     const auto ring = source->ring();
+    if (ring->empty()) {
+      LogEvent(LogLevel::kWarning, "cold_keys_gone", {{"tenant", tenant}});
+      continue;
+    }
     LogEvent(
         LogLevel::kInfo, "cold_keys_read",
         {{"tenant", tenant}, {"keys", ring->keys().size()}, {"newest", ring->newest().number}});

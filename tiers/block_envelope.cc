@@ -110,6 +110,13 @@ absl::StatusOr<const SealingKey*> KeyOf(const Prefix& prefix, const KeyRing* rin
                                        std::to_string(prefix.key_number) + ", which is not here");
 }
 
+/// The key that seals; null: nothing is encrypted.
+absl::StatusOr<const SealingKey*> NewestOf(const KeyRing* ring) {
+  if (ring == nullptr) return nullptr;
+  if (!ring->empty()) return &ring->newest();
+  return absl::FailedPreconditionError("there is no key to encrypt with: its file is gone");
+}
+
 std::shared_ptr<const KeyRing> RingOf(const BlockEnvelope::Options& options) {
   return options.keys == nullptr ? nullptr : options.keys->ring();
 }
@@ -200,7 +207,7 @@ absl::StatusOr<uint64_t> BlockEnvelope::Encode(const BlockRecord& record,
   TC_CHECK(payload.size() == record.payload_bytes);
   TC_CHECK(room.size() >= MostBytes(record));
   const std::shared_ptr<const KeyRing> ring = RingOf(options_);
-  const SealingKey* const key = ring == nullptr ? nullptr : &ring->newest();
+  TC_ASSIGN_OR_RETURN(const SealingKey* const key, NewestOf(ring.get()));
   Prefix prefix{.payload_bytes = payload.size()};
   const std::byte* source = payload.data();
   if (options_.codec == Codec::kZstd) {
@@ -217,7 +224,7 @@ absl::StatusOr<uint64_t> BlockEnvelope::Encode(const BlockRecord& record,
 
 absl::Status BlockEnvelope::EncodeRecord(const BlockRecord& record, std::string& out) const {
   const std::shared_ptr<const KeyRing> ring = RingOf(options_);
-  const SealingKey* const key = ring == nullptr ? nullptr : &ring->newest();
+  TC_ASSIGN_OR_RETURN(const SealingKey* const key, NewestOf(ring.get()));
   Prefix prefix{.kind = Kind::kRecord};
   const size_t before = out.size();
   out.resize(before + RecordBytes(record) + kEnvelopeMostBytes);
@@ -251,8 +258,9 @@ absl::Status BlockEnvelope::LookAtRecord(std::span<const std::byte> bytes) const
 bool BlockEnvelope::IsUnderNewestKey(std::span<const std::byte> bytes) const {
   const auto envelope = Split(bytes, Kind::kBlock);
   const std::shared_ptr<const KeyRing> ring = RingOf(options_);
-  return envelope.ok() &&
-         envelope->prefix.key_number == (ring == nullptr ? 0 : ring->newest().number);
+  const auto key = NewestOf(ring.get());
+  return envelope.ok() && key.ok() &&
+         envelope->prefix.key_number == (*key == nullptr ? 0 : (*key)->number);
 }
 
 absl::StatusOr<BlockRecord> BlockEnvelope::Decode(BlockRef ref, std::span<const std::byte> bytes,

@@ -62,7 +62,8 @@ class BlockEnvelope {
 
   /// Writes the envelope of a block into `room`, of MostBytes at least, and returns its bytes.
   /// REQUIRES: payload.size() == record.payload_bytes; they are not compared otherwise.
-  /// Errors:   Unavailable when there are no random bytes to be had.
+  /// Errors:   Unavailable when there are no random bytes to be had, FailedPrecondition when the
+  ///           keys were taken away.
   /// Cost:     without codec and cipher one memcpy; encryption is the copy; zstd one pass more.
   absl::StatusOr<uint64_t> Encode(const BlockRecord& record, std::span<const std::byte> payload,
                                   std::span<std::byte> room) const;

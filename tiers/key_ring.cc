@@ -135,7 +135,8 @@ const SealingKey* KeyRing::Find(uint32_t number) const {
 
 absl::StatusOr<std::shared_ptr<KeySource>> KeySource::Open(Options options) {
   std::shared_ptr<KeySource> source(new KeySource(std::move(options)));
-  TC_RETURN_IF_ERROR(source->Reload());
+  TC_ASSIGN_OR_RETURN(KeyRing ring, source->Read());
+  source->Take(std::move(ring));
   return source;
 }
 
@@ -150,11 +151,17 @@ absl::StatusOr<KeyRing> KeySource::Read() const {
 
 absl::Status KeySource::Reload() {
   if (!options_) return absl::OkStatus();
-  TC_ASSIGN_OR_RETURN(KeyRing ring, Read());
+  auto ring = Read();
+  if (options_.command.empty() && absl::IsNotFound(ring.status())) ring = KeyRing::Empty();
+  TC_RETURN_IF_ERROR(ring.status());
+  Take(*std::move(ring));
+  return absl::OkStatus();
+}
+
+void KeySource::Take(KeyRing ring) {
   auto read = std::make_shared<const KeyRing>(std::move(ring));
   MutexLock lock(mutex_);
   ring_ = std::move(read);
-  return absl::OkStatus();
 }
 
 }  // namespace thermocline

@@ -7,7 +7,8 @@
 //
 // The highest number seals, all open. So a line more is a new key: what was sealed under the old
 // one is read as before and goes its way. A line less makes whatever was sealed under it absent,
-// which is how a tenant is erased without touching a disk.
+// which is how a tenant is erased without touching a disk. So does a file less: without any key
+// nothing is opened, and nothing sealed either.
 //
 // Keys lie in memory that no core dump holds and no child inherits, and that is wiped before it is
 // given back. No message says more of a key than its number.
@@ -47,13 +48,17 @@ struct SealingKey {
   std::array<uint8_t, AesGcm::kKeyBytes> bytes{};
 };
 
-/// At least one key. Thread: any, as it does not change.
+/// Thread: any, as it does not change.
 class KeyRing {
  public:
+  /// Of no keys: what was sealed is lost, and what is to be sealed is refused.
+  static KeyRing Empty() { return KeyRing(); }
+  /// Of one key at least.
   /// Errors: InvalidArgument "WHERE:LINE: what is wrong", without a word of the line.
   static absl::StatusOr<KeyRing> Parse(std::string_view text, std::string_view where);
 
-  /// The key of the highest number. Owner: the ring.
+  bool empty() const { return count_ == 0; }
+  /// The key of the highest number. Owner: the ring. REQUIRES: there is one.
   const SealingKey& newest() const { return keys().back(); }
   /// Null when there is none of that number.
   const SealingKey* Find(uint32_t number) const;
@@ -81,7 +86,8 @@ class KeySource {
   /// Of keys that are there already.
   explicit KeySource(KeyRing ring) : ring_(std::make_shared<const KeyRing>(std::move(ring))) {}
 
-  /// Reads the keys again. What was read before stays when they cannot be read now.
+  /// Reads the keys again. A file that is gone leaves no keys, as somebody erases by deleting it;
+  /// what was read before stays when they cannot be read for another reason.
   /// Errors: PermissionDenied when the file is another's or others may read it; of reading and
   ///         parsing; of the command.
   absl::Status Reload() TC_EXCLUDES(mutex_);
@@ -94,6 +100,7 @@ class KeySource {
  private:
   explicit KeySource(Options options) : options_(std::move(options)) {}
   absl::StatusOr<KeyRing> Read() const;
+  void Take(KeyRing ring) TC_EXCLUDES(mutex_);
 
   const Options options_;
   mutable Mutex mutex_;

@@ -20,6 +20,11 @@ std::string StackCore::ColdState() const {
 std::string StackCore::ColdTrouble() const {
   const std::string dropped = "; what has to leave memory is dropped meanwhile";
   const std::string advice = ": look at the disk of " + options_.data_dir;
+  const auto& keys = options_.cold_envelope.keys;
+  if (keys != nullptr && keys->ring()->empty()) {
+    return "its keys are gone: what they had encrypted is lost" + dropped +
+           "; for new ones write a key file and send SIGHUP";
+  }
   if (!cold_reads_.is_closed()) {
     return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
            " ms; cold blocks are misses meanwhile" + advice;

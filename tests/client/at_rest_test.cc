@@ -121,6 +121,29 @@ TEST_F(AtRestTest, BlocksComeBackByTheirKeysAndNothingOfThemIsInTheFiles) {
   EXPECT_THAT(daemon_.Log(), ::testing::Not(HasSubstr("aaaaaaaa")));
 }
 
+TEST_F(AtRestTest, ADeletedKeyFileErasesWhileItRuns) {
+  const auto first = Prompt(41, kPlaces), second = Prompt(42, kPlaces);
+  PutCold(first);
+  EXPECT_EQ(FoundCold(first), kPlaces);
+  EXPECT_TRUE(Eventually([&] { return daemon_.Connect()->Stats()->leases == 0; }));
+  FlushWarm();
+  std::filesystem::remove(daemon_.directory() + "/keys");
+  ::kill(daemon_.pid(), SIGHUP);
+  EXPECT_TRUE(
+      Eventually([&] { return daemon_.Log().find("cold_keys_gone") != std::string::npos; }));
+  EXPECT_EQ(FoundCold(first), 0u);
+  EXPECT_TRUE(Eventually([&] { return daemon_.Log().find("tier_degraded") != std::string::npos; }));
+  WriteKeys(KeyLine(1, 'a'));  // even if it comes back
+  ::kill(daemon_.pid(), SIGHUP);
+  EXPECT_TRUE(
+      Eventually([&] { return daemon_.Log().find("cold_keys_read") != std::string::npos; }));
+  EXPECT_EQ(FoundCold(first), 0u);
+  EXPECT_TRUE(
+      Eventually([&] { return daemon_.Log().find("tier_recovered") != std::string::npos; }));
+  PutCold(second);
+  EXPECT_EQ(FoundCold(second), kPlaces);
+}
+
 TEST_F(AtRestTest, AWrongKeyFileIsLoggedWhileItRunsAndStopsAStart) {
   WriteKeys("1 nonsense");
   ::kill(daemon_.pid(), SIGHUP);

@@ -134,6 +134,27 @@ TEST_F(KeySourceTest, AReloadTakesUpNewKeysAndKeepsTheOldOnesOfAFileThatIsWrong)
   EXPECT_EQ((*source)->ring()->newest().number, 2u);
 }
 
+TEST_F(KeySourceTest, AFileThatIsGoneLeavesNoKeyAndOnePutThereIsTakenUp) {
+  Write("1 " + kA);
+  const auto source = KeySource::Open({.file = file_});
+  ASSERT_TRUE(source.ok()) << source.status();
+  ::unlink(file_.c_str());
+  ASSERT_TRUE((*source)->Reload().ok());
+  EXPECT_TRUE((*source)->ring()->empty());
+  EXPECT_EQ((*source)->ring()->Find(1), nullptr);
+  Write("1 " + kB);
+  ASSERT_TRUE((*source)->Reload().ok());
+  EXPECT_EQ((*source)->ring()->newest().number, 1u);
+}
+
+TEST_F(KeySourceTest, AProgramThatIsGoneLeavesTheKeys) {
+  const auto source = FromScript("echo 1 " + kA);
+  ASSERT_TRUE(source.ok()) << source.status();
+  ::unlink((directory_.path() + "/command").c_str());
+  EXPECT_FALSE((*source)->Reload().ok());
+  EXPECT_FALSE((*source)->ring()->empty());
+}
+
 TEST_F(KeySourceTest, ACommandGetsItsArgumentsAndNothingElse) {
   ASSERT_TRUE(FromScript("[ $# = 2 ] && [ \"$2\" = two ] && echo 3 " + kA).ok());
   // No descriptor but the three, of which the first has nothing; no signal blocked.

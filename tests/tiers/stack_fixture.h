@@ -71,6 +71,7 @@ class SteppedStack {
     options.max_spaces = sizes_.max_spaces;
     if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
     options.clients_fill = sizes_.clients_fill;
+    options.cold_envelope = {.keys = sizes_.keys};
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };
@@ -87,7 +88,7 @@ class SteppedStack {
                                  .capacity_bytes = options.cold_capacity_bytes,
                                  .account = options.cold_account,
                                  .unit_bytes = options.chunk_bytes,
-                                 .envelope = BlockEnvelope({.keys = sizes_.keys})});
+                                 .envelope = BlockEnvelope(options.cold_envelope)});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);
       fault_ = fault.get();

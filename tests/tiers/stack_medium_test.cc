@@ -337,6 +337,37 @@ TEST_F(StackMediumTest, WhatWasErasedByItsKeyIsNoDamage) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, WithoutAnyKeyNothingIsReadAndNothingWritten) {
+  ScratchDirectory directory;
+  const std::string file = directory.path() + "/keys";
+  WriteKey(file, "1 " + std::string(64, 'a'));
+  Use({.keys = *KeySource::Open({.file = file})});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  std::filesystem::remove(file);
+  ASSERT_TRUE(stack_->sizes().keys->Reload().ok());
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("its keys are gone"));
+  LeaseView lease = client_->Match(names);
+  EXPECT_EQ(client_->Load(lease, names), 0u);
+  client_->Release(lease);
+  Write(TestNames({10, 11}));
+  FlushTier(*stack_, TierKind::kWarm);
+  lease = client_->Match(TestNames({10, 11}));
+  EXPECT_EQ(lease.depth, 2u) << "memory serves";
+  for (const BlockView& block : lease.blocks) EXPECT_EQ(block.tier, TierKind::kWarm);
+  client_->Release(lease);
+  WriteKey(file, "2 " + std::string(64, 'b'));
+  ASSERT_TRUE(stack_->sizes().keys->Reload().ok());
+  stack_->Advance(kColdPause);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 0u);
+  lease = client_->Match(TestNames({10, 11}));
+  EXPECT_EQ(client_->Load(lease, TestNames({10, 11})), 2u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackMediumTest, ACheckReadsEveryColdBlockAndDropsTheDamaged) {
   Use({.warm_blocks = 32, .cold_blocks = 128, .chunk_blocks = 8});
   for (uint64_t i = 1; i <= 10; ++i) {
