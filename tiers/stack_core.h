@@ -346,6 +346,7 @@ class StackCore final : public TierStack {
   void SchedulePump();
   void Pump();
   void AddWaiter(Waiter waiter);
+  bool IsAwaitingDisk() const;
   void WakeForWaiters();
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
@@ -466,7 +467,9 @@ class StackCore final : public TierStack {
   void ScrubCold();
   void EndCheck(absl::Status status);
   bool NextScrubSegment();
-  void FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs);
+  void FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs, uint64_t round);
+  ColdScrub& BeginRound();
+  void WatchCheck();
 
   // ---- stack_pins.cc
   struct TtlPin {

@@ -66,6 +66,7 @@ void StackCore::Pump() {
   WakeForWaiters();
   AdvanceFlushes();
   AdvanceDurable();
+  WatchCheck();
   if (cold_scrub_.checked) ScrubCold();
   RunColdJob();
   GiveBackCold();
@@ -96,10 +97,15 @@ void StackCore::AddWaiter(Waiter waiter) {
   SchedulePump();
 }
 
-// One timer for all, set again while anybody waits, for a read too. An earlier deadline sets
+// Whether the disk has been given something that is waited for only so long.
+bool StackCore::IsAwaitingDisk() const {
+  return !cold_reads_under_way_.empty() || state_write_ || cold_scrub_.checked;
+}
+
+// One timer for all, set again while anybody waits, for the disk too. An earlier deadline sets
 // another, which leaves kLongestWake / kWakeGrid at most.
 void StackCore::WakeForWaiters() {
-  if (waiters_.empty() && cold_reads_under_way_.empty() && !state_write_) return;
+  if (waiters_.empty() && !IsAwaitingDisk()) return;
   const SteadyTime now = options_.clock->Now();
   SteadyTime first = now + kLongestWake;
   for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);

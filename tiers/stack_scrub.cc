@@ -115,13 +115,31 @@ void StackCore::Check(FlushCallback done) {
     if (cold_scrub_.checked) status.Update(absl::UnavailableError("another check is under way"));
     return PostStrand([done = std::move(done), status](StackCore&) { done(status, 0, 0); });
   }
-  cold_scrub_ = {.running = cold_scrub_.running, .checked = std::move(done)};
+  BeginRound().checked = std::move(done);
   SchedulePump();
 }
 
+// From the first segment on; what is under way goes on.
+ColdScrub& StackCore::BeginRound() {
+  ColdScrub fresh{.running = cold_scrub_.running,
+                  .round = cold_scrub_.round + 1,
+                  .moved = options_.clock->Now()};
+  return cold_scrub_ = std::move(fresh);
+}
+
 void StackCore::EndCheck(absl::Status status) {
-  const ColdScrub scrub = std::exchange(cold_scrub_, {});
+  const ColdScrub scrub = std::move(cold_scrub_);
+  cold_scrub_.running = scrub.running;
+  cold_scrub_.round = scrub.round;
+  BeginRound();
   scrub.checked(std::move(status), scrub.blocks, scrub.damaged);
+}
+
+// A job or a read that hangs is not waited for.
+void StackCore::WatchCheck() {
+  if (!cold_scrub_.checked) return;
+  if (options_.clock->Now() < cold_scrub_.moved + options_.write_deadline) return;
+  EndCheck(absl::UnavailableError("the disk of " + options_.data_dir + " does not answer"));
 }
 
 void StackCore::ScrubCold() {
@@ -135,7 +153,7 @@ void StackCore::ScrubCold() {
   if (job_running_) return;  // what it writes or erases is not to be told from damage
   scrub.allowance =
       std::min(scrub.allowance + rate, std::max(rate * kMostSavedTicks, uint64_t{kMaxPartBytes}));
-  if (scrub.checked) scrub.allowance = UINT64_MAX;
+  if (scrub.checked) scrub.allowance = kMaxPartBytes;  // of one job
   while (scrub.refs.empty()) {
     if (!NextScrubSegment()) return scrub.checked ? EndCheck(absl::OkStatus()) : void();
     if (!scrub.checked) break;
@@ -154,7 +172,7 @@ void StackCore::ScrubCold() {
   if (items->empty()) return scrub.checked ? SchedulePump() : void();
   scrub.running = true;
   options_.disk([cold = cold_, items, strand = options_.strand, jobs = cold_jobs_,
-                 weak = std::weak_ptr<StackCore*>(self_)] {
+                 round = scrub.round, weak = std::weak_ptr<StackCore*>(self_)] {
     std::vector<std::byte> payload;
     for (ColdItem& item : *items) {
       payload.resize(item.bytes);
@@ -163,7 +181,7 @@ void StackCore::ScrubCold() {
       item.is_gone = found.ok() && !found->has_value();
     }
     strand([items, jobs, weak] {
-      if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs);
+      if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs, round);
     });
   });
 }
@@ -177,24 +195,27 @@ bool StackCore::NextScrubSegment() {
 }
 
 // What could not be read whole may lack if the tier has been written since: it is read once more.
-void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs) {
+void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t jobs, uint64_t round) {
   cold_scrub_.running = false;
+  const bool is_tallied = round == cold_scrub_.round;
+  if (is_tallied) cold_scrub_.moved = options_.clock->Now();
   uint64_t unread = 0;
   for (const ColdItem& item : items) {
     const bool is_wrong = item.is_gone || absl::IsDataLoss(item.status);
     if (!item.status.ok() && !is_wrong) ++unread;
     if (!is_wrong || !HasColdCopy(item.ref)) continue;
     if (jobs != cold_jobs_ || places_.at(item.ref.id).busy()) {
+      if (!is_tallied) continue;  // the next round comes to it
       cold_scrub_.refs.push_back(item.ref);
       --cold_scrub_.blocks;
       continue;
     }
     if (!item.is_gone) NoteDamage(item.ref, item.status);
     DropUnusableCopy(item.ref);
-    ++cold_scrub_.damaged;
+    if (is_tallied) ++cold_scrub_.damaged;
   }
   if (unread == 0) cold_reads_.Succeeded();
-  if (cold_scrub_.checked && unread > 0) {
+  if (is_tallied && cold_scrub_.checked && unread > 0) {
     return EndCheck(absl::UnavailableError(std::to_string(unread) +
                                            " blocks cannot be read: look at the disk of " +
                                            options_.data_dir));

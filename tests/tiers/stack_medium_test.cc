@@ -394,6 +394,36 @@ TEST_F(StackMediumTest, ACheckReadsEveryColdBlockAndDropsTheDamaged) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, ACheckDoesNotWaitForADiskThatHangs) {
+  Use({.warm_blocks = 32, .cold_blocks = 128, .chunk_blocks = 8, .own_threads = true});
+  Write(TestNames({1, 2, 3}));
+  FlushTier(*stack_, TierKind::kWarm);
+  const auto strand_and_work = [&] {
+    while (stack_->StepStrand() || stack_->StepWork()) continue;
+  };
+  std::vector<absl::Status> answers;
+  uint64_t blocks = 0;
+  const auto check = [&] {
+    (*stack_)->Check([&](absl::Status status, uint64_t read, uint64_t) {
+      answers.push_back(std::move(status));
+      blocks = read;
+    });
+    strand_and_work();
+  };
+  check();
+  ASSERT_EQ(stack_->disk_tasks(), 1u) << "its first reads hang";
+  stack_->Advance(StackOptions().write_deadline + milliseconds(100));
+  strand_and_work();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(absl::IsUnavailable(answers[0])) << answers[0];
+  check();  // the next begins before they end
+  EXPECT_EQ(answers.size(), 1u);
+  stack_->Settle();
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_TRUE(answers[1].ok()) << answers[1];
+  EXPECT_EQ(blocks, 3u) << "without those of the one before";
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
