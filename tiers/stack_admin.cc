@@ -107,22 +107,44 @@ void StackCore::DropDoomed() {
 
 // Before whatever is flushed: that may take long.
 void StackCore::SyncDeletions(DoneCallback done) {
-  const auto settled = [this, done = std::move(done)](absl::Status, uint64_t, uint64_t) {
-    if (cold_ == nullptr) return PostStrand([done](StackCore&) { done(absl::OkStatus()); });
+  const uint64_t number = ++last_erasure_wait_;
+  erasure_waits_[number] = {.done = std::move(done),
+                            .deadline = options_.clock->Now() + options_.write_deadline};
+  const auto settled = [this, number](absl::Status, uint64_t, uint64_t) {
+    if (cold_ == nullptr) {
+      return PostStrand([number](StackCore& self) { self.AnswerErased(number, absl::OkStatus()); });
+    }
     absl::Status status;
     if (!erasures_.empty()) {
       status = absl::UnavailableError("the cold tier cannot be written: " + cold_->State());
     }
     options_.disk([cold = cold_, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_),
-                   done, status]() mutable {
+                   number, status]() mutable {
       status.Update(cold->Sync());
-      strand([weak, done, status] {
-        if (weak.lock()) done(status);
+      strand([weak, number, status] {
+        if (const auto self = weak.lock()) (*self)->AnswerErased(number, status);
       });
     });
   };
-  flushes_.push_front({.tier = TierKind::kCold, .settle = true, .done = settled});
+  flushes_.push_front(
+      {.tier = TierKind::kCold, .settle = true, .erasure_wait = number, .done = settled});
   SchedulePump();
+}
+
+// Once: a late one has its answer.
+void StackCore::AnswerErased(uint64_t number, const absl::Status& status) {
+  const auto wait = erasure_waits_.extract(number);
+  if (wait) wait.mapped().done(status);
+}
+
+void StackCore::WatchErasures() {
+  const SteadyTime now = options_.clock->Now();
+  while (!erasure_waits_.empty() && now >= erasure_waits_.begin()->second.deadline) {
+    const uint64_t number = erasure_waits_.begin()->first;
+    std::erase_if(flushes_, [&](const FlushState& flush) { return flush.erasure_wait == number; });
+    AnswerErased(number,
+                 absl::UnavailableError("the disk of " + options_.data_dir + " does not answer"));
+  }
 }
 
 void StackCore::Flush(TierKind tier, FlushCallback done) {

@@ -248,6 +248,7 @@ class StackCore final : public TierStack {
     bool drop = false;    // of warm: without writing
     bool settle = false;  // of cold: only what is queued for erasure already
     uint64_t newest = 0;  // the last sequence when it began; what came later is not waited for
+    uint64_t erasure_wait = 0;  // for which it is done
     uint64_t blocks = 0;
     FlushCallback done;
   };
@@ -498,6 +499,8 @@ class StackCore final : public TierStack {
   // ---- stack_admin.cc
   std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
   void DropDoomed();
+  void AnswerErased(uint64_t number, const absl::Status& status);
+  void WatchErasures();
   void ExpireIncomplete(std::chrono::milliseconds ttl);
   void ReleaseQuarantine();
   void AdvanceFlushes();
@@ -584,6 +587,8 @@ class StackCore final : public TierStack {
   SteadyTime group_since_{};        // when the first of these came
   bool group_timer_ = false;
   std::deque<FlushState> flushes_;
+  std::map<uint64_t, ErasureWait> erasure_waits_;  // in the order of their deadlines
+  uint64_t last_erasure_wait_ = 0;
   std::map<uint64_t, SteadyTime> incomplete_;  // places that lack bytes, since when
   std::set<uint64_t> doomed_;
   bool doomed_is_free_ = false;  // what kept one busy has ended

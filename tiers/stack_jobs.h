@@ -73,6 +73,12 @@ struct StateWrite {
   SteadyTime deadline;
 };
 
+/// For deletions to be on disk.
+struct ErasureWait {
+  TierStack::DoneCallback done;
+  SteadyTime deadline;
+};
+
 struct SavedWait {
   uint64_t change = 0;
   TierStack::DoneCallback done;

@@ -49,6 +49,7 @@ void StackCore::Pump() {
   NoteUses();
   WatchReads();
   WatchStateWrite();
+  WatchErasures();
   WatchHealth();
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
@@ -99,7 +100,8 @@ void StackCore::AddWaiter(Waiter waiter) {
 
 // Whether the disk has been given something that is waited for only so long.
 bool StackCore::IsAwaitingDisk() const {
-  return !cold_reads_under_way_.empty() || state_write_ || cold_scrub_.checked;
+  return !cold_reads_under_way_.empty() || state_write_ || cold_scrub_.checked ||
+         !erasure_waits_.empty();
 }
 
 // One timer for all, set again while anybody waits, for the disk too. An earlier deadline sets

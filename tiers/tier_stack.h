@@ -203,7 +203,8 @@ class TierStack {
   virtual absl::StatusOr<uint64_t> Delete(const Fingerprint& space,
                                           std::span<const Name> names) = 0;
   /// What was deleted is erased from the cold tier, too, for good: not even a power cut brings it
-  /// back. Errors: Unavailable and those of the medium: then it is erased later.
+  /// back. Errors: Unavailable, also when the disk does not answer in time, and those of the
+  /// medium: then it is erased later.
   virtual void SyncDeletions(DoneCallback done) = 0;
   /// `done(blocks, kept)`.
   using FlushCallback = std::function<void(absl::Status, uint64_t blocks, uint64_t kept)>;

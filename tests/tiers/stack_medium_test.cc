@@ -424,6 +424,35 @@ TEST_F(StackMediumTest, ACheckDoesNotWaitForADiskThatHangs) {
   EXPECT_EQ(blocks, 3u) << "without those of the one before";
 }
 
+TEST_F(StackMediumTest, ADeletionOnADiskThatHangsIsAnsweredLateAndDoneLater) {
+  Use({.own_threads = true});
+  const auto names = TestNames({1, 2, 3});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  std::vector<absl::Status> answers;
+  const auto erase = [&](const std::vector<Name>& what) {
+    ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), what).ok());
+    (*stack_)->SyncDeletions([&](absl::Status status) { answers.push_back(std::move(status)); });
+    while (stack_->StepStrand() || stack_->StepWork()) continue;
+  };
+  erase(TestNames({1, 2, 3}));
+  EXPECT_EQ(stack_->disk_tasks(), 1u) << "the erasure hangs";
+  erase(TestNames({1, 2}));
+  EXPECT_TRUE(answers.empty());
+  stack_->Advance(StackOptions().write_deadline + milliseconds(100));
+  while (stack_->StepStrand() || stack_->StepWork()) continue;
+  ASSERT_EQ(answers.size(), 2u);
+  for (const absl::Status& answer : answers) EXPECT_TRUE(absl::IsUnavailable(answer)) << answer;
+  stack_->Settle();
+  EXPECT_EQ(answers.size(), 2u);
+  EXPECT_EQ(Tiers(1), 1u);
+  erase(TestNames({1}));
+  stack_->Settle();
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_TRUE(answers[2].ok()) << answers[2];
+  ExpectBooksAgree();
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
