@@ -442,6 +442,7 @@ class StackCore final : public TierStack {
                        absl::StatusOr<std::optional<BlockRecord>> result);
   bool Fits(const BlockRecord& record, BlockRef ref, Place place, const Space& space) const;
   void WatchReads();
+  void FailRead(std::string cause);
   bool IsLate(BlockRef ref) const;
   bool AllReadsAreLate() const;
   void EndPromotion(BlockRef ref);

@@ -96,8 +96,11 @@ struct ColdScrub {
   uint64_t next = 0;           // its successor
   uint64_t allowance = 0;      // bytes
   bool running = false;
-  uint64_t round = 0;  // what was begun in another is not tallied
-  SteadyTime moved;    // when the check began, or something was read for it last
+  std::shared_ptr<const ReadStart> start;  // of what is read at the moment
+  bool late = false;
+  bool probes = false;  // begun to see whether the tier is to be read again
+  uint64_t round = 0;   // what was begun in another is not tallied
+  SteadyTime moved;     // when the check began, or something was read for it last
   // Of a check of all blocks, which has no allowance; none is under way: no callback.
   TierStack::FlushCallback checked;
   uint64_t blocks = 0;

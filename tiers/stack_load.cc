@@ -7,14 +7,12 @@
 #include "tiers/stack_core.h"
 
 namespace thermocline {
-namespace {
-
-void LogReadsPaused(std::string cause) {
+// A read has failed, or is late.
+void StackCore::FailRead(std::string cause) {
+  if (!cold_reads_.Failed()) return;
   LogEvent(LogLevel::kWarning, "cold_reads_paused",
            {{"cause", std::move(cause)}, {"retry_ms", kColdPause.count()}});
 }
-
-}  // namespace
 
 void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
@@ -69,8 +67,14 @@ void StackCore::WatchReads() {
   for (auto& [ref, read] : cold_reads_under_way_) {
     if (read.late || now < read.since() + options_.read_deadline) continue;
     read.late = true;
-    if (read.has_begun() && cold_reads_.Failed()) LogReadsPaused("reads take too long");
+    if (read.has_begun()) FailRead("reads take too long");
   }
+  ColdScrub& scrub = cold_scrub_;
+  if (!scrub.running || scrub.late || !scrub.start) return;
+  const SteadyTime since = scrub.start->at;
+  if (since == ReadStart::kNotYet || now < since + options_.read_deadline) return;
+  scrub.late = true;
+  FailRead("a block takes too long to be read back");
 }
 
 bool StackCore::IsLate(BlockRef ref) const {
@@ -105,8 +109,8 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   const bool was_read = result.ok() || absl::IsDataLoss(result.status());
   if (was_read && !was_late) {
     cold_reads_.Succeeded();
-  } else if (!was_read && cold_reads_.Failed()) {
-    LogReadsPaused(std::string(result.status().message()));
+  } else if (!was_read) {
+    FailRead(std::string(result.status().message()));
   }
   const auto place = writer_.PlaceOf(ref.id);
   TC_CHECK(place.has_value());  // busy places are not dropped

@@ -122,17 +122,19 @@ void StackCore::Check(FlushCallback done) {
 // From the first segment on; what is under way goes on.
 ColdScrub& StackCore::BeginRound() {
   ColdScrub fresh{.running = cold_scrub_.running,
+                  .start = cold_scrub_.start,
+                  .late = cold_scrub_.late,
+                  .probes = cold_scrub_.probes,
                   .round = cold_scrub_.round + 1,
                   .moved = options_.clock->Now()};
   return cold_scrub_ = std::move(fresh);
 }
 
 void StackCore::EndCheck(absl::Status status) {
-  const ColdScrub scrub = std::move(cold_scrub_);
-  cold_scrub_.running = scrub.running;
-  cold_scrub_.round = scrub.round;
+  const FlushCallback done = std::move(cold_scrub_.checked);
+  const uint64_t blocks = cold_scrub_.blocks, damaged = cold_scrub_.damaged;
   BeginRound();
-  scrub.checked(std::move(status), scrub.blocks, scrub.damaged);
+  done(std::move(status), blocks, damaged);
 }
 
 // A job or a read that hangs is not waited for.
@@ -170,12 +172,19 @@ void StackCore::ScrubCold() {
   }
   scrub.blocks += items->size();
   if (items->empty()) return scrub.checked ? SchedulePump() : void();
+  const auto start = std::make_shared<ReadStart>();
   scrub.running = true;
+  scrub.start = start;
+  scrub.late = false;
+  scrub.probes = !cold_reads_.is_closed();
+  cold_reads_.Try();
   options_.disk([cold = cold_, items, strand = options_.strand, jobs = cold_jobs_,
-                 round = scrub.round, weak = std::weak_ptr<StackCore*>(self_)] {
+                 round = scrub.round, clock = options_.clock, start,
+                 weak = std::weak_ptr<StackCore*>(self_)] {
     std::vector<std::byte> payload;
     for (ColdItem& item : *items) {
       payload.resize(item.bytes);
+      start->at = clock->Now();
       const auto found = ReadWhole(*cold, item.ref, payload);
       item.status = found.status();
       item.is_gone = found.ok() && !found->has_value();
@@ -214,7 +223,9 @@ void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t job
     DropUnusableCopy(item.ref);
     if (is_tallied) ++cold_scrub_.damaged;
   }
-  if (unread == 0) cold_reads_.Succeeded();
+  // Success says something of the disk only when nothing else is read.
+  if (unread > 0) FailRead("blocks cannot be read back");
+  if (unread == 0 && cold_scrub_.probes && !cold_scrub_.late) cold_reads_.Succeeded();
   if (is_tallied && cold_scrub_.checked && unread > 0) {
     return EndCheck(absl::UnavailableError(std::to_string(unread) +
                                            " blocks cannot be read: look at the disk of " +

@@ -453,6 +453,38 @@ TEST_F(StackMediumTest, ADeletionOnADiskThatHangsIsAnsweredLateAndDoneLater) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, AScrubberFeelsTheDiskAndHidesNothingOfIt) {
+  Use({});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6, 7, 8});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  stack_->SetFaults({.error = 1});
+  for (int tick = 0; tick < 2 * kReadFailures; ++tick) {
+    (*stack_)->Tick();
+    stack_->Settle();
+  }
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("reads fail")) << "nobody else reads";
+  stack_->SetFaults({});
+  stack_->Advance(kColdPause);
+  (*stack_)->Tick();
+  stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
+  EXPECT_EQ(Tiers(1), 8u);
+  // One that began before the reads failed does not say that they are well again.
+  BeginLoad(names);
+  StepStrand();
+  (*stack_)->Tick();
+  StepStrand();
+  ASSERT_EQ(stack_->disk_tasks(), 9u);
+  stack_->SetFaults({.error = 1});
+  for (int read = 0; read < 8; ++read) stack_->StepDisk(0);
+  StepStrand();
+  stack_->SetFaults({});
+  stack_->Settle();
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("reads fail"));
+  ExpectBooksAgree();
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
