@@ -20,6 +20,10 @@ class Breaker {
   void Try() {
     if (open_until_) open_until_ = clock_->Now() + pause_;
   }
+  /// What was tried could not be made after all: the next may be.
+  void GiveBack() {
+    if (open_until_) open_until_ = clock_->Now();
+  }
   void Succeeded() {
     in_a_row_ = 0;
     open_until_.reset();

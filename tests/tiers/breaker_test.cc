@@ -35,6 +35,19 @@ TEST(BreakerTest, OpensAfterSoManyFailuresInARowAndLetsOneCallThroughAtATime) {
   EXPECT_TRUE(breaker.is_closed());
 }
 
+TEST(BreakerTest, ACallThatCouldNotBeMadeIsNoProbe) {
+  ManualClock clock;
+  Breaker breaker(&clock, 1, std::chrono::milliseconds(5000));
+  EXPECT_TRUE(breaker.Failed());
+  clock.Advance(std::chrono::seconds(5));
+  ASSERT_TRUE(breaker.Allows());
+  breaker.Try();
+  EXPECT_FALSE(breaker.Allows());
+  breaker.GiveBack();
+  EXPECT_TRUE(breaker.Allows());
+  EXPECT_FALSE(breaker.is_closed()) << "nothing is known yet";
+}
+
 TEST(WriteBudgetTest, AdmitsAllThenWhatIsReusedThenNothing) {
   ManualClock clock;
   WriteBudget budget(&clock, 2400);  // 100 an hour

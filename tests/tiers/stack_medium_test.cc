@@ -485,6 +485,29 @@ TEST_F(StackMediumTest, AScrubberFeelsTheDiskAndHidesNothingOfIt) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, APromotionWithoutASlotIsNoProbeOfTheDisk) {
+  Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
+  const auto names = TestNames({1, 2, 3, 4, 5, 6});
+  Write(names);
+  FlushTier(*stack_, TierKind::kWarm);
+  stack_->SetFaults({.error = 1});
+  BeginLoad(names);
+  stack_->Settle();
+  ASSERT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("reads fail"));
+  stack_->SetFaults({});
+  const auto taken = client_->Reserve(8);
+  ASSERT_EQ(taken.size(), 8u);
+  stack_->Advance(kColdPause);
+  const LeaseView lease = client_->Match(names);
+  const uint64_t without = Misses(*stack_, MissReason::kNoSlot);
+  EXPECT_EQ(client_->Load(lease, names), 0u) << "every slot is taken";
+  EXPECT_GT(Misses(*stack_, MissReason::kNoSlot), without);
+  ASSERT_TRUE((*stack_)->Abort(client_->number(), taken).ok());
+  stack_->Settle();
+  EXPECT_EQ(client_->Load(lease, names), 6u) << "at once";
+  ExpectBooksAgree();
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
