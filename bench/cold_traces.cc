@@ -135,7 +135,7 @@ class TraceStack {
     options.scrub_bytes_per_tick = options.cold_scrub_bytes_per_tick = 0;
     options.strand = [this](Task task) { queue_.push_back(std::move(task)); };
     options.disk = options.strand;
-    options.strand_at = [](std::chrono::steady_clock::duration, Task) {};
+    options.strand_at = [](std::chrono::steady_clock::duration, Task) { return true; };
     TC_ASSIGN_OR_RETURN(stack_, StackCore::OpenWith(std::move(options), std::move(cold)));
     TC_ASSIGN_OR_RETURN(client_, stack_->AddClient(kPid, 1, nullptr));
     TC_ASSIGN_OR_RETURN(space_, stack_->OpenSpace(Spec()));

@@ -71,7 +71,7 @@ class Stack {
     options.scrub_bytes_per_tick = 0;
     options.strand = [this](Task task) { queue_.push_back(std::move(task)); };
     options.disk = options.strand;
-    options.strand_at = [](std::chrono::steady_clock::duration, Task) {};
+    options.strand_at = [](std::chrono::steady_clock::duration, Task) { return true; };
     TC_ASSIGN_OR_RETURN(stack_, TierStack::Open(std::move(options)));
     TC_ASSIGN_OR_RETURN(client_, stack_->AddClient(kPid, 1, nullptr));
     TC_ASSIGN_OR_RETURN(space_, stack_->OpenSpace(ByteSpace("bench", kBlockBytes)));

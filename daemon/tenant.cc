@@ -18,8 +18,7 @@ Runner RunnerOf(Share share) {
 void FillStrand(StackOptions& options, Strand strand) {
   options.strand = [strand](Task task) mutable { strand.PostCompletion(std::move(task)); };
   options.strand_at = [strand](SteadyTime::duration delay, Task task) mutable {
-    // Refused when the daemon stops: a stack has some hundred timers, an executor thousands.
-    if (!strand.PostAfter(delay, std::move(task))) LogEvent(LogLevel::kWarning, "timer_dropped");
+    return strand.PostAfter(delay, std::move(task));
   };
 }
 

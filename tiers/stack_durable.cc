@@ -43,8 +43,8 @@ std::vector<BlockRef> StackCore::NotInCold(const LeaseView& view) const {
 
 void StackCore::SetGroupTimer() {
   if (GroupIsDue()) return SchedulePump();
-  if (std::exchange(group_timer_, true)) return;
-  options_.strand_at(kGroupTime, [weak = std::weak_ptr<StackCore*>(self_)] {
+  if (group_timer_) return;
+  group_timer_ = options_.strand_at(kGroupTime, [weak = std::weak_ptr<StackCore*>(self_)] {
     const auto self = weak.lock();
     if (!self) return;
     (*self)->group_timer_ = false;

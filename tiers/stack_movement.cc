@@ -117,12 +117,14 @@ void StackCore::WakeForWaiters() {
   first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
   if (wake_at_ && *wake_at_ <= first) return;
   wake_at_ = first;
-  options_.strand_at(first - now, [weak = std::weak_ptr<StackCore*>(self_), first] {
-    const auto self = weak.lock();
-    if (!self) return;
-    if ((*self)->wake_at_ == first) (*self)->wake_at_.reset();
-    (*self)->SchedulePump();
-  });
+  const bool taken =
+      options_.strand_at(first - now, [weak = std::weak_ptr<StackCore*>(self_), first] {
+        const auto self = weak.lock();
+        if (!self) return;
+        if ((*self)->wake_at_ == first) (*self)->wake_at_.reset();
+        (*self)->SchedulePump();
+      });
+  if (!taken) wake_at_.reset();  // the next pump tries again, with Tick at the latest
 }
 
 // In the order in which they came, by size; whoever cannot be served holds up the others of its

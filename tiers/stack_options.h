@@ -18,7 +18,8 @@ namespace thermocline {
 /// is bounded (kMaxReads and one cold job in tiers/stack_core.h; some hundred timers). Tasks still
 /// queued when the process ends may be destroyed unrun.
 using Runner = std::function<void(Task)>;
-using TimedRunner = std::function<void(std::chrono::steady_clock::duration, Task)>;
+/// The same after a delay. False when there are too many already: then it was not taken.
+using TimedRunner = std::function<bool(std::chrono::steady_clock::duration, Task)>;
 
 /// What the answer to a commit promises.
 enum class Durability : uint8_t {

@@ -80,7 +80,8 @@ class SteppedStack {
       options.work = [this](Task task) { work_.push_back(std::move(task)); };
     }
     options.strand_at = [this](std::chrono::steady_clock::duration delay, Task task) {
-      timers_.emplace(clock_.Now() + delay, std::move(task));
+      if (!refuse_timers) timers_.emplace(clock_.Now() + delay, std::move(task));
+      return !refuse_timers;
     };
     std::unique_ptr<Tier> cold;
     if (sizes_.cold_blocks > 0) {
@@ -154,6 +155,7 @@ class SteppedStack {
   size_t disk_tasks() const { return disk_.size(); }
   size_t timers() const { return timers_.size(); }
 
+  bool refuse_timers = false;
   std::function<void()> during_read;  // what happens while a cold block is read
 
  private:

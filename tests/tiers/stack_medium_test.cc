@@ -508,6 +508,28 @@ TEST_F(StackMediumTest, APromotionWithoutASlotIsNoProbeOfTheDisk) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, ARefusedTimerIsSetByTheNextPump) {
+  Use({.warm_blocks = 8, .cold_blocks = 0, .chunk_blocks = 8});
+  const auto taken = client_->Reserve(8);
+  ASSERT_EQ(taken.size(), 8u);
+  stack_->Advance(std::chrono::seconds(1));
+  stack_->Settle();
+  const size_t timers = stack_->timers();
+  stack_->refuse_timers = true;
+  bool done = false;
+  (*stack_)->Reserve(client_->number(), space_, 0, 1, milliseconds(50),
+                     [&](absl::StatusOr<std::vector<uint64_t>>) { done = true; });
+  stack_->Settle();
+  EXPECT_EQ(stack_->timers(), timers);
+  stack_->refuse_timers = false;
+  ASSERT_TRUE((*stack_)->Abort(client_->number(), {}).ok());  // pumps
+  stack_->Settle();
+  EXPECT_GT(stack_->timers(), timers);
+  stack_->Advance(milliseconds(100));
+  stack_->Settle();
+  EXPECT_TRUE(done);
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.
