@@ -234,6 +234,7 @@ class StackCore final : public TierStack {
     SteadyTime deadline;
     ReserveCallback done;
     BlockRef promotion;
+    bool probes = false;  // whether the tier is to be read again
   };
   struct LoadState {
     uint64_t lease = 0;

@@ -18,13 +18,15 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
   state.parts[part].reading = true;
   ++reads_;
+  const bool probes = !cold_reads_.is_closed();
   cold_reads_.Try();
   AddWaiter({.space = state.space,
              .bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
              .count = 1,
              .deadline = options_.clock->Now() + options_.load_wait,
              .done = {},
-             .promotion = {id, part}});
+             .promotion = {id, part},
+             .probes = probes});
 }
 
 absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,

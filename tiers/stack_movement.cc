@@ -182,7 +182,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   if (is_promotion) {
     if (offsets.empty()) {
       ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kNoSlot)];
-      cold_reads_.GiveBack();
+      if (waiter.probes) cold_reads_.GiveBack();
       EndPromotion(waiter.promotion);
     } else {
       ReadBlock(waiter.promotion, offsets[0], waiter.bytes);

@@ -26,7 +26,7 @@ class ThreadedStack {
     options.strand = [this](Task task) { (void)strand_.PostCompletion(std::move(task)); };
     options.disk = [this](Task task) { (void)disk_pool_.PostCompletion(std::move(task)); };
     options.strand_at = [this](std::chrono::steady_clock::duration delay, Task task) {
-      (void)strand_.PostAfter(delay, std::move(task));
+      return strand_.PostAfter(delay, std::move(task));
     };
     std::promise<void> opened;
     (void)strand_.PostCompletion([&] {
