@@ -210,11 +210,11 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
     return Refuse(services_, context, Operation::kPrefetch, Right::kRead, names.status());
   return AnswerOnStrand(services_, context, Operation::kPrefetch, Right::kRead,
                         [request, response, names = *std::move(names)](
-                            TenantView& tenant, ClientNumber) -> absl::Status {
+                            TenantView& tenant, ClientNumber client) -> absl::Status {
                           TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
                           TC_ASSIGN_OR_RETURN(
                               const TierStack::PrefetchView prefetch,
-                              tenant.stack->Prefetch(request->space(), names.names));
+                              tenant.stack->Prefetch(client, request->space(), names.names));
                           response->set_matched_depth(prefetch.matched_depth);
                           response->set_promoting_blocks(prefetch.promoting_blocks);
                           return absl::OkStatus();

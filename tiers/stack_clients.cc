@@ -45,6 +45,7 @@ void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
   const auto found = clients_.find(number.value);
   if (found == clients_.end()) return;
   ExpireLeases(number);
+  ForgetPrefetches(number.value);
   for (Waiter& waiter : waiters_) {
     if (!waiter.done || waiter.client != number.value) continue;
     PostStrand([done = std::move(waiter.done)](StackCore&) {

@@ -69,7 +69,8 @@ inline constexpr size_t kTouchBudget = size_t{1} << 18;
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
 inline constexpr uint32_t kMaxWaiters = 4096;
-inline constexpr size_t kMaxPrefetches = 1u << 16;
+inline constexpr size_t kMaxPrefetches = 1u << 16;           // blocks that wait, in all
+inline constexpr size_t kMaxPrefetchesPerClient = 1u << 12;  // of one session
 inline constexpr size_t kMaxPins = 1u << 16;
 
 /// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
@@ -125,7 +126,8 @@ class StackCore final : public TierStack {
                               std::chrono::milliseconds ttl, TierKind tier) override;
   absl::Status Unpin(uint64_t pin) override;
   std::vector<PinView> Pins() const override;
-  absl::StatusOr<PrefetchView> Prefetch(uint32_t space, std::span<const Name> names) override;
+  absl::StatusOr<PrefetchView> Prefetch(ClientNumber client, uint32_t space,
+                                        std::span<const Name> names) override;
   absl::StatusOr<uint64_t> Delete(const Fingerprint& space, std::span<const Name> names) override;
   void SyncDeletions(DoneCallback done) override;
   void Flush(TierKind tier, FlushCallback done) override;
@@ -200,6 +202,7 @@ class StackCore final : public TierStack {
     uint32_t shared_area = 0;
     bool misbehaved = false;
     size_t touch_budget = kTouchBudget;  // places, until the next tick
+    size_t prefetches = 0;               // blocks that wait
     uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, requested_seen = 0;
     uint64_t hit_tokens_seen = 0, hit_bytes_seen = 0, uses_seen = 0;
   };
@@ -451,7 +454,10 @@ class StackCore final : public TierStack {
   bool AdvanceLoad(LoadState& load);
   bool DeliverLoad(LoadState& load, const Lease& lease);
   bool StartReads(LoadState& load, const Lease& lease);
-  uint32_t QueuePrefetch(const Space& space, const std::vector<Place>& path, uint32_t blocks);
+  /// For this client; 0: for nobody's session.
+  uint32_t QueuePrefetch(uint32_t client, const Space& space, const std::vector<Place>& path,
+                         uint32_t blocks);
+  void ForgetPrefetches(uint32_t client);
   void AdvancePrefetches();
 
   // ---- stack_scrub.cc
@@ -567,7 +573,7 @@ class StackCore final : public TierStack {
   std::unordered_map<BlockRef, ColdRead, BlockRefHash> cold_reads_under_way_;
   uint32_t reads_ = 0;  // promotions begun and not ended
   std::deque<LoadState> loads_;
-  std::deque<BlockRef> prefetches_;
+  std::deque<QueuedPrefetch> prefetches_;
   std::vector<ColdWrite> planned_writes_;
   std::vector<BlockRef> erasures_;  // queued for the next job
   std::optional<SegmentDrop> segment_drop_;

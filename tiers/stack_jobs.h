@@ -30,6 +30,11 @@ struct ColdRead {
   SteadyTime since() const { return has_begun() ? start->at.load() : asked; }
 };
 
+struct QueuedPrefetch {
+  BlockRef ref;
+  uint32_t client = 0;  // 0: a pin's
+};
+
 struct ColdWrite {
   BlockRef ref;
   uint64_t offset = 0;

@@ -244,16 +244,20 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
   return false;
 }
 
-uint32_t StackCore::QueuePrefetch(const Space& space, const std::vector<Place>& path,
-                                  uint32_t blocks) {
+uint32_t StackCore::QueuePrefetch(uint32_t client, const Space& space,
+                                  const std::vector<Place>& path, uint32_t blocks) {
+  size_t nobodys = 0;
+  size_t& waiting = client == 0 ? nobodys : clients_.at(client).prefetches;
+  const size_t most = client == 0 ? kMaxPrefetches : kMaxPrefetchesPerClient;
   uint32_t queued = 0;
   for (uint32_t block = 0; block < blocks; ++block) {
     const Place place = path[size_t{block + 1} * space.block_places - 1];
     for (uint16_t part = 0; part < space.part_count(); ++part) {
       const Word word = writer_.word(place, part);
       if (!space.Needs(part, block, blocks) || word.warm_slot() != 0 || !word.cold_copy()) continue;
-      if (prefetches_.size() >= kMaxPrefetches) return queued;
-      prefetches_.push_back({writer_.IdOf(place), part});
+      if (prefetches_.size() >= kMaxPrefetches || waiting >= most) return queued;
+      prefetches_.push_back({{writer_.IdOf(place), part}, client});
+      ++waiting;
       ++queued;
     }
   }
@@ -264,8 +268,9 @@ uint32_t StackCore::QueuePrefetch(const Space& space, const std::vector<Place>& 
 // With the reads that the loads leave over.
 void StackCore::AdvancePrefetches() {
   while (!prefetches_.empty() && reads_ < kMaxReadsPerLoad && !closing_ && cold_reads_.Allows()) {
-    const BlockRef ref = prefetches_.front();
+    const auto [ref, client] = prefetches_.front();
     prefetches_.pop_front();
+    if (client != 0) --clients_.at(client).prefetches;
     const auto place = writer_.PlaceOf(ref.id);
     if (!place) continue;
     const Word word = writer_.word(*place, ref.part);
@@ -274,14 +279,22 @@ void StackCore::AdvancePrefetches() {
   }
 }
 
-absl::StatusOr<StackCore::PrefetchView> StackCore::Prefetch(uint32_t space_number,
+void StackCore::ForgetPrefetches(uint32_t client) {
+  std::erase_if(prefetches_,
+                [&](const QueuedPrefetch& prefetch) { return prefetch.client == client; });
+}
+
+absl::StatusOr<StackCore::PrefetchView> StackCore::Prefetch(ClientNumber client,
+                                                            uint32_t space_number,
                                                             std::span<const Name> names) {
+  TC_RETURN_IF_ERROR(ClientOf(client).status());
   TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(space_number));
   const Writer::Found found = writer_.Find(space->root, names);
   const std::vector<Place> path = PathTo(found.place);
   const uint32_t blocks = UsableBlocks(*space, path);
   TouchPath(IdsOf(path));
-  return PrefetchView{blocks * space->block_places, QueuePrefetch(*space, path, blocks)};
+  return PrefetchView{blocks * space->block_places,
+                      QueuePrefetch(client.value, *space, path, blocks)};
 }
 
 }  // namespace thermocline

@@ -121,7 +121,7 @@ absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
   pins_.emplace(pin.view.pin, pin);
   SaveState();
   TouchPath(ids);
-  if (tier == TierKind::kWarm) QueuePrefetch(*space, path, blocks);
+  if (tier == TierKind::kWarm) QueuePrefetch(0, *space, path, blocks);
   return pin.view;
 }
 
@@ -155,7 +155,7 @@ void StackCore::PromotePinned() {
     if (!place || pin->second.view.tier != TierKind::kWarm) continue;
     const Space& space = spaces_.at(places_.at(pin->second.id).space);
     const std::vector<Place> path = PathTo(*place);
-    QueuePrefetch(space, path, static_cast<uint32_t>(path.size()) / space.block_places);
+    QueuePrefetch(0, space, path, static_cast<uint32_t>(path.size()) / space.block_places);
   }
 }
 

@@ -197,7 +197,11 @@ class TierStack {
     uint32_t matched_depth = 0;
     uint32_t promoting_blocks = 0;
   };
-  virtual absl::StatusOr<PrefetchView> Prefetch(uint32_t space, std::span<const Name> names) = 0;
+  /// What is not warm comes there in prefix order, with the reads that loads leave over, for as
+  /// long as the client is there. A client has a bounded number under way; what is beyond it is
+  /// not promoted, and not counted.
+  virtual absl::StatusOr<PrefetchView> Prefetch(ClientNumber client, uint32_t space,
+                                                std::span<const Name> names) = 0;
 
   // ---- admin
   virtual absl::StatusOr<uint64_t> Delete(const Fingerprint& space,

@@ -530,6 +530,79 @@ TEST_F(StackMediumTest, ARefusedTimerIsSetByTheNextPump) {
   EXPECT_TRUE(done);
 }
 
+class StackPrefetchTest : public StackMediumTest {
+ protected:
+  static constexpr uint64_t kBlocks = 40;
+
+  void SetUp() override {
+    Use({.warm_blocks = 128, .cold_blocks = 256, .chunk_blocks = 128});
+    for (uint64_t i = 1; i <= kBlocks; ++i) names_.push_back(TestName(i));
+    Write(names_);
+    FlushTier(*stack_, TierKind::kWarm);
+    ASSERT_EQ(Tiers(0), 0u);
+  }
+  std::vector<Name> names_;
+};
+
+TEST_F(StackPrefetchTest, WhatASessionAskedForEndsWithItAndAnothersGoesOn) {
+  const ClientNumber gone = *(*stack_)->AddClient(TestClient::kPid, 2, nullptr);
+  ASSERT_EQ((*stack_)->Prefetch(gone, space_, names_)->promoting_blocks, kBlocks);
+  StepStrand();
+  for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
+  StepStrand();
+  const uint64_t before = Tiers(0);
+  (*stack_)->RemoveClient(gone, true);
+  stack_->Settle();
+  EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
+  ASSERT_LT(Tiers(0), kBlocks);
+  EXPECT_TRUE(absl::IsFailedPrecondition((*stack_)->Prefetch(gone, space_, names_).status()));
+  EXPECT_EQ((*stack_)->Prefetch(client_->number(), space_, names_)->matched_depth, kBlocks);
+  stack_->Settle();
+  EXPECT_EQ(Tiers(0), kBlocks);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackPrefetchTest, ALeaseThatIsReleasedEndsItsLoad) {
+  const LeaseView lease = client_->Match(names_);
+  uint32_t next = 0;
+  (*stack_)->Load(
+      client_->number(), lease.lease,
+      [&](std::vector<BlockView> blocks) {
+        for (const BlockView& block : blocks) EXPECT_EQ(block.depth, next++) << "in prefix order";
+        return true;
+      },
+      [&](absl::Status status) {
+        EXPECT_TRUE(absl::IsCancelled(status)) << status;
+        done_ = true;
+      });
+  StepStrand();
+  while (stack_->disk_tasks() > 5) stack_->StepDisk(stack_->disk_tasks() - 1);  // the last first
+  StepStrand();
+  for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
+  StepStrand();
+  EXPECT_GT(next, 0u);
+  const uint64_t before = Tiers(0);
+  client_->Release(lease);
+  stack_->Settle();
+  EXPECT_TRUE(done_);
+  EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad);
+  EXPECT_LT(Tiers(0), kBlocks);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackPrefetchTest, OneSessionCannotFillTheQueue) {
+  uint64_t queued = 0;
+  for (int call = 0; call < 200; ++call) {  // nothing is read meanwhile
+    queued += (*stack_)->Prefetch(client_->number(), space_, names_)->promoting_blocks;
+  }
+  EXPECT_EQ(queued, kMaxPrefetchesPerClient);
+  const ClientNumber other = *(*stack_)->AddClient(TestClient::kPid, 2, nullptr);
+  EXPECT_EQ((*stack_)->Prefetch(other, space_, names_)->promoting_blocks, kBlocks);
+  stack_->Settle();
+  EXPECT_EQ(Tiers(0), kBlocks);
+  EXPECT_GT((*stack_)->Prefetch(client_->number(), space_, names_)->matched_depth, 0u);
+}
+
 class StackDurableTest : public StackMediumTest {
  protected:
   // Commits a path of its own; `answers` gets what its durability is answered with.

@@ -203,7 +203,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
                           Random(2) == 0 ? TierKind::kWarm : TierKind::kNone);
         break;
       case 2:
-        (void)stack_->Prefetch(space_, path);
+        (void)stack_->Prefetch(clients_[index].number, space_, path);
         break;
       case 3:
         if (Random(4) == 0) stack_->Flush(TierKind::kWarm, ignore);

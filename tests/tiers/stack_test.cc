@@ -313,7 +313,7 @@ TEST_F(StackTest, PrefetchPromotesWithoutALease) {
   const auto names = TestNames({1, 2, 3});
   Write(names);
   FlushTier(*stack_, TierKind::kWarm);
-  const auto prefetch = (*stack_)->Prefetch(space_, names);
+  const auto prefetch = (*stack_)->Prefetch(client_->number(), space_, names);
   ASSERT_TRUE(prefetch.ok());
   EXPECT_EQ(prefetch->matched_depth, 3u);
   EXPECT_EQ(prefetch->promoting_blocks, 3u);
