@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <semaphore>
+#include <stop_token>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -141,6 +142,9 @@ struct Server::Impl {
   std::string http_address;
   std::string tcp_address;
   std::atomic<bool> stopping{false};
+  std::stop_source stop_reloads;
+  // One that runs, and one for all that was asked meanwhile. Last, as it uses the others.
+  Executor reloads{{.name = "tc-reload", .thread_count = 1, .queue_limit = 2}};
 };
 
 absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
@@ -242,7 +246,8 @@ absl::Status Server::Impl::AddKeys(const TenantOptions& tenant, BlockEnvelope::O
 
 void Server::Impl::ReloadKeys() {
   for (const auto& [tenant, source] : keys) {
-    const absl::Status status = source->Reload();
+    const absl::Status status = source->Reload(stop_reloads.get_token());
+    if (absl::IsCancelled(status)) return;
     if (!status.ok()) {
       LogEvent(LogLevel::kError, "cold_keys_not_read", {{"tenant", tenant}, {"reason", status}});
       continue;
@@ -510,6 +515,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const DaemonOptions& optio
 absl::Status Server::Shutdown() {
   Impl& impl = *impl_;
   impl.stopping = true;
+  impl.stop_reloads.request_stop();
+  impl.reloads.Stop();
   NotifyStopping(impl.options.shutdown_timeout + 2 * kClosePatience);
   LogEvent(LogLevel::kInfo, "stopping", {{"shutdown", impl.options.drain ? "drain" : "keep"}});
   if (impl.sessions) {
@@ -532,8 +539,12 @@ absl::Status Server::Shutdown() {
 }
 
 void Server::Reload() {
-  impl_->ReloadKeys();
-  if (impl_->grpc) impl_->grpc->Reload();
+  // Refused: one that has not begun yet reads it all.
+  (void)impl_->reloads.Post([impl = impl_.get()] {
+    if (impl->stopping) return;
+    impl->ReloadKeys();
+    if (impl->grpc) impl->grpc->Reload();
+  });
 }
 
 std::string Server::http_address() const { return impl_->http_address; }

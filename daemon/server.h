@@ -26,7 +26,8 @@ class Server {
   ~Server();
 
   /// SIGHUP: reads again what may change while it serves, which is what protects the TCP door,
-  /// and the keys of what is at rest.
+  /// and the keys of what is at rest. By a thread of its own, as a command for keys takes its time;
+  /// Shutdown ends that.
   void Reload();
 
   /// "" when http is off.

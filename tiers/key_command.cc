@@ -18,6 +18,8 @@
 namespace thermocline {
 namespace {
 
+constexpr std::chrono::milliseconds kStopStep{50};  // until it is seen that it is to stop
+
 using Deadline = std::chrono::steady_clock::time_point;
 
 std::vector<std::string> WordsOf(const std::string& command) {
@@ -104,22 +106,25 @@ class Child {
   pid_t pid_;
 };
 
-/// Whether `fd` can be read (or has ended) before the deadline.
-bool AwaitInput(int fd, Deadline deadline) {
-  while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
+/// Whether `fd` can be read (or has ended) before the deadline, and before it is to stop.
+bool AwaitInput(int fd, Deadline deadline, const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return false;
     pollfd poll_fd{.fd = fd, .events = POLLIN, .revents = 0};
-    const int ready = ::poll(&poll_fd, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    const int ready = ::poll(&poll_fd, 1, static_cast<int>(std::min(left, kStopStep).count()));
     if (ready > 0) return true;
-    if (ready == 0 || errno != EINTR) return false;
+    if (ready < 0 && errno != EINTR) return false;
   }
+  return false;
 }
 
 }  // namespace
 
 absl::StatusOr<size_t> RunKeyCommand(const std::string& command, std::span<std::byte> room,
-                                     std::chrono::milliseconds patience) {
+                                     std::chrono::milliseconds patience,
+                                     const std::stop_token& stop) {
   const Deadline deadline = std::chrono::steady_clock::now() + patience;
   std::vector<std::string> words = WordsOf(command);
   if (words.empty() || words[0][0] != '/') {
@@ -136,12 +141,13 @@ absl::StatusOr<size_t> RunKeyCommand(const std::string& command, std::span<std::
   Child child(pid);
   input.Reset();
   TC_ASSIGN_OR_RETURN(const UniqueFd ended, OpenPidFd(pid));
-  const auto late = [&] {
+  const auto late = [&]() -> absl::Status {
+    if (stop.stop_requested()) return absl::CancelledError(program + " was ended");
     return absl::DeadlineExceededError(program + " has not printed the keys and ended within " +
                                        std::to_string(patience.count()) + " ms; it was ended");
   };
   for (size_t used = 0;;) {
-    if (!AwaitInput(output.get(), deadline)) return late();
+    if (!AwaitInput(output.get(), deadline, stop)) return late();
     std::byte beyond;
     std::byte* const to = used < room.size() ? room.data() + used : &beyond;
     const ssize_t count = ::read(output.get(), to, used < room.size() ? room.size() - used : 1);
@@ -154,7 +160,7 @@ absl::StatusOr<size_t> RunKeyCommand(const std::string& command, std::span<std::
     }
     used += static_cast<size_t>(count);
     if (count > 0) continue;
-    if (!AwaitInput(ended.get(), deadline)) return late();
+    if (!AwaitInput(ended.get(), deadline, stop)) return late();
     const int status = child.Reap();
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return used;
     return absl::AbortedError(program +

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <span>
+#include <stop_token>
 #include <string>
 
 #include "base/status.h"
@@ -17,11 +18,13 @@ inline constexpr std::chrono::seconds kKeyCommandPatience{10};
 
 /// Writes what `command`, a program's absolute path and its arguments apart by blanks, prints, into
 /// `room`, and returns how many bytes.
-/// Thread: any; waits until the command ends, for `patience` at most.
-/// Errors: InvalidArgument for no absolute path, NotFound and the like when it cannot be started,
+/// Thread: any; waits until the command ends, for `patience` at most, and until `stop` is
+/// requested. Errors: InvalidArgument for no absolute path, NotFound and the like when it cannot be
+/// started,
 ///         Aborted when it fails, DeadlineExceeded, ResourceExhausted when it prints more than
-///         fits.
+///         fits, Cancelled.
 absl::StatusOr<size_t> RunKeyCommand(const std::string& command, std::span<std::byte> room,
-                                     std::chrono::milliseconds patience = kKeyCommandPatience);
+                                     std::chrono::milliseconds patience = kKeyCommandPatience,
+                                     const std::stop_token& stop = {});
 
 }  // namespace thermocline

@@ -135,23 +135,24 @@ const SealingKey* KeyRing::Find(uint32_t number) const {
 
 absl::StatusOr<std::shared_ptr<KeySource>> KeySource::Open(Options options) {
   std::shared_ptr<KeySource> source(new KeySource(std::move(options)));
-  TC_ASSIGN_OR_RETURN(KeyRing ring, source->Read());
+  TC_ASSIGN_OR_RETURN(KeyRing ring, source->Read({}));
   source->Take(std::move(ring));
   return source;
 }
 
-absl::StatusOr<KeyRing> KeySource::Read() const {
+absl::StatusOr<KeyRing> KeySource::Read(const std::stop_token& stop) const {
   const SecretMemory text(kMaxKeyTextBytes);
   TC_ASSIGN_OR_RETURN(const size_t bytes, options_.command.empty()
                                               ? ReadKeyFile(options_.file, text.bytes())
-                                              : RunKeyCommand(options_.command, text.bytes()));
+                                              : RunKeyCommand(options_.command, text.bytes(),
+                                                              kKeyCommandPatience, stop));
   return KeyRing::Parse({reinterpret_cast<const char*>(text.bytes().data()), bytes},
                         options_.command.empty() ? options_.file : "what the command prints");
 }
 
-absl::Status KeySource::Reload() {
+absl::Status KeySource::Reload(const std::stop_token& stop) {
   if (!options_) return absl::OkStatus();
-  auto ring = Read();
+  auto ring = Read(stop);
   if (options_.command.empty() && absl::IsNotFound(ring.status())) ring = KeyRing::Empty();
   TC_RETURN_IF_ERROR(ring.status());
   Take(*std::move(ring));

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -90,7 +91,7 @@ class KeySource {
   /// what was read before stays when they cannot be read for another reason.
   /// Errors: PermissionDenied when the file is another's or others may read it; of reading and
   ///         parsing; of the command.
-  absl::Status Reload() TC_EXCLUDES(mutex_);
+  absl::Status Reload(const std::stop_token& stop = {}) TC_EXCLUDES(mutex_);
 
   std::shared_ptr<const KeyRing> ring() const TC_EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
@@ -99,7 +100,7 @@ class KeySource {
 
  private:
   explicit KeySource(Options options) : options_(std::move(options)) {}
-  absl::StatusOr<KeyRing> Read() const;
+  absl::StatusOr<KeyRing> Read(const std::stop_token& stop) const;
   void Take(KeyRing ring) TC_EXCLUDES(mutex_);
 
   const Options options_;

@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <chrono>
 #include <fstream>
+#include <stop_token>
 #include <string>
+#include <thread>
 
 #include "base/file_util.h"
 #include "tests/tiers/scratch_directory.h"
@@ -184,6 +186,21 @@ TEST_F(KeySourceTest, ACommandThatFailsOrIsNoneIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(KeySource::Open({.command = "true"}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(KeySource::Open({.command = "  "}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(FromScript("echo nonsense").status()));
+}
+
+TEST_F(KeySourceTest, ACommandIsEndedWhenItIsToStop) {
+  const auto source = FromScript("[ -e " + directory_.path() + "/slow ] && sleep 60; echo 1 " + kA);
+  ASSERT_TRUE(source.ok()) << source.status();
+  std::ofstream(directory_.path() + "/slow") << "x";
+  std::stop_source stop;
+  std::jthread stopping([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    stop.request_stop();
+  });
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE(absl::IsCancelled((*source)->Reload(stop.get_token())));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_FALSE((*source)->ring()->empty());
 }
 
 TEST_F(KeySourceTest, ACommandThatPrintsTooMuchOrTakesTooLongIsEnded) {
