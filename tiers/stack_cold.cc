@@ -295,7 +295,9 @@ void StackCore::RunColdJob() {
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
     for (const BlockRef ref : job.erasures) {
-      if (!cold->Erase(ref).ok()) job.failed_erasures.push_back(ref);
+      const absl::Status erased = cold->Erase(ref);
+      if (!erased.ok()) job.failed_erasures.push_back(ref);
+      job.erase_status.Update(erased);
     }
     if (job.drop) job.drop_status = cold->DropSegment(job.drop->sequence, job.drop->keep);
     // The last of its blocks may have been erased just now.
@@ -356,7 +358,7 @@ void StackCore::CancelWrites() {
 void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
   bool refused = !job.failed_erasures.empty();
-  absl::Status cause;
+  absl::Status cause = job.erase_status;
   if (job.drop && !job.drop_status.ok()) {  // a sector that cannot be read, perhaps
     stuck_[job.drop->sequence] = options_.clock->Now() + kStuckTime;
     LogEvent(LogLevel::kWarning, "cold_segment_stuck",
@@ -389,7 +391,7 @@ void StackCore::FinishColdJob(ColdJob job) {
       cause = write.status;
     }
   }
-  if (refused) write_refusal_ = cause.ok() ? "erasures are refused" : std::string(cause.message());
+  if (refused) write_refusal_ = std::string(cause.message());
   if (!refused) {
     cold_writes_.Succeeded();
   } else if (cold_writes_.Failed()) {

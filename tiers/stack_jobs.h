@@ -52,6 +52,7 @@ struct ColdJob {  // in this order
   std::optional<SegmentDrop> drop;
   std::vector<ColdWrite> writes;
   std::vector<BlockRef> failed_erasures;
+  absl::Status erase_status;  // the first that failed
   absl::Status drop_status;
 };
 

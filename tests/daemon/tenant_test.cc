@@ -25,7 +25,7 @@ class TenantTest : public ::testing::Test {
   struct Home {
     std::unique_ptr<Executor> strand;
     std::unique_ptr<Tenant> tenant;
-    std::function<void(Task)> disk;  // as its stack sees the disk's threads
+    std::function<void(Task)> reads;  // as its stack sees the threads that read the disk
   };
 
   void Open(const std::string& name) {
@@ -40,7 +40,7 @@ class TenantTest : public ::testing::Test {
     auto tenant =
         Tenant::Open(std::move(options), {*home.strand, disk_, reads_, workers_, metrics_},
                      [&home](StackOptions stack) {
-                       home.disk = stack.disk;
+                       home.reads = stack.reads;
                        return TierStack::Open(std::move(stack));
                      });
     ASSERT_TRUE(tenant.ok()) << tenant.status();
@@ -122,7 +122,7 @@ TEST_F(TenantTest, AFloodOfCommitsDelaysAnothersByOneTask) {
 }
 
 TEST_F(TenantTest, AFloodOfLoadsDelaysAnothersByOneTask) {
-  EXPECT_LE(RunBefore(homes_[0].disk, homes_[1].disk), 1);
+  EXPECT_LE(RunBefore(homes_[0].reads, homes_[1].reads), 1);
 }
 
 TEST_F(TenantTest, WhatIsRepeatedGoesOnWhenThereAreTooManyTimers) {
@@ -132,6 +132,30 @@ TEST_F(TenantTest, WhatIsRepeatedGoesOnWhenThereAreTooManyTimers) {
     ++*times;
   });
   EXPECT_TRUE(testing::Eventually([&] { return *times >= 3; }));
+}
+
+TEST_F(TenantTest, WhatIsWrongIsSaidWithTheTenantsName) {
+  SpaceSpec spec;
+  spec.model = "test";
+  spec.kv_dtype = "f32";
+  spec.layers = spec.kv_heads = 1;
+  spec.head_dim = 8;
+  spec.layout = "lkht.v1";
+  spec.parts.push_back({.name = "all", .block_bytes = 4096});
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string state = place_.data_dir + "/" + tenant(i).name() + "/state.json";
+    std::filesystem::remove(state);
+    std::filesystem::create_directories(state + "/in the way");
+    tenant(i).PostCompletion(
+        [&](TenantView& view) { ASSERT_TRUE(view.stack->OpenSpace(spec).ok()); });
+  }
+  TenantFigures all = AllFigures();
+  std::string warm;
+  EXPECT_TRUE(testing::Eventually([&] {
+    warm = all.Ask(milliseconds(5000)).sum.tiers.at(0).state;
+    return warm.find("tenant alice: spaces and pins cannot be noted") != std::string::npos &&
+           warm.find("; tenant bob: spaces and pins cannot be noted") != std::string::npos;
+  })) << warm;
 }
 
 TEST_F(TenantTest, OneThatIsStuckIsNamedAndHidesNothingOfTheOthers) {

@@ -211,6 +211,17 @@ TEST_F(StackMediumTest, WritesThatFailAreSaidForAsLongAsTheyDo) {
   EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
 }
 
+TEST_F(StackMediumTest, ErasuresThatFailSayWhy) {
+  Use({});
+  Write(TestNames({1, 2}));
+  FlushTier(*stack_, TierKind::kWarm);
+  stack_->SetFaults({.error = 1});
+  ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), TestNames({1, 2})).ok());
+  stack_->Settle();
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state,
+              HasSubstr("writes fail (injected fault in Erase)"));
+}
+
 TEST_F(StackMediumTest, ATierFullOfPinnedBlocksSaysSo) {
   Use({.warm_blocks = 16, .cold_blocks = 8, .chunk_blocks = 16});
   for (uint64_t i = 1; i <= 24; ++i) {
