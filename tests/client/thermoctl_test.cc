@@ -112,6 +112,24 @@ std::string WriteSeeded(const std::string& path, size_t bytes, uint32_t seed) {
   return content;
 }
 
+/// Changes one byte amid the largest table of a store. False when it has none.
+bool SpoilStore(const std::string& store) {
+  std::filesystem::path largest;
+  uintmax_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(store)) {
+    if (entry.path().extension() != ".sst" || entry.file_size() <= bytes) continue;
+    largest = entry.path();
+    bytes = entry.file_size();
+  }
+  if (bytes == 0) return false;
+  std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(bytes / 2));
+  const auto byte = static_cast<char>(file.get() ^ 1);
+  file.seekp(static_cast<std::streamoff>(bytes / 2));
+  file.put(byte);
+  return file.good();
+}
+
 class ThermoctlDaemonTest : public ::testing::Test {
  protected:
   Result Run(std::vector<std::string> arguments, const std::string& input = {}) {
@@ -160,6 +178,48 @@ TEST_F(ThermoctlDaemonTest, ANameIsBoundToItsContentUntilItIsDeleted) {
   EXPECT_EQ(Run({"put", "--name", "n", File("b")}).code, 0);
   EXPECT_EQ(Run({"get", "--name", "n", File("out")}).code, 0);
   EXPECT_EQ(ReadAll(File("out")), ReadAll(File("b")));
+}
+
+TEST_F(ThermoctlDaemonTest, FsckCountsWhatIsDamagedUnderARunningDaemon) {
+  Write("f", 1'000'000, 5);
+  ASSERT_EQ(Run({"put", "--name", "f", File("f")}).code, 0);
+  EXPECT_TRUE(Eventually([&] { return Run({"flush", "--tier", "warm"}).json()["kept"] == 0; }));
+  const Result good = Run({"fsck"});
+  EXPECT_EQ(good.code, 0) << good.errors;
+  EXPECT_GT(good.json()["checked_blocks"], 0) << good.output;
+  EXPECT_EQ(good.json()["damaged_blocks"], 0) << good.output;
+  ASSERT_TRUE(SpoilStore(daemon_.directory() + "/data/store"));
+  const Json damaged = Run({"fsck"}).json();
+  EXPECT_EQ(damaged["checked_blocks"], good.json()["checked_blocks"]) << damaged;
+  EXPECT_EQ(damaged["damaged_blocks"], 1) << damaged;
+  EXPECT_EQ(Run({"status"}).json()["corrupt_blocks"], 1);
+}
+
+TEST_F(ThermoctlDaemonTest, OfflineFsckNamesTheBlockThatIsDamagedInTheStoreOfItsTenant) {
+  Write("f", 1'000'000, 6);
+  ASSERT_EQ(Run({"put", "--name", "f", File("f")}).code, 0);
+  EXPECT_TRUE(Eventually([&] { return Run({"flush", "--tier", "warm"}).json()["kept"] == 0; }));
+  const std::string data = daemon_.directory() + "/data", other = data + "/tenants/other";
+  const auto fsck = [&] { return RunProgram({kDaemonBinary, "--fsck", data}); };
+  const Result busy = fsck();
+  EXPECT_EQ(busy.code, 1) << "a daemon has it open: " << busy.output;
+  EXPECT_EQ(daemon_.Stop(), 0);
+  std::filesystem::create_directories(other);
+  std::filesystem::copy(data + "/store", other + "/store",
+                        std::filesystem::copy_options::recursive);
+  const Result good = fsck();
+  EXPECT_EQ(good.code, 0) << good.output << good.errors;
+  EXPECT_THAT(good.output, HasSubstr(data + "/store\n"));
+  EXPECT_THAT(good.output, HasSubstr(other + "/store\n"));
+  EXPECT_THAT(good.output, ::testing::Not(HasSubstr("problem:")));
+  ASSERT_TRUE(SpoilStore(other + "/store"));
+  const Result spoiled = fsck();
+  EXPECT_EQ(spoiled.code, 1) << spoiled.output;
+  const size_t theirs = spoiled.output.find(other + "/store\n");
+  const size_t problem = spoiled.output.find("problem: ");
+  ASSERT_NE(problem, std::string::npos) << spoiled.output;
+  EXPECT_EQ(problem > theirs, spoiled.output.find(data + "/store\n") < theirs) << spoiled.output;
+  EXPECT_THAT(spoiled.output.substr(problem), HasSubstr("block "));
 }
 
 TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
