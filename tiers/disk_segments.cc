@@ -252,6 +252,8 @@ absl::StatusOr<rocksdb::Status> SegmentDatabase::OpenStore(const std::string& di
   TC_RETURN_IF_ERROR(Annotate(PrepareStore(directory, kLogFormat, foreign), "cold tier"));
   if (!foreign.empty()) set_aside_ = foreign;
   direct_io_ = HasDirectIo(store_);
+  LogEvent(LogLevel::kInfo, "cold_store_opening",
+           {{"directory", store_}, {"direct_io", direct_io_ ? 1 : 0}});
   const std::string incoming = store_ + "/incoming";
   TC_RETURN_IF_ERROR(DiskStatus(env_->CreateDirIfMissing(incoming), "make directory " + incoming));
   std::vector<std::string> left;

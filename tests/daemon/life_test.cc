@@ -2,8 +2,10 @@
 // signal, restarts that find what was there; its HTTP side.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <fstream>
 #include <random>
@@ -347,6 +349,16 @@ TEST(DaemonLife, GarbageOnTheSocketHurtsNobody) {
   EXPECT_EQ(StatsOf(good).leases(), 0u);
   EXPECT_TRUE(daemon.running()) << daemon.log();
   EXPECT_EQ(daemon.Stop(), 0);
+}
+
+TEST(DaemonLife, AnExt4IsReadAndWrittenDirectly) {
+  DaemonPlace place;
+  DaemonProcess daemon(place);
+  ASSERT_TRUE(daemon.Ready());
+  struct statfs found;
+  ASSERT_EQ(::statfs(place.data_dir.c_str(), &found), 0);
+  if (found.f_type != EXT4_SUPER_MAGIC) GTEST_SKIP() << place.data_dir << " is on no ext4";
+  EXPECT_THAT(daemon.log(), HasSubstr("direct_io=1")) << daemon.log();
 }
 
 TEST(DaemonLife, ASlowKeyCommandHoldsUpNoSignal) {
