@@ -54,7 +54,7 @@ struct SegmentRun {
 }  // namespace
 
 bool StackCore::cold_writable() const {
-  return cold_ != nullptr && !JobIsLate() && (job_running_ || cold_writes_.Allows());
+  return cold_ != nullptr && !ColdJobIsLate() && (job_running_ || cold_writes_.Allows());
 }
 
 // What is flushed or drained is written whatever it costs.

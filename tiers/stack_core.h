@@ -500,7 +500,7 @@ class StackCore final : public TierStack {
   std::string ColdState() const;
   std::string WarmState() const;
   std::string ColdTrouble() const;
-  bool JobIsLate() const;
+  bool ColdJobIsLate() const;
   void WatchHealth();
   void TellHealth(TierKind tier, std::string state, std::string& told) const;
 

@@ -6,7 +6,7 @@
 namespace thermocline {
 
 // Nobody waits for it any more.
-bool StackCore::JobIsLate() const {
+bool StackCore::ColdJobIsLate() const {
   return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
 }
 
@@ -29,11 +29,13 @@ std::string StackCore::ColdTrouble() const {
     return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
            " ms; cold blocks are misses meanwhile" + advice;
   }
-  if (JobIsLate()) {
+  if (ColdJobIsLate()) {
     return "a write takes longer than " + std::to_string(options_.write_deadline.count()) + " ms" +
            dropped + advice;
   }
-  if (!cold_writes_.is_closed()) return "writes fail (" + write_refusal_ + ")" + dropped + advice;
+  if (!cold_writes_.is_closed()) {
+    return "the last write failed (" + write_refusal_ + ")" + dropped + advice;
+  }
   if (!full_since_) return "";
   return "it is full of blocks in use, or of segments that cannot be given up" + dropped +
          ": raise cold_capacity";

@@ -204,7 +204,7 @@ TEST_F(StackMediumTest, WritesThatFailAreSaidForAsLongAsTheyDo) {
   Write(TestNames({1, 2}));
   FlushTier(*stack_, TierKind::kWarm);
   EXPECT_THAT((*stack_)->Stats().tiers[1].state,
-              HasSubstr("writes fail (injected fault in PutAll)"));
+              HasSubstr("the last write failed (injected fault in PutAll)"));
   stack_->SetFaults({});
   stack_->Advance(kColdPause);
   FlushTier(*stack_, TierKind::kWarm);
@@ -219,7 +219,7 @@ TEST_F(StackMediumTest, ErasuresThatFailSayWhy) {
   ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), TestNames({1, 2})).ok());
   stack_->Settle();
   EXPECT_THAT((*stack_)->Stats().tiers[1].state,
-              HasSubstr("writes fail (injected fault in Erase)"));
+              HasSubstr("the last write failed (injected fault in Erase)"));
 }
 
 TEST_F(StackMediumTest, ATierFullOfPinnedBlocksSaysSo) {
