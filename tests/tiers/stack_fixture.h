@@ -365,12 +365,12 @@ class StackTest : public ::testing::Test {
     stack_ = std::make_unique<SteppedStack>(sizes);
     spec_ = spec;
     Connect();
+    stack_->Settle();  // the space is noted
   }
   void Connect() {
     const auto space = (*stack_)->OpenSpace(spec_);
     ASSERT_TRUE(space.ok()) << space.status();
     space_ = *space;
-    stack_->Settle();  // it is noted
     client_ = std::make_unique<TestClient>(*stack_, space_, spec_.block_tokens / kPlaceTokens);
   }
   void Restart() {

@@ -61,6 +61,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     stack_.SetFaults(GetParam().faults);
     clients_.clear();
     space_ = *stack_->OpenSpace(Spec());
+    stack_.Settle();  // it is noted
     for (size_t i = 0; i < kClients; ++i) clients_.push_back(NewClient());
     ++generation_;
   }
