@@ -189,7 +189,7 @@ void StackCore::ScrubCold() {
       item.status = found.status();
       item.is_gone = found.ok() && !found->has_value();
     }
-    strand([items, jobs, weak] {
+    strand([items, jobs, round, weak] {
       if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs, round);
     });
   });
