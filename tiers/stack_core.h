@@ -50,28 +50,12 @@
 #include "tiers/host_tier.h"
 #include "tiers/policy.h"
 #include "tiers/stack_jobs.h"
+#include "tiers/stack_limits.h"
 #include "tiers/stack_state.h"
 #include "tiers/tier_stack.h"
 #include "tiers/write_budget.h"
 
 namespace thermocline {
-
-inline constexpr uint32_t kMaxReads = 16;          // promotions under way, in all
-inline constexpr uint32_t kMaxReadsPerLoad = 8;    // of one Load
-inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is under way at most
-// After so many failed or late reads in a row, or one failed write, the cold tier is left alone.
-inline constexpr int kReadFailures = 4;
-inline constexpr std::chrono::milliseconds kColdPause{5000};
-inline constexpr uint32_t kMaxScrubItems = 64;  // of one job; one is under way at most
-// Places touched for one client and tick, of what it used without a message: a path is touched
-// whole, and its ring may name long ones.
-inline constexpr size_t kTouchBudget = size_t{1} << 18;
-inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
-inline constexpr uint32_t kMaxSlotsPerReserve = 4096;
-inline constexpr uint32_t kMaxWaiters = 4096;
-inline constexpr size_t kMaxPrefetches = 1u << 16;           // blocks that wait, in all
-inline constexpr size_t kMaxPrefetchesPerClient = 1u << 12;  // of one session
-inline constexpr size_t kMaxPins = 1u << 16;
 
 /// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
 /// Errors: of Get; DataLoss for what the tier took for whole, and is not.
@@ -225,37 +209,6 @@ class StackCore final : public TierStack {
     ProcessRef process;
     std::optional<SteadyTime> release_at;  // once the process has come back
   };
-  /// One who waits for slots: a Reserve, or a promotion when `done` is empty.
-  struct Waiter {
-    uint32_t client = 0;
-    uint32_t space = 0;
-    uint16_t part = 0;
-    uint64_t bytes = 0;
-    uint32_t count = 0;
-    uint32_t ahead = 0;
-    uint64_t grant = 0;
-    SteadyTime deadline;
-    ReserveCallback done;
-    BlockRef promotion;
-    bool probes = false;  // whether the tier is to be read again
-  };
-  struct LoadState {
-    uint64_t lease = 0;
-    std::vector<std::pair<uint32_t, uint16_t>> items;  // (depth, part) in prefix order
-    size_t next_deliver = 0;
-    size_t next_start = 0;
-    ReadyCallback ready;
-    DoneCallback done;
-  };
-  struct FlushState {
-    TierKind tier = TierKind::kWarm;
-    bool drop = false;    // of warm: without writing
-    bool settle = false;  // of cold: only what is queued for erasure already
-    uint64_t newest = 0;  // the last sequence when it began; what came later is not waited for
-    uint64_t erasure_wait = 0;  // for which it is done
-    uint64_t blocks = 0;
-    FlushCallback done;
-  };
   struct Counters {
     uint64_t hits = 0, evictions = 0, promotions = 0, demotions = 0, bytes_in = 0, bytes_out = 0;
   };
@@ -351,8 +304,6 @@ class StackCore final : public TierStack {
   void SchedulePump();
   void Pump();
   void AddWaiter(Waiter waiter);
-  bool IsAwaitingDisk() const;
-  void WakeForWaiters();
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
@@ -502,6 +453,8 @@ class StackCore final : public TierStack {
   std::string ColdTrouble() const;
   bool ColdJobIsLate() const;
   void WatchHealth();
+  bool IsAwaitingDisk() const;
+  void WakeForWaiters();
   void TellHealth(TierKind tier, std::string state, std::string& told) const;
 
   // ---- stack_admin.cc

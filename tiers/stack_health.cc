@@ -1,9 +1,20 @@
 // What is wrong with the tiers, in words for people: in statistics and /readyz for as long as it
-// lasts, and in the log when it begins and when it is over.
+// lasts, and in the log when it begins and when it is over. And the timer by which a pump sees in
+// time that something takes too long.
+#include <algorithm>
+
 #include "base/log.h"
 #include "tiers/stack_core.h"
 
 namespace thermocline {
+namespace {
+
+// Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long, and
+// because clients let go of what they lease without a message.
+constexpr std::chrono::milliseconds kWakeGrid{10};
+constexpr std::chrono::milliseconds kLongestWake{100};
+
+}  // namespace
 
 // Nobody waits for it any more.
 bool StackCore::ColdJobIsLate() const {
@@ -65,6 +76,35 @@ void StackCore::TellHealth(TierKind tier, std::string state, std::string& told) 
   LogEvent(is_over ? LogLevel::kInfo : LogLevel::kWarning,
            is_over ? "tier_recovered" : "tier_degraded",
            {{"tenant", options_.name}, {"tier", TierKindName(tier)}, {"state", told}});
+}
+
+// Whether the disk has been given something that is waited for only so long.
+bool StackCore::IsAwaitingDisk() const {
+  return !cold_reads_under_way_.empty() || state_write_ || cold_scrub_.checked ||
+         !erasure_waits_.empty();
+}
+
+// One timer for all, set again while anybody waits, for the disk too. An earlier deadline sets
+// another, which leaves kLongestWake / kWakeGrid at most.
+void StackCore::WakeForWaiters() {
+  if (waiters_.empty() && !IsAwaitingDisk()) return;
+  const SteadyTime now = options_.clock->Now();
+  SteadyTime first = now + kLongestWake;
+  for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
+  for (const auto& [ref, read] : cold_reads_under_way_) {
+    if (!read.late) first = std::min(first, read.since() + options_.read_deadline);
+  }
+  first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
+  if (wake_at_ && *wake_at_ <= first) return;
+  wake_at_ = first;
+  const bool taken =
+      options_.strand_at(first - now, [weak = std::weak_ptr<StackCore*>(self_), first] {
+        const auto self = weak.lock();
+        if (!self) return;
+        if ((*self)->wake_at_ == first) (*self)->wake_at_.reset();
+        (*self)->SchedulePump();
+      });
+  if (!taken) wake_at_.reset();  // the next pump tries again, with Tick at the latest
 }
 
 }  // namespace thermocline

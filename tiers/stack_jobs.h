@@ -1,11 +1,12 @@
-// What the tier stack has under way with its cold tier: what a job takes to the disk and brings
-// back, and what waits for one.
+// What the tier stack has under way: who waits for slots and blocks, what a job takes to the disk
+// and brings back, and what waits for one.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -13,6 +14,40 @@
 #include "tiers/tier_stack.h"
 
 namespace thermocline {
+
+/// One who waits for slots: a Reserve, or a promotion when `done` is empty.
+struct Waiter {
+  uint32_t client = 0;
+  uint32_t space = 0;
+  uint16_t part = 0;
+  uint64_t bytes = 0;
+  uint32_t count = 0;
+  uint32_t ahead = 0;
+  uint64_t grant = 0;
+  SteadyTime deadline;
+  TierStack::ReserveCallback done;
+  BlockRef promotion;
+  bool probes = false;  // whether the tier is to be read again
+};
+
+struct LoadState {
+  uint64_t lease = 0;
+  std::vector<std::pair<uint32_t, uint16_t>> items;  // (depth, part) in prefix order
+  size_t next_deliver = 0;
+  size_t next_start = 0;
+  TierStack::ReadyCallback ready;
+  TierStack::DoneCallback done;
+};
+
+struct FlushState {
+  TierKind tier = TierKind::kWarm;
+  bool drop = false;          // of warm: without writing
+  bool settle = false;        // of cold: only what is queued for erasure already
+  uint64_t newest = 0;        // the last sequence when it began; what came later is not waited for
+  uint64_t erasure_wait = 0;  // for which it is done
+  uint64_t blocks = 0;
+  TierStack::FlushCallback done;
+};
 
 /// Told by the thread that reads when it begins to.
 struct ReadStart {

@@ -27,11 +27,6 @@ constexpr size_t kPlacesToDrop = 64;
 constexpr std::chrono::seconds kAheadTime{10};
 constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
 
-// Timers go off on a grid and soon, so that a stack has few of them whoever waits for how long, and
-// because clients let go of what they lease without a message.
-constexpr std::chrono::milliseconds kWakeGrid{10};
-constexpr std::chrono::milliseconds kLongestWake{100};
-
 uint64_t OffsetOf(Word word) { return uint64_t{word.warm_slot()} * kPageBytes; }
 
 }  // namespace
@@ -96,35 +91,6 @@ void StackCore::TouchAhead() {
 void StackCore::AddWaiter(Waiter waiter) {
   waiters_.push_back(std::move(waiter));
   SchedulePump();
-}
-
-// Whether the disk has been given something that is waited for only so long.
-bool StackCore::IsAwaitingDisk() const {
-  return !cold_reads_under_way_.empty() || state_write_ || cold_scrub_.checked ||
-         !erasure_waits_.empty();
-}
-
-// One timer for all, set again while anybody waits, for the disk too. An earlier deadline sets
-// another, which leaves kLongestWake / kWakeGrid at most.
-void StackCore::WakeForWaiters() {
-  if (waiters_.empty() && !IsAwaitingDisk()) return;
-  const SteadyTime now = options_.clock->Now();
-  SteadyTime first = now + kLongestWake;
-  for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
-  for (const auto& [ref, read] : cold_reads_under_way_) {
-    if (!read.late) first = std::min(first, read.since() + options_.read_deadline);
-  }
-  first += kWakeGrid - first.time_since_epoch() % kWakeGrid;
-  if (wake_at_ && *wake_at_ <= first) return;
-  wake_at_ = first;
-  const bool taken =
-      options_.strand_at(first - now, [weak = std::weak_ptr<StackCore*>(self_), first] {
-        const auto self = weak.lock();
-        if (!self) return;
-        if ((*self)->wake_at_ == first) (*self)->wake_at_.reset();
-        (*self)->SchedulePump();
-      });
-  if (!taken) wake_at_.reset();  // the next pump tries again, with Tick at the latest
 }
 
 // In the order in which they came, by size; whoever cannot be served holds up the others of its
