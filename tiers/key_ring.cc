@@ -152,10 +152,10 @@ absl::StatusOr<KeyRing> KeySource::Read(const std::stop_token& stop) const {
 
 absl::Status KeySource::Reload(const std::stop_token& stop) {
   if (!options_) return absl::OkStatus();
-  auto ring = Read(stop);
-  if (options_.command.empty() && absl::IsNotFound(ring.status())) ring = KeyRing::Empty();
-  TC_RETURN_IF_ERROR(ring.status());
-  Take(*std::move(ring));
+  absl::StatusOr<KeyRing> ring = Read(stop);
+  const bool is_gone = options_.command.empty() && absl::IsNotFound(ring.status());
+  if (!is_gone) TC_RETURN_IF_ERROR(ring.status());
+  Take(is_gone ? KeyRing::Empty() : *std::move(ring));
   return absl::OkStatus();
 }
 
