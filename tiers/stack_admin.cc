@@ -20,6 +20,7 @@ void StackCore::Tick() {
   Scrub();
   ScrubCold();
   FoldSegments();
+  LookAtColdJob();
   SchedulePump();
 }
 
