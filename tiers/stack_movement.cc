@@ -531,7 +531,8 @@ bool StackCore::DropLeaf(Place place) {
 
 // Drops places that nothing stands behind but one another, and inner places, and then what they
 // leave without bytes above them; but none that is leased, busy or pinned. One look at the pins for
-// all that ends a run at the time: of a path of many runs one each.
+// all that ends a run at the time: of a path of many runs one each, so each round asks for as much
+// of a run as may go.
 void StackCore::DropTails(std::vector<Place> firsts) {
   std::unordered_set<uint64_t> wanted;
   for (Place place : firsts) wanted.insert(writer_.IdOf(place));
@@ -548,7 +549,12 @@ void StackCore::DropTails(std::vector<Place> firsts) {
     for (Place place : firsts) {
       if (writer_.Contains(place) && !HasBytes(place)) NoteIncomplete(writer_.IdOf(place));
     }
-    firsts = std::move(result.leaves);
+    firsts.clear();
+    for (Place leaf : result.leaves) {
+      if (stays(leaf)) continue;
+      while (leaf.count > 1 && !stays({leaf.node, leaf.count - 1})) --leaf.count;
+      firsts.push_back(leaf);
+    }
   }
 }
 
