@@ -30,7 +30,7 @@ uint64_t RegionBytes(uint64_t chunk_bytes) { return RecordsBytes(chunk_bytes) + 
 }  // namespace
 
 absl::StatusOr<SlotHeaders> SlotHeaders::Open(const Arena& arena) {
-  const std::string path = MetadataPath(arena.path());
+  const std::string& path = arena.metadata_path();
   TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenArenaFile(path));
   SlotHeaders headers(path, std::move(fd), arena);
   TC_RETURN_IF_ERROR(headers.Map(arena.header().uuid));

@@ -1,6 +1,6 @@
 // The arena's metadata file, `<arena>.meta`: what every slot holds, so that a daemon that was
-// killed at any instant finds its warm blocks again. It lies on the same tmpfs; its truth is the
-// memory itself, so that program order is all the order it needs.
+// killed at any instant finds its warm blocks again. It lies on a tmpfs, mostly beside the arena;
+// its truth is the memory itself, so that program order is all the order it needs.
 //
 //   page 0        MetaHeader: magic, layout version, the arena's uuid, chunk bytes
 //   from 4 KiB    kMaxChunks ChunkRecords: the slot size of each lent chunk

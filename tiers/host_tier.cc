@@ -49,6 +49,7 @@ void ReadChunk(const SlotHeaders& headers, uint32_t number, LeftInChunk& found) 
 
 absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options) {
   TC_ASSIGN_OR_RETURN(Arena arena, Arena::Open({.path = options.arena_path,
+                                                .metadata_path = options.metadata_path,
                                                 .capacity_bytes = options.capacity_bytes,
                                                 .chunk_bytes = options.chunk_bytes,
                                                 .least_epoch = options.least_epoch,
@@ -111,7 +112,7 @@ absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
   if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
   if (!status.ok()) {
     LogEvent(LogLevel::kWarning, "arena_does_not_grow", {{"cause", std::string(status.message())}});
-    if (account_) Punch(chunk).IgnoreError();
+    Punch(chunk).IgnoreError();  // what a hugetlbfs gave before it had no more
   }
   return status;
 }
@@ -322,8 +323,9 @@ void HostTier::TouchChunk(uint32_t chunk) {
     MutexLock lock(mutex_);
     if (!Pay(chunk)) return;
   }
-  arena_.PopulateChunk(chunk).IgnoreError();
+  const absl::Status status = arena_.PopulateChunk(chunk);
   MutexLock lock(mutex_);
+  if (!status.ok() && !slabs_.IsLent(chunk)) Punch(chunk).IgnoreError();
   if (account_ && HasTouchedAhead() && touched_ != chunk) Punch(*touched_).IgnoreError();
   touched_ = chunk;
 }

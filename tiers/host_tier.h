@@ -37,6 +37,7 @@ class HostTier : public Tier {
  public:
   struct Options {
     std::string arena_path;
+    std::string metadata_path;  // see ArenaOptions
     uint64_t capacity_bytes = 0;
     uint64_t chunk_bytes = kDefaultChunkBytes;
     uint64_t least_epoch = 0;     // see ArenaOptions

@@ -16,11 +16,9 @@ void StackCore::Tick() {
   ReleaseQuarantine();
   ExpireIncomplete(options_.incomplete_ttl);
   DropDoomed();
-  scrub_allowance_ = options_.scrub_bytes_per_tick;
-  Scrub();
+  BeginScrubTick();
   ScrubCold();
   FoldSegments();
-  LookAtColdJob();
   SchedulePump();
 }
 

@@ -62,6 +62,7 @@ inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is u
 inline constexpr int kReadFailures = 4;
 inline constexpr std::chrono::milliseconds kColdPause{5000};
 inline constexpr uint32_t kMaxScrubItems = 64;  // of one job; one is under way at most
+inline constexpr size_t kMaxSuspects = 1024;
 // Places touched for one client and tick, of what it used without a message: a path is touched
 // whole, and its ring may name long ones.
 inline constexpr size_t kTouchBudget = size_t{1} << 18;
@@ -127,6 +128,7 @@ class StackCore final : public TierStack {
   void SyncDeletions(DoneCallback done) override;
   void Flush(TierKind tier, FlushCallback done) override;
   void Check(FlushCallback done) override;
+  void Suspect(std::span<const BlockRef> blocks) override;
   void DropArena(FlushCallback done) override;
   void Tick() override;
   void Shutdown(bool drain, DoneCallback done) override;
@@ -375,9 +377,7 @@ class StackCore final : public TierStack {
   void DropOldest();
 
   // ---- stack_cold.cc
-  bool ColdJobIsLate() const;
   bool cold_writable() const;
-  void LookAtColdJob();
   bool MayEnterCold(const PlaceState& state) const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
@@ -454,13 +454,17 @@ class StackCore final : public TierStack {
     uint64_t offset = 0;
     uint64_t bytes = 0;
     uint64_t checksum = 0;
-    bool right = false;  // out
+    bool is_checked = false;  // as its word says
+    bool right = false;       // out
   };
+  void BeginScrubTick();
   void Scrub();
   bool MayScrubMore(uint64_t bytes) const;
   bool NextScrubChunk();
+  std::optional<BlockRef> NextToScrub(uint64_t charged);
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
+  void DropWhatIsSpoiled();
   void ScrubCold();
   void EndCheck(absl::Status status);
   bool NextScrubSegment();
@@ -553,7 +557,6 @@ class StackCore final : public TierStack {
   mutable WriteBudget write_budget_;
   SteadyTime job_began_{};
   uint64_t cold_jobs_ = 0;
-  uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;
   std::deque<DurableWait> durable_waits_;
   std::vector<BlockRef> to_write_;  // for them, in the order of the commits
@@ -568,7 +571,12 @@ class StackCore final : public TierStack {
   uint32_t scrub_area_ = 0;
   std::vector<BlockRef> scrub_refs_;  // what is left of the chunk before scrub_chunk_
   uint32_t scrub_chunk_ = 0;
-  uint64_t scrub_allowance_ = 0;  // bytes until the next tick
+  uint64_t scrub_allowance_ = 0;    // bytes until the next tick
+  uint64_t suspect_allowance_ = 0;  // likewise, of suspects
+  std::unordered_set<BlockRef, BlockRefHash> suspects_;
+  // Blocks that do not fit their checksums, and their slots' first pages, until they can be
+  // dropped.
+  std::unordered_map<BlockRef, uint32_t, BlockRefHash> spoiled_;
   bool scrub_first_round_ = true;
   bool scrub_running_ = false;
 

@@ -81,18 +81,7 @@ bool StackCore::AllReadsAreLate() const {
 
 std::string StackCore::ColdState() const {
   const std::string state = cold_->State();
-  if (state != "ok") return state;
-  if (ColdJobIsLate()) {
-    return "a write takes longer than " + std::to_string(options_.write_deadline.count()) +
-           " ms; blocks that must leave memory are dropped meanwhile: look at the disk of " +
-           options_.data_dir;
-  }
-  if (!cold_writes_.is_closed()) {
-    return "the last write failed; blocks that must leave memory are dropped until one succeeds: "
-           "look at the disk of " +
-           options_.data_dir;
-  }
-  if (cold_reads_.is_closed()) return state;
+  if (state != "ok" || cold_reads_.is_closed()) return state;
   return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
          " ms; cold blocks are misses meanwhile: look at the disk of " + options_.data_dir;
 }
@@ -165,6 +154,16 @@ void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback r
         closing_ ? absl::UnavailableError("the daemon is shutting down") : lease.status();
     PostStrand([done = std::move(done), status](StackCore&) { done(status); });
     return;
+  }
+  // A client that has stopped waiting for one may come with the next before that was noticed.
+  const auto earlier = std::find_if(loads_.begin(), loads_.end(), [&](const LoadState& other) {
+    return other.lease == lease_number;
+  });
+  if (earlier != loads_.end()) {
+    PostStrand([done = std::move(earlier->done)](StackCore&) {
+      done(absl::CancelledError("another load of the lease took this one's place"));
+    });
+    loads_.erase(earlier);
   }
   LoadState load{.lease = lease_number, .ready = std::move(ready), .done = std::move(done)};
   const Space& space = spaces_.at((*lease)->space);

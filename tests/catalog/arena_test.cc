@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "catalog/arena_places.h"
 #include "catalog/slabs.h"
 #include "catalog/slot_headers.h"
 #include "tests/catalog/arena_testing.h"
