@@ -19,6 +19,7 @@ void StackCore::Tick() {
   BeginScrubTick();
   ScrubCold();
   FoldSegments();
+  LookAtColdJob();
   SchedulePump();
 }
 

@@ -377,7 +377,9 @@ class StackCore final : public TierStack {
   void DropOldest();
 
   // ---- stack_cold.cc
+  bool ColdJobIsLate() const;
   bool cold_writable() const;
+  void LookAtColdJob();
   bool MayEnterCold(const PlaceState& state) const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
@@ -557,6 +559,7 @@ class StackCore final : public TierStack {
   mutable WriteBudget write_budget_;
   SteadyTime job_began_{};
   uint64_t cold_jobs_ = 0;
+  uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;
   std::deque<DurableWait> durable_waits_;
   std::vector<BlockRef> to_write_;  // for them, in the order of the commits

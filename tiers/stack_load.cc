@@ -81,7 +81,18 @@ bool StackCore::AllReadsAreLate() const {
 
 std::string StackCore::ColdState() const {
   const std::string state = cold_->State();
-  if (state != "ok" || cold_reads_.is_closed()) return state;
+  if (state != "ok") return state;
+  if (ColdJobIsLate()) {
+    return "a write takes longer than " + std::to_string(options_.write_deadline.count()) +
+           " ms; blocks that must leave memory are dropped meanwhile: look at the disk of " +
+           options_.data_dir;
+  }
+  if (!cold_writes_.is_closed()) {
+    return "the last write failed; blocks that must leave memory are dropped until one succeeds: "
+           "look at the disk of " +
+           options_.data_dir;
+  }
+  if (cold_reads_.is_closed()) return state;
   return "reads fail or take longer than " + std::to_string(options_.read_deadline.count()) +
          " ms; cold blocks are misses meanwhile: look at the disk of " + options_.data_dir;
 }
