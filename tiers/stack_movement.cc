@@ -22,7 +22,6 @@ constexpr uint64_t kRefillDivisor = 4;
 constexpr uint64_t kMostRefill = 64;
 constexpr uint64_t kAheadShare = 4;     // of the slots that may be granted before they are needed
 constexpr uint64_t kWarmSegments = 16;  // of the cold tier in the warm one
-constexpr size_t kPlacesToDrop = 64;
 // For so long after slots were granted in advance, some are likely to come back when recalled.
 constexpr std::chrono::seconds kAheadTime{10};
 constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
@@ -578,28 +577,6 @@ void StackCore::Forget(const Dropped& dropped) {
   places_.Erase(dropped.id);
   incomplete_.erase(dropped.id);
   doomed_.erase(dropped.id);
-}
-
-// Room for names: the oldest that can go, cold ones first.
-void StackCore::DropOldest() {
-  writer_.LookAtPins();
-  const size_t places = places_.size();
-  for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
-    std::vector<Place> oldest;
-    std::unordered_set<uint64_t> taken;
-    policy->Victims([&](uint64_t id) {
-      if (oldest.size() == kPlacesToDrop) return Policy::Answer::kStop;
-      const PlaceState& state = places_.at(id);
-      const Place place = *writer_.PlaceOf(id);
-      const bool may_go = MayLeaveWarm(state) && state.pins == 0 && !writer_.LookedPinned(place);
-      if (!may_go || !StandsOnly(place, taken)) return Policy::Answer::kSkip;
-      taken.insert(id);
-      oldest.push_back(place);
-      return Policy::Answer::kTake;
-    });
-    DropTails(std::move(oldest));
-    if (places_.size() < places) return;
-  }
 }
 
 }  // namespace thermocline
