@@ -90,6 +90,8 @@ absl::Status CheckFileSystem(const ArenaOptions& options) {
                                        " cannot be made; mount one with pagesize=2M");
 }
 
+constexpr uint64_t kMostEpochsAhead = 1 << 24;  // of the clock, which may have been set back
+
 uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
 
 }  // namespace
@@ -152,21 +154,21 @@ absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t f
     return header;
   }
   const std::string where = "arena " + path_ + ": ";
-  const std::string advice =
-      "; its blocks are lost to this program: to begin with an empty arena, "
-      "move it and its .meta away";
   if (got != sizeof header || header.magic != kArenaMagic) {
-    return absl::FailedPreconditionError(where + "the file is no arena; move it away");
+    return absl::DataLossError(where + "the file is no arena");
   }
   if (header.layout_version != kArenaLayoutVersion) {
-    return absl::FailedPreconditionError(
-        where + "has layout version " + std::to_string(header.layout_version) +
-        ", this program reads " + std::to_string(kArenaLayoutVersion) + advice);
+    return absl::DataLossError(where + "has layout version " +
+                               std::to_string(header.layout_version) + ", this program reads " +
+                               std::to_string(kArenaLayoutVersion));
   }
   if (header.chunk_bytes != options.chunk_bytes) {
-    return absl::FailedPreconditionError(where + "has chunks of " +
-                                         FormatBytes(header.chunk_bytes) + ", not " +
-                                         FormatBytes(options.chunk_bytes) + advice);
+    return absl::DataLossError(where + "has chunks of " + FormatBytes(header.chunk_bytes) +
+                               ", not " + FormatBytes(options.chunk_bytes));
+  }
+  // A client may have written it: an epoch far ahead would leave no room for later ones.
+  if (header.epoch > std::max(WallSeconds(), options.least_epoch) + kMostEpochsAhead) {
+    header.epoch = 0;
   }
   return header;
 }
@@ -193,26 +195,34 @@ absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& 
   if (fallocate(fd_.get(), 0, 0, kPageBytes) != 0) {
     return ErrnoStatus(errno, "allocate the header of " + path_, "is its file system full?");
   }
-  void* base = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                    fd_.get(), 0);
-  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
-  base_ = static_cast<std::byte*>(base);
-  if (huge_pages_ == HugePages::kTransparent) TC_RETURN_IF_ERROR(AskForHugePages());
+  TC_RETURN_IF_ERROR(Map());
+  guard_ = std::make_unique<MappingGuard>(fd_.get(), base_, mapped_bytes_, page_bytes_);
+  header_ = {.layout_version = kArenaLayoutVersion,
+             .owner_pid = static_cast<uint32_t>(getpid()),
+             .epoch = std::max({last.epoch + 1, WallSeconds(), options.least_epoch}),
+             .capacity_bytes = capacity,
+             .chunk_bytes = options.chunk_bytes,
+             .uuid = last.uuid};
   auto& header = *reinterpret_cast<ArenaHeader*>(base_);
-  header.layout_version = kArenaLayoutVersion;
-  header.owner_pid = static_cast<uint32_t>(getpid());
-  header.epoch = std::max({last.epoch + 1, WallSeconds(), options.least_epoch});
-  header.capacity_bytes = capacity;
-  header.chunk_bytes = options.chunk_bytes;
-  header.uuid = last.uuid;
+  header = header_;
   std::atomic_signal_fence(std::memory_order_release);
-  header.magic = kArenaMagic;
+  header.magic = header_.magic = kArenaMagic;
   // The chunk that was the short last one may have been lent, and has grown.
   const uint64_t grown = last.capacity_bytes / options.chunk_bytes;
   if (last.capacity_bytes % options.chunk_bytes != 0 && last.capacity_bytes < capacity) {
     return PopulateChunk(static_cast<uint32_t>(grown));
   }
   return absl::OkStatus();
+}
+
+// Anew over the old one, too.
+absl::Status Arena::Map() {
+  void* const base =
+      mmap(base_, mapped_bytes_, PROT_READ | PROT_WRITE,
+           MAP_SHARED | MAP_NORESERVE | (base_ == nullptr ? 0 : MAP_FIXED), fd_.get(), 0);
+  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
+  base_ = static_cast<std::byte*>(base);
+  return huge_pages_ == HugePages::kTransparent ? AskForHugePages() : absl::OkStatus();
 }
 
 absl::Status Arena::AskForHugePages() {
@@ -226,17 +236,45 @@ absl::Status Arena::AskForHugePages() {
 }
 
 absl::Status Arena::PunchBeyondCapacity() {
-  const uint64_t end = kArenaDataOffset + capacity_bytes();
-  if (mapped_bytes_ == end) return absl::OkStatus();
-  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end),
-                static_cast<off_t>(mapped_bytes_ - end)) != 0) {
-    return ErrnoStatus(errno, "punch the end of " + path_);
+  return PunchRange(kArenaDataOffset + capacity_bytes(), mapped_bytes_, "the end");
+}
+
+absl::Status Arena::PunchRange(uint64_t begin, uint64_t end, const std::string& what) {
+  if (begin < end && fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               static_cast<off_t>(begin), static_cast<off_t>(end - begin)) != 0) {
+    return ErrnoStatus(errno, "punch " + what + " of " + path_);
   }
   return absl::OkStatus();
 }
 
-absl::Status Arena::Remove(const std::string& path) {
-  for (const std::string& file : {path, MetadataPath(path)}) {
+std::string Arena::Mend(uint64_t used_bytes, const std::function<bool(uint32_t)>& is_used) {
+  struct stat file;
+  if (fstat(fd_.get(), &file) != 0) return "";
+  std::string what;
+  if (static_cast<uint64_t>(file.st_size) != mapped_bytes_) {
+    what = "its file was given another length; ";
+    (void)ftruncate(fd_.get(), static_cast<off_t>(mapped_bytes_));
+  }
+  if (const uint64_t saved = guard_->saved(); saved != mended_) {
+    what += "pages were taken out of it; ";
+    if (Map().ok()) mended_ = saved;
+  }
+  // One chunk may be on its way, and what an earlier capacity had beyond this one is punched later.
+  const uint64_t end = kArenaDataOffset + capacity_bytes();
+  const uint64_t most = page_bytes_ + used_bytes + chunk_bytes() + (mapped_bytes_ - end);
+  if (static_cast<uint64_t>(file.st_blocks) * 512 > most) {
+    what += "memory was taken where nothing is lent; ";
+    (void)PunchRange(page_bytes_, kArenaDataOffset, "the beginning");
+    for (uint32_t chunk = 0; chunk < chunk_count(); ++chunk) {
+      if (!is_used(chunk)) (void)PunchChunk(chunk);
+    }
+  }
+  return what.empty() ? what : what.substr(0, what.size() - 2);
+}
+
+absl::Status Arena::Remove(const std::string& path, const std::string& metadata_path) {
+  for (const std::string& file :
+       {path, metadata_path.empty() ? MetadataPath(path) : metadata_path}) {
     if (unlink(file.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "remove " + file);
   }
   return absl::OkStatus();
@@ -247,13 +285,17 @@ Arena::Arena(Arena&& other) noexcept
       metadata_path_(std::move(other.metadata_path_)),
       lock_(std::move(other.lock_)),
       fd_(std::move(other.fd_)),
+      header_(other.header_),
       base_(std::exchange(other.base_, nullptr)),
+      guard_(std::move(other.guard_)),
+      mended_(other.mended_),
       mapped_bytes_(other.mapped_bytes_),
       created_(other.created_),
       huge_pages_(other.huge_pages_),
       page_bytes_(other.page_bytes_) {}
 
 Arena::~Arena() {
+  guard_.reset();
   if (base_ != nullptr) munmap(base_, mapped_bytes_);
 }
 
@@ -335,12 +377,8 @@ absl::Status Arena::PopulateChunk(uint32_t chunk) {
 }
 
 absl::Status Arena::PunchChunk(uint32_t chunk) {
-  const uint64_t bytes = BytesOfChunk(chunk);
-  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                static_cast<off_t>(ChunkOffset(chunk)), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus(errno, "punch chunk " + std::to_string(chunk) + " of " + path_);
-  }
-  return absl::OkStatus();
+  return PunchRange(ChunkOffset(chunk), ChunkOffset(chunk) + BytesOfChunk(chunk),
+                    "chunk " + std::to_string(chunk));
 }
 
 }  // namespace thermocline

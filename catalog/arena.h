@@ -10,6 +10,10 @@
 // it would have the daemon killed, so it is asked before. An exclusive lock keeps a second daemon
 // out.
 //
+// Clients that put in place may write anywhere in the file, cut it and stretch it. So the daemon
+// reads its header once, guards its mapping (catalog/mapping_guard.h), and mends the file from time
+// to time: what a client does to it costs its own tenant.
+//
 // On a hugetlbfs nothing is reserved by mapping: every mapping of it, the clients' too, is made
 // with MAP_NORESERVE, and a chunk's pages are taken from the pool when it is lent. Chunks are whole
 // huge pages there; what is asked for by the byte, the slot headers, lies on a tmpfs.
@@ -17,11 +21,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
+#include "catalog/mapping_guard.h"
 
 namespace thermocline {
 
@@ -68,15 +75,15 @@ class Arena {
   /// the file's last and not below the wall clock in seconds, so that an arena that was dropped and
   /// created again does not repeat one. A greater capacity grows the file; a lesser one leaves it,
   /// because clients of the earlier daemon may still be reading there: see PunchBeyondCapacity.
-  /// Errors: AlreadyExists when another process holds the lock (names it and the path),
-  ///         FailedPrecondition for a file that is no arena, is another's, or has another layout
-  ///         version or chunk size (Remove it to start empty), or whose file system has not the
+  /// Errors: AlreadyExists when another process holds the lock (names it and the path), DataLoss
+  ///         for a file that is no arena, or has another layout version or chunk size (Remove it to
+  ///         start empty), FailedPrecondition for another's, or when its file system has not the
   ///         pages that were asked for, ResourceExhausted when it has not that much left,
   ///         InvalidArgument.
   static absl::StatusOr<Arena> Open(const ArenaOptions& options);
 
   /// Deletes an arena and its metadata. Absent files are fine.
-  static absl::Status Remove(const std::string& path);
+  static absl::Status Remove(const std::string& path, const std::string& metadata_path = "");
 
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
@@ -100,9 +107,16 @@ class Arena {
   /// client of that daemon is reading any more.
   absl::Status PunchBeyondCapacity();
 
+  /// What a client can do to the file itself undone: its length changed, pages taken out of it, and
+  /// pages put where nothing is lent, which nobody has counted. `used_bytes`: what of the chunks
+  /// may have memory, of which `is_used` tells. Answers what was found, in words; empty: nothing.
+  /// Cost: a system call, when nothing was.
+  std::string Mend(uint64_t used_bytes, const std::function<bool(uint32_t chunk)>& is_used);
+
   /// False when an earlier daemon's arena was opened.
   bool created() const { return created_; }
-  const ArenaHeader& header() const { return *reinterpret_cast<const ArenaHeader*>(base_); }
+  /// As this daemon wrote it: clients can write to the file's own.
+  const ArenaHeader& header() const { return header_; }
   uint64_t epoch() const { return header().epoch; }
   const std::string& path() const { return path_; }
   const std::string& metadata_path() const { return metadata_path_; }
@@ -110,6 +124,7 @@ class Arena {
   uint64_t capacity_bytes() const { return header().capacity_bytes; }
   uint64_t chunk_bytes() const { return header().chunk_bytes; }
   uint32_t chunk_count() const;
+  uint64_t BytesOfChunk(uint32_t chunk) const;
   /// What a client may map.
   uint64_t mapped_bytes() const { return mapped_bytes_; }
 
@@ -123,8 +138,9 @@ class Arena {
   absl::Status CheckCgroup(uint32_t chunk) const;
   uint64_t MissingBytes(uint32_t chunk) const;
   absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
+  absl::Status Map();
+  absl::Status PunchRange(uint64_t begin, uint64_t end, const std::string& what);
   uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
-  uint64_t BytesOfChunk(uint32_t chunk) const;
 
   std::string path_;
   std::string metadata_path_;
@@ -132,7 +148,10 @@ class Arena {
   // descriptors and mappings outlive a killed daemon and would keep the next one out.
   UniqueFd lock_;
   UniqueFd fd_;
+  ArenaHeader header_ = {};
   std::byte* base_ = nullptr;
+  std::unique_ptr<MappingGuard> guard_;
+  uint64_t mended_ = 0;  // of what the guard saved
   uint64_t mapped_bytes_ = 0;
   bool created_ = false;
   HugePages huge_pages_ = HugePages::kNone;

@@ -64,7 +64,7 @@ class SlotHeaders {
  public:
   /// Opens `<arena>.meta`, or makes it new (adopted() is false) when it is absent or belongs to an
   /// arena with another uuid: then nothing in the arena is known, and its chunks should be punched.
-  /// Errors: FailedPrecondition for another layout version, ResourceExhausted, those of open().
+  /// Errors: DataLoss for another layout version, ResourceExhausted, those of open().
   static absl::StatusOr<SlotHeaders> Open(const Arena& arena);
   SlotHeaders(SlotHeaders&& other) noexcept;
   SlotHeaders& operator=(SlotHeaders&&) = delete;

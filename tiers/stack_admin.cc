@@ -11,6 +11,7 @@ void StackCore::Tick() {
   CheckShared();
   TouchPinned();
   host_->RetryLending();
+  host_->Mend();
   ExpirePins();
   PromotePinned();
   ReleaseQuarantine();
