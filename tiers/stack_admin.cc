@@ -104,8 +104,24 @@ void StackCore::DropDoomed() {
   }
 }
 
-// Before whatever is flushed: that may take long.
+// A disk that hangs must not keep whoever waits: it goes on without them.
 void StackCore::SyncDeletions(DoneCallback done) {
+  const auto waiting = std::make_shared<DoneCallback>(std::move(done));
+  const auto answer = [waiting](const absl::Status& status) {
+    if (const DoneCallback once = std::exchange(*waiting, nullptr)) once(status);
+  };
+  SettleDeletions(answer);
+  options_.strand_at(
+      options_.write_deadline, [this, answer, weak = std::weak_ptr<StackCore*>(self_)] {
+        if (!weak.lock()) return;
+        answer(absl::UnavailableError("the cold tier takes longer than " +
+                                      std::to_string(options_.write_deadline.count()) +
+                                      " ms: look at the disk of " + options_.data_dir));
+      });
+}
+
+// Before whatever is flushed: that may take long.
+void StackCore::SettleDeletions(DoneCallback done) {
   const auto settled = [this, done = std::move(done)](absl::Status, uint64_t, uint64_t) {
     if (cold_ == nullptr) return PostStrand([done](StackCore&) { done(absl::OkStatus()); });
     absl::Status status;
@@ -231,7 +247,7 @@ void StackCore::Shutdown(bool drain, DoneCallback done) {
   closing_ = true;
   draining_ = drain;
   const auto finish = [this, done = std::move(done)](absl::Status drained) {
-    SyncDeletions([this, done, drained](absl::Status synced) {
+    SettleDeletions([this, done, drained](absl::Status synced) {
       absl::Status status = drained;
       status.Update(SaveState());
       status.Update(std::move(synced));

@@ -486,6 +486,7 @@ class StackCore final : public TierStack {
   // ---- stack_admin.cc
   std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
   void DropDoomed();
+  void SettleDeletions(DoneCallback done);
   void ExpireIncomplete(std::chrono::milliseconds ttl);
   void ReleaseQuarantine();
   void AdvanceFlushes();
