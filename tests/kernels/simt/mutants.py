@@ -139,7 +139,8 @@ class Build:
             mutated = os.path.join(scratch, "kernels", f"{kernel}.cu")
             self.plant(source, mutated, old, new)
             words = [w.replace(source, mutated) for w in compile_words if w != "-Werror"]
-            built = self.run([words[0], words[1], "-I", scratch, *words[2:], "-w", "-o", mutated + ".o"])
+            first = next(i for i, word in enumerate(words) if word.startswith("-"))
+            built = self.run(words[:first] + ["-I", scratch] + words[first:] + ["-w", "-o", mutated + ".o"])
             if built.returncode != 0:
                 raise LookupError(f"the mutant does not compile:\n{built.stderr}")
             program = os.path.join(scratch, test)
