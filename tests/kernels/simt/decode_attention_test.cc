@@ -77,7 +77,7 @@ TEST(DecodeAttentionTest, PipelineWraps) {
 }
 
 TEST(DecodeAttentionTest, SplitsWindowAndTokensFirst) {
-  Check<Half>({.lengths = {1, 65, 300},
+  Check<Half>({.lengths = {1, 65, 0, 300},
                .kv_heads = 2,
                .group = 8,
                .head_dim = 128,
