@@ -384,7 +384,8 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   session_options.grpc_socket = std::filesystem::absolute(grpc_socket).string();
   session_options.admin_socket = std::filesystem::absolute(admin_socket).string();
   session_options.daemon_version = std::string(Version());
-  session_options.sessions_file = arena_dir + "/" + std::string(kDefaultTenant) + ".arena.sessions";
+  session_options.sessions_file =
+      headers_dir + "/" + std::string(kDefaultTenant) + ".arena.sessions";
   session_options.max_sessions = options.max_sessions;
   TC_ASSIGN_OR_RETURN(sessions,
                       SessionServer::Start(std::move(session_options), std::move(claim), registry));
