@@ -3,12 +3,12 @@
 //             `scattered` is an arena whose slots lie in no order of their blocks, as after many
 //             evictions. Measured beside it: the same names appended to a new tree and no more,
 //             and what of the process is in memory after it, the slots' headers too.
-//   read_in_place   blocks of 64 KiB read at random out of an arena of a gigabyte, on small pages
-//             and on transparent huge ones, which take a tmpfs of their own (and root to mount it).
+//   pages     an arena of a gigabyte populated, touched by a client, read, copied and written at
+//             random, on pages of 4 KiB, transparent huge ones and those of a hugetlbfs (the latter
+//             two take mounts, and so root).
 //   evict     what it costs to let go of one block while clients hold pins, which all are to be
 //             read before anything is reused.
 // --only takes one of these names.
-#include <sys/mount.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,9 +29,9 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "bench/report.h"
+#include "bench/tier_pages.h"
 #include "catalog/arena.h"
 #include "catalog/writer.h"
-#include "hashing/checksum.h"
 #include "proto/shm_layout.h"
 #include "tests/byte_space.h"
 #include "tiers/tier_stack.h"
@@ -270,53 +270,6 @@ absl::StatusOr<double> Evict(uint32_t clients, uint32_t blocks) {
   return ms * 1e3 / static_cast<double>(evictions() - before);
 }
 
-/// GiB a second of blocks read in place, in an order that no prefetcher foresees.
-absl::StatusOr<double> ReadInPlace(const std::string& directory, HugePages huge_pages,
-                                   uint64_t bytes) {
-  constexpr uint64_t kRead = 64 * KiB;
-  TC_ASSIGN_OR_RETURN(Arena arena, Arena::Open({.path = directory + "/read",
-                                                .capacity_bytes = bytes,
-                                                .capacity_option = "the benchmark's arena",
-                                                .huge_pages = huge_pages}));
-  for (uint32_t chunk = 0; chunk < arena.chunk_count(); ++chunk) {
-    TC_RETURN_IF_ERROR(arena.PopulateChunk(chunk));
-  }
-  const std::byte* const data = arena.data(kArenaDataOffset / kPageBytes);
-  std::vector<uint64_t> blocks(bytes / kRead);
-  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
-  std::shuffle(blocks.begin(), blocks.end(), std::mt19937_64(1));
-  std::vector<double> rates;
-  uint64_t sum = 0;
-  for (int round = 0; round < 5; ++round) {
-    const double ms = Milliseconds([&] {
-      for (const uint64_t block : blocks) sum += Checksum({data + block * kRead, kRead});
-    });
-    rates.push_back(static_cast<double>(bytes) / static_cast<double>(GiB) / ms * 1e3);
-  }
-  if (sum == 1) return absl::InternalError("the sums came out at one");  // so that they are needed
-  TC_RETURN_IF_ERROR(Arena::Remove(directory + "/read"));
-  return Median(std::move(rates));
-}
-
-absl::Status CompareHugePages(uint64_t bytes, Report& report) {
-  const Scratch scratch("read");
-  TC_ASSIGN_OR_RETURN(const double plain, ReadInPlace(scratch.path(), HugePages::kNone, bytes));
-  report.Add({"read_in_place/bytes:65536", "throughput", plain, "GiB/s", "", 0});
-  const std::string mounted = scratch.path() + "/huge";
-  std::filesystem::create_directories(mounted);
-  if (mount("tmpfs", mounted.c_str(), "tmpfs", 0, "huge=advise") != 0) {
-    std::printf("SKIPPED: huge pages (no tmpfs with huge=advise can be mounted: %s)\n",
-                std::strerror(errno));
-    return absl::OkStatus();
-  }
-  const auto huge = ReadInPlace(mounted, HugePages::kTransparent, bytes);
-  umount(mounted.c_str());
-  TC_RETURN_IF_ERROR(huge.status());
-  report.Add({"read_in_place_huge/bytes:65536", "throughput", *huge, "GiB/s", "read_in_place",
-              *huge / plain});
-  return absl::OkStatus();
-}
-
 absl::Status CompareRestarts(bool quick, Report& report) {
   const uint32_t paths = quick ? 4 : 122;
   const uint32_t places = quick ? 512 : kPathPlaces;
@@ -343,8 +296,9 @@ absl::Status Run(const Arguments& arguments, Report& report) {
     return arguments.only.empty() || arguments.only == part;
   };
   if (wanted("restart")) TC_RETURN_IF_ERROR(CompareRestarts(arguments.quick, report));
-  if (wanted("read_in_place")) {
-    TC_RETURN_IF_ERROR(CompareHugePages(arguments.quick ? 64 * MiB : GiB, report));
+  if (wanted("pages")) {
+    const Scratch scratch("pages");
+    TC_RETURN_IF_ERROR(ComparePages(scratch.path(), arguments.quick ? 64 * MiB : GiB, report));
   }
   if (wanted("evict")) TC_RETURN_IF_ERROR(CompareEvictions(arguments.quick, report));
   return absl::OkStatus();

@@ -1,13 +1,10 @@
 #include "catalog/arena.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,12 +12,11 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
-#include <sstream>
 #include <utility>
 
 #include "base/check.h"
-#include "base/file_util.h"
 #include "base/memory_cgroup.h"
+#include "catalog/arena_places.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -28,6 +24,11 @@
 
 namespace thermocline {
 namespace {
+
+std::string DirectoryOf(const std::string& path) {
+  const std::filesystem::path directory = std::filesystem::path(path).parent_path();
+  return directory.empty() ? "." : directory.string();
+}
 
 absl::Status CheckOptions(const ArenaOptions& options) {
   const std::string where = "arena " + options.path + ": ";
@@ -64,28 +65,32 @@ absl::Status Lock(int fd, const std::string& path) {
 // What the control group keeps for the rest of the process: page tables, the catalog, its heap.
 constexpr uint64_t kCgroupMargin = 16 * MiB;
 
-// Whether the tmpfs of this file gives huge pages to who asks for them: mountinfo has a line
-// "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE SUPER_OPTIONS".
-bool MountHasHugePages(int fd) {
-  struct stat file;
-  const auto text = ReadFile("/proc/self/mountinfo", 16 * MiB);
-  if (fstat(fd, &file) != 0 || !text.ok()) return false;
-  const std::string device =
-      std::to_string(major(file.st_dev)) + ":" + std::to_string(minor(file.st_dev));
-  std::istringstream lines(*text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string id, parent, of;
-    words >> id >> parent >> of;
-    const size_t dash = line.find(" - ");
-    if (of != device || dash == std::string::npos) continue;
-    for (const char* huge : {"huge=always", "huge=within_size", "huge=advise"}) {
-      if (line.find(huge, dash) != std::string::npos) return true;
-    }
-    return false;
+// The file system must have the pages that are asked for, before there is a file on it.
+absl::Status CheckFileSystem(const ArenaOptions& options) {
+  const std::string directory = DirectoryOf(options.path);
+  const auto page_bytes = HugetlbPageBytes(directory);
+  const bool wants_hugetlb = options.huge_pages == HugePages::kHugetlb;
+  if (!wants_hugetlb && !page_bytes) return absl::OkStatus();
+  const std::string where = "arena directory " + directory + ": ";
+  if (!wants_hugetlb) {
+    return absl::FailedPreconditionError(
+        where + "is on a hugetlbfs; set huge_pages = \"hugetlb\" and name it as huge_page_dir");
   }
-  return false;
+  if (!page_bytes) {
+    return absl::FailedPreconditionError(
+        where +
+        "huge_pages is \"hugetlb\", and this is on no hugetlbfs; mount one (mount -t hugetlbfs -o "
+        "pagesize=2M none DIRECTORY), or set huge_pages = \"none\"");
+  }
+  if (options.chunk_bytes % *page_bytes == 0 && kArenaDataOffset % *page_bytes == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(where + "has pages of " + FormatBytes(*page_bytes) +
+                                       ", of which chunks of " + FormatBytes(options.chunk_bytes) +
+                                       " cannot be made; mount one with pagesize=2M");
 }
+
+constexpr uint64_t kMostEpochsAhead = 1 << 24;  // of the clock, which may have been set back
 
 uint64_t WallSeconds() { return static_cast<uint64_t>(std::time(nullptr)); }
 
@@ -104,8 +109,18 @@ absl::StatusOr<UniqueFd> OpenArenaFile(const std::string& path) {
   return fd;
 }
 
+Arena::Arena(const ArenaOptions& options, UniqueFd lock, UniqueFd fd)
+    : path_(options.path),
+      metadata_path_(options.metadata_path.empty() ? MetadataPath(options.path)
+                                                   : options.metadata_path),
+      lock_(std::move(lock)),
+      fd_(std::move(fd)),
+      huge_pages_(options.huge_pages),
+      page_bytes_(HugetlbPageBytes(options.path).value_or(kPageBytes)) {}
+
 absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
   TC_RETURN_IF_ERROR(CheckOptions(options));
+  TC_RETURN_IF_ERROR(CheckFileSystem(options));
   TC_ASSIGN_OR_RETURN(UniqueFd lock, OpenArenaFile(options.path));
   TC_RETURN_IF_ERROR(Lock(lock.get(), options.path));
   // The same file, whatever its path names by now.
@@ -113,8 +128,7 @@ absl::StatusOr<Arena> Arena::Open(const ArenaOptions& options) {
   if (!fd) return ErrnoStatus(errno, "open " + options.path + " again");
   struct stat file;
   if (fstat(fd.get(), &file) != 0) return ErrnoStatus(errno, "stat " + options.path);
-  Arena arena(options.path, std::move(lock), std::move(fd));
-  arena.huge_pages_ = options.huge_pages;
+  Arena arena(options, std::move(lock), std::move(fd));
   TC_ASSIGN_OR_RETURN(const ArenaHeader last,
                       arena.Adopt(options, static_cast<uint64_t>(file.st_size)));
   TC_RETURN_IF_ERROR(arena.MapAndStamp(options, last));
@@ -140,62 +154,75 @@ absl::StatusOr<ArenaHeader> Arena::Adopt(const ArenaOptions& options, uint64_t f
     return header;
   }
   const std::string where = "arena " + path_ + ": ";
-  const std::string advice =
-      "; its blocks are lost to this program: to begin with an empty arena, "
-      "move it and its .meta away";
   if (got != sizeof header || header.magic != kArenaMagic) {
-    return absl::FailedPreconditionError(where + "the file is no arena; move it away");
+    return absl::DataLossError(where + "the file is no arena");
   }
   if (header.layout_version != kArenaLayoutVersion) {
-    return absl::FailedPreconditionError(
-        where + "has layout version " + std::to_string(header.layout_version) +
-        ", this program reads " + std::to_string(kArenaLayoutVersion) + advice);
+    return absl::DataLossError(where + "has layout version " +
+                               std::to_string(header.layout_version) + ", this program reads " +
+                               std::to_string(kArenaLayoutVersion));
   }
   if (header.chunk_bytes != options.chunk_bytes) {
-    return absl::FailedPreconditionError(where + "has chunks of " +
-                                         FormatBytes(header.chunk_bytes) + ", not " +
-                                         FormatBytes(options.chunk_bytes) + advice);
+    return absl::DataLossError(where + "has chunks of " + FormatBytes(header.chunk_bytes) +
+                               ", not " + FormatBytes(options.chunk_bytes));
+  }
+  // A client may have written it: an epoch far ahead would leave no room for later ones.
+  if (header.epoch > std::max(WallSeconds(), options.least_epoch) + kMostEpochsAhead) {
+    header.epoch = 0;
   }
   return header;
 }
 
 absl::Status Arena::MapAndStamp(const ArenaOptions& options, const ArenaHeader& last) {
-  const uint64_t capacity = options.capacity_bytes / kPageBytes * kPageBytes;
+  const uint64_t capacity = options.capacity_bytes / page_bytes_ * page_bytes_;
+  if (capacity == 0) {
+    return absl::InvalidArgumentError(
+        "arena " + path_ + ": a capacity of " + FormatBytes(options.capacity_bytes) +
+        " is no page of " + FormatBytes(page_bytes_) + "; raise " + options.capacity_option);
+  }
   if (options.needs_room) {
-    const std::filesystem::path path(path_);
-    const std::string file = path.filename().string();
-    TC_RETURN_IF_ERROR(CheckRoom(path.has_parent_path() ? path.parent_path().string() : ".",
-                                 {&file, 1}, capacity + kPageBytes, options.capacity_option));
+    const std::string file = std::filesystem::path(path_).filename().string();
+    TC_RETURN_IF_ERROR(
+        CheckRoom(DirectoryOf(path_), {&file, 1}, capacity, options.capacity_option));
   }
   struct stat file;
   if (fstat(fd_.get(), &file) != 0) return ErrnoStatus(errno, "stat " + path_);
   const auto old_bytes = static_cast<uint64_t>(file.st_size);
-  mapped_bytes_ = std::max(kArenaDataOffset + capacity, old_bytes / kPageBytes * kPageBytes);
+  mapped_bytes_ = std::max(kArenaDataOffset + capacity, old_bytes / page_bytes_ * page_bytes_);
   if (mapped_bytes_ > old_bytes && ftruncate(fd_.get(), static_cast<off_t>(mapped_bytes_)) != 0) {
     return ErrnoStatus(errno, "resize " + path_);
   }
   if (fallocate(fd_.get(), 0, 0, kPageBytes) != 0) {
     return ErrnoStatus(errno, "allocate the header of " + path_, "is its file system full?");
   }
-  void* base = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
-  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
-  base_ = static_cast<std::byte*>(base);
-  if (huge_pages_ == HugePages::kTransparent) TC_RETURN_IF_ERROR(AskForHugePages());
+  TC_RETURN_IF_ERROR(Map());
+  guard_ = std::make_unique<MappingGuard>(fd_.get(), base_, mapped_bytes_, page_bytes_);
+  header_ = {.layout_version = kArenaLayoutVersion,
+             .owner_pid = static_cast<uint32_t>(getpid()),
+             .epoch = std::max({last.epoch + 1, WallSeconds(), options.least_epoch}),
+             .capacity_bytes = capacity,
+             .chunk_bytes = options.chunk_bytes,
+             .uuid = last.uuid};
   auto& header = *reinterpret_cast<ArenaHeader*>(base_);
-  header.layout_version = kArenaLayoutVersion;
-  header.owner_pid = static_cast<uint32_t>(getpid());
-  header.epoch = std::max({last.epoch + 1, WallSeconds(), options.least_epoch});
-  header.capacity_bytes = capacity;
-  header.chunk_bytes = options.chunk_bytes;
-  header.uuid = last.uuid;
+  header = header_;
   std::atomic_signal_fence(std::memory_order_release);
-  header.magic = kArenaMagic;
+  header.magic = header_.magic = kArenaMagic;
   // The chunk that was the short last one may have been lent, and has grown.
   const uint64_t grown = last.capacity_bytes / options.chunk_bytes;
   if (last.capacity_bytes % options.chunk_bytes != 0 && last.capacity_bytes < capacity) {
     return PopulateChunk(static_cast<uint32_t>(grown));
   }
   return absl::OkStatus();
+}
+
+// Anew over the old one, too.
+absl::Status Arena::Map() {
+  void* const base =
+      mmap(base_, mapped_bytes_, PROT_READ | PROT_WRITE,
+           MAP_SHARED | MAP_NORESERVE | (base_ == nullptr ? 0 : MAP_FIXED), fd_.get(), 0);
+  if (base == MAP_FAILED) return ErrnoStatus(errno, "map " + path_);
+  base_ = static_cast<std::byte*>(base);
+  return huge_pages_ == HugePages::kTransparent ? AskForHugePages() : absl::OkStatus();
 }
 
 absl::Status Arena::AskForHugePages() {
@@ -209,17 +236,45 @@ absl::Status Arena::AskForHugePages() {
 }
 
 absl::Status Arena::PunchBeyondCapacity() {
-  const uint64_t end = kArenaDataOffset + capacity_bytes();
-  if (mapped_bytes_ == end) return absl::OkStatus();
-  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(end),
-                static_cast<off_t>(mapped_bytes_ - end)) != 0) {
-    return ErrnoStatus(errno, "punch the end of " + path_);
+  return PunchRange(kArenaDataOffset + capacity_bytes(), mapped_bytes_, "the end");
+}
+
+absl::Status Arena::PunchRange(uint64_t begin, uint64_t end, const std::string& what) {
+  if (begin < end && fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               static_cast<off_t>(begin), static_cast<off_t>(end - begin)) != 0) {
+    return ErrnoStatus(errno, "punch " + what + " of " + path_);
   }
   return absl::OkStatus();
 }
 
-absl::Status Arena::Remove(const std::string& path) {
-  for (const std::string& file : {path, MetadataPath(path)}) {
+std::string Arena::Mend(uint64_t used_bytes, const std::function<bool(uint32_t)>& is_used) {
+  struct stat file;
+  if (fstat(fd_.get(), &file) != 0) return "";
+  std::string what;
+  if (static_cast<uint64_t>(file.st_size) != mapped_bytes_) {
+    what = "its file was given another length; ";
+    (void)ftruncate(fd_.get(), static_cast<off_t>(mapped_bytes_));
+  }
+  if (const uint64_t saved = guard_->saved(); saved != mended_) {
+    what += "pages were taken out of it; ";
+    if (Map().ok()) mended_ = saved;
+  }
+  // One chunk may be on its way, and what an earlier capacity had beyond this one is punched later.
+  const uint64_t end = kArenaDataOffset + capacity_bytes();
+  const uint64_t most = page_bytes_ + used_bytes + chunk_bytes() + (mapped_bytes_ - end);
+  if (static_cast<uint64_t>(file.st_blocks) * 512 > most) {
+    what += "memory was taken where nothing is lent; ";
+    (void)PunchRange(page_bytes_, kArenaDataOffset, "the beginning");
+    for (uint32_t chunk = 0; chunk < chunk_count(); ++chunk) {
+      if (!is_used(chunk)) (void)PunchChunk(chunk);
+    }
+  }
+  return what.empty() ? what : what.substr(0, what.size() - 2);
+}
+
+absl::Status Arena::Remove(const std::string& path, const std::string& metadata_path) {
+  for (const std::string& file :
+       {path, metadata_path.empty() ? MetadataPath(path) : metadata_path}) {
     if (unlink(file.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(errno, "remove " + file);
   }
   return absl::OkStatus();
@@ -227,14 +282,20 @@ absl::Status Arena::Remove(const std::string& path) {
 
 Arena::Arena(Arena&& other) noexcept
     : path_(std::move(other.path_)),
+      metadata_path_(std::move(other.metadata_path_)),
       lock_(std::move(other.lock_)),
       fd_(std::move(other.fd_)),
+      header_(other.header_),
       base_(std::exchange(other.base_, nullptr)),
+      guard_(std::move(other.guard_)),
+      mended_(other.mended_),
       mapped_bytes_(other.mapped_bytes_),
       created_(other.created_),
-      huge_pages_(other.huge_pages_) {}
+      huge_pages_(other.huge_pages_),
+      page_bytes_(other.page_bytes_) {}
 
 Arena::~Arena() {
+  guard_.reset();
   if (base_ != nullptr) munmap(base_, mapped_bytes_);
 }
 
@@ -254,7 +315,10 @@ absl::Status Arena::AllocateChunk(uint32_t chunk) {
     return absl::OkStatus();
   }
   return ErrnoStatus(errno, "allocate chunk " + std::to_string(chunk) + " of " + path_,
-                     "the file system is full: free some of it, or lower the capacity");
+                     huge_pages_ == HugePages::kHugetlb
+                         ? "no huge page is left: set more apart (sysctl vm.nr_hugepages), or "
+                           "lower the capacity"
+                         : "the file system is full: free some of it, or lower the capacity");
 }
 
 bool Arena::MayHaveAll(uint64_t bytes_of_chunks) const {
@@ -279,6 +343,7 @@ uint64_t Arena::MissingBytes(uint32_t chunk) const {
 
 // Looking for what is missing takes a microsecond a page: only where it matters.
 absl::Status Arena::CheckCgroup(uint32_t chunk) const {
+  if (huge_pages_ == HugePages::kHugetlb) return absl::OkStatus();  // who refuses does not kill
   const auto room = RoomInMemoryCgroup();
   if (!room || room->bytes >= BytesOfChunk(chunk) + kCgroupMargin) return absl::OkStatus();
   const uint64_t missing = MissingBytes(chunk);
@@ -312,76 +377,8 @@ absl::Status Arena::PopulateChunk(uint32_t chunk) {
 }
 
 absl::Status Arena::PunchChunk(uint32_t chunk) {
-  const uint64_t bytes = BytesOfChunk(chunk);
-  if (fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                static_cast<off_t>(ChunkOffset(chunk)), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus(errno, "punch chunk " + std::to_string(chunk) + " of " + path_);
-  }
-  return absl::OkStatus();
-}
-
-namespace {
-
-bool IsWritableTmpfs(const std::string& directory) {
-  struct statfs system;
-  return statfs(directory.c_str(), &system) == 0 && system.f_type == TMPFS_MAGIC &&
-         access(directory.c_str(), W_OK | X_OK) == 0;
-}
-
-bool HasRoomFor(const std::string& directory, uint64_t bytes) {
-  struct statfs system;
-  return statfs(directory.c_str(), &system) == 0 &&
-         uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize) > bytes;
-}
-
-bool IsThere(const std::string& path) {
-  struct stat found;
-  return lstat(path.c_str(), &found) == 0;
-}
-
-}  // namespace
-
-absl::Status CheckRoom(const std::string& directory, std::span<const std::string> files,
-                       uint64_t capacity_bytes, const std::string& option) {
-  struct statfs system;
-  if (statfs(directory.c_str(), &system) != 0) return ErrnoStatus(errno, "statfs " + directory);
-  uint64_t room = uint64_t{system.f_bavail} * static_cast<uint64_t>(system.f_bsize);
-  for (const std::string& name : files) {
-    struct stat file;
-    if (stat((directory + "/" + name).c_str(), &file) == 0) {
-      room += static_cast<uint64_t>(file.st_blocks) * 512;
-    }
-  }
-  if (room >= capacity_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      "arena directory " + directory + ": its file system has room for " + FormatBytes(room) +
-      " where " + FormatBytes(capacity_bytes) + " are asked for; lower " + option +
-      ", enlarge it (mount -o remount,size=...), or give another directory with --arena-dir");
-}
-
-absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places) {
-  if (!places.option.empty()) return places.option;
-  const std::string own = places.shm_directory + "-" + std::to_string(geteuid());
-  const auto holds_it = [&](const std::string& directory) {
-    return IsThere(directory + "/" + places.file);
-  };
-  if (IsWritableTmpfs(places.run_directory)) {
-    const bool fits = HasRoomFor(places.run_directory, places.capacity_bytes);
-    if (holds_it(places.run_directory) || (fits && !holds_it(own))) return places.run_directory;
-  }
-  const std::string advice = "give another with --arena-dir";
-  if (mkdir(own.c_str(), 0700) != 0 && errno != EEXIST) {
-    return ErrnoStatus(errno, "create " + own, advice);
-  }
-  struct stat found;
-  if (lstat(own.c_str(), &found) != 0) return ErrnoStatus(errno, "stat " + own, advice);
-  if (!S_ISDIR(found.st_mode) || found.st_uid != geteuid() || (found.st_mode & 077) != 0) {
-    return absl::FailedPreconditionError("arena directory " + own +
-                                         ": exists and is not a directory of this user with mode "
-                                         "0700; remove it, or " +
-                                         advice);
-  }
-  return own;
+  return PunchRange(ChunkOffset(chunk), ChunkOffset(chunk) + BytesOfChunk(chunk),
+                    "chunk " + std::to_string(chunk));
 }
 
 }  // namespace thermocline

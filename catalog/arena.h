@@ -1,5 +1,5 @@
-// The arena: the file, on a tmpfs, in which a tenant's warm blocks lie. The daemon and the tenant's
-// clients map it; it outlives the daemon, not the machine.
+// The arena: the file, on a tmpfs or a hugetlbfs, in which a tenant's warm blocks lie. The daemon
+// and the tenant's clients map it; it outlives the daemon, not the machine.
 //
 //   page 0       ArenaHeader
 //   from 2 MiB   chunks of chunk_bytes (the last one may be shorter), each lent as a whole to slots
@@ -9,16 +9,26 @@
 // cannot give is a refusal here and never a SIGBUS there. A memory control group that cannot give
 // it would have the daemon killed, so it is asked before. An exclusive lock keeps a second daemon
 // out.
+//
+// Clients that put in place may write anywhere in the file, cut it and stretch it. So the daemon
+// reads its header once, guards its mapping (catalog/mapping_guard.h), and mends the file from time
+// to time: what a client does to it costs its own tenant.
+//
+// On a hugetlbfs nothing is reserved by mapping: every mapping of it, the clients' too, is made
+// with MAP_NORESERVE, and a chunk's pages are taken from the pool when it is lent. Chunks are whole
+// huge pages there; what is asked for by the byte, the slot headers, lies on a tmpfs.
 #pragma once
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
+#include "catalog/mapping_guard.h"
 
 namespace thermocline {
 
@@ -43,10 +53,12 @@ static_assert(sizeof(ArenaHeader) == 56 && offsetof(ArenaHeader, epoch) == 16 &&
 enum class HugePages {
   kNone,
   kTransparent,  // of the tmpfs, which is mounted with huge=advise or more; 2 MiB each where it can
+  kHugetlb,      // all of them, of the pool that was set apart; the file lies on a hugetlbfs
 };
 
 struct ArenaOptions {
   std::string path;
+  std::string metadata_path;    // of its slot headers; "": MetadataPath(path)
   uint64_t capacity_bytes = 0;  // of blocks; rounded down to pages
   uint64_t chunk_bytes = kDefaultChunkBytes;
   uint64_t least_epoch = 0;     // the new epoch is at least this
@@ -63,28 +75,29 @@ class Arena {
   /// the file's last and not below the wall clock in seconds, so that an arena that was dropped and
   /// created again does not repeat one. A greater capacity grows the file; a lesser one leaves it,
   /// because clients of the earlier daemon may still be reading there: see PunchBeyondCapacity.
-  /// Errors: AlreadyExists when another process holds the lock (names it and the path),
-  ///         FailedPrecondition for a file that is no arena, is another's, or has another layout
-  ///         version or chunk size (Remove it to start empty), or whose file system has not the
-  ///         huge pages that were asked for, ResourceExhausted when it has not that much left,
+  /// Errors: AlreadyExists when another process holds the lock (names it and the path), DataLoss
+  ///         for a file that is no arena, or has another layout version or chunk size (Remove it to
+  ///         start empty), FailedPrecondition for another's, or when its file system has not the
+  ///         pages that were asked for, ResourceExhausted when it has not that much left,
   ///         InvalidArgument.
   static absl::StatusOr<Arena> Open(const ArenaOptions& options);
 
   /// Deletes an arena and its metadata. Absent files are fine.
-  static absl::Status Remove(const std::string& path);
+  static absl::Status Remove(const std::string& path, const std::string& metadata_path = "");
 
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
   ~Arena();
 
   /// Makes a chunk safe to touch: allocates what is not there.
-  /// Errors: ResourceExhausted when the file system is full.
+  /// Errors: ResourceExhausted when the file system is full. A hugetlbfs may have given a part.
   absl::Status AllocateChunk(uint32_t chunk);
   /// Whether the file has as much memory as its header and these chunks take: then they need not be
   /// allocated again, which takes a microsecond a page.
   bool MayHaveAll(uint64_t bytes_of_chunks) const;
   /// Makes a chunk safe to touch, and touches it all: whoever writes there first does not pay.
-  /// Errors: ResourceExhausted when file system or memory limits refuse, or would have killed us.
+  /// Errors: ResourceExhausted when file system or memory limits refuse, or would have killed us;
+  ///         as AllocateChunk.
   /// Cost:   zeroes what was not there: 64 MiB take 20 to 60 ms.
   absl::Status PopulateChunk(uint32_t chunk);
   /// Gives a chunk's memory back; its bytes are zeros from now on.
@@ -94,15 +107,24 @@ class Arena {
   /// client of that daemon is reading any more.
   absl::Status PunchBeyondCapacity();
 
+  /// What a client can do to the file itself undone: its length changed, pages taken out of it, and
+  /// pages put where nothing is lent, which nobody has counted. `used_bytes`: what of the chunks
+  /// may have memory, of which `is_used` tells. Answers what was found, in words; empty: nothing.
+  /// Cost: a system call, when nothing was.
+  std::string Mend(uint64_t used_bytes, const std::function<bool(uint32_t chunk)>& is_used);
+
   /// False when an earlier daemon's arena was opened.
   bool created() const { return created_; }
-  const ArenaHeader& header() const { return *reinterpret_cast<const ArenaHeader*>(base_); }
+  /// As this daemon wrote it: clients can write to the file's own.
+  const ArenaHeader& header() const { return header_; }
   uint64_t epoch() const { return header().epoch; }
   const std::string& path() const { return path_; }
+  const std::string& metadata_path() const { return metadata_path_; }
   int fd() const { return fd_.get(); }
   uint64_t capacity_bytes() const { return header().capacity_bytes; }
   uint64_t chunk_bytes() const { return header().chunk_bytes; }
   uint32_t chunk_count() const;
+  uint64_t BytesOfChunk(uint32_t chunk) const;
   /// What a client may map.
   uint64_t mapped_bytes() const { return mapped_bytes_; }
 
@@ -110,52 +132,37 @@ class Arena {
   std::byte* data(uint32_t page) const { return base_ + uint64_t{page} * kPageBytes; }
 
  private:
-  Arena(std::string path, UniqueFd lock, UniqueFd fd)
-      : path_(std::move(path)), lock_(std::move(lock)), fd_(std::move(fd)) {}
+  Arena(const ArenaOptions& options, UniqueFd lock, UniqueFd fd);
   absl::StatusOr<ArenaHeader> Adopt(const ArenaOptions& options, uint64_t file_bytes);
   absl::Status AskForHugePages();
   absl::Status CheckCgroup(uint32_t chunk) const;
   uint64_t MissingBytes(uint32_t chunk) const;
   absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
+  absl::Status Map();
+  absl::Status PunchRange(uint64_t begin, uint64_t end, const std::string& what);
   uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
-  uint64_t BytesOfChunk(uint32_t chunk) const;
 
   std::string path_;
+  std::string metadata_path_;
   // The lock belongs to an open file description of its own: fd_ is handed to clients, whose
   // descriptors and mappings outlive a killed daemon and would keep the next one out.
   UniqueFd lock_;
   UniqueFd fd_;
+  ArenaHeader header_ = {};
   std::byte* base_ = nullptr;
+  std::unique_ptr<MappingGuard> guard_;
+  uint64_t mended_ = 0;  // of what the guard saved
   uint64_t mapped_bytes_ = 0;
   bool created_ = false;
   HugePages huge_pages_ = HugePages::kNone;
+  uint64_t page_bytes_ = kPageBytes;  // of the file
 };
-
-struct ArenaPlaces {
-  std::string option;           // as given; empty: choose
-  std::string file;             // the arena's name in its directory
-  uint64_t capacity_bytes = 0;  // for which there must be room
-  std::string run_directory = "/run/thermocline";
-  std::string shm_directory = "/dev/shm/thermocline";
-};
-
-/// Where an arena lies: `option` where it is given; where it lies already; else `run_directory` if
-/// that is a writable tmpfs with room for it (/run is small on most machines); else
-/// `shm_directory`-UID, created 0700 and refused when it is a link or somebody else's.
-absl::StatusOr<std::string> ChooseArenaDirectory(const ArenaPlaces& places);
-
-/// Whether the file system of `directory` has room for `capacity_bytes` of blocks in these files of
-/// it, what they hold already counted. A hole costs nothing until it is written, so room is asked
-/// for before, not found missing after. `option`: what sets the capacity, for the error text.
-/// Errors: ResourceExhausted.
-absl::Status CheckRoom(const std::string& directory, std::span<const std::string> files,
-                       uint64_t capacity_bytes, const std::string& option);
 
 /// Opens the file of an arena or of its slot headers for reading and writing, and creates it 0600.
 /// Errors: FailedPrecondition when it is a link, no file, somebody else's, or open to others.
 absl::StatusOr<UniqueFd> OpenArenaFile(const std::string& path);
 
-/// The file that holds an arena's slot headers.
+/// The file that holds an arena's slot headers, where no other is named.
 inline std::string MetadataPath(const std::string& arena_path) { return arena_path + ".meta"; }
 
 }  // namespace thermocline

@@ -16,6 +16,15 @@ inline void ReaderFence() {
 #endif
 }
 
+/// The same of a place that another reader told of.
+inline void AdopterFence() {
+#ifdef TC_BREAK_ADOPTER_FENCE
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+#else
+  FullFence();
+#endif
+}
+
 /// Between shortening runs and reading the pins.
 inline void DropFence() {
 #ifdef TC_BREAK_DROP_FENCE
@@ -41,6 +50,20 @@ inline constexpr bool kReaderRevalidates = false;
 inline constexpr bool kReaderRevalidates = true;
 #endif
 
+/// Whether it compares once more what was shortened meanwhile.
+#ifdef TC_BREAK_RECHECK
+inline constexpr bool kReaderComparesAgain = false;
+#else
+inline constexpr bool kReaderComparesAgain = true;
+#endif
+
+/// Whether who adopts a place looks behind its fence that it stands, and is the one.
+#ifdef TC_BREAK_ADOPTER_LOOK
+inline constexpr bool kAdopterLooks = false;
+#else
+inline constexpr bool kAdopterLooks = true;
+#endif
+
 /// Whether it looks at all of them, or at the last one only.
 #ifdef TC_BREAK_ANCESTORS
 inline constexpr bool kReaderChecksAncestors = false;
@@ -53,6 +76,20 @@ inline constexpr bool kReaderChecksAncestors = true;
 inline constexpr bool kWordsBehindFence = false;
 #else
 inline constexpr bool kWordsBehindFence = true;
+#endif
+
+/// Whether the writer reads the pins of an area in ascending order.
+#ifdef TC_BREAK_PIN_ORDER
+inline constexpr bool kPinsAscending = false;
+#else
+inline constexpr bool kPinsAscending = true;
+#endif
+
+/// Whether the words of places that are dropped are zeroed.
+#ifdef TC_BREAK_WORD_ZEROED
+inline constexpr bool kDropsZeroWords = false;
+#else
+inline constexpr bool kDropsZeroWords = true;
 #endif
 
 /// Whether a pin protects the places above it, too.

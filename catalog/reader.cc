@@ -63,10 +63,11 @@ Reader::Match Reader::Adopt(Root root, Place place, uint64_t id, uint32_t pin,
   }
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     pins_[pin].store(PlaceBits(place), std::memory_order_release);
-    ReaderFence();
+    AdopterFence();
     const bool stands =
-        catalog_.state(place.node).length() >= place.count &&
-        catalog_.id(place.node, place.count - 1).load(std::memory_order_relaxed) == id;
+        !kAdopterLooks ||
+        (catalog_.state(place.node).length() >= place.count &&
+         catalog_.id(place.node, place.count - 1).load(std::memory_order_relaxed) == id);
     if (stands && Climb(root, place)) {  // all of it is pinned: nothing changes any more
       for (const Step& step : path_) {
         for (uint32_t k = 0; k < step.count; ++k)
@@ -159,6 +160,7 @@ bool Reader::Untouched(Root root) const {
 bool Reader::Frozen(Root root, std::span<const Name> names) {
   ++rechecks_;
   if (catalog_.state(path_.back().node).length() < path_.back().count) return false;
+  if (!kReaderComparesAgain) return IsRoot(root);
   size_t depth = depth_;
   for (size_t i = path_.size(); i-- > 0;) {
     const Step& step = path_[i];

@@ -30,7 +30,7 @@ uint64_t RegionBytes(uint64_t chunk_bytes) { return RecordsBytes(chunk_bytes) + 
 }  // namespace
 
 absl::StatusOr<SlotHeaders> SlotHeaders::Open(const Arena& arena) {
-  const std::string path = MetadataPath(arena.path());
+  const std::string& path = arena.metadata_path();
   TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenArenaFile(path));
   SlotHeaders headers(path, std::move(fd), arena);
   TC_RETURN_IF_ERROR(headers.Map(arena.header().uuid));
@@ -50,12 +50,9 @@ absl::Status SlotHeaders::Map(const std::array<uint8_t, 16>& arena_uuid) {
   if (got < 0) return ErrnoStatus(errno, "read " + path_);
   const bool readable = got == sizeof header && header.magic == kMetaMagic;
   if (readable && header.layout_version != kMetaLayoutVersion) {
-    return absl::FailedPreconditionError(
-        "arena metadata " + path_ + ": has layout version " +
-        std::to_string(header.layout_version) + ", this program reads " +
-        std::to_string(kMetaLayoutVersion) +
-        "; its blocks are lost to this program: to begin with an empty arena, move it and the "
-        "arena beside it away");
+    return absl::DataLossError("arena metadata " + path_ + ": has layout version " +
+                               std::to_string(header.layout_version) + ", this program reads " +
+                               std::to_string(kMetaLayoutVersion));
   }
   adopted_ = readable && header.arena_uuid == arena_uuid && header.chunk_bytes == chunk_bytes_;
   if (!adopted_ && ftruncate(fd_.get(), 0) != 0) return ErrnoStatus(errno, "empty " + path_);

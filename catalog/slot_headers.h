@@ -1,6 +1,6 @@
 // The arena's metadata file, `<arena>.meta`: what every slot holds, so that a daemon that was
-// killed at any instant finds its warm blocks again. It lies on the same tmpfs; its truth is the
-// memory itself, so that program order is all the order it needs.
+// killed at any instant finds its warm blocks again. It lies on a tmpfs, mostly beside the arena;
+// its truth is the memory itself, so that program order is all the order it needs.
 //
 //   page 0        MetaHeader: magic, layout version, the arena's uuid, chunk bytes
 //   from 4 KiB    kMaxChunks ChunkRecords: the slot size of each lent chunk
@@ -64,7 +64,7 @@ class SlotHeaders {
  public:
   /// Opens `<arena>.meta`, or makes it new (adopted() is false) when it is absent or belongs to an
   /// arena with another uuid: then nothing in the arena is known, and its chunks should be punched.
-  /// Errors: FailedPrecondition for another layout version, ResourceExhausted, those of open().
+  /// Errors: DataLoss for another layout version, ResourceExhausted, those of open().
   static absl::StatusOr<SlotHeaders> Open(const Arena& arena);
   SlotHeaders(SlotHeaders&& other) noexcept;
   SlotHeaders& operator=(SlotHeaders&&) = delete;

@@ -66,8 +66,10 @@ void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
     for (uint32_t part = 0; part < kMaxParts; ++part) {
       if ((parts >> part & 1) == 0) continue;
       // 0 before a slot is reused: nobody may find it under the name that comes here next.
+      std::atomic<uint64_t>& word = SharedWord(place, part);
       dropped.words[part] =
-          Word::FromBits(SharedWord(place, part).exchange(0, std::memory_order_relaxed));
+          Word::FromBits(kDropsZeroWords ? word.exchange(0, std::memory_order_relaxed)
+                                         : word.load(std::memory_order_relaxed));
     }
     places_.Erase(dropped.id);
     result.dropped.push_back(dropped);
@@ -122,8 +124,9 @@ void Writer::FinishMove(Place place, uint32_t part, Word word) {
 void Writer::MarkPins() {
   ++mark_round_;
   for (const Pins& pins : areas_) {
-    for (const std::atomic<uint64_t>& pin : pins) {  // ascending, see reader.h
-      const uint64_t bits = pin.load(std::memory_order_acquire);
+    for (size_t i = 0; i < pins.size(); ++i) {  // ascending, see reader.h
+      const uint64_t bits =
+          pins[kPinsAscending ? i : pins.size() - 1 - i].load(std::memory_order_acquire);
       const Place place = PlaceFromBits(bits);
       if (bits >> 48 != 0 || place.node >= used_) continue;
       if (place.count == 0 || place.count > run_) continue;

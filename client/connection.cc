@@ -1,10 +1,12 @@
 #include "client/connection.h"
 
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include <algorithm>
@@ -132,7 +134,11 @@ absl::Status Connection::Map(SessionGrant grant) {
   const uint64_t arena_bytes = grant.welcome.arena_bytes();
   const uint64_t staging_bytes = grant.welcome.staging_bytes();
   const int protection = staging_bytes > 0 ? PROT_READ : PROT_READ | PROT_WRITE;
-  void* arena = ::mmap(nullptr, arena_bytes, protection, MAP_SHARED, arena_fd_.get(), 0);
+  struct statfs system;
+  arena_is_hugetlb_ = ::fstatfs(arena_fd_.get(), &system) == 0 && system.f_type == HUGETLBFS_MAGIC;
+  // Huge pages are the daemon's to reserve.
+  void* arena =
+      ::mmap(nullptr, arena_bytes, protection, MAP_SHARED | MAP_NORESERVE, arena_fd_.get(), 0);
   if (arena == MAP_FAILED) {
     return ErrnoStatus(errno, "map the daemon's arena of " + FormatBytes(arena_bytes),
                        "raise this process's limit of address space (ulimit -v)");
@@ -336,12 +342,22 @@ void Connection::Lose(const std::string& reason) {
   if (lost_.load()) return;
   lost_reason_ = reason;
   returns_ = {};
-  // In one step for every thread that looks into it: a page is the shared one or the private one.
-  if (!remote_) {
-    (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, arena_fd_.get(), 0);
-  }
+  if (!remote_) LeaveArena();
   lost_.store(true);
+}
+
+// In one step for every thread that looks into it: a page is the shared one or the private one. A
+// private copy of a huge page would come from their pool, and SIGBUS where that is empty: there all
+// becomes empty small ones, which nobody may take for what he leased.
+void Connection::LeaveArena() {
+  constexpr int kFlags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+  if (!arena_is_hugetlb_) {
+    (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE, kFlags, arena_fd_.get(), 0);
+    return;
+  }
+  superseded_.store(true);
+  if (staging_.there()) return;  // it does not write there
+  (void)::mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE, kFlags | MAP_ANONYMOUS, -1, 0);
 }
 
 void Connection::Wake() {

@@ -3,9 +3,10 @@
 //
 // When the session is lost the arena is remapped privately in place: views stay readable, and what
 // is still written into reserved slots reaches nobody, since a restarted daemon may lend those
-// slots to another. When this process is about to ask for a new session, by whichever client, the
-// leases of all its lost ones end at once, because the daemon stops protecting them as soon as this
-// process is back.
+// slots to another. (Where the arena has huge pages of a pool, private ones might not be had: there
+// it gives way to other memory, and leases end at once.) When this process is about to ask for a
+// new session, by whichever client, the leases of all its lost ones end at once, because the daemon
+// stops protecting them as soon as this process is back.
 //
 // Without the map the session is a stream of gRPC, and a mirror (client/mirror.h) takes the arena's
 // place: blocks are fetched there, and what is filled there is sent. Such a session ends with its
@@ -20,6 +21,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -111,6 +113,8 @@ class Connection {
   /// staged in is free once the daemon knows.
   void QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at)
       TC_EXCLUDES(mutex_);
+  /// A block that did not have its checksum. The daemon looks for itself.
+  void QueueReport(uint64_t id, uint32_t part) TC_EXCLUDES(mutex_);
   /// Under which a slot of this session was granted last; 0 in a remote one.
   uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
@@ -138,11 +142,14 @@ class Connection {
   };
   /// What is on its way back.
   struct Returns {
-    std::vector<uint64_t> releases;  // leases
-    std::vector<uint64_t> aborts;    // offsets
-    std::vector<uint64_t> grants;    // of calls that got no answer
-    std::vector<Offered> offered;    // likewise
-    size_t size() const { return releases.size() + aborts.size() + grants.size() + offered.size(); }
+    std::vector<uint64_t> releases;                      // leases
+    std::vector<uint64_t> aborts;                        // offsets
+    std::vector<uint64_t> grants;                        // of calls that got no answer
+    std::vector<Offered> offered;                        // likewise
+    std::vector<std::pair<uint64_t, uint32_t>> reports;  // blocks by id and part
+    size_t size() const {
+      return releases.size() + aborts.size() + grants.size() + offered.size() + reports.size();
+    }
     void Add(Returns&& others);
   };
   template <class Item>
@@ -150,6 +157,7 @@ class Connection {
   /// Leaves what has to be sent again.
   void SendReturns(Returns& returns, Deadline deadline);
   bool SendAborts(Returns& returns, Deadline deadline);
+  bool SendReports(Returns& returns, Deadline deadline);
   bool SendUnanswered(Returns& returns, Deadline deadline);
   /// Asks for slots, under a grant of their own.
   absl::StatusOr<std::vector<uint64_t>> AskForSlots(const Magazine::Kind& kind, uint32_t count,
@@ -169,6 +177,7 @@ class Connection {
   /// Gives back what it holds in vain, or all of it.
   void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
+  void LeaveArena();
   void Wake();
 
   const std::string socket_path_;
@@ -181,6 +190,7 @@ class Connection {
   std::byte* arena_ = nullptr;
   uint64_t arena_bytes_ = 0;
   ControlArea* control_ = nullptr;
+  bool arena_is_hugetlb_ = false;
   bool remote_ = false;
   std::string place_;  // for people: where the daemon is
   Mirror mirror_;      // of a remote session
@@ -198,7 +208,7 @@ class Connection {
 
   std::atomic<bool> stop_{false};
   std::atomic<bool> lost_{false};
-  std::atomic<bool> superseded_{false};
+  std::atomic<bool> superseded_{false};  // nothing that it leased may be relied on any more
   std::atomic<bool> unanswered_{false};  // the last returns were
   Mutex mutex_;
   std::string lost_reason_ TC_GUARDED_BY(mutex_);

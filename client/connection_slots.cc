@@ -160,6 +160,9 @@ void Connection::QueueAbort(uint64_t offset) {
   if (const uint64_t grant = GrantOf(offset)) return QueueOffered(offset, grant, std::nullopt);
   Queue(&Returns::aborts, offset);
 }
+void Connection::QueueReport(uint64_t id, uint32_t part) {
+  Queue(&Returns::reports, std::pair(id, part));
+}
 void Connection::QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at) {
   Queue(&Returns::offered, Offered{offset, grant, staged_at});
 }
@@ -170,6 +173,7 @@ void Connection::Returns::Add(Returns&& others) {
   move(aborts, others.aborts);
   move(grants, others.grants);
   move(offered, others.offered);
+  move(reports, others.reports);
 }
 
 void Connection::FlushReturns(Deadline deadline) {
@@ -203,7 +207,10 @@ void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadli
 // A lease's number is never used again, so a release that got no answer is sent once more, and so
 // is what names a grant.
 void Connection::SendReturns(Returns& returns, Deadline deadline) {
-  if (!SendAborts(returns, deadline) || !SendUnanswered(returns, deadline)) return;
+  if (!SendReports(returns, deadline) || !SendAborts(returns, deadline) ||
+      !SendUnanswered(returns, deadline)) {
+    return;
+  }
   std::vector<uint64_t>& releases = returns.releases;
   while (!releases.empty()) {
     const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
@@ -214,6 +221,22 @@ void Connection::SendReturns(Returns& returns, Deadline deadline) {
     if (!Answered(status)) return;
     releases.resize(rest);
   }
+}
+
+// Once: who meets the block next says it again.
+bool Connection::SendReports(Returns& returns, Deadline deadline) {
+  if (returns.reports.empty()) return true;
+  v1::ReportRequest request;
+  for (const auto& [id, part] : returns.reports) {
+    if (request.blocks_size() == static_cast<int>(kReturnBatch)) break;
+    v1::SuspectBlock* const block = request.add_blocks();
+    block->set_id(id);
+    block->set_part(part);
+  }
+  returns.reports.clear();
+  const absl::Status status = calls_->Report(request, deadline).status();
+  unanswered_.store(absl::IsDeadlineExceeded(status));
+  return Answered(status);
 }
 
 // A slot may be granted again once its abort was sent, so of those whose grants nobody knows only

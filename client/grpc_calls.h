@@ -56,6 +56,7 @@ class GrpcCalls {
   absl::StatusOr<v1::CommitResponse> Commit(const v1::CommitRequest&, Deadline);
   absl::StatusOr<v1::AbortResponse> Abort(const v1::AbortRequest&, Deadline);
   absl::StatusOr<v1::ReleaseResponse> Release(const v1::ReleaseRequest&, Deadline);
+  absl::StatusOr<v1::ReportResponse> Report(const v1::ReportRequest&, Deadline);
   /// `on_blocks` is called on this thread for every message of the stream; an error of its ends
   /// the call.
   absl::Status Load(const v1::LoadRequest&, Deadline,

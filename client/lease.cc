@@ -265,6 +265,10 @@ bool Lease::Rep::Readable(size_t index) {
   if (source.verified || connection->remote()) return source.verified;
   const std::span<const std::byte> bytes = connection->Bytes(source.offset, blocks[index].bytes);
   source.verified = Checksum(bytes) == source.checksum;
+  // Only of bytes that were the block's is it known that they are damaged.
+  if (!source.verified && connection->LeaseHolds(generation)) {
+    connection->QueueReport(blocks[index].id, blocks[index].part);
+  }
   if (!source.verified) Cut(blocks[index].depth + 1 - block_places());
   return source.verified;
 }

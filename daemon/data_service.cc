@@ -184,4 +184,21 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
       WhenGone::kTheSame);
 }
 
+grpc::ServerUnaryReactor* DataService::Report(grpc::CallbackServerContext* context,
+                                              const v1::ReportRequest* request,
+                                              v1::ReportResponse*) {
+  const absl::Status counted = CheckCount("blocks", static_cast<size_t>(request->blocks_size()));
+  if (!counted.ok()) return Refuse(services_, context, Operation::kOther, Right::kRead, counted);
+  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
+                        [request](TenantView& tenant, ClientNumber) {
+                          std::vector<BlockRef> blocks;
+                          for (const v1::SuspectBlock& block : request->blocks()) {
+                            if (block.part() > std::numeric_limits<uint16_t>::max()) continue;
+                            blocks.push_back({block.id(), static_cast<uint16_t>(block.part())});
+                          }
+                          tenant.stack->Suspect(blocks);
+                          return absl::OkStatus();
+                        });
+}
+
 }  // namespace thermocline

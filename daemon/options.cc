@@ -36,8 +36,14 @@ constexpr OptionDef kOptions[] = {
      .default_value = "none",
      .help =
          "Pages of the arena: \"transparent\" asks its tmpfs for pages of 2 MiB, which must be "
-         "mounted with huge=advise (or within_size, or always), and is refused where it is not.",
-     .choices = "none|transparent"},
+         "mounted with huge=advise (or within_size, or always), and is refused where it is not; "
+         "\"hugetlb\" takes pages that were set apart (vm.nr_hugepages), in huge_page_dir.",
+     .choices = "none|transparent|hugetlb"},
+    {.key = "huge_page_dir",
+     .type = OptionType::kString,
+     .default_value = "/dev/hugepages/thermocline",
+     .help = "With huge_pages = \"hugetlb\", the arena's directory, on a hugetlbfs with pages of 2 "
+             "MiB. What else belongs to it stays in arena_dir."},
     {.key = "warm_capacity",
      .type = OptionType::kBytes,
      .default_value = "1GiB",
@@ -507,8 +513,13 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.data_dir = options.String("data_dir");
   if (resolved.data_dir.empty()) resolved.data_dir = DefaultDataDirectory();
   resolved.arena_dir = options.String("arena_dir");
-  if (options.String("huge_pages") == "transparent") {
-    resolved.huge_pages = HugePages::kTransparent;
+  const std::string& huge_pages = options.String("huge_pages");
+  if (huge_pages == "transparent") resolved.huge_pages = HugePages::kTransparent;
+  if (huge_pages == "hugetlb") resolved.huge_pages = HugePages::kHugetlb;
+  resolved.huge_page_dir = options.String("huge_page_dir");
+  if (resolved.huge_pages == HugePages::kHugetlb && resolved.huge_page_dir.empty()) {
+    return absl::InvalidArgumentError(
+        "huge_pages = \"hugetlb\" needs huge_page_dir, a directory on a hugetlbfs");
   }
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");

@@ -21,8 +21,9 @@ const OptionTable& DaemonOptionTable();
 struct DaemonOptions {
   std::string socket;
   std::string data_dir;
-  std::string arena_dir;  // "": the arena chooses (catalog/arena.h)
+  std::string arena_dir;  // "": the arena chooses (catalog/arena_places.h)
   HugePages huge_pages = HugePages::kNone;
+  std::string huge_page_dir;  // of kHugetlb
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;       // 0: no cold tier
   uint64_t cold_write_bytes_per_day = 0;  // 0: no limit

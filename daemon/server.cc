@@ -24,6 +24,8 @@
 #include "base/units.h"
 #include "base/version.h"
 #include "catalog/arena.h"
+#include "catalog/arena_places.h"
+#include "catalog/slot_headers.h"
 #include "daemon/grpc_server.h"
 #include "daemon/http_server.h"
 #include "daemon/lock_file.h"
@@ -47,20 +49,26 @@ constexpr std::chrono::seconds kStuck{10};
 std::string HttpFileOf(const std::string& socket) { return socket + ".http"; }
 std::string TcpFileOf(const std::string& socket) { return socket + ".tcp"; }
 
+/// A slot of one page has a header of 256 bytes.
+constexpr uint64_t kBytesPerByteOfHeaders = kPageBytes / sizeof(SlotRecord);
+
 /// By how blocks come in, too: see CheckOtherArena.
 std::string ArenaFileOf(const std::string& tenant, bool copies) {
   return tenant + (copies ? ".copy.arena" : ".arena");
 }
 
 /// An arena that clients of an earlier daemon mapped for writing is not one to copy into.
-absl::Status CheckOtherArena(const std::string& directory, const TenantOptions& tenant) {
-  const std::string other = directory + "/" + ArenaFileOf(tenant.name, !tenant.copies);
+absl::Status CheckOtherArena(const std::string& directory, const std::string& headers_directory,
+                             const TenantOptions& tenant) {
+  const std::string file = ArenaFileOf(tenant.name, !tenant.copies);
+  const std::string other = directory + "/" + file;
   if (!std::filesystem::exists(other)) return absl::OkStatus();
   return absl::FailedPreconditionError(
       "the arena " + other + " was filled " +
       (tenant.copies ? "in place, by processes that may go on to write there" : "by copying") +
-      "; to change how blocks come in, delete it and " + other +
-      ".meta (what was not drained to disk goes with it), or set \"commit\" back");
+      "; to change how blocks come in, delete it and " +
+      MetadataPath(headers_directory + "/" + file) +
+      " (what was not drained to disk goes with it), or set \"commit\" back");
 }
 
 std::string AddressText(const std::string& host, int port) {
@@ -107,6 +115,8 @@ struct Server::Impl {
         workers({.name = "tc-worker", .thread_count = given.worker_threads}) {}
 
   absl::Status OpenTenants(const Tenant::Opener& open_stack);
+  absl::Status ChooseArenaDirectories();
+  absl::Status CheckOtherPages(const std::string& file) const;
   void MakeBudgets();
   absl::StatusOr<Tenant::Options> OptionsOf(size_t index) const;
   absl::Status AddKeys(const TenantOptions& tenant, BlockEnvelope::Options& envelope);
@@ -131,7 +141,7 @@ struct Server::Impl {
   Executor disk;
   Executor reads;
   Executor workers;
-  std::string arena_dir;
+  std::string arena_dir, headers_dir;                                    // mostly the same
   std::vector<std::pair<std::string, std::shared_ptr<KeySource>>> keys;  // by tenant
   std::shared_ptr<TierBudget> warm_budget, cold_budget;  // none where there is one tenant
   std::vector<std::unique_ptr<TenantHouse>> houses;      // as options.tenants
@@ -147,6 +157,21 @@ struct Server::Impl {
   Executor reloads{{.name = "tc-reload", .thread_count = 1, .queue_limit = 2}};
 };
 
+/// In arena_dir; or in huge_page_dir, with the slot headers in arena_dir.
+absl::Status Server::Impl::ChooseArenaDirectories() {
+  const std::string file = ArenaFileOf(kDefaultTenant, options.tenants[0].copies);
+  const bool is_hugetlb = options.huge_pages == HugePages::kHugetlb;
+  const uint64_t bytes = options.warm_capacity_bytes;
+  TC_ASSIGN_OR_RETURN(headers_dir,
+                      ChooseArenaDirectory(
+                          {.option = options.arena_dir,
+                           .file = is_hugetlb ? MetadataPath(file) : file,
+                           .capacity_bytes = is_hugetlb ? bytes / kBytesPerByteOfHeaders : bytes}));
+  TC_RETURN_IF_ERROR(Annotate(MakeDirectories(headers_dir, 0700), "arena_dir"));
+  arena_dir = is_hugetlb ? options.huge_page_dir : headers_dir;
+  return Annotate(MakeDirectories(arena_dir, 0700), is_hugetlb ? "huge_page_dir" : "arena_dir");
+}
+
 absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
   const std::string data_advice = "choose a --data-dir that this user can write and that has room";
   const absl::Status made = MakeDirectories(options.data_dir, 0700);
@@ -154,12 +179,7 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
   TC_ASSIGN_OR_RETURN(data_lock,
                       TakeLock(options.data_dir + "/LOCK", "data directory " + options.data_dir,
                                "stop that daemon or choose another --data-dir"));
-  TC_ASSIGN_OR_RETURN(
-      arena_dir,
-      ChooseArenaDirectory({.option = options.arena_dir,
-                            .file = ArenaFileOf(kDefaultTenant, options.tenants[0].copies),
-                            .capacity_bytes = options.warm_capacity_bytes}));
-  TC_RETURN_IF_ERROR(Annotate(MakeDirectories(arena_dir, 0700), "arena_dir"));
+  TC_RETURN_IF_ERROR(ChooseArenaDirectories());
   if (options.tenants.size() > 1) {
     // One arena may grow to its quota, all together to the capacity.
     std::vector<std::string> files;
@@ -179,6 +199,25 @@ absl::Status Server::Impl::OpenTenants(const Tenant::Opener& open_stack) {
     TC_RETURN_IF_ERROR(AddKeys(options.tenants[i], given.back().stack.cold_envelope));
   }
   return OpenAll(std::move(given), open_stack);
+}
+
+/// An arena that an earlier daemon left on pages of the other kind would keep its memory.
+absl::Status Server::Impl::CheckOtherPages(const std::string& file) const {
+  const std::string beside_headers = headers_dir + "/" + file;
+  std::string other;
+  if (options.huge_pages == HugePages::kHugetlb) {
+    if (headers_dir != arena_dir) other = beside_headers;
+  } else if (!std::filesystem::exists(beside_headers) &&
+             std::filesystem::exists(MetadataPath(beside_headers))) {
+    other = options.huge_page_dir + "/" + file;
+  }
+  std::error_code unreadable;
+  if (other.empty() || !std::filesystem::exists(other, unreadable)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "the arena " + other +
+      " lies on pages of another kind; to change huge_pages, delete it and " +
+      MetadataPath(beside_headers) +
+      " (what was not drained to disk goes with them), or set huge_pages back");
 }
 
 // A tenant alone has all of both tiers, to the byte.
@@ -202,8 +241,10 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
   StackOptions& stack = opened.stack;
   stack.name = tenant.name;
   const std::string arena_file = ArenaFileOf(tenant.name, tenant.copies);
-  TC_RETURN_IF_ERROR(CheckOtherArena(arena_dir, tenant));
+  TC_RETURN_IF_ERROR(CheckOtherArena(arena_dir, headers_dir, tenant));
+  TC_RETURN_IF_ERROR(CheckOtherPages(arena_file));
   stack.arena_path = arena_dir + "/" + arena_file;
+  stack.arena_metadata_path = MetadataPath(headers_dir + "/" + arena_file);
   stack.data_dir = options.data_dir + (is_default ? "" : "/tenants/" + tenant.name);
   TC_RETURN_IF_ERROR(Annotate(MakeDirectories(stack.data_dir, 0700), "data_dir"));
   stack.huge_pages = options.huge_pages;
@@ -356,7 +397,8 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   session_options.grpc_socket = std::filesystem::absolute(grpc_socket).string();
   session_options.admin_socket = std::filesystem::absolute(admin_socket).string();
   session_options.daemon_version = std::string(Version());
-  session_options.sessions_file = arena_dir + "/" + std::string(kDefaultTenant) + ".arena.sessions";
+  session_options.sessions_file =
+      headers_dir + "/" + std::string(kDefaultTenant) + ".arena.sessions";
   session_options.max_sessions = options.max_sessions;
   TC_ASSIGN_OR_RETURN(sessions,
                       SessionServer::Start(std::move(session_options), std::move(claim), registry));

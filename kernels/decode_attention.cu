@@ -5,10 +5,7 @@
 //
 // Rows in shared memory are one 16-byte chunk longer than a head: an odd number of chunks, so that
 // ldmatrix, which reads a chunk of eight neighbouring rows at once, meets every bank once.
-#include "kernels/decode_attention.h"
-
-#include "kernels/kv_geometry.h"
-#include "kernels/simt/device.cuh"
+#include "kernels/decode_attention.cuh"
 
 namespace thermocline {
 namespace {
@@ -17,7 +14,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kTileTokens = 64;
 constexpr int kRows = 16;  ///< of a tensor-core operand: query heads, and tokens of a warp's part
-constexpr float kLog2E = 1.44269504f;
 
 template <int kHeadDim>
 struct Tiles {
@@ -33,16 +29,6 @@ struct Tiles {
                                              ? kPipelineBytes
                                              : kStateFloats * sizeof(float);
 };
-
-/// The tokens of one thread block.
-struct Span {
-  int begin, end;
-};
-
-__device__ Span SpanOf(const DecodeAttentionArgs& args, int split, int length) {
-  const int first = args.window > 0 ? max(0, length - args.window) : 0;
-  return {max(split * args.split_tokens, first), min((split + 1) * args.split_tokens, length)};
-}
 
 /// Begins the copies of one tile; tokens beyond the span become zeros.
 template <int kHeadDim>
@@ -81,14 +67,6 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
           row < group ? *reinterpret_cast<const uint32_t*>(q + row * kHeadDim + column) : 0;
     }
   }
-}
-
-/// Scores as exponents of 2.
-__device__ __forceinline__ float Score(const DecodeAttentionArgs& args, float product) {
-  const float score = product * args.scale;
-  if (args.softcap > 0)
-    return args.softcap * kLog2E * simt::FastTanh(__fdividef(score, args.softcap));
-  return score * kLog2E;
 }
 
 /// What one warp knows of its tokens: per lane two rows (lane / 4 and 8 more) of the state.
@@ -188,7 +166,6 @@ __device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, cons
   using Shared = Tiles<kHeadDim>;
   const int group = args.heads / args.kv_heads;
   const float* const sums = states + kWarps * kRows * Shared::kStateRow;
-  const int64_t heads = static_cast<int64_t>(args.sequences) * args.heads;
   for (int i = threadIdx.x; i < group * kHeadDim; i += kThreads) {
     const int row = i / kHeadDim, d = i % kHeadDim;
     float largest = -INFINITY, out = 0, sum = 0;
@@ -200,16 +177,7 @@ __device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, cons
       sum += weight * sums[2 * (w * kRows + row) + 1];
     }
     const int64_t head = static_cast<int64_t>(blockIdx.z) * args.heads + blockIdx.y * group + row;
-    if (args.splits == 1) {
-      static_cast<T*>(args.out)[head * kHeadDim + d] = FromFloat<T>(sum > 0 ? out / sum : 0);
-      continue;
-    }
-    const int64_t part = head * args.splits + blockIdx.x;
-    args.workspace[part * kHeadDim + d] = out;
-    if (d == 0) {
-      simt::Store8(args.workspace + heads * args.splits * kHeadDim + 2 * part,
-                   make_float2(largest, sum));
-    }
+    StoreResult<T>(args, head, blockIdx.x, d, out, largest, sum);
   }
 }
 
@@ -307,7 +275,7 @@ CudaError LaunchOfHeadDim(const DecodeAttentionArgs& args, CudaStream stream) {
     case 256:
       return LaunchAttention<T, 256>(args, stream);
   }
-  return CudaError::kInvalidValue;
+  return LaunchDecodeByRows(args, stream);
 }
 
 }  // namespace
@@ -315,14 +283,15 @@ CudaError LaunchOfHeadDim(const DecodeAttentionArgs& args, CudaStream stream) {
 CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stream) {
   if (args.sequences == 0) return CudaError::kSuccess;
   if (args.sequences < 0 || args.kv_heads <= 0 || args.heads % args.kv_heads != 0 ||
-      args.heads / args.kv_heads < 1 || args.heads / args.kv_heads > kRows || args.splits < 1 ||
-      args.split_tokens < 1 || (args.splits > 1 && args.workspace == nullptr) ||
-      !IsAligned(args.kv)) {
+      args.heads < args.kv_heads || args.splits < 1 || args.split_tokens < 1 ||
+      (args.splits > 1 && args.workspace == nullptr) || !IsAligned(args.kv)) {
     return CudaError::kInvalidValue;
   }
   return WithNumberType(args.type, [&](auto number) {
     using T = decltype(number);
-    const CudaError error = LaunchOfHeadDim<T>(args, stream);
+    const bool fits = args.heads / args.kv_heads <= kRows;
+    const CudaError error =
+        fits ? LaunchOfHeadDim<T>(args, stream) : LaunchDecodeByRows(args, stream);
     if (error != CudaError::kSuccess || args.splits == 1) return error;
     const uint32_t threads = (args.head_dim + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
     const LaunchShape shape{

@@ -18,10 +18,11 @@ namespace thermocline {
 /// Units:  window in tokens, 0 for none: the last `window` are attended. softcap 0 for none: else
 ///         scores are softcap * tanh(score / softcap). split_tokens: tokens of each split.
 /// Thread: any; ordered on `stream`; never synchronises.
-/// Errors: kInvalidValue if the head dimension is none of 64, 80, 96, 128, 256, if a KV head has
-///         more than 16 query heads, or on misaligned strides.
-/// Cost:   each cached row read once for all heads of its group: 2 * length * head_dim * 2 bytes a
-///         KV head; group <= 16 costs the same tensor-core work as 16.
+/// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, or on misaligned
+///         strides.
+/// Cost:   with head dimensions 64, 80, 96, 128 and 256 and groups of at most 16 query heads, each
+///         cached row is read once for its group, 2 * length * head_dim * 2 bytes a KV head, and
+///         tensor cores do the work of 16 heads. Else each query head reads its rows itself.
 /// Source: Flash-Decoding (Dao et al., 2023); PagedAttention, SOSP'23, section 4.
 struct DecodeAttentionArgs {
   void* out = nullptr;

@@ -48,7 +48,16 @@ void ReadChunk(const SlotHeaders& headers, uint32_t number, LeftInChunk& found) 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HostTier>> HostTier::Open(const Options& options) {
+  auto tier = OpenOnce(options);
+  if (!absl::IsDataLoss(tier.status())) return tier;
+  LogEvent(LogLevel::kWarning, "arena_discarded", {{"reason", tier.status()}});
+  TC_RETURN_IF_ERROR(Arena::Remove(options.arena_path, options.metadata_path));
+  return OpenOnce(options);
+}
+
+absl::StatusOr<std::unique_ptr<HostTier>> HostTier::OpenOnce(const Options& options) {
   TC_ASSIGN_OR_RETURN(Arena arena, Arena::Open({.path = options.arena_path,
+                                                .metadata_path = options.metadata_path,
                                                 .capacity_bytes = options.capacity_bytes,
                                                 .chunk_bytes = options.chunk_bytes,
                                                 .least_epoch = options.least_epoch,
@@ -111,7 +120,7 @@ absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
   if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
   if (!status.ok()) {
     LogEvent(LogLevel::kWarning, "arena_does_not_grow", {{"cause", std::string(status.message())}});
-    if (account_) Punch(chunk).IgnoreError();
+    Punch(chunk).IgnoreError();  // what a hugetlbfs gave before it had no more
   }
   return status;
 }
@@ -322,10 +331,29 @@ void HostTier::TouchChunk(uint32_t chunk) {
     MutexLock lock(mutex_);
     if (!Pay(chunk)) return;
   }
-  arena_.PopulateChunk(chunk).IgnoreError();
+  const absl::Status status = arena_.PopulateChunk(chunk);
   MutexLock lock(mutex_);
+  if (!status.ok() && !slabs_.IsLent(chunk)) Punch(chunk).IgnoreError();
   if (account_ && HasTouchedAhead() && touched_ != chunk) Punch(*touched_).IgnoreError();
   touched_ = chunk;
+}
+
+void HostTier::Mend() {
+  std::string what;
+  {
+    MutexLock lock(mutex_);
+    uint64_t used_bytes = 0;
+    for (uint32_t chunk = 0; chunk < paid_.size(); ++chunk) {
+      if (paid_[chunk]) used_bytes += arena_.BytesOfChunk(chunk);
+    }
+    what = arena_.Mend(used_bytes,
+                       [&](uint32_t chunk) TC_NO_THREAD_SAFETY_ANALYSIS { return paid_[chunk]; });
+  }
+  if (what.empty()) return;
+  if (const auto left_out = mended_limit_.Admit()) {
+    LogEvent(LogLevel::kError, "arena_mended",
+             {{"path", arena_.path()}, {"a_client_did", what}, {"left_out", *left_out}});
+  }
 }
 
 uint64_t HostTier::SlotBytesAt(uint64_t offset) const {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/large_array.h"
+#include "base/log_limit.h"
 #include "base/mutex.h"
 #include "catalog/arena.h"
 #include "catalog/slabs.h"
@@ -37,6 +38,7 @@ class HostTier : public Tier {
  public:
   struct Options {
     std::string arena_path;
+    std::string metadata_path;  // see ArenaOptions
     uint64_t capacity_bytes = 0;
     uint64_t chunk_bytes = kDefaultChunkBytes;
     uint64_t least_epoch = 0;     // see ArenaOptions
@@ -44,7 +46,8 @@ class HostTier : public Tier {
     HugePages huge_pages = HugePages::kNone;
     BudgetAccount account;  // of chunks; none: all of them are to be had
   };
-  /// Errors: those of Arena::Open and SlotHeaders::Open.
+  /// An arena that is damaged, or of another layout, is discarded, with a log line; who reads there
+  /// keeps its memory. Errors: the others of Arena::Open and SlotHeaders::Open.
   static absl::StatusOr<std::unique_ptr<HostTier>> Open(const Options& options);
 
   absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
@@ -93,6 +96,9 @@ class HostTier : public Tier {
   /// lending it tries again.
   /// Thread: any.
   void TouchChunk(uint32_t chunk);
+  /// Undoes what a client has done to the arena's file, with a log line. To be called from time to
+  /// time.
+  void Mend();
   uint64_t SlotBytesAt(uint64_t offset) const;
   /// Gives back what an earlier, larger capacity took, once nobody reads there any more.
   absl::Status PunchBeyondCapacity() { return arena_.PunchBeyondCapacity(); }
@@ -138,6 +144,7 @@ class HostTier : public Tier {
 
  private:
   HostTier(Arena arena, SlotHeaders headers, BudgetAccount account);
+  static absl::StatusOr<std::unique_ptr<HostTier>> OpenOnce(const Options& options);
   absl::Status Adopt();
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
   bool Pay(uint32_t chunk) TC_REQUIRES(mutex_);
@@ -165,6 +172,7 @@ class HostTier : public Tier {
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
   std::vector<bool> paid_ TC_GUARDED_BY(mutex_);           // by chunk: the account holds it
+  LogLimit mended_limit_;
   LargeVector<Left> left_;
   std::vector<Granted> left_granted_;
   std::vector<uint64_t> left_damaged_;

@@ -11,6 +11,7 @@ void StackCore::Tick() {
   CheckShared();
   TouchPinned();
   host_->RetryLending();
+  host_->Mend();
   ExpirePins();
   TellHealth(TierKind::kWarm, WarmState(), warm_told_);
   if (cold_ != nullptr) TellHealth(TierKind::kCold, ColdState(), cold_told_);
@@ -18,10 +19,10 @@ void StackCore::Tick() {
   ReleaseQuarantine();
   ExpireIncomplete(options_.incomplete_ttl);
   DropDoomed();
-  scrub_allowance_ = options_.scrub_bytes_per_tick;
-  Scrub();
+  BeginScrubTick();
   ScrubCold();
   FoldSegments();
+  LookAtColdJob();
   SchedulePump();
 }
 
@@ -105,7 +106,7 @@ void StackCore::DropDoomed() {
   }
 }
 
-// Before whatever is flushed: that may take long.
+// A disk that hangs must not keep whoever waits: it goes on without them.
 void StackCore::SyncDeletions(DoneCallback done) {
   const uint64_t number = ++last_erasure_wait_;
   erasure_waits_[number] = {.done = std::move(done),

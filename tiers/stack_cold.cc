@@ -53,8 +53,19 @@ struct SegmentRun {
 
 }  // namespace
 
+bool StackCore::ColdJobIsLate() const {
+  return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
+}
+
 bool StackCore::cold_writable() const {
   return cold_ != nullptr && !ColdJobIsLate() && (job_running_ || cold_writes_.Allows());
+}
+
+// One that does not come back says nothing itself.
+void StackCore::LookAtColdJob() {
+  if (!ColdJobIsLate() || std::exchange(late_job_, cold_jobs_) == cold_jobs_) return;
+  LogEvent(LogLevel::kWarning, "cold_write_late",
+           {{"after_ms", options_.write_deadline.count()}, {"data_dir", options_.data_dir}});
 }
 
 // What is flushed or drained is written whatever it costs.

@@ -6,6 +6,8 @@
 namespace thermocline {
 namespace {
 
+constexpr size_t kPlacesToDrop = 64;
+
 std::string WhereOf(const CommitItem& item) {
   return "commit of depth " + std::to_string(item.depth) + ", part " + std::to_string(item.part) +
          ": ";
@@ -223,6 +225,28 @@ absl::Status StackCore::MakeRoomFor(Place at, std::span<const Name> names) {
     return absl::ResourceExhaustedError("the catalog has no room for " + std::to_string(missing) +
                                         " places beside its " + std::to_string(places) +
                                         ", all in use; nothing of the commit was published");
+  }
+}
+
+// Room for names: the oldest that can go, cold ones first.
+void StackCore::DropOldest() {
+  writer_.LookAtPins();
+  const size_t places = places_.size();
+  for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
+    std::vector<Place> oldest;
+    std::unordered_set<uint64_t> taken;
+    policy->Victims([&](uint64_t id) {
+      if (oldest.size() == kPlacesToDrop) return Policy::Answer::kStop;
+      const PlaceState& state = places_.at(id);
+      const Place place = *writer_.PlaceOf(id);
+      const bool may_go = MayLeaveWarm(state) && state.pins == 0 && !writer_.LookedPinned(place);
+      if (!may_go || !StandsOnly(place, taken)) return Policy::Answer::kSkip;
+      taken.insert(id);
+      oldest.push_back(place);
+      return Policy::Answer::kTake;
+    });
+    DropTails(std::move(oldest));
+    if (places_.size() < places) return;
   }
 }
 

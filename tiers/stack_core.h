@@ -116,6 +116,7 @@ class StackCore final : public TierStack {
   void SyncDeletions(DoneCallback done) override;
   void Flush(TierKind tier, FlushCallback done) override;
   void Check(FlushCallback done) override;
+  void Suspect(std::span<const BlockRef> blocks) override;
   void DropArena(FlushCallback done) override;
   void Tick() override;
   void Shutdown(bool drain, DoneCallback done) override;
@@ -336,7 +337,9 @@ class StackCore final : public TierStack {
   void DropOldest();
 
   // ---- stack_cold.cc
+  bool ColdJobIsLate() const;
   bool cold_writable() const;
+  void LookAtColdJob();
   bool MayEnterCold(const PlaceState& state) const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
@@ -417,13 +420,17 @@ class StackCore final : public TierStack {
     uint64_t offset = 0;
     uint64_t bytes = 0;
     uint64_t checksum = 0;
-    bool right = false;  // out
+    bool is_checked = false;  // as its word says
+    bool right = false;       // out
   };
+  void BeginScrubTick();
   void Scrub();
   bool MayScrubMore(uint64_t bytes) const;
   bool NextScrubChunk();
+  std::optional<BlockRef> NextToScrub(uint64_t charged);
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
+  void DropWhatIsSpoiled();
   void ScrubCold();
   void EndCheck(absl::Status status);
   bool NextScrubSegment();
@@ -451,7 +458,6 @@ class StackCore final : public TierStack {
   std::string ColdState() const;
   std::string WarmState() const;
   std::string ColdTrouble() const;
-  bool ColdJobIsLate() const;
   void WatchHealth();
   bool IsAwaitingDisk() const;
   void WakeForWaiters();
@@ -542,6 +548,7 @@ class StackCore final : public TierStack {
   mutable WriteBudget write_budget_;
   SteadyTime job_began_{};
   uint64_t cold_jobs_ = 0;
+  uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;
   std::deque<DurableWait> durable_waits_;
   std::vector<BlockRef> to_write_;  // for them, in the order of the commits
@@ -558,7 +565,12 @@ class StackCore final : public TierStack {
   uint32_t scrub_area_ = 0;
   std::vector<BlockRef> scrub_refs_;  // what is left of the chunk before scrub_chunk_
   uint32_t scrub_chunk_ = 0;
-  uint64_t scrub_allowance_ = 0;  // bytes until the next tick
+  uint64_t scrub_allowance_ = 0;    // bytes until the next tick
+  uint64_t suspect_allowance_ = 0;  // likewise, of suspects
+  std::unordered_set<BlockRef, BlockRefHash> suspects_;
+  // Blocks that do not fit their checksums, and their slots' first pages, until they can be
+  // dropped.
+  std::unordered_map<BlockRef, uint32_t, BlockRefHash> spoiled_;
   bool scrub_first_round_ = true;
   bool scrub_running_ = false;
 

@@ -16,11 +16,6 @@ constexpr std::chrono::milliseconds kLongestWake{100};
 
 }  // namespace
 
-// Nobody waits for it any more.
-bool StackCore::ColdJobIsLate() const {
-  return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
-}
-
 std::string StackCore::ColdState() const {
   const std::string state = cold_->State(), trouble = ColdTrouble();
   if (trouble.empty()) return state;

@@ -13,6 +13,7 @@ inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is u
 inline constexpr int kReadFailures = 4;
 inline constexpr std::chrono::milliseconds kColdPause{5000};
 inline constexpr uint32_t kMaxScrubItems = 64;  // of one job; one is under way at most
+inline constexpr size_t kMaxSuspects = 1024;
 // Places touched for one client and tick, of what it used without a message: a path is touched
 // whole, and its ring may name long ones.
 inline constexpr size_t kTouchBudget = size_t{1} << 18;

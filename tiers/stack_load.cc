@@ -166,6 +166,16 @@ void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback r
     PostStrand([done = std::move(done), status](StackCore&) { done(status); });
     return;
   }
+  // A client that has stopped waiting for one may come with the next before that was noticed.
+  const auto earlier = std::find_if(loads_.begin(), loads_.end(), [&](const LoadState& other) {
+    return other.lease == lease_number;
+  });
+  if (earlier != loads_.end()) {
+    PostStrand([done = std::move(earlier->done)](StackCore&) {
+      done(absl::CancelledError("another load of the lease took this one's place"));
+    });
+    loads_.erase(earlier);
+  }
   LoadState load{.lease = lease_number, .ready = std::move(ready), .done = std::move(done)};
   const Space& space = spaces_.at((*lease)->space);
   const auto blocks = static_cast<uint32_t>((*lease)->path.size() / space.block_places);

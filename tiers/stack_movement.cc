@@ -22,7 +22,6 @@ constexpr uint64_t kRefillDivisor = 4;
 constexpr uint64_t kMostRefill = 64;
 constexpr uint64_t kAheadShare = 4;     // of the slots that may be granted before they are needed
 constexpr uint64_t kWarmSegments = 16;  // of the cold tier in the warm one
-constexpr size_t kPlacesToDrop = 64;
 // For so long after slots were granted in advance, some are likely to come back when recalled.
 constexpr std::chrono::seconds kAheadTime{10};
 constexpr int kWalks = 2;  // over the policy, where pins have come since the first one looked
@@ -510,7 +509,8 @@ bool StackCore::DropLeaf(Place place) {
 
 // Drops places that nothing stands behind but one another, and inner places, and then what they
 // leave without bytes above them; but none that is leased, busy or pinned. One look at the pins for
-// all that ends a run at the time: of a path of many runs one each.
+// all that ends a run at the time: of a path of many runs one each, so each round asks for as much
+// of a run as may go.
 void StackCore::DropTails(std::vector<Place> firsts) {
   std::unordered_set<uint64_t> wanted;
   for (Place place : firsts) wanted.insert(writer_.IdOf(place));
@@ -527,7 +527,12 @@ void StackCore::DropTails(std::vector<Place> firsts) {
     for (Place place : firsts) {
       if (writer_.Contains(place) && !HasBytes(place)) NoteIncomplete(writer_.IdOf(place));
     }
-    firsts = std::move(result.leaves);
+    firsts.clear();
+    for (Place leaf : result.leaves) {
+      if (stays(leaf)) continue;
+      while (leaf.count > 1 && !stays({leaf.node, leaf.count - 1})) --leaf.count;
+      firsts.push_back(leaf);
+    }
   }
 }
 
@@ -551,28 +556,6 @@ void StackCore::Forget(const Dropped& dropped) {
   places_.Erase(dropped.id);
   incomplete_.erase(dropped.id);
   doomed_.erase(dropped.id);
-}
-
-// Room for names: the oldest that can go, cold ones first.
-void StackCore::DropOldest() {
-  writer_.LookAtPins();
-  const size_t places = places_.size();
-  for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
-    std::vector<Place> oldest;
-    std::unordered_set<uint64_t> taken;
-    policy->Victims([&](uint64_t id) {
-      if (oldest.size() == kPlacesToDrop) return Policy::Answer::kStop;
-      const PlaceState& state = places_.at(id);
-      const Place place = *writer_.PlaceOf(id);
-      const bool may_go = MayLeaveWarm(state) && state.pins == 0 && !writer_.LookedPinned(place);
-      if (!may_go || !StandsOnly(place, taken)) return Policy::Answer::kSkip;
-      taken.insert(id);
-      oldest.push_back(place);
-      return Policy::Answer::kTake;
-    });
-    DropTails(std::move(oldest));
-    if (places_.size() < places) return;
-  }
 }
 
 }  // namespace thermocline

@@ -134,6 +134,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(options.data_dir));
   TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));
   TC_ASSIGN_OR_RETURN(auto host, HostTier::Open({.arena_path = options.arena_path,
+                                                 .metadata_path = options.arena_metadata_path,
                                                  .capacity_bytes = options.warm_capacity_bytes,
                                                  .chunk_bytes = options.chunk_bytes,
                                                  .least_epoch = LeastEpoch(state, cold_records),

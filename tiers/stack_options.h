@@ -31,7 +31,8 @@ struct StackOptions {
   std::string name;  // of the tenant, for the log
 
   // ---- where
-  std::string arena_path;  // the arena's file, on a tmpfs; `<arena_path>.meta` beside it
+  std::string arena_path;           // the arena's file, on a tmpfs or a hugetlbfs
+  std::string arena_metadata_path;  // of its slot headers, on a tmpfs; "": `<arena_path>.meta`
   HugePages huge_pages = HugePages::kNone;
   std::string data_dir;  // state file and, below `store`, the cold tier; must exist
 

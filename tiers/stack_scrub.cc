@@ -1,6 +1,7 @@
 // The scrubber: reads warm blocks back and sums them. At first those that nobody has checked since
 // they were adopted, as fast as one job after the other goes, so that readers need not sum them;
 // from then on all of them, slowly, in turn. A pin of its own keeps each where it is meanwhile.
+// What a client says is damaged comes first, at a rate of its own, as the client may be wrong.
 // Cold blocks are read back too, segment by segment, at a rate of their own.
 #include <algorithm>
 
@@ -14,27 +15,53 @@ namespace {
 // Of one job, but one block at least: what it pins cannot give way meanwhile.
 constexpr uint64_t kMaxScrubBytes = 8 * MiB;
 constexpr uint64_t kMaxScrubShare = 16;  // of the warm tier
+constexpr uint64_t kSuspectBytesPerTick = 8 * MiB;
 // A small block costs what it takes to come to it, whatever it holds.
 constexpr uint64_t kLeastScrubCharge = 64 * KiB;
 constexpr uint64_t kMostSavedTicks = 64;  // until there is enough for a large block
 
 }  // namespace
 
+void StackCore::BeginScrubTick() {
+  scrub_allowance_ = options_.scrub_bytes_per_tick;
+  suspect_allowance_ = kSuspectBytesPerTick;
+  DropWhatIsSpoiled();
+  Scrub();
+}
+
+void StackCore::Suspect(std::span<const BlockRef> blocks) {
+  for (const BlockRef ref : blocks) {
+    if (suspects_.size() >= kMaxSuspects) break;  // the scrubber comes to them
+    if (!spoiled_.contains(ref) && ScrubItemOf(ref)) suspects_.insert(ref);
+  }
+  Scrub();
+}
+
 void StackCore::Scrub() {
-  if (scrub_running_ || closing_ || options_.scrub_bytes_per_tick == 0) return;
+  if (scrub_running_ || closing_) return;
   if (!flushes_.empty()) return;  // they would take what it pins for leased
   auto job = std::make_shared<std::vector<ScrubItem>>();
   const uint64_t most = std::min(kMaxScrubBytes, options_.warm_capacity_bytes / kMaxScrubShare);
   uint64_t bytes = 0, charged = 0;
-  while (job->size() < kMaxScrubItems && bytes < most && MayScrubMore(charged)) {
-    if (scrub_refs_.empty() && !NextScrubChunk()) break;
-    if (scrub_refs_.empty()) continue;
-    const auto item = ScrubItemOf(scrub_refs_.back());
-    scrub_refs_.pop_back();
-    if (!item) continue;
+  while (job->size() < kMaxScrubItems && bytes < most) {
+    const bool is_suspect = !suspects_.empty() && suspect_allowance_ > 0;
+    std::optional<BlockRef> ref;
+    if (is_suspect) {
+      ref = suspects_.extract(suspects_.begin()).value();
+    } else {
+      ref = NextToScrub(charged);
+      if (!ref) break;
+    }
+    const auto item = ScrubItemOf(*ref);
+    if (!item || (!is_suspect && scrub_first_round_ && item->is_checked)) continue;
     writer_.SetPin(scrub_area_, static_cast<uint32_t>(job->size()), *writer_.PlaceOf(item->ref.id));
     bytes += item->bytes;
-    charged += std::max(item->bytes, kLeastScrubCharge);
+    const uint64_t charge = std::max(item->bytes, kLeastScrubCharge);
+    if (is_suspect) {
+      suspect_allowance_ -= std::min(charge, suspect_allowance_);
+    } else {
+      charged += charge;
+    }
     job->push_back(*item);
   }
   if (job->empty()) return;
@@ -49,6 +76,17 @@ void StackCore::Scrub() {
           if (const auto self = weak.lock()) (*self)->FinishScrub(*job);
         });
       });
+}
+
+// In turn. nullopt when the rate allows no more, or a round is over.
+std::optional<BlockRef> StackCore::NextToScrub(uint64_t charged) {
+  if (options_.scrub_bytes_per_tick == 0 || !MayScrubMore(charged)) return std::nullopt;
+  while (scrub_refs_.empty()) {
+    if (!NextScrubChunk()) return std::nullopt;
+  }
+  const BlockRef ref = scrub_refs_.back();
+  scrub_refs_.pop_back();
+  return ref;
 }
 
 // Of the first round everything, of the others what the rate allows until the next tick.
@@ -71,18 +109,18 @@ bool StackCore::NextScrubChunk() {
   return true;
 }
 
-// nullopt for what is not there any more, or was never (a slot that somebody fills), and for what
-// was checked already when only the others are looked for.
+// nullopt for what is not there any more, or was never (a slot that somebody fills).
 std::optional<StackCore::ScrubItem> StackCore::ScrubItemOf(BlockRef ref) const {
   const auto place = writer_.PlaceOf(ref.id);
   if (!place || ref.part >= places_.at(ref.id).parts.size()) return std::nullopt;
   const Word word = writer_.word(*place, ref.part);
-  if (!word.readable_warm() || (scrub_first_round_ && word.checked())) return std::nullopt;
+  if (!word.readable_warm()) return std::nullopt;
   const PlaceState& state = places_.at(ref.id);
   return ScrubItem{.ref = ref,
                    .offset = uint64_t{word.warm_slot()} * kPageBytes,
                    .bytes = spaces_.at(state.space).spec.parts[ref.part].block_bytes,
-                   .checksum = state.parts[ref.part].checksum};
+                   .checksum = state.parts[ref.part].checksum,
+                   .is_checked = word.checked()};
 }
 
 void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
@@ -97,12 +135,30 @@ void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
     if (word.checked() != item.right) {
       ChangeWord(item.ref.id, *place, item.ref.part, word.WithChecked(item.right));
     }
-    const PlaceState& state = places_.at(item.ref.id);
-    const bool stays = state.busy() || (grace_ && state.parts[item.ref.part].adopted);
-    if (!item.right && !stays) DropSpoiled(item.ref, *place);
+    if (!item.right && spoiled_.size() < kMaxSuspects) spoiled_[item.ref] = word.warm_slot();
   }
+  DropWhatIsSpoiled();
   SchedulePump();
   Scrub();
+}
+
+// What is leased, or was in the last epoch, stays until it is not.
+void StackCore::DropWhatIsSpoiled() {
+  const auto lies_there = [this](BlockRef ref, uint32_t slot) {
+    const auto place = writer_.PlaceOf(ref.id);
+    if (!place) return false;
+    const Word word = writer_.word(*place, ref.part);
+    return word.readable_warm() && !word.checked() && word.warm_slot() == slot;
+  };
+  for (auto at = spoiled_.begin(); at != spoiled_.end();) {
+    const auto [ref, slot] = *at;
+    if (lies_there(ref, slot)) {
+      const PlaceState& state = places_.at(ref.id);
+      const bool stays = state.busy() || (grace_ && state.parts[ref.part].adopted);
+      if (!stays) DropSpoiled(ref, *writer_.PlaceOf(ref.id));
+    }
+    at = lies_there(ref, slot) ? std::next(at) : spoiled_.erase(at);
+  }
 }
 
 // ---- cold

@@ -10,6 +10,8 @@ namespace {
 
 // A counter that has grown by more since it was looked at was not counted.
 constexpr uint64_t kMostCounted = uint64_t{1} << 32;
+// Of a client's budget, for the depth of a place that it does not reach for; in places.
+constexpr size_t kMeasuringCost = 64;
 
 uint64_t Grown(const std::atomic<uint64_t>& shared, uint64_t& seen) {
   const uint64_t now = shared.load(std::memory_order_relaxed);
@@ -50,8 +52,12 @@ void StackCore::NoteUses(Client& client) {
 void StackCore::TouchShared(Client& client, uint64_t place_bits, bool is_match) {
   const Place place = PlaceFromBits(place_bits);
   if (place_bits >> 48 != 0 || !writer_.Contains(place) || writer_.IsRoot(place)) return;
+  if (client.touch_budget == 0) return;
   const size_t depth = writer_.Depth(place);
-  if (depth > client.touch_budget) return;
+  if (depth > client.touch_budget) {
+    client.touch_budget -= std::min(client.touch_budget, kMeasuringCost);
+    return;
+  }
   client.touch_budget -= depth;
   const std::vector<uint64_t> path = IdsOf(PathTo(place));
   TouchPath(path);

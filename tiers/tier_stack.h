@@ -132,7 +132,8 @@ class TierStack {
                                           std::span<const Name> names) = 0;
   /// `ready` is called with warm blocks in prefix order, any number of times, then `done` once. A
   /// block that cannot be had ends the load early, with OK. `ready` answers whether anybody still
-  /// waits: false ends the load, and what is not under way yet stays where it is.
+  /// waits: false ends the load, and what is not under way yet stays where it is. A lease has one
+  /// load at a time: the next one ends it, with Cancelled.
   using ReadyCallback = std::function<bool(std::vector<BlockView>)>;
   virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
                     DoneCallback done) = 0;
@@ -217,6 +218,10 @@ class TierStack {
   /// read, and how many of them were damaged and are dropped. Others are served meanwhile, but for
   /// the books. Errors: Internal for books that disagree, Unavailable.
   virtual void Check(FlushCallback done) = 0;
+  /// Somebody says that these warm blocks are damaged. They are summed soon, and dropped if so,
+  /// once nobody leases them. How much is summed for such a reason in a while is bounded, and so is
+  /// how many wait for it: the others, and what is not there, are passed over.
+  virtual void Suspect(std::span<const BlockRef> blocks) = 0;
   virtual void DropArena(FlushCallback done) = 0;
 
   // ---- life

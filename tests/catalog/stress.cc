@@ -4,7 +4,8 @@
 // too; a slot that was taken away is poisoned at once.
 //
 //   stress [--seconds N] [--seed N] [--readers N] [--run N] [--places N] [--depth N]
-//          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--threads] [--must-notice]
+//          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--adopts PERCENT] [--threads]
+//          [--must-notice]
 //
 // Few places and a small depth make a duel over the same ones: there a missing fence shows within
 // seconds. What takes a reader that is interrupted on its way shows with many readers and no noise.
@@ -48,6 +49,7 @@ struct Plan {
   uint32_t moves_percent = 50;
   uint32_t drops_percent = 50;
   uint32_t noise_percent = 50;
+  uint32_t adopts_percent = 20;
   bool threads = false;
   bool must_notice = false;
 };
@@ -56,9 +58,16 @@ struct Payload {
   std::atomic<uint64_t> word[8];
 };
 
+// What a reader tells the others of a place that it holds: whoever reads a torn one is none the
+// wiser, as an id has one path.
+struct Told {
+  std::atomic<uint64_t> round;  // odd while it is written
+  std::atomic<uint64_t> place, id, path;
+};
+
 struct Tally {
   std::atomic<bool> stop;
-  std::atomic<uint64_t> pins, places_read, violations, retries, rechecks, extended;
+  std::atomic<uint64_t> pins, places_read, violations, retries, rechecks, extended, adopted;
   std::atomic<uint64_t> dropped, drops_refused, moved, moves_refused;
 };
 
@@ -142,8 +151,45 @@ bool PlacesAreRight(const Reader& reader, const Payload* slots, const Prompt& pr
   return right;
 }
 
+void Tell(Told& told, Place place, uint64_t id, uint64_t path) {
+  told.round.fetch_add(1, std::memory_order_acq_rel);
+  told.place.store(PlaceBits(place), std::memory_order_release);
+  told.id.store(id, std::memory_order_release);
+  told.path.store(path, std::memory_order_release);
+  told.round.fetch_add(1, std::memory_order_acq_rel);
+}
+
+/// Pins what another has told of, and answers whether it is that, if it could be had.
+bool AdoptedIsRight(Reader& reader, Root root, const Told& told, const Payload* slots, uint32_t pin,
+                    const Plan& plan, Noise& noise, std::mt19937_64& random, Tally& tally) {
+  const uint64_t round = told.round.load(std::memory_order_acquire);
+  const Place place = PlaceFromBits(told.place.load(std::memory_order_acquire));
+  const uint64_t id = told.id.load(std::memory_order_acquire);
+  const uint64_t path = told.path.load(std::memory_order_acquire);
+  if (round == 0 || round % 2 == 1 || told.round.load(std::memory_order_acquire) != round) {
+    return true;
+  }
+  if (random() % 100 < plan.noise_percent) noise.Make();
+  const PartRule rules[kParts] = {};
+  std::vector<Name> names;
+  const Reader::Match match = reader.Adopt(root, place, id, pin, rules, 1, names);
+  bool right = true;
+  if (match.depth > 0 && match.usable == match.depth) {
+    tally.adopted.fetch_add(1, std::memory_order_relaxed);
+    for (int looks = random() % 100 < plan.noise_percent ? 60 : 1; looks > 0; --looks) {
+      for (uint32_t part = 0; part < kParts; ++part) {
+        for (const auto& word : slots[reader.word(part, match.depth - 1).warm_slot()].word) {
+          right &= word.load(std::memory_order_relaxed) == ContentOf(path, part);
+        }
+      }
+    }
+  }
+  if (match.depth > 0) reader.Unpin(pin);
+  return right;
+}
+
 void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Payload* slots,
-                   Tally& tally, Pins pins, uint64_t seed) {
+                   Tally& tally, std::span<Told> told, uint32_t own, Pins pins, uint64_t seed) {
   Reader reader(catalog, pins);
   std::mt19937_64 random(seed);
   Noise noise(seed);
@@ -171,7 +217,16 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
       right &= PlacesAreRight(reader, slots, prompt, 0, 0, match.usable);
       right &= PlacesAreRight(reader, slots, prompt, 1, window_from, match.usable);
     }
+    if (match.usable > 0) {
+      const Place end = reader.PlaceAt(match.usable);
+      const uint64_t id = catalog.id(end.node, end.count - 1).load(std::memory_order_relaxed);
+      Tell(told[own], end, id, prompt.paths[match.usable - 1]);
+    }
     reader.Unpin(pin);
+    if (random() % 100 < plan.adopts_percent) {
+      right &= AdoptedIsRight(reader, root, told[random() % told.size()], slots, pin, plan, noise,
+                              random, tally);
+    }
     if (!right) {
       tally.violations.fetch_add(1);
       if (plan.must_notice) tally.stop.store(true);
@@ -344,12 +399,12 @@ T* SharedArray(size_t count) {
 }
 
 int Report(const Plan& plan, const Tally& t) {
-  std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64
-              " extended, %.2fM dropped, %" PRIu64 " drops refused, %.2fM moved, %" PRIu64
+  std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64 " extended, %" PRIu64
+              " adopted, %.2fM dropped, %" PRIu64 " drops refused, %.2fM moved, %" PRIu64
               " moves refused, %" PRIu64 " rechecks, %" PRIu64 " retries: %" PRIu64 " violations\n",
-              plan.seed, t.pins / 1e6, t.places_read / 1e6, t.extended.load(), t.dropped / 1e6,
-              t.drops_refused.load(), t.moved / 1e6, t.moves_refused.load(), t.rechecks.load(),
-              t.retries.load(), t.violations.load());
+              plan.seed, t.pins / 1e6, t.places_read / 1e6, t.extended.load(), t.adopted.load(),
+              t.dropped / 1e6, t.drops_refused.load(), t.moved / 1e6, t.moves_refused.load(),
+              t.rechecks.load(), t.retries.load(), t.violations.load());
   if (plan.must_notice) return t.violations > 0 ? 0 : 1;
   if (t.violations > 0) return 1;
   const bool busy = t.places_read > 1000 && t.dropped > 1000 &&
@@ -369,6 +424,7 @@ int Run(const Plan& plan) {
   auto* slots = SharedArray<Payload>(StressWriter::SlotCount(plan));
   auto* pins = SharedArray<std::atomic<uint64_t>>(size_t{plan.readers} * kPinsPerReader);
   Tally& tally = *SharedArray<Tally>(1);
+  const std::span<Told> told(SharedArray<Told>(plan.readers), plan.readers);
   Writer writer(catalog);
   const Root root = writer.AddRoot(1).value();
   std::vector<std::thread> crew;
@@ -380,7 +436,7 @@ int Run(const Plan& plan) {
       StayOnCore(r + 1);
       // As a client has it: its own mapping, read-only.
       const auto mapped = CatalogMemory::Open(UniqueFd(::dup(memory.fd()))).value();
-      ReadUntilStop(plan, mapped.catalog(), root, slots, tally, own, plan.seed * 100 + r);
+      ReadUntilStop(plan, mapped.catalog(), root, slots, tally, told, r, own, plan.seed * 100 + r);
     };
     if (plan.threads) {
       crew.emplace_back(work);
@@ -436,6 +492,8 @@ Plan ParsePlan(int argc, char** argv) {
       plan.drops_percent = value();
     else if (flag("--noise"))
       plan.noise_percent = value();
+    else if (flag("--adopts"))
+      plan.adopts_percent = value();
     else if (flag("--threads"))
       plan.threads = true;
     else if (flag("--must-notice"))

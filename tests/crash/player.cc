@@ -55,10 +55,7 @@ void Player::Step() {
   ReadHeld();
   ScribbleHeld();
   const size_t space = Uniform(rng_, 0, spaces_.size() - 1);
-  // Blocks of more than 16 tokens do not outlive the daemon: their headers name their last place
-  // only, and none says what the places between them are called.
-  const bool outlives = spaces_[space].spec().block_tokens == 16;
-  if (options_.pins && outlives && Chance(rng_, 0.02)) return Pin(space);
+  if (options_.pins && Chance(rng_, 0.02)) return Pin(space);
   if (options_.deletes && Chance(rng_, 0.005)) return Delete(space);
   const Path path = world_.RandomPath(rng_);
   if (Chance(rng_, 0.03)) {
@@ -188,7 +185,7 @@ void Player::Pin(size_t space) {
   ledger_.AddPin({space, path});
 }
 
-/// Whether all of a path that is here is on disk: its last place is committed once more, and the
+/// Whether all of a path that is here is on disk: its last block is committed once more, and the
 /// answer waits for what it stands behind.
 bool Player::MakeDurable(size_t space, const Path& path) {
   const auto end = static_cast<uint32_t>(path.size());
@@ -198,11 +195,12 @@ bool Player::MakeDurable(size_t space, const Path& path) {
     return false;
   }
   std::vector<Reservation> slots = Reserve(space, 1);
-  if (slots.empty() || !Fine(lease->Truncate(end - 1), "Truncate")) return false;
+  const uint32_t first = end - spaces_[space].spec().block_tokens / 16;
+  if (slots.empty() || !Fine(lease->Truncate(first), "Truncate")) return false;
   for (uint32_t part = 0; part < slots.size(); ++part) {
     FillLegal(slots[part].bytes(), world_.Seed(space, path, end - 1, part));
   }
-  const PathNames last = world_.Names(space, path, end - 1, end);
+  const PathNames last = world_.Names(space, path, first, end);
   const absl::Status committed = lease->Commit(last.view(), std::move(slots));
   if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return false;
   NoteDurable(space, path, end);
@@ -210,8 +208,7 @@ bool Player::MakeDurable(size_t space, const Path& path) {
 }
 
 void Player::NoteDurable(size_t space, const Path& path, uint32_t places) {
-  // Of wide blocks see Step.
-  if (!options_.durable || spaces_[space].spec().block_tokens != 16) return;
+  if (!options_.durable) return;
   ledger_.AddDurable({space, Path(path.begin(), path.begin() + places)});
 }
 

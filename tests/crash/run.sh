@@ -11,7 +11,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${TC_BUILD:-$top/build/release}
 [ -e "$build/build.ninja" ] || cmake -S "$top" --preset release -B "$build" >/dev/null
 if [ "${1:-}" = --faults ]; then
-  cmake --build "$build" --target thermoclined disk_faults_test >&2
+  cmake --build "$build" --target thermoclined thermoctl disk_faults_test >&2
   exec "$build/bin/disk_faults_test" "${@:2}"
 fi
 cmake --build "$build" --target thermoclined crash_test crash_self_test >&2

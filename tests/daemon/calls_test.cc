@@ -1,12 +1,15 @@
 // The calls of a real daemon: which of them whom it answers, what it hands out, what it refuses.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <map>
 #include <random>
 
+#include "base/units.h"
 #include "tests/daemon/daemon_process.h"
 
 namespace thermocline {
@@ -442,6 +445,52 @@ TEST_F(CallsTest, OnlyTheClientThatScribblesOverItsControlAreaIsCutOff) {
   EXPECT_EQ(MatchTokens(good, space, 4, 1).depth(), 4u);
   EXPECT_THAT(daemon_->log(), HasSubstr("session_refused"));
   EXPECT_EQ(StatsOf(good).sessions(), 1u);
+}
+
+// It holds a descriptor to write through, and has what it put there by now on its conscience; the
+// daemon serves on, and after a restart, too.
+TEST_F(CallsTest, WhatAClientDoesToTheFileOfTheArenaEndsNothing) {
+  RawClient good(place_);
+  const uint32_t space = OpenTestSpace(good, TestSpace(kBlockBytes));
+  ReleaseLease(good, PutTokens(good, space, 4, 1, kBlockBytes));
+  const auto serves = [&](int32_t seed) {
+    good.session.Beat();
+    ReleaseLease(good, PutTokens(good, space, 4, seed, kBlockBytes));
+    return MatchTokens(good, space, 4, seed).depth() == 4;
+  };
+  const int arena = good.session.arena.get();
+  std::memset(good.arena, 0, kPageBytes);
+  OpenTestSpace(good, TestSpace(2 * kBlockBytes));
+  EXPECT_TRUE(serves(2));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(good.Call(*good.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  const v1::MatchResponse none = MatchTokens(good, space, 1, 3);
+  ASSERT_EQ(::ftruncate(arena, 0), 0);
+  v1::CommitRequest commit;  // of a slot that is not there any more
+  commit.set_lease(none.lease());
+  commit.mutable_names()->set_tokens(testing::TokensOf(1, 3));
+  commit.add_items()->set_offset(slots.offsets(0));
+  v1::CommitResponse committed;
+  (void)good.Call(*good.data, &v1::Data::Stub::Commit, commit, &committed);
+  EXPECT_TRUE(Eventually([&] { return daemon_->log().find("arena_mended") != std::string::npos; }))
+      << daemon_->log();
+  ASSERT_TRUE(daemon_->running());
+  EXPECT_TRUE(serves(4));
+  ASSERT_EQ(::ftruncate(arena, static_cast<off_t>(2 * good.arena_bytes)), 0);
+  EXPECT_TRUE(Eventually([&] {
+    struct stat file;
+    return ::fstat(arena, &file) == 0 && file.st_size == static_cast<off_t>(good.arena_bytes);
+  }));
+  EXPECT_TRUE(serves(5));
+  EXPECT_TRUE(daemon_->running());
+  std::memset(good.arena, 0xff, kPageBytes);
+  EXPECT_EQ(daemon_->Stop(), 0);
+  daemon_ = std::make_unique<testing::DaemonProcess>(place_);
+  ASSERT_TRUE(daemon_->Ready()) << daemon_->log();
+  EXPECT_THAT(daemon_->log(), HasSubstr("arena_discarded"));
 }
 
 }  // namespace

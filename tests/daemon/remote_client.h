@@ -94,6 +94,8 @@ struct RemotePlace : DaemonPlace {
   std::shared_ptr<grpc::Channel> ChannelWith(
       const std::shared_ptr<grpc::ChannelCredentials>& credentials) const {
     grpc::ChannelArguments arguments;
+    // What a reader takes ahead is what tests say, however fast the machine is.
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     arguments.SetMaxReceiveMessageSize(64 << 20);
     arguments.SetInt("grpc.use_local_subchannel_pool", 1);
     arguments.SetInt("grpc.enable_http_proxy", 0);

@@ -75,12 +75,27 @@ TEST_F(StackMediumTest, WhileAWriteHangsBlocksAreDroppedAndNobodyWaits) {
   ASSERT_EQ(offsets.size(), 2u);
   ASSERT_EQ(stack_->disk_tasks(), 1u) << "copies ahead of need";
   stack_->Advance(StackOptions().write_deadline);
-  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("takes longer than 10000 ms"));
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("a write takes longer"));
   take_two();
   EXPECT_EQ(offsets.size(), 2u);
   stack_->Settle();
   EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
   ExpectBooksAgree();
+}
+
+TEST_F(StackMediumTest, ATierThatTakesNoWritesSaysSoUntilOneSucceeds) {
+  Use({});
+  Write(TestNames({1, 2, 3}));
+  stack_->SetFaults({.error = 1});
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("the last write failed"));
+  stack_->Advance(kColdPause);
+  stack_->Settle();
+  EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("the last write failed"));
+  stack_->SetFaults({});
+  Write(TestNames({4, 5}));
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].state, "ok");
 }
 
 TEST_F(StackMediumTest, WhenTheWriteBudgetBindsOnlyWhatWasUsedAgainIsWritten) {

@@ -407,5 +407,22 @@ TEST_F(StackTest, WhatIsDeletedIsOffTheDiskWhenThatIsAnswered) {
   EXPECT_TRUE(absl::IsUnavailable(*answer)) << *answer;
 }
 
+TEST_F(StackTest, ADeletionThatWaitsForAHungDiskIsAnsweredLateAndOnce) {
+  Use({});
+  Write(TestNames({1, 2, 3}));
+  FlushTier(*stack_, TierKind::kWarm);
+  ASSERT_EQ(*(*stack_)->Delete(FingerprintOf(spec_), {}), 3u);
+  std::vector<absl::Status> answers;
+  (*stack_)->SyncDeletions([&](absl::Status status) { answers.push_back(std::move(status)); });
+  while (stack_->StepStrand()) continue;
+  stack_->Advance(StackOptions().write_deadline);
+  while (stack_->StepStrand()) continue;
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(absl::IsUnavailable(answers[0])) << answers[0];
+  stack_->Settle();
+  EXPECT_EQ(answers.size(), 1u);
+  EXPECT_EQ((*stack_)->Stats().tiers[1].block_count, 0u);
+}
+
 }  // namespace
 }  // namespace thermocline

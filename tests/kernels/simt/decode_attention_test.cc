@@ -77,7 +77,7 @@ TEST(DecodeAttentionTest, PipelineWraps) {
 }
 
 TEST(DecodeAttentionTest, SplitsWindowAndTokensFirst) {
-  Check<Half>({.lengths = {1, 65, 300},
+  Check<Half>({.lengths = {1, 65, 0, 300},
                .kv_heads = 2,
                .group = 8,
                .head_dim = 128,
@@ -95,14 +95,26 @@ TEST(DecodeAttentionTest, OddHeadsFullGroupSoftcap) {
   Check<Half>({.lengths = {200}, .group = 3, .head_dim = 96, .softcap = 30});
 }
 
+TEST(DecodeAttentionTest, HeadsThatTensorCoresDoNotFit) {
+  Check<Half>({.lengths = {1, 37, 0, 70}, .kv_heads = 2, .group = 1, .head_dim = 72});
+  Check<Half>({.lengths = {130, 9},
+               .kv_heads = 2,
+               .group = 2,
+               .head_dim = 8,
+               .splits = 3,
+               .window = 100,
+               .heads_first = false});
+  Check<Bfloat16>({.lengths = {50}, .group = 1, .head_dim = 248, .softcap = 3});
+  Check<Bfloat16>({.lengths = {20}, .group = 17, .head_dim = 64});  // more heads than a fragment
+}
+
 TEST(DecodeAttentionTest, OtherShapesAreRefused) {
   DecodeAttentionArgs args{
-      .sequences = 1, .heads = 4, .kv_heads = 1, .head_dim = 72, .split_tokens = 16, .scale = 1};
+      .sequences = 1, .heads = 4, .kv_heads = 1, .head_dim = 68, .split_tokens = 16, .scale = 1};
+  EXPECT_EQ(LaunchDecodeAttention(args, nullptr), CudaError::kInvalidValue);
+  args.head_dim = 264;
   EXPECT_EQ(LaunchDecodeAttention(args, nullptr), CudaError::kInvalidValue);
   args.head_dim = 64;
-  args.heads = 17;
-  EXPECT_EQ(LaunchDecodeAttention(args, nullptr), CudaError::kInvalidValue);
-  args.heads = 4;
   args.splits = 2;  // without a workspace
   EXPECT_EQ(LaunchDecodeAttention(args, nullptr), CudaError::kInvalidValue);
 }

@@ -17,7 +17,7 @@ import tempfile
 TESTS = {
     "simt_row_kernels_test_checked": ("activation", "embedding", "rms_norm", "rope"),
     "simt_kv_moves_test_checked": ("block_copy", "kv_append"),
-    "simt_decode_attention_test_checked": ("decode_attention",),
+    "simt_decode_attention_test_checked": ("decode_attention", "decode_attention_rows"),
 }
 RUN_SECONDS = 120
 
@@ -64,15 +64,17 @@ MUTANTS = [
      "first_token + row"),
     ("decode_attention", "the next tile overwrites one in use",
      "    fetch(tile + Shared::kStages - 1);\n    AttendTile", "    fetch(tile + Shared::kStages);\n    AttendTile"),
-    ("decode_attention", "all splits write one state", "head * args.splits + blockIdx.x", "head * args.splits"),
+    ("decode_attention", "all splits write one state", "head * args.splits + split", "head * args.splits"),
     ("decode_attention", "one token too many", "token < end ?", "token <= end ?"),
     ("decode_attention", "a window of one more", "length - args.window)", "length - args.window - 1)"),
     ("decode_attention", "values of other tokens", "lane % 16 * Shared::kRowNumbers + lane / 16 * 8",
      "lane % 16 * Shared::kRowNumbers + lane % 16 / 8 * 8"),
     ("decode_attention", "the old sum keeps its scale", "state.sum[half] *= kept;", ""),
     ("decode_attention", "the merge forgets the largest score", "    largest = now;\n", ""),
-    ("decode_attention", "an empty sequence divides by zero", "FromFloat<T>(sum > 0 ? out / sum : 0);\n      continue",
-     "FromFloat<T>(out / sum);\n      continue"),
+    ("decode_attention", "an empty sequence divides by zero", "FromFloat<T>(sum > 0 ? out / sum : 0);\n    return",
+     "FromFloat<T>(out / sum);\n    return"),
+    ("decode_attention", "the merge of an empty sequence divides by zero",
+     "FromFloat<T>(sum > 0 ? out / sum : 0);\n}", "FromFloat<T>(out / sum);\n}"),
     ("decode_attention", "no softcap", "if (args.softcap > 0)", "if (args.softcap < 0)"),
     ("decode_attention", "half of a row's lanes agree on its maximum",
      "largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));", ""),
@@ -83,6 +85,13 @@ MUTANTS = [
      "    if (warp_token == 48 && tile == 1) return;\n    AttendTile<T, kHeadDim>("),
     ("decode_attention", "rows that meet in the same banks", "kRowNumbers = kHeadDim + 8", "kRowNumbers = kHeadDim"),
     ("decode_attention", "states that meet in the same banks", "kHeadDim + (40 - kHeadDim % 32) % 32", "kHeadDim"),
+    ("decode_attention_rows", "no barrier before the warps are merged", "  __syncthreads();\n", ""),
+    ("decode_attention_rows", "tokens beyond the sequence are looked up", "min(mine, span.end - 1)", "mine"),
+    ("decode_attention_rows", "tokens beyond the sequence count", "if (mine < span.end)", "if (mine >= 0)"),
+    ("decode_attention_rows", "a shuffle that not all lanes reach",
+     "    for (int distance = row_lanes / 2;", "    if (has_chunk) for (int distance = row_lanes / 2;"),
+    ("decode_attention_rows", "chunks beyond the head are read", "8 * chunk < args.head_dim", "8 * chunk <= args.head_dim"),
+    ("decode_attention_rows", "groups of lanes are not merged", "distance < kWarpThreads; distance *= 2", "distance < row_lanes;"),
     ("decode_attention", "query heads of another group", "kv_head * group) * kHeadDim", "kv_head) * kHeadDim"),
 ]
 
@@ -107,20 +116,33 @@ class Build:
     def run(self, command, **options):
         return subprocess.run(command, cwd=self.directory, capture_output=True, text=True, **options)
 
+    @staticmethod
+    def plant(source, mutated, old, new):
+        """Writes the kernel's source and its own header, where it has one, with the first place changed."""
+        planted = False
+        for suffix in ("", "h"):
+            if not os.path.exists(source + suffix):
+                continue
+            with open(source + suffix, encoding="utf-8") as file:
+                text = file.read()
+            if not planted and old in text:
+                text, planted = text.replace(old, new, 1), True
+            with open(mutated + suffix, "w", encoding="utf-8") as file:
+                file.write(text)
+        if not planted:
+            raise LookupError(f"{source} does not hold: {old}")
+
     def verdict(self, kernel, old, new):
         """What became of the mutant, or None if nothing noticed it."""
         source, compile_words, kernel_object = self.compile[kernel]
         test, link = self.link[kernel]
-        with open(source, encoding="utf-8") as file:
-            text = file.read()
-        if old not in text:
-            raise LookupError(f"{kernel}.cu does not hold: {old}")
         with tempfile.TemporaryDirectory() as scratch:
-            mutated = os.path.join(scratch, f"{kernel}.cu")
-            with open(mutated, "w", encoding="utf-8") as file:
-                file.write(text.replace(old, new, 1))
+            os.mkdir(os.path.join(scratch, "kernels"))
+            mutated = os.path.join(scratch, "kernels", f"{kernel}.cu")
+            self.plant(source, mutated, old, new)
             words = [w.replace(source, mutated) for w in compile_words if w != "-Werror"]
-            built = self.run(words + ["-w", "-o", mutated + ".o"])
+            first = next(i for i, word in enumerate(words) if word.startswith("-"))
+            built = self.run(words[:first] + ["-I", scratch] + words[first:] + ["-w", "-o", mutated + ".o"])
             if built.returncode != 0:
                 raise LookupError(f"the mutant does not compile:\n{built.stderr}")
             program = os.path.join(scratch, test)

@@ -22,6 +22,7 @@ TABLE_ARCH = "sm_90"
 # How the bytes of KV, weights and activations must come: of each kernel, by a part of its name.
 WIDE = {
     "DecodeAttention": "cp.async.cg.shared.global",
+    "DecodeByRows": "ld.global.nc.L1::no_allocate.v4.u32",
     "BlockCopy": "ld.global.nc.L1::no_allocate.v4.u32",
     "KvAppend": "ld.global.nc.L1::no_allocate.v4.u32",
     "Embedding": "ld.global.nc.L1::no_allocate.v4.u32",
