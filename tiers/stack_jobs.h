@@ -60,6 +60,7 @@ struct ColdRead {
   SteadyTime asked;
   std::shared_ptr<const ReadStart> start;
   bool late = false;
+  SteadyTime blamed{};  // when the disk was blamed for it last
   bool has_begun() const { return start->at.load() != ReadStart::kNotYet; }
   /// From when on the patience with it counts: others may have to be read before it.
   SteadyTime since() const { return has_begun() ? start->at.load() : asked; }

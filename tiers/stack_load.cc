@@ -63,13 +63,15 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
 }
 
 // Whoever waits for a late read goes on without; its slot is free once it has come back. It counts
-// as one that failed if the disk had it for so long, and not the queue before it.
+// as one that failed for each deadline that the disk has it, and not while others are before it.
 void StackCore::WatchReads() {
   const SteadyTime now = options_.clock->Now();
   for (auto& [ref, read] : cold_reads_under_way_) {
-    if (read.late || now < read.since() + options_.read_deadline) continue;
-    read.late = true;
-    if (read.has_begun()) FailRead("reads take too long");
+    read.late = read.late || now >= read.since() + options_.read_deadline;
+    if (!read.has_begun()) continue;
+    if (now < std::max(read.since(), read.blamed) + options_.read_deadline) continue;
+    read.blamed = now;
+    FailRead("reads take too long");
   }
   ColdScrub& scrub = cold_scrub_;
   if (!scrub.running || scrub.late || !scrub.start) return;

@@ -294,6 +294,7 @@ TEST_F(StackTest, PinsKeepTheirPathThroughRestartsAndExpire) {
   EXPECT_EQ(pin->depth, 3u);
   EXPECT_TRUE(absl::IsNotFound(
       (*stack_)->Pin(space_, TestNames({9}), std::chrono::hours(1), TierKind::kNone).status()));
+  stack_->Settle();  // the pin is noted
   Restart();
   (*stack_)->EndGrace();
   ASSERT_EQ((*stack_)->Pins().size(), 1u);
