@@ -47,6 +47,7 @@ void StackCore::SchedulePump() {
 void StackCore::Pump() {
   NoteUses();
   WatchReads();
+  ForgetLostCopies();
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();
