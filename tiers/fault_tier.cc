@@ -35,6 +35,7 @@ FaultTier::Draw FaultTier::DrawFaults() {
       return yes;
     };
     draw.error = happens(rates_.error);
+    draw.keep = happens(rates_.keep);
     draw.flip = happens(rates_.flip);
     draw.truncate = happens(rates_.truncate);
     draw.lose = happens(rates_.lose);
@@ -83,8 +84,14 @@ absl::Status FaultTier::Erase(BlockRef ref) {
   return below_->Erase(ref);
 }
 
+absl::Status FaultTier::EraseAll(std::span<const BlockRef> refs) {
+  if (DrawFaults().error) return Injected("EraseAll");
+  return below_->EraseAll(refs);
+}
+
 absl::Status FaultTier::DropSegment(uint64_t sequence, std::span<const BlockRef> keep) {
-  if (DrawFaults().error) return Injected("DropSegment");
+  const Draw draw = DrawFaults();
+  if (draw.error || draw.keep) return Injected("DropSegment");
   return below_->DropSegment(sequence, keep);
 }
 

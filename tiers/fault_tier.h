@@ -15,6 +15,7 @@ namespace thermocline {
 /// Probabilities a call, from 0 to 1.
 struct FaultRates {
   double error = 0;     // Put, Get, Erase, DropSegment, Sync fail with UNAVAILABLE, do nothing
+  double keep = 0;      // DropSegment alone does so
   double flip = 0;      // Get: one bit of the payload is wrong
   double truncate = 0;  // Get: the end of the payload is not written
   double lose = 0;      // Put: says OK and stores nothing; PutAll: nothing at all
@@ -36,20 +37,25 @@ class FaultTier : public Tier {
                                                  std::span<std::byte> payload) override;
   void PutAll(std::span<TierPut> puts) override;
   absl::Status Erase(BlockRef ref) override;
+  absl::Status EraseAll(std::span<const BlockRef> refs) override;
   std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override {
     return below_->SegmentFrom(sequence);
   }
+  std::vector<SegmentSize> SegmentSizes() const override { return below_->SegmentSizes(); }
   absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override {
     return below_->ForEach(visit);
   }
   absl::Status Sync() override;
   TierUsage Usage() const override { return below_->Usage(); }
+  std::vector<BlockRef> TakeLost() override { return below_->TakeLost(); }
+  bool RefusesWrites() const override { return below_->RefusesWrites(); }
   std::string State() const override { return below_->State(); }
 
  private:
   struct Draw {
     bool error = false;
+    bool keep = false;
     bool flip = false;
     bool truncate = false;
     bool lose = false;

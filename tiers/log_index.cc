@@ -53,6 +53,22 @@ std::optional<TierSegment> LogIndex::SegmentFrom(uint64_t sequence) const {
   return segment;
 }
 
+std::vector<SegmentSize> LogIndex::SegmentSizes() const {
+  std::vector<SegmentSize> sizes;
+  for (const auto& [sequence, segment] : segments_) {
+    if (segment.live > 0) sizes.push_back({sequence, segment.bytes});
+  }
+  return sizes;
+}
+
+std::vector<BlockRef> LogIndex::NotIn(const LogIndex& other) const {
+  std::vector<BlockRef> missing;
+  for (const auto& [ref, place] : places_) {
+    if (other.Find(ref) == nullptr) missing.push_back(ref);
+  }
+  return missing;
+}
+
 std::vector<uint64_t> LogIndex::EmptySegments() const {
   std::vector<uint64_t> empty;
   for (const auto& [sequence, segment] : segments_) {

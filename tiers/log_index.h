@@ -34,6 +34,10 @@ class LogIndex {
 
   /// The oldest one not older than `sequence` that has a block.
   std::optional<TierSegment> SegmentFrom(uint64_t sequence) const;
+  /// Those with a block, the oldest first.
+  std::vector<SegmentSize> SegmentSizes() const;
+  /// Blocks of this one that the other has not.
+  std::vector<BlockRef> NotIn(const LogIndex& other) const;
   /// Those without a block.
   std::vector<uint64_t> EmptySegments() const;
   /// Segments that lost their last block since the last call.

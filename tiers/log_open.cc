@@ -62,9 +62,15 @@ absl::StatusOr<std::unique_ptr<LogTier>> LogTier::Open(Options options) {
 }
 
 absl::Status LogTier::OpenDatabase(const LogIndex* known) {
-  const auto open = [this](const std::string& damage) {
-    return SegmentDatabase::Open(
-        {.directory = options_.directory, .file_system = options_.file_system, .damage = damage});
+  const auto open = [this](const std::string& damage) -> absl::StatusOr<Database> {
+    TC_ASSIGN_OR_RETURN(auto opened, SegmentDatabase::Open({.directory = options_.directory,
+                                                            .file_system = options_.file_system,
+                                                            .damage = damage}));
+    ++*open_count_;
+    return Database(opened.release(), [count = open_count_](SegmentDatabase* database) {
+      std::default_delete<SegmentDatabase>()(database);
+      --*count;
+    });
   };
   TC_ASSIGN_OR_RETURN(Database database, open(""));
   {
@@ -79,7 +85,11 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     index = BuildIndex(*database, known);
   }
   TC_RETURN_IF_ERROR(index.status());
+  std::vector<BlockRef> lost;
+  if (known != nullptr) lost = known->NotIn(*index);
+  corrupt_count_ += lost.size();
   MutexLock lock(mutex_);
+  lost_.insert(lost_.end(), lost.begin(), lost.end());
   index_ = *std::move(index);
   database_ = std::move(database);
   return absl::OkStatus();
@@ -178,24 +188,20 @@ absl::Status LogTier::Reopen() {
 // RocksDB lets one have a store: whoever reads there has to be done. Reads that begin meanwhile are
 // refused; they are misses.
 absl::Status LogTier::CloseDatabase() {
-  std::weak_ptr<SegmentDatabase> closing;
+  Database last;
   {
     MutexLock lock(mutex_);
-    closing = database_;
+    last = std::exchange(database_, nullptr);
   }
-  {
-    Database last;
-    MutexLock lock(mutex_);
-    last = std::move(database_);
-    database_ = nullptr;
-  }
+  const std::weak_ptr<SegmentDatabase> closing = last;
+  last.reset();
   const auto patience = std::chrono::steady_clock::now() + kCloseWait;
-  while (!closing.expired() && std::chrono::steady_clock::now() < patience) {
+  while (*open_count_ > 0 && std::chrono::steady_clock::now() < patience) {
     std::this_thread::sleep_for(kCloseStep);
   }
+  if (*open_count_ == 0) return absl::OkStatus();
   MutexLock lock(mutex_);
   database_ = closing.lock();
-  if (database_ == nullptr) return absl::OkStatus();
   return absl::UnavailableError("cold tier: a read does not end, so it cannot be opened anew");
 }
 
@@ -227,6 +233,11 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
   }
   RemoveEmptied(*database);
   return absl::OkStatus();
+}
+
+bool LogTier::RefusesWrites() const {
+  MutexLock lock(mutex_);
+  return database_ == nullptr || !refusal_.empty() || !database_->Error().empty();
 }
 
 std::string LogTier::State() const {

@@ -26,7 +26,8 @@ std::string Named(BlockRef ref) {
 
 /// Whether the block is the cause, as against the medium or the caller.
 bool IsDamage(const absl::Status& status) {
-  return absl::IsDataLoss(status) || absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+  return absl::IsDataLoss(status) || absl::IsNotFound(status) ||
+         absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
 }
 
 /// Memory that is not cleared before it is written.
@@ -226,13 +227,18 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
   RemoveEmptied(database);
 }
 
-absl::Status LogTier::Erase(BlockRef ref) {
+absl::Status LogTier::Erase(BlockRef ref) { return EraseAll({&ref, 1}); }
+
+absl::Status LogTier::EraseAll(std::span<const BlockRef> refs) {
+  Draft draft;
   {
     MutexLock lock(mutex_);
-    if (index_.Find(ref) == nullptr) return absl::OkStatus();
+    for (const BlockRef ref : refs) {
+      if (index_.Find(ref) != nullptr) draft.changes.push_back({ref, ""});
+    }
   }
+  if (draft.changes.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
-  Draft draft{.changes = {{ref, ""}}};
   TC_RETURN_IF_ERROR(Commit(*database, draft));
   RemoveEmptied(*database);
   return absl::OkStatus();
@@ -267,6 +273,11 @@ absl::Status LogTier::Sync() {
 std::optional<TierSegment> LogTier::SegmentFrom(uint64_t sequence) const {
   MutexLock lock(mutex_);
   return index_.SegmentFrom(sequence);
+}
+
+std::vector<SegmentSize> LogTier::SegmentSizes() const {
+  MutexLock lock(mutex_);
+  return index_.SegmentSizes();
 }
 
 absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> keep) {
@@ -314,6 +325,8 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     if (read.ok()) continue;
     if (!IsDamage(read)) return read;
     DropUnusable(database, ref, from.sequence, read);
+    MutexLock lock(mutex_);
+    lost_.push_back(ref);
   }
   if (draft.blocks.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
@@ -332,6 +345,11 @@ absl::StatusOr<uint64_t> LogTier::AddKept(SegmentWriter& writer, const BlockReco
   }
   TC_RETURN_IF_ERROR(Add(writer, record, stored, draft));
   return stored.size();
+}
+
+std::vector<BlockRef> LogTier::TakeLost() {
+  MutexLock lock(mutex_);
+  return std::exchange(lost_, {});
 }
 
 TierUsage LogTier::Usage() const {

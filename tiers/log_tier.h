@@ -57,11 +57,15 @@ class LogTier : public Tier {
   absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
                                                  std::span<std::byte> payload) override;
   absl::Status Erase(BlockRef ref) override;
+  absl::Status EraseAll(std::span<const BlockRef> refs) override;
   std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override;
+  std::vector<SegmentSize> SegmentSizes() const override;
   absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override;
   TierUsage Usage() const override;
+  std::vector<BlockRef> TakeLost() override;
+  bool RefusesWrites() const override;
   std::string State() const override;
 
  private:
@@ -119,12 +123,14 @@ class LogTier : public Tier {
   const Options options_;
   std::atomic<uint64_t> next_sequence_ = 1;
   std::atomic<uint64_t> corrupt_count_ = 0;
+  const std::shared_ptr<std::atomic<int>> open_count_ = std::make_shared<std::atomic<int>>(0);
   LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
 
   mutable Mutex mutex_;  // never held across I/O
   Database database_ TC_GUARDED_BY(mutex_);
   LogIndex index_ TC_GUARDED_BY(mutex_);
+  std::vector<BlockRef> lost_ TC_GUARDED_BY(mutex_);       // of which the caller does not know yet
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
   std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
   std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not

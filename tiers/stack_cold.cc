@@ -5,8 +5,10 @@
 // In a tier of segments room is made by giving up the oldest one whole. Of its blocks those that
 // are warm too lose their copy, and tails leave with their names; what is left (pinned, leased, or
 // before others) is written anew. Recency needs no second chance there: what is used is promoted,
-// and written with the young when it sinks again.
+// and written with the young when it sinks again. Nothing goes before the tier has given the
+// segment up: a disk that refuses costs no block.
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <unordered_set>
 #include <utility>
@@ -17,12 +19,17 @@
 namespace thermocline {
 namespace {
 
-// Of the oldest segments one goes that gives back half of its bytes, else the best of so many.
+// Of the oldest segments one goes that gives back half of its bytes, else the best of so many. One
+// that gives back less than a sixteenth, so that all but that is written again for it, goes only if
+// no other of those with so many blocks gives more.
 constexpr int kSegmentsLookedAt = 8;
-constexpr int kSegmentsToFold = 16;
-constexpr uint64_t kSameSize =
-    4;  // of segments to fold: a factor, lest large ones go again and again
-constexpr std::chrono::hours kStuckTime{1};
+constexpr uint64_t kLeastGain = 16;  // a share of a segment's bytes
+constexpr size_t kBlocksLookedAt = size_t{1} << 18;
+constexpr size_t kSegmentsToFold = 16;
+constexpr uint64_t kMostJobBytes = 32 * MiB;  // while a commit waits for the disk
+constexpr int kFailuresUntilStuck = 2;
+constexpr std::chrono::minutes kLeastStuckTime{1};  // doubled with each further failure
+constexpr std::chrono::hours kMostStuckTime{1};
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
 // What a medium adds, at most: to each block its entry in an index, and to a segment.
@@ -33,23 +40,9 @@ constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 
 uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBlockExtraBytes; }
 
-/// Segments in a row that are to become one.
-struct SegmentRun {
-  SegmentDrop fold;
-  int segments = 0;
-  uint64_t bytes = 0, least = UINT64_MAX, most = 0;
-
-  bool Fits(uint64_t more, uint64_t limit) const {
-    if (segments == 0) return true;
-    return bytes + more <= limit && more <= least * kSameSize && more >= most / kSameSize;
-  }
-  void Add(uint64_t sequence, uint64_t more) {
-    if (segments++ == 0) fold.sequence = sequence;
-    bytes += more;
-    least = std::min(least, more);
-    most = std::max(most, more);
-  }
-};
+/// Segments of one class differ by less than four times, lest large ones be written again for every
+/// small one.
+int SizeClass(uint64_t bytes) { return static_cast<int>(std::bit_width(bytes)) / 2; }
 
 }  // namespace
 
@@ -70,7 +63,10 @@ void StackCore::LookAtColdJob() {
 
 // What is flushed or drained is written whatever it costs.
 bool StackCore::MayEnterCold(const PlaceState& state) const {
-  return !flushes_.empty() || write_budget_.Admits(state.reused);
+  const bool is_flushed = std::any_of(flushes_.begin(), flushes_.end(), [](const auto& flush) {
+    return flush.tier == TierKind::kWarm && !flush.drop;
+  });
+  return is_flushed || write_budget_.Admits(state.reused);
 }
 
 void StackCore::QueueErasure(uint64_t id, uint32_t part) {
@@ -132,100 +128,169 @@ uint64_t StackCore::DropColdTails(const std::vector<uint64_t>& ids) {
 // Room for so many bytes, in the tier's way. Whether any comes, by the next job.
 bool StackCore::MakeColdRoom(uint64_t bytes) {
   if (segment_drop_) return true;
-  auto segment = cold_->SegmentFrom(0);
-  return segment ? EvictSegment(*std::move(segment)) : EvictCold(bytes) > 0;
+  return cold_->SegmentFrom(0) ? EvictSegment() : EvictCold(bytes) > 0;
 }
 
 // False when none would give anything back. What was promised to be on disk stays there, unless
 // nothing else can go.
-bool StackCore::EvictSegment(TierSegment oldest) {
+bool StackCore::EvictSegment() {
   writer_.LookAtPins();
-  const bool keep_warm = options_.durability == Durability::kAck;
-  std::optional<SegmentPlan> best = BestSegment(oldest, keep_warm);
-  if (!best && keep_warm) best = BestSegment(std::move(oldest), false);
+  bool keep_warm = options_.durability == Durability::kAck;
+  std::optional<SegmentPlan> best = BestSegment(keep_warm);
   if (!best) return false;
-  for (const BlockRef ref : best->lost) LoseColdCopy(ref);
-  DropColdTails(best->dropped);
-  segment_drop_ = SegmentDrop{.sequence = best->segment.sequence};
-  for (const BlockRef ref : best->segment.blocks) {
-    if (HasColdCopy(ref)) segment_drop_->keep.push_back(ref);
-  }
+  std::vector<BlockRef>& warm = keep_warm ? best->kept : best->going;
+  warm.insert(warm.end(), best->warm.begin(), best->warm.end());
+  for (const BlockRef ref : best->going) PartOf(ref)->leaving = true;
+  segment_drop_ = SegmentDrop{.sequence = best->segment.sequence,
+                              .keep = std::move(best->kept),
+                              .going = std::move(best->going)};
   return true;
 }
 
-// From the oldest one on.
-std::optional<SegmentPlan> StackCore::BestSegment(TierSegment oldest, bool keep_warm) const {
-  std::optional<SegmentPlan> best;
-  std::optional<TierSegment> segment = std::move(oldest);
-  for (int looked = 0; segment && (looked < kSegmentsLookedAt || !best); ++looked) {
+// From the oldest one on. If there is none that keeps what is warm, one that does not, which it
+// then says. The strand waits for so many blocks at most: where it ends in vain the next search
+// goes on.
+std::optional<SegmentPlan> StackCore::BestSegment(bool& keep_warm) {
+  std::optional<SegmentPlan> best, losing;
+  const auto prefer = [](std::optional<SegmentPlan>& best, SegmentPlan& plan, bool keep_warm) {
+    if (!plan.GivesWay(keep_warm)) return false;
+    if (best && plan.Gain(keep_warm) <= best->Gain(keep_warm)) return false;
+    best = std::move(plan);
+    return true;
+  };
+  const auto is_worth_it = [](const std::optional<SegmentPlan>& plan, bool keep_warm) {
+    return plan && plan->Gain(keep_warm) >= plan->segment.bytes / kLeastGain;
+  };
+  size_t blocks = 0;
+  auto segment = cold_->SegmentFrom(std::exchange(room_from_, 0));
+  for (int looked = 0; segment; ++looked) {
+    if (looked >= kSegmentsLookedAt && is_worth_it(best, keep_warm)) break;
     const uint64_t next = segment->sequence + 1;
-    if (IsStuck(segment->sequence)) {
-      segment = cold_->SegmentFrom(next);
-      continue;
+    if (blocks >= kBlocksLookedAt) {
+      if (!best && !losing) room_from_ = segment->sequence;
+      break;
     }
-    SegmentPlan plan = PlanOf(*std::move(segment), keep_warm);
-    const bool is_good = plan.gain() >= plan.segment.bytes / 2;
-    const bool gives_back = plan.gives_way() || plan.gain() >= plan.segment.bytes / 8;
-    if (gives_back && (!best || plan.gain() > best->gain())) best = std::move(plan);
-    if (is_good) break;
+    blocks += segment->blocks.size();
+    if (!IsStuck(segment->sequence)) {
+      SegmentPlan plan = PlanOf(*std::move(segment));
+      const bool is_good = plan.Gain(keep_warm) >= plan.segment.bytes / 2;
+      if (!prefer(best, plan, keep_warm) && keep_warm) prefer(losing, plan, false);
+      if (is_good) break;
+    }
     segment = cold_->SegmentFrom(next);
   }
-  return best;
+  if (!best && losing) keep_warm = false;
+  return best ? std::move(best) : std::move(losing);
 }
 
-SegmentPlan StackCore::PlanOf(TierSegment segment, bool keep_warm) const {
+SegmentPlan StackCore::PlanOf(TierSegment segment) const {
   SegmentPlan plan{.segment = std::move(segment)};
   // What stands behind a place has a higher id.
-  std::vector<BlockRef> blocks = plan.segment.blocks;
+  std::vector<BlockRef> blocks = std::exchange(plan.segment.blocks, {});
   std::sort(blocks.begin(), blocks.end(),
             [](const BlockRef& a, const BlockRef& b) { return a.id > b.id; });
   std::unordered_set<uint64_t> taken;
   for (const BlockRef ref : blocks) {
-    if (!HasColdCopy(ref) || taken.contains(ref.id)) continue;
+    if (!HasColdCopy(ref)) continue;
     const Place place = *writer_.PlaceOf(ref.id);
     const PlaceState& state = places_.at(ref.id);
+    const uint64_t bytes = spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
     const bool is_warm = writer_.word(place, ref.part).warm_slot() != 0;
-    if (is_warm && !keep_warm && !state.busy() && state.pins == 0) {
-      plan.lost.push_back(ref);
+    if (taken.contains(ref.id)) {
+      plan.going.push_back(ref);
+    } else if (is_warm && !state.busy() && state.pins == 0) {
+      plan.warm.push_back(ref);
+      plan.warm_bytes += bytes;
     } else if (!is_warm && state.pins == 0 && MayLeaveCold(state, place, taken)) {
       taken.insert(ref.id);
-      plan.dropped.push_back(ref.id);
+      plan.going.push_back(ref);
     } else {
-      plan.kept_bytes += spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
+      plan.kept.push_back(ref);
+      plan.kept_bytes += bytes;
     }
   }
-  if (plan.kept_bytes > 0) plan.kept_bytes += kSegmentExtraBytes;
+  if (!plan.kept.empty()) plan.kept_bytes += kSegmentExtraBytes;
   return plan;
 }
 
-// What commits wait for is written in small segments: of many in a row, of about one size, there
-// will be one.
+// What commits wait for is written in small segments: of many of about one size, wherever they lie,
+// there will be one. So of each class fewer than kSegmentsToFold stay small.
 void StackCore::FoldSegments() {
   if (cold_ == nullptr || job_running_ || segment_drop_ || !cold_writable()) return;
-  SegmentRun run;
-  for (auto segment = cold_->SegmentFrom(fold_from_); segment;
-       segment = cold_->SegmentFrom(segment->sequence + 1)) {
-    const bool is_small = segment->bytes < SegmentBytes() / kSegmentsToFold;
-    const bool may_fold = is_small && !IsStuck(segment->sequence);
-    if (!may_fold || !run.Fits(segment->bytes, SegmentBytes())) {
-      if (run.segments >= kSegmentsToFold) break;
-      run = {};
-      if (!is_small) fold_from_ = segment->sequence + 1;
-    }
-    if (!may_fold) continue;
-    run.Add(segment->sequence, segment->bytes);
-    std::copy_if(segment->blocks.begin(), segment->blocks.end(), std::back_inserter(run.fold.keep),
-                 [&](BlockRef ref) { return HasColdCopy(ref); });
+  const uint64_t limit =
+      durable_waits_.empty() ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes);
+  struct Run {
+    std::vector<uint64_t> sequences;
+    uint64_t bytes = 0;
+  };
+  std::map<int, Run> runs;
+  for (const auto& [sequence, bytes] : cold_->SegmentSizes()) {
+    if (bytes >= SegmentBytes() / kSegmentsToFold || IsStuck(sequence)) continue;
+    Run& run = runs[SizeClass(bytes)];
+    if (run.bytes + bytes > limit) continue;
+    run.bytes += bytes;
+    run.sequences.push_back(sequence);
   }
-  if (run.segments < kSegmentsToFold) return;
-  segment_drop_ = std::move(run.fold);
-  SchedulePump();
+  for (const auto& [size_class, run] : runs) {
+    if (run.sequences.size() < kSegmentsToFold) continue;
+    segment_drop_ = SegmentDrop{.sequence = run.sequences.front()};
+    for (const uint64_t sequence : run.sequences) {
+      const auto segment = cold_->SegmentFrom(sequence);
+      if (!segment || segment->sequence != sequence) continue;
+      std::copy_if(segment->blocks.begin(), segment->blocks.end(),
+                   std::back_inserter(segment_drop_->keep),
+                   [&](BlockRef ref) { return HasColdCopy(ref); });
+    }
+    return SchedulePump();
+  }
 }
 
 // Whether it could not be given up, a while ago.
 bool StackCore::IsStuck(uint64_t sequence) const {
   const auto stuck = stuck_.find(sequence);
-  return stuck != stuck_.end() && options_.clock->Now() < stuck->second;
+  return stuck != stuck_.end() && options_.clock->Now() < stuck->second.until;
+}
+
+// A sector that cannot be read, perhaps. A disk that is full, or takes no writes at all, is not the
+// segment's fault.
+void StackCore::NoteStuck(uint64_t sequence, const absl::Status& why) {
+  if (absl::IsResourceExhausted(why) || cold_->RefusesWrites()) return;
+  const SteadyTime now = options_.clock->Now();
+  std::erase_if(stuck_, [&](const auto& stuck) {
+    return now > stuck.second.until + kMostStuckTime;  // it has gone otherwise, perhaps
+  });
+  StuckSegment& stuck = stuck_.try_emplace(sequence, StuckSegment{.until = now}).first->second;
+  if (++stuck.failures < kFailuresUntilStuck) return;
+  const int doublings = std::min(stuck.failures - kFailuresUntilStuck, 16);
+  stuck.until =
+      now + std::min<std::chrono::seconds>(kLeastStuckTime * (1 << doublings), kMostStuckTime);
+  LogEvent(LogLevel::kWarning, "cold_segment_stuck", {{"sequence", sequence}, {"cause", why}});
+}
+
+// What the tier has dropped by itself: what is warm is written again, the rest is lost.
+void StackCore::ForgetLostCopies() {
+  if (cold_ == nullptr) return;
+  std::vector<BlockRef> lost = cold_->TakeLost();
+  std::erase_if(lost, [&](BlockRef ref) { return !HasColdCopy(ref); });
+  if (lost.empty()) return;
+  stats_.corrupt_blocks += lost.size();
+  LogEvent(LogLevel::kWarning, "cold_copies_lost", {{"blocks", lost.size()}});
+  std::vector<Place> tails;
+  for (const BlockRef ref : lost) {
+    const Place place = *writer_.PlaceOf(ref.id);
+    ChangeWord(ref.id, place, ref.part, writer_.word(place, ref.part).WithColdCopy(false));
+    if (!writer_.word(place, ref.part).empty()) continue;
+    NoteIncomplete(ref.id);
+    if (!HasBytes(place) && writer_.IsLeaf(place)) tails.push_back(place);
+  }
+  DropTails(std::move(tails));
+  LookAgainAtWaits();
+}
+
+// nullptr: it is not here, or never was.
+StackCore::PartState* StackCore::PartOf(BlockRef ref) {
+  PlaceState* const state = places_.Find(ref.id);
+  return state != nullptr && ref.part < state->parts.size() ? &state->parts[ref.part] : nullptr;
 }
 
 // Not of one that is about to be erased.
@@ -280,17 +345,21 @@ bool StackCore::LoseColdCopy(BlockRef ref) {
   return true;
 }
 
-// Erasures first, and writes only into room that is there: what a queued erasure will free is not
-// known before it is done, as the block may be lost or dropped already.
+// Erasures first, in turn with writes, and writes only into room that is there: what a queued
+// erasure will free is not known before it is done, as the block may be lost or dropped already.
 void StackCore::RunColdJob() {
-  if (cold_ == nullptr || job_running_) return;
+  if (cold_ == nullptr) return;
+  if (!cold_writable()) CancelWrites();
+  if (job_running_) return;
   cold_full_ = false;
-  if (!cold_writable()) return CancelWrites();
+  if (!cold_writable()) return;
   ColdJob job;
-  const bool makes_room = !erasures_.empty() || segment_drop_;
-  if (!makes_room && !planned_writes_.empty()) TakeWrites(job);
+  const bool is_writes_turn = erasures_.empty() || writes_are_next_;
+  if (is_writes_turn && !segment_drop_ && !planned_writes_.empty()) TakeWrites(job);
   if (job.writes.empty()) {
-    job.erasures = std::exchange(erasures_, {});
+    const size_t count = std::min<size_t>(erasures_.size(), kMaxBatchBlocks);
+    job.erasures.assign(erasures_.end() - static_cast<ptrdiff_t>(count), erasures_.end());
+    erasures_.resize(erasures_.size() - count);
     job.drop = std::exchange(segment_drop_, {});
   }
   if (job.drop) {
@@ -298,18 +367,19 @@ void StackCore::RunColdJob() {
       if (HasColdCopy(ref)) write_budget_.Spend(BytesOf(ref));
     }
   }
-  if (job.writes.empty() && job.erasures.empty() && !job.drop) return;
+  if (job.writes.empty() && job.erasures.empty() && !job.drop) {
+    if (!cold_->RefusesWrites() || closing_) return;
+    job.probe = true;  // reads, too, may wait for it
+  }
+  writes_are_next_ = job.writes.empty();
   job_running_ = true;
   job_began_ = options_.clock->Now();
   ++cold_jobs_;
   cold_writes_.Try();
   options_.disk([cold = cold_, host = host_, strand = options_.strand,
                  weak = std::weak_ptr<StackCore*>(self_), job = std::move(job)]() mutable {
-    for (const BlockRef ref : job.erasures) {
-      const absl::Status erased = cold->Erase(ref);
-      if (!erased.ok()) job.failed_erasures.push_back(ref);
-      job.erase_status.Update(erased);
-    }
+    if (job.probe) job.probe_status = cold->Sync();
+    if (!job.erasures.empty()) job.erase_status = cold->EraseAll(job.erasures);
     if (job.drop) job.drop_status = cold->DropSegment(job.drop->sequence, job.drop->keep);
     // The last of its blocks may have been erased just now.
     if (absl::IsNotFound(job.drop_status)) job.drop_status = absl::OkStatus();
@@ -330,20 +400,23 @@ void StackCore::RunColdJob() {
 void StackCore::TakeWrites(ColdJob& job) {
   uint64_t wanted = 0;
   for (const ColdWrite& write : planned_writes_) wanted += ColdBytes(write.record);
-  wanted = std::max(std::min(wanted, SegmentBytes()), ColdBytes(planned_writes_[0].record));
+  const uint64_t most =
+      durable_waits_.empty() ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes);
+  wanted = std::max(std::min(wanted, most), ColdBytes(planned_writes_[0].record));
   wanted += kSegmentExtraBytes;
   const bool more_comes = GrowCold(wanted);
   const TierUsage usage = cold_->Usage();
   const uint64_t capacity = ColdCapacity(usage);
   const uint64_t room = capacity - std::min(usage.used_bytes, capacity);
+  if (wanted > room && !erasures_.empty()) return;
   // Not a little segment whenever a little room is left.
   if (wanted > room && !more_comes && MakeColdRoom(wanted - room)) return;
   uint64_t bytes = kSegmentExtraBytes;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
     const uint64_t stored = ColdBytes(write.record);
-    const bool full = !job.writes.empty() &&
-                      (job.writes.size() >= kMaxBatchBlocks || bytes + stored > SegmentBytes());
+    const bool full =
+        !job.writes.empty() && (job.writes.size() >= kMaxBatchBlocks || bytes + stored > most);
     if (full || bytes + stored > room) {
       later.push_back(std::move(write));
     } else {
@@ -356,60 +429,87 @@ void StackCore::TakeWrites(ColdJob& job) {
   if (!job.writes.empty() || more_comes) return;
   cold_full_ = true;
   CancelWrites();
-  SchedulePump();  // who needs a slot now must see what can be dropped
 }
 
+// While the tier takes no writes nothing is held for them: who needs a slot now must see what can
+// be dropped.
 void StackCore::CancelWrites() {
-  for (const ColdWrite& write : planned_writes_) {
-    places_.at(write.ref.id).parts[write.ref.part].writing = false;
+  if (segment_drop_) {
+    for (const BlockRef ref : segment_drop_->going) PartOf(ref)->leaving = false;
+    segment_drop_.reset();
   }
+  if (planned_writes_.empty()) return;
+  for (const ColdWrite& write : planned_writes_) PartOf(write.ref)->writing = false;
   planned_writes_.clear();
+  doomed_is_free_ = true;
+  SchedulePump();
 }
 
 void StackCore::FinishColdJob(ColdJob job) {
   job_running_ = false;
-  bool refused = !job.failed_erasures.empty();
-  absl::Status cause = job.erase_status;
-  if (job.drop && !job.drop_status.ok()) {  // a sector that cannot be read, perhaps
-    stuck_[job.drop->sequence] = options_.clock->Now() + kStuckTime;
-    LogEvent(LogLevel::kWarning, "cold_segment_stuck",
-             {{"sequence", job.drop->sequence}, {"cause", std::string(job.drop_status.message())}});
-  }
   doomed_is_free_ = true;
-  for (const BlockRef ref : job.erasures) {
-    PlaceState* const state = places_.Find(ref.id);
-    if (state != nullptr) state->parts[ref.part].erasing = false;
-  }
-  for (const BlockRef ref : job.failed_erasures) {
-    PlaceState* const state = places_.Find(ref.id);
-    if (state != nullptr) state->parts[ref.part].erasing = true;
-    erasures_.push_back(ref);
-  }
+  FinishErasures(job);
+  if (job.drop) FinishDrop(*job.drop, job.drop_status);
+  ForgetLostCopies();
+  absl::Status refused = job.probe_status;
+  refused.Update(job.erase_status);
+  refused.Update(job.drop_status);
   for (const ColdWrite& write : job.writes) {
-    const auto place = writer_.PlaceOf(write.ref.id);
-    TC_CHECK(place.has_value());  // busy places are not dropped
-    PartState& part = places_.at(write.ref.id).parts[write.ref.part];
-    part.writing = false;
-    const Word word = writer_.word(*place, write.ref.part);
-    if (write.status.ok()) {
-      ChangeWord(write.ref.id, *place, write.ref.part, word.WithColdCopy(true));
-      cold_counters_.bytes_in += write.record.payload_bytes;
-      warm_counters_.bytes_out += write.record.payload_bytes;
-    } else if (absl::IsDataLoss(write.status)) {
-      DropSpoiled(write.ref, *place);
-    } else {
-      refused = true;
-      cause = write.status;
-    }
+    FinishWrite(write);
+    if (!absl::IsDataLoss(write.status)) refused.Update(write.status);
   }
-  if (refused) write_refusal_ = std::string(cause.message());
-  if (!refused) {
+  if (!refused.ok()) write_refusal_ = std::string(refused.message());
+  if (refused.ok()) {
     cold_writes_.Succeeded();
   } else if (cold_writes_.Failed()) {
     LogEvent(LogLevel::kWarning, "cold_tier_refused",
-             {{"cause", write_refusal_}, {"retry_ms", kColdPause.count()}});
+             {{"cause", refused}, {"retry_ms", kColdPause.count()}});
   }
   SchedulePump();
+}
+
+// Those that failed, and perhaps some that did not, are tried again.
+void StackCore::FinishErasures(const ColdJob& job) {
+  const bool done = job.erase_status.ok();
+  for (const BlockRef ref : job.erasures) {
+    PartState* const part = PartOf(ref);
+    if (part != nullptr) part->erasing = !done;
+  }
+  if (!done) erasures_.insert(erasures_.end(), job.erasures.begin(), job.erasures.end());
+}
+
+// What is not warm leaves with its name, unless it is held by now.
+void StackCore::FinishDrop(const SegmentDrop& drop, const absl::Status& status) {
+  for (const BlockRef ref : drop.going) PartOf(ref)->leaving = false;
+  if (!status.ok()) return NoteStuck(drop.sequence, status);
+  stuck_.erase(drop.sequence);
+  std::vector<Place> tails;
+  std::unordered_set<uint64_t> gone;
+  for (const BlockRef ref : drop.going) {
+    const Place place = *writer_.PlaceOf(ref.id);  // busy places are not dropped
+    const Word word = writer_.word(place, ref.part);
+    if (!word.cold_copy()) continue;
+    ChangeWord(ref.id, place, ref.part, word.WithColdCopy(false));
+    if (word.warm_slot() != 0) continue;
+    ++cold_counters_.evictions;
+    NoteIncomplete(ref.id);
+    if (gone.insert(ref.id).second) tails.push_back(place);
+  }
+  DropTails(std::move(tails));
+}
+
+void StackCore::FinishWrite(const ColdWrite& write) {
+  const auto place = writer_.PlaceOf(write.ref.id);
+  TC_CHECK(place.has_value());  // busy places are not dropped
+  PartOf(write.ref)->writing = false;
+  if (write.status.ok()) {
+    const Word word = writer_.word(*place, write.ref.part);
+    ChangeWord(write.ref.id, *place, write.ref.part, word.WithColdCopy(true));
+    cold_counters_.bytes_in += write.record.payload_bytes;
+    warm_counters_.bytes_out += write.record.payload_bytes;
+  } else if (absl::IsDataLoss(write.status)) {
+    DropSpoiled(write.ref, *place);
+  }
 }
 
 // A warm block whose payload does not fit its header: a client spoiled it, or memory failed.

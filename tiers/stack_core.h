@@ -164,7 +164,8 @@ class StackCore final : public TierStack {
     bool reading = false;  // a promotion is under way
     bool writing = false;  // a copy is being written to cold
     bool erasing = false;  // the cold copy is queued for erasure, or being erased
-    bool busy() const { return reading || writing; }
+    bool leaving = false;  // the cold copy goes with its segment, if the job under way succeeds
+    bool busy() const { return reading || writing || leaving; }
   };
   struct PlaceState {
     uint32_t space = 0;
@@ -345,12 +346,16 @@ class StackCore final : public TierStack {
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
   uint64_t DropColdTails(const std::vector<uint64_t>& ids);
   bool MakeColdRoom(uint64_t bytes);
-  bool EvictSegment(TierSegment oldest);
-  std::optional<SegmentPlan> BestSegment(TierSegment oldest, bool keep_warm) const;
-  SegmentPlan PlanOf(TierSegment segment, bool keep_warm) const;
+  bool EvictSegment();
+  std::optional<SegmentPlan> BestSegment(bool& keep_warm);
+  SegmentPlan PlanOf(TierSegment segment) const;
   void FoldSegments();
   bool IsStuck(uint64_t sequence) const;
   bool HasColdCopy(BlockRef ref) const;
+  /// Whether it has one that does not go at the moment.
+  bool IsToBeRead(BlockRef ref) const {
+    return HasColdCopy(ref) && !places_.at(ref.id).parts[ref.part].leaving;
+  }
   uint64_t BytesOf(BlockRef ref) const {
     return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
   }
@@ -366,10 +371,17 @@ class StackCore final : public TierStack {
   void TakeWrites(ColdJob& job);
   void CancelWrites();
   void FinishColdJob(ColdJob job);
+  void FinishErasures(const ColdJob& job);
+  void FinishDrop(const SegmentDrop& drop, const absl::Status& status);
+  void FinishWrite(const ColdWrite& write);
+  void NoteStuck(uint64_t sequence, const absl::Status& why);
+  PartState* PartOf(BlockRef ref);
+  void ForgetLostCopies();
   void DropSpoiled(BlockRef ref, Place place);
 
   // ---- stack_durable.cc
-  std::vector<BlockRef> NotInCold(const LeaseView& view) const;
+  std::vector<BlockRef> NotInCold(Place end) const;
+  void LookAgainAtWaits();
   void SetGroupTimer();
   bool GroupIsDue() const;
   void AdvanceDurable();
@@ -536,9 +548,10 @@ class StackCore final : public TierStack {
   std::vector<ColdWrite> planned_writes_;
   std::vector<BlockRef> erasures_;  // queued for the next job
   std::optional<SegmentDrop> segment_drop_;
-  uint64_t fold_from_ = 0;                // segments before it are large, or few
-  std::map<uint64_t, SteadyTime> stuck_;  // segments that could not be given up: until when
+  uint64_t room_from_ = 0;  // where the next search for room begins
+  std::map<uint64_t, StuckSegment> stuck_;
   bool job_running_ = false;
+  bool writes_are_next_ = false;        // the last job made room
   bool cold_full_ = false;              // the last job found no room
   std::optional<uint64_t> full_since_;  // bytes that had gone to cold when it was full last
   std::string write_refusal_;           // why the last write to cold failed

@@ -15,10 +15,11 @@ constexpr uint64_t kGroupBytes = 8 * MiB;
 
 void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
   const SteadyTime now = options_.clock->Now();
-  DurableWait wait{.state_change = spaces_.at(writer_.RootOf(view.end).tag).change,
+  DurableWait wait{.end = writer_.IdOf(view.end),
+                   .blocks = NotInCold(view.end),
+                   .state_change = spaces_.at(writer_.RootOf(view.end).tag).change,
                    .done = std::move(done),
                    .deadline = now + options_.write_deadline};
-  wait.blocks = NotInCold(view);
   if (to_write_.empty()) group_since_ = now;
   to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
   durable_waits_.push_back(std::move(wait));
@@ -26,19 +27,33 @@ void StackCore::AwaitDurable(const LeaseView& view, DoneCallback done) {
 }
 
 // A block is found again only behind all that it stands behind, which may have come before commits
-// waited for the disk, or while that was refused.
-std::vector<BlockRef> StackCore::NotInCold(const LeaseView& view) const {
+// waited for the disk, or while that was refused; or it was lost, for good or for a while.
+std::vector<BlockRef> StackCore::NotInCold(Place end) const {
   std::vector<BlockRef> blocks;
-  for (const Place place : PathTo(view.end)) {
+  for (const Place place : PathTo(end)) {
     const uint64_t id = writer_.IdOf(place);
-    for (uint32_t part = 0; part < places_.at(id).parts.size(); ++part) {
+    const PlaceState& state = places_.at(id);
+    for (uint32_t part = 0; part < state.parts.size(); ++part) {
       const Word word = writer_.word(place, part);
-      if (word.warm_slot() != 0 && !word.cold_copy()) {
+      const bool had_bytes = state.parts[part].sequence != 0;
+      const bool is_lost =
+          word.empty() && had_bytes && spaces_.at(state.space).window_blocks[part] == 0;
+      const bool in_cold = word.cold_copy() && !state.parts[part].leaving;
+      if ((word.warm_slot() != 0 && !in_cold) || is_lost || state.parts[part].leaving) {
         blocks.push_back({id, static_cast<uint16_t>(part)});
       }
     }
   }
   return blocks;
+}
+
+// When copies have been lost that commits may stand on.
+void StackCore::LookAgainAtWaits() {
+  for (DurableWait& wait : durable_waits_) {
+    const auto end = writer_.PlaceOf(wait.end);
+    wait.blocks = end ? NotInCold(*end) : std::vector<BlockRef>{{wait.end, 0}};
+    to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
+  }
 }
 
 void StackCore::SetGroupTimer() {
@@ -69,7 +84,7 @@ void StackCore::AdvanceDurable() {
   if (GroupIsDue() && cold_writable()) {
     for (const BlockRef ref : std::exchange(to_write_, {})) {
       const auto place = writer_.PlaceOf(ref.id);
-      if (!place || HasColdCopy(ref)) continue;
+      if (!place || IsToBeRead(ref)) continue;
       PlanWrite(ref.id, *place);
       if (!places_.at(ref.id).parts[ref.part].writing) to_write_.push_back(ref);
     }
@@ -77,9 +92,12 @@ void StackCore::AdvanceDurable() {
   std::deque<DurableWait> waits = std::move(durable_waits_);
   durable_waits_.clear();
   for (DurableWait& wait : waits) {
-    const bool all_there = std::all_of(wait.blocks.begin(), wait.blocks.end(),
-                                       [&](BlockRef ref) { return places_.contains(ref.id); });
-    std::erase_if(wait.blocks, [&](BlockRef ref) { return HasColdCopy(ref); });
+    const bool all_there = places_.contains(wait.end) &&
+                           std::all_of(wait.blocks.begin(), wait.blocks.end(), [&](BlockRef ref) {
+                             const auto place = writer_.PlaceOf(ref.id);
+                             return place && !writer_.word(*place, ref.part).empty();
+                           });
+    std::erase_if(wait.blocks, [&](BlockRef ref) { return IsToBeRead(ref); });
     const bool is_late = options_.clock->Now() >= wait.deadline;
     const bool is_noted = state_saved_ >= wait.state_change;
     if (wait.blocks.empty() && is_noted) {
@@ -97,7 +115,7 @@ void StackCore::AdvanceDurable() {
 std::string StackCore::WhyNotDurable(bool all_there, bool is_noted) const {
   if (cold_ == nullptr) return "there is no cold tier";
   if (!is_noted) return "its space cannot be noted in " + options_.data_dir;
-  if (!all_there) return "it was deleted meanwhile";
+  if (!all_there) return "it, or what it stands behind, is not there any more";
   if (cold_full_) return "the cold tier is full of blocks in use; raise cold_capacity";
   return "the cold tier takes no writes (" + ColdState() + ")";
 }

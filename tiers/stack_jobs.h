@@ -30,25 +30,6 @@ struct Waiter {
   bool probes = false;  // whether the tier is to be read again
 };
 
-struct LoadState {
-  uint64_t lease = 0;
-  std::vector<std::pair<uint32_t, uint16_t>> items;  // (depth, part) in prefix order
-  size_t next_deliver = 0;
-  size_t next_start = 0;
-  TierStack::ReadyCallback ready;
-  TierStack::DoneCallback done;
-};
-
-struct FlushState {
-  TierKind tier = TierKind::kWarm;
-  bool drop = false;          // of warm: without writing
-  bool settle = false;        // of cold: only what is queued for erasure already
-  uint64_t newest = 0;        // the last sequence when it began; what came later is not waited for
-  uint64_t erasure_wait = 0;  // for which it is done
-  uint64_t blocks = 0;
-  TierStack::FlushCallback done;
-};
-
 /// Told by the thread that reads when it begins to.
 struct ReadStart {
   static constexpr SteadyTime kNotYet = SteadyTime::min();
@@ -81,29 +62,65 @@ struct ColdWrite {
 struct SegmentDrop {
   uint64_t sequence = 0;
   std::vector<BlockRef> keep;
+  std::vector<BlockRef> going;  // those that lose their copies once it is done
+};
+
+/// A segment that could not be given up.
+struct StuckSegment {
+  int failures = 0;  // in a row
+  SteadyTime until{};
 };
 
 struct ColdJob {  // in this order
   std::vector<BlockRef> erasures;
   std::optional<SegmentDrop> drop;
   std::vector<ColdWrite> writes;
-  std::vector<BlockRef> failed_erasures;
-  absl::Status erase_status;  // the first that failed
+  bool probe = false;  // only whether the tier takes writes again
+  absl::Status probe_status;
+  absl::Status erase_status;
   absl::Status drop_status;
 };
 
-/// What would become of a segment's blocks; those that are in neither list are kept.
+/// What would become of a segment's blocks.
 struct SegmentPlan {
   TierSegment segment;
-  std::vector<BlockRef> lost;     // warm, too
-  std::vector<uint64_t> dropped;  // places, with their names
+  std::vector<BlockRef> going;  // in no other tier; places leave with their names
+  std::vector<BlockRef> warm;   // in memory too, so that their copies may go
+  std::vector<BlockRef> kept;
+  uint64_t warm_bytes = 0;
   uint64_t kept_bytes = 0;
-  uint64_t gain() const { return segment.bytes - std::min(kept_bytes, segment.bytes); }
-  bool gives_way() const { return !lost.empty() || !dropped.empty(); }
+  /// Of the room that comes free; `keep_warm`: copies of warm blocks are kept, too.
+  uint64_t Gain(bool keep_warm) const {
+    const uint64_t rewritten = kept_bytes + (keep_warm ? warm_bytes : 0);
+    return segment.bytes - std::min(rewritten, segment.bytes);
+  }
+  bool GivesWay(bool keep_warm) const {
+    return !going.empty() || (!keep_warm && !warm.empty()) || Gain(keep_warm) >= segment.bytes / 8;
+  }
+};
+
+struct LoadState {
+  uint64_t lease = 0;
+  std::vector<std::pair<uint32_t, uint16_t>> items;  // (depth, part) in prefix order
+  size_t next_deliver = 0;
+  size_t next_start = 0;
+  TierStack::ReadyCallback ready;
+  TierStack::DoneCallback done;
+};
+
+struct FlushState {
+  TierKind tier = TierKind::kWarm;
+  bool drop = false;          // of warm: without writing
+  bool settle = false;        // of cold: only what is queued for erasure already
+  uint64_t newest = 0;        // the last sequence when it began; what came later is not waited for
+  uint64_t erasure_wait = 0;  // for which it is done
+  uint64_t blocks = 0;
+  TierStack::FlushCallback done;
 };
 
 struct DurableWait {
-  std::vector<BlockRef> blocks;  // those that are not in cold yet
+  uint64_t end = 0;              // the place that was committed last
+  std::vector<BlockRef> blocks;  // those of its path that are not in cold yet
   uint64_t state_change = 0;     // by which their space came
   TierStack::DoneCallback done;
   SteadyTime deadline;

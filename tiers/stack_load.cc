@@ -142,7 +142,7 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   }
   ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kCorrupt)];
   if (!result.ok()) NoteDamage(ref, result.status());
-  DropUnusableCopy(ref);
+  if (HasColdCopy(ref)) DropUnusableCopy(ref);  // else it is known that the tier has lost it
 }
 
 // What the tier itself has found, it counts and tells.
@@ -247,7 +247,7 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
     }
     const bool in_vain =
         i < load.next_start || !cold_reads_.Allows() || (reads_ >= kMaxReads && AllReadsAreLate());
-    if (in_vain || !word.cold_copy()) return i == load.next_deliver;
+    if (in_vain || !IsToBeRead({id, part})) return i == load.next_deliver;
     if (under_way >= kMaxReadsPerLoad || reads_ >= kMaxReads) return false;
     StartPromotion(id, part);
     load.next_start = i + 1;
@@ -285,8 +285,7 @@ void StackCore::AdvancePrefetches() {
     if (client != 0) --clients_.at(client).prefetches;
     const auto place = writer_.PlaceOf(ref.id);
     if (!place) continue;
-    const Word word = writer_.word(*place, ref.part);
-    if (word.warm_slot() != 0 || !word.cold_copy()) continue;
+    if (writer_.word(*place, ref.part).warm_slot() != 0 || !IsToBeRead(ref)) continue;
     if (!places_.at(ref.id).parts[ref.part].reading) StartPromotion(ref.id, ref.part);
   }
 }

@@ -45,6 +45,7 @@ void StackCore::Pump() {
   WatchStateWrite();
   WatchErasures();
   WatchHealth();
+  ForgetLostCopies();
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();

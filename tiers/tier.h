@@ -51,6 +51,12 @@ struct TierSegment {
   std::vector<BlockRef> blocks;
 };
 
+/// A segment without its blocks.
+struct SegmentSize {
+  uint64_t sequence = 0;
+  uint64_t bytes = 0;
+};
+
 struct TierUsage {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;  // what counts against the capacity
@@ -86,11 +92,21 @@ class Tier {
   /// Absent is fine. In a tier of segments its room is free once all of its segment are erased.
   [[nodiscard]] virtual absl::Status Erase(BlockRef ref) = 0;
 
+  /// Several erasures, as one write of a medium. After an error some may be done.
+  [[nodiscard]] virtual absl::Status EraseAll(std::span<const BlockRef> refs) {
+    absl::Status status;
+    for (const BlockRef ref : refs) status.Update(Erase(ref));
+    return status;
+  }
+
   /// The oldest segment that is not older than `sequence`; a tier of single blocks has none. From
   /// memory, as Usage.
   virtual std::optional<TierSegment> SegmentFrom(uint64_t /*sequence*/) const {
     return std::nullopt;
   }
+
+  /// All segments that have blocks, the oldest first.
+  virtual std::vector<SegmentSize> SegmentSizes() const { return {}; }
 
   /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
   /// beyond the capacity if need be. Blocks of other segments in `keep` come along, so that small
@@ -112,6 +128,13 @@ class Tier {
   [[nodiscard]] virtual absl::Status Sync() = 0;
 
   [[nodiscard]] virtual TierUsage Usage() const = 0;
+
+  /// Blocks that it has lost since the last call without a Get that would have told: damaged ones
+  /// that DropSegment met, and what is missing after its store was opened anew.
+  virtual std::vector<BlockRef> TakeLost() { return {}; }
+
+  /// Whether it takes no writes at the moment. Then Sync looks whether it can again.
+  [[nodiscard]] virtual bool RefusesWrites() const { return false; }
 
   /// "ok", or what is wrong and what to do about it, for people.
   [[nodiscard]] virtual std::string State() const { return "ok"; }

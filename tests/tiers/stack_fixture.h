@@ -42,7 +42,8 @@ class SteppedStack {
     bool clients_fill = true;
     bool own_threads = false;         // reads and work do not wait behind what the disk has to do
     std::shared_ptr<KeySource> keys;  // none: nothing is encrypted
-    BudgetAccount warm_account, cold_account;  // none: it has all of both
+    std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // below the cold tier
+    BudgetAccount warm_account, cold_account;                    // none: it has all of both
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
@@ -89,7 +90,9 @@ class SteppedStack {
                                  .capacity_bytes = options.cold_capacity_bytes,
                                  .account = options.cold_account,
                                  .unit_bytes = options.chunk_bytes,
-                                 .envelope = BlockEnvelope(options.cold_envelope)});
+                                 .envelope = BlockEnvelope(options.cold_envelope),
+                                 .reopen_pause = std::chrono::milliseconds(0),
+                                 .file_system = sizes_.file_system});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);
       fault_ = fault.get();
@@ -389,11 +392,33 @@ class StackTest : public ::testing::Test {
     EXPECT_TRUE(audit.ok()) << audit;
   }
   uint64_t Tiers(size_t tier) { return (*stack_)->Stats().tiers[tier].block_count; }
+  void StepStrand() {
+    while (stack_->StepStrand()) continue;
+  }
+  /// Commits a path of its own; `answers_` gets what its durability is answered with.
+  void CommitDurably(const std::vector<Name>& names) {
+    const LeaseView lease = client_->Match({});
+    const auto count = static_cast<uint32_t>(names.size());
+    std::vector<uint64_t> slots;
+    (*stack_)->Reserve(
+        client_->number(), space_, 0, count, std::chrono::milliseconds(0),
+        [&](absl::StatusOr<std::vector<uint64_t>> result) { slots = *std::move(result); });
+    StepStrand();
+    ASSERT_EQ(slots.size(), count);
+    std::vector<CommitItem> items;
+    for (uint32_t i = 0; i < count; ++i) items.push_back(client_->Fill(slots[i], i, 0, names));
+    const auto view = (*stack_)->Commit(client_->number(), lease.lease, names, items);
+    ASSERT_TRUE(view.ok()) << view.status();
+    (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
+    client_->Release(lease);
+    StepStrand();
+  }
 
   std::unique_ptr<SteppedStack> stack_;
   SpaceSpec spec_;
   uint32_t space_ = 0;
   std::unique_ptr<TestClient> client_;
+  std::vector<absl::Status> answers_;
 };
 
 }  // namespace thermocline

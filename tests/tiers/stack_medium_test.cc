@@ -210,28 +210,7 @@ TEST_F(StackMediumTest, ACheckReadsEveryColdBlockAndDropsTheDamaged) {
   ExpectBooksAgree();
 }
 
-class StackDurableTest : public StackMediumTest {
- protected:
-  // Commits a path of its own; `answers` gets what its durability is answered with.
-  void CommitDurably(const std::vector<Name>& names) {
-    const LeaseView lease = client_->Match({});
-    const auto count = static_cast<uint32_t>(names.size());
-    std::vector<uint64_t> slots;
-    (*stack_)->Reserve(client_->number(), space_, 0, count, milliseconds(0),
-                       [&](absl::StatusOr<std::vector<uint64_t>> result) { slots = *result; });
-    StepStrand();
-    ASSERT_EQ(slots.size(), count);
-    std::vector<CommitItem> items;
-    for (uint32_t i = 0; i < count; ++i) items.push_back(client_->Fill(slots[i], i, 0, names));
-    const auto view = (*stack_)->Commit(client_->number(), lease.lease, names, items);
-    ASSERT_TRUE(view.ok()) << view.status();
-    (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
-    client_->Release(lease);
-    StepStrand();
-  }
-
-  std::vector<absl::Status> answers_;
-};
+class StackDurableTest : public StackTest {};
 
 TEST_F(StackDurableTest, WhatIsAnsweredSurvivesAPowerLossAndCommitsShareAWrite) {
   Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});

@@ -128,6 +128,26 @@ TEST_P(TierConformance, PartsOfOnePlaceAreBlocksOfTheirOwn) {
   EXPECT_TRUE(Has(1, 7));
 }
 
+TEST_P(TierConformance, SeveralAreErasedAtOnceAbsentOnesToo) {
+  for (const uint64_t id : {1, 2, 3, 4}) ASSERT_TRUE(Put(id).ok());
+  const std::vector<BlockRef> refs = {{1, 0}, {9, 0}, {3, 0}, {4, 1}};
+  ASSERT_TRUE(tier_->EraseAll(refs).ok());
+  ASSERT_TRUE(tier_->EraseAll(refs).ok());
+  ASSERT_TRUE(tier_->EraseAll({}).ok());
+  for (const uint64_t id : {1, 2, 3, 4}) EXPECT_EQ(Has(id), id % 2 == 0) << id;
+  EXPECT_EQ(tier_->Usage().block_count, 2u);
+  const std::vector<SegmentSize> sizes = tier_->SegmentSizes();
+  EXPECT_EQ(sizes.size(), GetParam().has_segments ? 2u : 0u);
+  for (const auto& [sequence, bytes] : sizes) {
+    const auto segment = tier_->SegmentFrom(sequence);
+    ASSERT_TRUE(segment.has_value());
+    EXPECT_EQ(segment->sequence, sequence);
+    EXPECT_EQ(segment->bytes, bytes);
+  }
+  EXPECT_TRUE(tier_->TakeLost().empty());
+  EXPECT_FALSE(tier_->RefusesWrites());
+}
+
 TEST_P(TierConformance, InnerNamesComeBackWithTheirBlockAndCount) {
   const auto payload = TestPayload(1, 0, kBlockBytes);
   const BlockRecord record = TestRecord(1, 64, payload);
