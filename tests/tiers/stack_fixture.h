@@ -90,8 +90,8 @@ class SteppedStack {
                                  .capacity_bytes = options.cold_capacity_bytes,
                                  .account = options.cold_account,
                                  .unit_bytes = options.chunk_bytes,
-                                 .envelope = BlockEnvelope(options.cold_envelope),
                                  .reopen_pause = std::chrono::milliseconds(0),
+                                 .envelope = BlockEnvelope(options.cold_envelope),
                                  .file_system = sizes_.file_system});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);
