@@ -9,6 +9,7 @@
 #include "base/file_util.h"
 #include "tests/tiers/faulty_file_system.h"
 #include "tests/tiers/stack_fixture.h"
+#include "tests/tiers/test_blocks.h"
 
 namespace thermocline {
 namespace {
@@ -350,6 +351,33 @@ TEST_F(StackLossTest, ADamagedBlockThatADroppedSegmentKeptIsWrittenAgain) {
   for (uint64_t i = 1; i <= 16; ++i) {
     EXPECT_EQ(client_->Match(TestNames({i, 100 + i, 200 + i})).depth, 3u) << i;
   }
+}
+
+TEST_F(StackLossTest, ABlockThatIsLargerThanItsPlaceIsDroppedAndNotAskedForAgain) {
+  ScratchDirectory directory;
+  auto tier = LogTier::Open({.directory = directory.path(), .capacity_bytes = 1 * MiB});
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  const auto payload = TestPayload(1, 0, 2 * kTestBlockBytes);
+  ASSERT_TRUE((*tier)->Put(TestHeader(1, 0, payload), payload).ok());
+  std::vector<std::byte> room(kTestBlockBytes);
+  const auto found = (*tier)->Get({1, 0}, room);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_FALSE(found->has_value());
+  EXPECT_EQ((*tier)->Usage().block_count, 0u);
+  EXPECT_EQ((*tier)->Usage().corrupt_count, 1u);
+}
+
+TEST_F(StackLossTest, WhyErasuresAreRefusedIsSaid) {
+  UseFaulty(Durability::kWriteBack);
+  Write(TestNames({5}));
+  FlushTier(*stack_, TierKind::kWarm);
+  const std::string path = stack_->directory() + "/log";
+  ASSERT_TRUE(SetUpLog({.file = path}).ok());
+  FailToErase(TestNames({5}));
+  ASSERT_TRUE(SetUpLog({}).ok());
+  const auto log = ReadFile(path, 1 * MiB);
+  ASSERT_TRUE(log.ok()) << log.status();
+  EXPECT_THAT(*log, HasSubstr("cold_tier_refused cause=\"cold tier: write entries: IO error"));
 }
 
 TEST_F(StackLossTest, ARecordOfAPartThatItsPlaceDoesNotHaveIsErased) {
