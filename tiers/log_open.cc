@@ -87,8 +87,9 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   TC_RETURN_IF_ERROR(index.status());
   std::vector<BlockRef> lost;
   if (known != nullptr) lost = known->NotIn(*index);
-  corrupt_count_ += lost.size();
   MutexLock lock(mutex_);
+  for (const BlockRef ref : lost) corrupt_count_ += to_erase_.contains(ref) ? 0 : 1;
+  to_erase_.clear();
   lost_.insert(lost_.end(), lost.begin(), lost.end());
   index_ = *std::move(index);
   database_ = std::move(database);

@@ -159,7 +159,12 @@ absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
   MutexLock lock(mutex_);
   reserved_bytes_ -= std::exchange(draft.reserved_bytes, 0);
   if (!draft.blocks.empty()) index_.AddSegment(draft.sequence, draft.bytes);
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    for (size_t i = draft.blocks.size(); i < draft.changes.size(); ++i) {
+      to_erase_.insert(draft.changes[i].ref);
+    }
+    return status;
+  }
   for (size_t i = 0; i < draft.changes.size(); ++i) {
     const EntryChange& change = draft.changes[i];
     if (i >= draft.blocks.size()) {

@@ -24,6 +24,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "base/log_limit.h"
@@ -130,7 +131,9 @@ class LogTier : public Tier {
   mutable Mutex mutex_;  // never held across I/O
   Database database_ TC_GUARDED_BY(mutex_);
   LogIndex index_ TC_GUARDED_BY(mutex_);
-  std::vector<BlockRef> lost_ TC_GUARDED_BY(mutex_);       // of which the caller does not know yet
+  std::vector<BlockRef> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
+  // By writes that failed: they may be gone, or not.
+  std::unordered_set<BlockRef, BlockRefHash> to_erase_ TC_GUARDED_BY(mutex_);
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
   std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
   std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not

@@ -273,7 +273,6 @@ void StackCore::ForgetLostCopies() {
   std::vector<BlockRef> lost = cold_->TakeLost();
   std::erase_if(lost, [&](BlockRef ref) { return !HasColdCopy(ref); });
   if (lost.empty()) return;
-  stats_.corrupt_blocks += lost.size();
   LogEvent(LogLevel::kWarning, "cold_copies_lost", {{"blocks", lost.size()}});
   std::vector<Place> tails;
   for (const BlockRef ref : lost) {

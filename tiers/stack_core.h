@@ -57,11 +57,6 @@
 
 namespace thermocline {
 
-/// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
-/// Errors: of Get; DataLoss for what the tier took for whole, and is not.
-absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
-                                                     std::span<std::byte> payload);
-
 /// Thread: one strand, see TierStack.
 class StackCore final : public TierStack {
  public:

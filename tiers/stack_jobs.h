@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,11 @@ struct Waiter {
   BlockRef promotion;
   bool probes = false;  // whether the tier is to be read again
 };
+
+/// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.
+/// Errors: of Get; DataLoss for what the tier took for whole, and is not.
+absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
+                                                     std::span<std::byte> payload);
 
 /// Told by the thread that reads when it begins to.
 struct ReadStart {

@@ -1,6 +1,13 @@
 // A process that means to be forked: with gRPC's fork support on, a child gets a session of its
-// own.
+// own. And one that the kernel answers no system call.
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <cstddef>
+#include <iterator>
 
 #include "tests/client/blocks.h"
 #include "tests/client/daemon_fixture.h"
@@ -102,6 +109,57 @@ TEST(ForkTest, PutsThatAreNotSettledStayTheParents) {
   lease->Release();
   slots->clear();
   EXPECT_TRUE(Eventually([&] { return NothingHeld(*client); }));
+}
+
+/// For this thread, from now on: any other system call ends the process.
+bool AllowOnlyWrite() {
+  sock_filter rules[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+  };
+  const sock_fprog program = {.len = std::size(rules), .filter = rules};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+TEST(SystemCallTest, AWarmHitMakesNone) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer's allocator makes some of its own";
+#endif
+  DaemonProcess daemon;
+  const auto tokens = Prompt(16, 64);
+  {
+    const std::unique_ptr<Client> client = daemon.Connect();
+    const Space space = *client->OpenSpace(TestSpace());
+    auto lease = space.Match(tokens);
+    ASSERT_TRUE(lease.ok() && Extend(space, *lease, tokens, 64).ok());
+  }
+  int done[2];
+  ASSERT_EQ(::pipe(done), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    const std::unique_ptr<Client> client = daemon.Connect();
+    const Space space = *client->OpenSpace(TestSpace());
+    const auto hits = [&] {
+      auto lease = space.Match(tokens);
+      return lease.ok() && lease->depth() == 64 && !lease->View(63).empty() && lease->StillValid();
+    };
+    char all = hits() ? 1 : 0;  // what is made once is made now
+    if (!AllowOnlyWrite()) ::_exit(1);
+    for (int i = 0; i < 1000; ++i) all = hits() ? all : 0;
+    (void)!::write(done[1], &all, 1);
+    for (;;) continue;  // it cannot even end
+  }
+  ::close(done[1]);
+  char all = 0;
+  EXPECT_EQ(::read(done[0], &all, 1), 1) << "it made a system call";
+  EXPECT_EQ(all, 1);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ::close(done[0]);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ class BadInputTest(unittest.TestCase):
 class WrongSpace(BadInputTest):
     def test_another_models_blocks_are_never_hit(self):
         models = [self.model("one", seed=1), self.model("two", seed=2), self.model("deep", layers=3)]
-        with Daemon(self.place) as daemon:
+        with Daemon(self.place, warm_capacity="192MiB") as daemon:  # a chunk for each size of block: nobody waits for one
             for model in models:
                 answer = self.ask(model)
                 self.assertEqual(answer["cached_tokens"], 0, model)

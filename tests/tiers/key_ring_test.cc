@@ -159,7 +159,8 @@ TEST_F(KeySourceTest, AProgramThatIsGoneLeavesTheKeys) {
 
 TEST_F(KeySourceTest, ACommandGetsItsArgumentsAndNothingElse) {
   ASSERT_TRUE(FromScript("[ $# = 2 ] && [ \"$2\" = two ] && echo 3 " + kA).ok());
-  // No descriptor but the three, of which the first has nothing; no signal blocked.
+  // No descriptor but the three, of which the first has nothing; no signal blocked (of the shell it
+  // is while it waits).
   const int inherited = ::open("/dev/null", O_RDONLY);  // not close-on-exec
   ::dup2(inherited, 77);
   sigset_t all;
@@ -168,7 +169,7 @@ TEST_F(KeySourceTest, ACommandGetsItsArgumentsAndNothingElse) {
   const auto bytes =
       Run("[ -z \"$(cat)\" ] || exit 4\n"
           "[ -e /proc/$$/fd/77 ] && exit 5\n"
-          "grep -q 'SigBlk:.0*$' /proc/$$/status || exit 6\n"
+          "grep -q 'SigBlk:.0*$' /proc/self/status || exit 6\n"
           "echo ok",
           std::chrono::seconds(20));
   ::pthread_sigmask(SIG_UNBLOCK, &all, nullptr);
