@@ -16,12 +16,11 @@ class MappingGuard {
   static constexpr int kMaxGuards = 1024;
 
   /// Of a shared mapping of the whole of `fd`, in pages of `page_bytes`. Beyond kMaxGuards at a
-  /// time there is none: is_guarded() is false.
+  /// time there is none.
   MappingGuard(int fd, std::byte* base, uint64_t bytes, uint64_t page_bytes);
   ~MappingGuard();
   MappingGuard(const MappingGuard&) = delete;
 
-  bool is_guarded() const { return slot_ >= 0; }
   /// Accesses that were saved so far.
   uint64_t saved() const;
 

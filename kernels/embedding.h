@@ -5,7 +5,7 @@
 
 namespace thermocline {
 
-/// out[i] = table[ids[i]] * scale; zeros where an id is outside of the table (a placeholder).
+/// out[i] = table[ids[i]] * scale; zeros where an id is outside of the table.
 /// Shape:  ids [tokens]; table [vocabulary][width], out [tokens][width] of `type`.
 /// Units:  width a multiple of 8, pointers of 16 bytes.
 /// Thread: any; ordered on `stream`; never synchronises.
