@@ -2,9 +2,6 @@
 // rows of the tensor cores' A operand, up to 16. Tiles of 64 tokens come by cp.async into a ring of
 // stages; each of the four warps takes 16 of a tile's tokens, with its own running maximum and sum
 // (online softmax), and the warps' states are merged at the end.
-//
-// Rows in shared memory are one 16-byte chunk longer than a head: an odd number of chunks, so that
-// ldmatrix, which reads a chunk of eight neighbouring rows at once, meets every bank once.
 #include "kernels/decode_attention.cuh"
 
 namespace thermocline {
@@ -13,14 +10,13 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kTileTokens = 64;
-constexpr int kRows = 16;  ///< of a tensor-core operand: query heads, and tokens of a warp's part
+constexpr int kRows = kFragmentRows;  ///< query heads, and tokens of a warp's part
 
 template <int kHeadDim>
 struct Tiles {
-  static constexpr int kChunks = kHeadDim / 8;
-  static constexpr int kRowNumbers = kHeadDim + 8;
-  static constexpr int kTileNumbers = kTileTokens * kRowNumbers;
+  static constexpr int kTileNumbers = kTileTokens * kRowNumbers<kHeadDim>;
   static constexpr int kStages = kHeadDim > 128 ? 2 : 3;
+  static constexpr int kCopiesAtOnce = kHeadDim > 128 ? 4 : 64;  ///< more would spill
   /// Of the final states, so that the fragments' rows begin 8 banks apart.
   static constexpr int kStateRow = kHeadDim + (40 - kHeadDim % 32) % 32;
   static constexpr int kStateFloats = kWarps * kRows * (kStateRow + 2);
@@ -29,29 +25,6 @@ struct Tiles {
                                              ? kPipelineBytes
                                              : kStateFloats * sizeof(float);
 };
-
-/// Begins the copies of one tile; tokens beyond the span become zeros.
-template <int kHeadDim>
-__device__ __forceinline__ void FetchTile(const DecodeAttentionArgs& args, const int32_t* table,
-                                          const Span& span, int first_token, int kv_head,
-                                          uint16_t* keys) {
-  using Shared = Tiles<kHeadDim>;
-  constexpr int kCopies = kTileTokens * Shared::kChunks / kThreads;
-  static_assert(kCopies * kThreads == kTileTokens * Shared::kChunks);
-#pragma unroll(kHeadDim > 128 ? 4 : kCopies)  // all of them would spill
-  for (int i = 0; i < kCopies; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
-    const int row = at / Shared::kChunks, chunk = at % Shared::kChunks;
-    const bool wanted = first_token + row < span.end;
-    const uint32_t token = wanted ? first_token + row : span.end - 1;
-    const std::byte* const from =
-        args.kv.pool + table[token / kBlockTokens] * args.kv.block_stride +
-        kv_head * args.kv.head_stride + token % kBlockTokens * args.kv.row_stride + 16 * chunk;
-    uint16_t* const to = keys + row * Shared::kRowNumbers + 8 * chunk;
-    simt::CopyAsync16(to, from + args.kv.keys_offset, wanted);
-    simt::CopyAsync16(to + Shared::kTileNumbers, from + args.kv.values_offset, wanted);
-  }
-}
 
 /// Query rows as fragments of operand A; rows beyond the group are zero.
 template <int kHeadDim>
@@ -66,76 +39,6 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
       fragments[k][i] =
           row < group ? *reinterpret_cast<const uint32_t*>(q + row * kHeadDim + column) : 0;
     }
-  }
-}
-
-/// What one warp knows of its tokens: per lane two rows (lane / 4 and 8 more) of the state.
-template <int kHeadDim>
-struct WarpState {
-  float out[kHeadDim / 8][4];
-  float largest[2];
-  float sum[2];
-};
-
-/// One tile's 16 tokens of this warp; `first` is the position of the first of them.
-template <class T, int kHeadDim>
-__device__ __forceinline__ void AttendTile(const DecodeAttentionArgs& args,
-                                           const uint32_t (&queries)[kHeadDim / 16][4],
-                                           const uint16_t* keys, int first, int end,
-                                           WarpState<kHeadDim>& state) {
-  using Shared = Tiles<kHeadDim>;
-  const int lane = threadIdx.x % kWarpThreads;
-  float scores[2][4] = {};
-  const uint16_t* const key_row =
-      keys + (lane % 8 + lane / 16 * 8) * Shared::kRowNumbers + lane / 8 % 2 * 8;
-#pragma unroll
-  for (int k = 0; k < kHeadDim / 16; ++k) {
-    uint32_t b[4];
-    simt::LoadMatrices(b, key_row + 16 * k);
-    simt::MultiplyAdd<T>(scores[0], queries[k], b[0], b[1]);
-    simt::MultiplyAdd<T>(scores[1], queries[k], b[2], b[3]);
-  }
-  uint32_t weights[4];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float largest = state.largest[half];
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[n][2 * half + i];
-        const int token = first + 8 * n + lane % 4 * 2 + i;
-        score = token < end ? Score(args, score) : -INFINITY;
-        largest = fmaxf(largest, score);
-      }
-    }
-    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
-    const float base = largest == -INFINITY ? 0 : largest;  // no token so far: no NaN
-    const float kept = simt::Exp2(state.largest[half] - base);
-    state.largest[half] = largest;
-    state.sum[half] *= kept;
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const float a = simt::Exp2(scores[n][2 * half] - base);
-      const float b = simt::Exp2(scores[n][2 * half + 1] - base);
-      state.sum[half] += a + b;
-      weights[2 * n + half] = simt::Pack2<T>(a, b);
-    }
-#pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
-      state.out[n][2 * half] *= kept;
-      state.out[n][2 * half + 1] *= kept;
-    }
-  }
-  const uint16_t* const value_row =
-      keys + Shared::kTileNumbers + lane % 16 * Shared::kRowNumbers + lane / 16 * 8;
-#pragma unroll
-  for (int n = 0; n < kHeadDim / 8; n += 2) {
-    uint32_t b[4];
-    simt::LoadMatricesTransposed(b, value_row + 8 * n);
-    simt::MultiplyAdd<T>(state.out[n], weights, b[0], b[1]);
-    simt::MultiplyAdd<T>(state.out[n + 1], weights, b[2], b[3]);
   }
 }
 
@@ -195,8 +98,9 @@ __global__ void __launch_bounds__(kThreads)
   const int tiles = span.end > span.begin ? (span.end - span.begin - 1) / kTileTokens + 1 : 0;
   const auto fetch = [&](int tile) {
     if (tile < tiles) {
-      FetchTile<kHeadDim>(args, table, span, span.begin + tile * kTileTokens, kv_head,
-                          ring + tile % Shared::kStages * 2 * Shared::kTileNumbers);
+      FetchTile<kHeadDim, kTileTokens, kThreads, Shared::kCopiesAtOnce>(
+          args.kv, table, span.begin + tile * kTileTokens, span.end, kv_head,
+          ring + tile % Shared::kStages * 2 * Shared::kTileNumbers);
     }
     simt::CopyAsyncCommit();
   };
@@ -213,10 +117,14 @@ __global__ void __launch_bounds__(kThreads)
     simt::CopyAsyncWait<Shared::kStages - 2>();
     __syncthreads();  // the tile has landed for all, and all are done with the stage to fill next
     fetch(tile + Shared::kStages - 1);
-    AttendTile<T, kHeadDim>(
-        args, queries,
-        ring + tile % Shared::kStages * 2 * Shared::kTileNumbers + warp_token * Shared::kRowNumbers,
-        span.begin + tile * kTileTokens + warp_token, span.end, state);
+    const uint16_t* const keys = ring + tile % Shared::kStages * 2 * Shared::kTileNumbers +
+                                 warp_token * kRowNumbers<kHeadDim>;
+    const int first = span.begin + tile * kTileTokens + warp_token;
+    const auto exponent = [&](int, int at, float product) {
+      const int token = first + at;
+      return token < span.end ? Score(args, product) : -INFINITY;
+    };
+    AttendTokens<T, kHeadDim, kRows>(queries, keys, keys + Shared::kTileNumbers, exponent, state);
   }
   simt::CopyAsyncWait<0>();
   __syncthreads();

@@ -1,13 +1,10 @@
-// What both forms of decode attention share: which tokens a split attends, how a score becomes a
-// weight, and where a split's result goes.
+// What both forms of decode attention share: which tokens a split attends, and where a split's
+// result goes.
 #pragma once
+#include "kernels/attention.cuh"
 #include "kernels/decode_attention.h"
-#include "kernels/kv_geometry.h"
-#include "kernels/simt/device.cuh"
 
 namespace thermocline {
-
-inline constexpr float kLog2E = 1.44269504f;
 
 /// The tokens of one thread block.
 struct Span {
@@ -17,15 +14,6 @@ struct Span {
 __device__ __forceinline__ Span SpanOf(const DecodeAttentionArgs& args, int split, int length) {
   const int first = args.window > 0 ? max(0, length - args.window) : 0;
   return {max(split * args.split_tokens, first), min((split + 1) * args.split_tokens, length)};
-}
-
-/// Scores as exponents of 2.
-__device__ __forceinline__ float Score(const DecodeAttentionArgs& args, float product) {
-  const float score = product * args.scale;
-  if (args.softcap > 0) {
-    return args.softcap * kLog2E * simt::FastTanh(__fdividef(score, args.softcap));
-  }
-  return score * kLog2E;
 }
 
 /// Number d of the result of `head` (of all sequences), or of this split's state for the merge.

@@ -11,23 +11,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kMaxHeadDim = 256;
 
-/// The state of one group of lanes; each lane has eight numbers of the result.
-struct RowState {
-  float out[8];
-  float largest;
-  float sum;
-};
-
-__device__ __forceinline__ void Merge(RowState& state, const RowState& other) {
-  const float largest = fmaxf(state.largest, other.largest);
-  const float base = largest == -INFINITY ? 0 : largest;
-  const float kept = simt::Exp2(state.largest - base), weight = simt::Exp2(other.largest - base);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) state.out[i] = state.out[i] * kept + other.out[i] * weight;
-  state.sum = state.sum * kept + other.sum * weight;
-  state.largest = largest;
-}
-
 /// Grid: splits, query heads, sequences.
 template <class T>
 __global__ void __launch_bounds__(kThreads)

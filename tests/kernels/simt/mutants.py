@@ -60,15 +60,15 @@ MUTANTS = [
      "simt::CopyAsyncWait<0>();\n  __syncthreads();", "simt::CopyAsyncWait<0>();"),
     ("decode_attention", "no barrier before the states are merged",
      "KeepState<kHeadDim>(state, states);\n  __syncthreads();", "KeepState<kHeadDim>(state, states);"),
-    ("decode_attention", "tokens beyond the sequence are looked up", "wanted ? first_token + row : span.end - 1",
+    ("decode_attention", "tokens beyond the sequence are looked up", "wanted ? first_token + row : end - 1",
      "first_token + row"),
     ("decode_attention", "the next tile overwrites one in use",
-     "    fetch(tile + Shared::kStages - 1);\n    AttendTile", "    fetch(tile + Shared::kStages);\n    AttendTile"),
+     "    fetch(tile + Shared::kStages - 1);\n    const", "    fetch(tile + Shared::kStages);\n    const"),
     ("decode_attention", "all splits write one state", "head * args.splits + split", "head * args.splits"),
-    ("decode_attention", "one token too many", "token < end ?", "token <= end ?"),
+    ("decode_attention", "one token too many", "token < span.end ?", "token <= span.end ?"),
     ("decode_attention", "a window of one more", "length - args.window)", "length - args.window - 1)"),
-    ("decode_attention", "values of other tokens", "lane % 16 * Shared::kRowNumbers + lane / 16 * 8",
-     "lane % 16 * Shared::kRowNumbers + lane % 16 / 8 * 8"),
+    ("decode_attention", "values of other tokens", "lane % 16 * kRow + lane / 16 * 8",
+     "lane % 16 * kRow + lane % 16 / 8 * 8"),
     ("decode_attention", "the old sum keeps its scale", "state.sum[half] *= kept;", ""),
     ("decode_attention", "the merge forgets the largest score", "    largest = now;\n", ""),
     ("decode_attention", "an empty sequence divides by zero", "FromFloat<T>(sum > 0 ? out / sum : 0);\n    return",
@@ -81,8 +81,8 @@ MUTANTS = [
     ("decode_attention", "a shuffle that not all lanes reach",
      "largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));",
      "if (lane % 4 < 3) largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));"),
-    ("decode_attention", "one warp leaves early", "    AttendTile<T, kHeadDim>(",
-     "    if (warp_token == 48 && tile == 1) return;\n    AttendTile<T, kHeadDim>("),
+    ("decode_attention", "one warp leaves early", "    AttendTokens<T, kHeadDim, kRows>(",
+     "    if (warp_token == 48 && tile == 1) return;\n    AttendTokens<T, kHeadDim, kRows>("),
     ("decode_attention", "rows that meet in the same banks", "kRowNumbers = kHeadDim + 8", "kRowNumbers = kHeadDim"),
     ("decode_attention", "states that meet in the same banks", "kHeadDim + (40 - kHeadDim % 32) % 32", "kHeadDim"),
     ("decode_attention_rows", "no barrier before the warps are merged", "  __syncthreads();\n", ""),
@@ -118,16 +118,16 @@ class Build:
 
     @staticmethod
     def plant(source, mutated, old, new):
-        """Writes the kernel's source and its own header, where it has one, with the first place changed."""
-        planted = False
-        for suffix in ("", "h"):
-            if not os.path.exists(source + suffix):
+        """Writes the kernel's source, its own header and the shared one, with the first place changed."""
+        folder, planted = os.path.dirname(source), False
+        for name in (os.path.basename(source), os.path.basename(source) + "h", "attention.cuh"):
+            if not os.path.exists(os.path.join(folder, name)):
                 continue
-            with open(source + suffix, encoding="utf-8") as file:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
                 text = file.read()
             if not planted and old in text:
                 text, planted = text.replace(old, new, 1), True
-            with open(mutated + suffix, "w", encoding="utf-8") as file:
+            with open(os.path.join(os.path.dirname(mutated), name), "w", encoding="utf-8") as file:
                 file.write(text)
         if not planted:
             raise LookupError(f"{source} does not hold: {old}")
