@@ -11,8 +11,22 @@ endif()
 # Kernels speak to two compilers: #pragma unroll is nvcc's.
 set(TC_KERNEL_FLAGS -Wno-unknown-pragmas -fno-math-errno)
 
+# tc_gpu_program(NAME SRCS ... DEPS ...): a program over the kernels on a GPU. None is built by default: `gpu_programs` is
+# all of them.
+function(tc_gpu_program name)
+  cmake_parse_arguments(A "" "" "SRCS;DEPS" ${ARGN})
+  tc_executable(${name} SRCS ${A_SRCS} DEPS ${A_DEPS} tc_cuda_kernels TC::cudart)
+  target_include_directories(${name} SYSTEM PRIVATE ${TC_CUDA_INCLUDE_DIRS})
+  set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON LINKER_LANGUAGE CXX)
+  if(NOT TARGET gpu_programs)
+    add_custom_target(gpu_programs)
+  endif()
+  add_dependencies(gpu_programs ${name})
+endfunction()
+
 # tc_kernel_test(NAME KERNELS a.cu ... SRCS a_test.cc ... [DEPS ...]): NAME runs the tests over the kernels as they are;
-# NAME_checked over kernels whose every load and store the checker sees (-O1: further passes merge them).
+# NAME_checked over kernels whose every load and store the checker sees (-O1: further passes merge them); NAME_gpu, which
+# tests/gpu/run.sh builds and starts, over the kernels on a GPU.
 function(tc_kernel_test name)
   cmake_parse_arguments(A "" "" "SRCS;KERNELS;DEPS" ${ARGN})
   if(NOT TC_EMULATE)
@@ -27,6 +41,11 @@ function(tc_kernel_test name)
   tc_configure(${name}_kernels)
   target_compile_options(${name}_kernels PRIVATE ${TC_KERNEL_FLAGS} -O3)
   tc_test(${name} SRCS $<TARGET_OBJECTS:${name}_cases> $<TARGET_OBJECTS:${name}_kernels> DEPS tc_simt ${A_DEPS})
+
+  if(TC_CUDA AND NOT TC_SANITIZE)
+    tc_gpu_program(${name}_gpu SRCS $<TARGET_OBJECTS:${name}_cases>
+      DEPS tc_gpu_memory tc_gpu_probes GTest::gmock GTest::gtest_main ${A_DEPS})
+  endif()
 
   if(TC_EMULATE_CHECKED)
     add_library(${name}_checked_kernels OBJECT ${A_KERNELS})

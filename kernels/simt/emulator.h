@@ -53,6 +53,9 @@ bool IsChecked();
 /// left. Thread: any.
 void* AllocateDevice(size_t bytes);
 void FreeDevice(void* pointer);
+void CopyToDevice(void* to, const void* host, size_t bytes);
+void CopyFromDevice(void* host, const void* from, size_t bytes);
+void FillDevice(void* at, int byte, size_t bytes);
 
 /// What the accesses of one instruction of a kernel cost. Only in checked programs.
 struct AccessSite {
@@ -105,9 +108,10 @@ uint32_t AtomicAdd(uint32_t* at, uint32_t value);
 int AtomicMax(int* at, int value);
 uint32_t AtomicMax(uint32_t* at, uint32_t value);
 
-/// Runs `call(context)` as every thread of the grid; the context is the kernel's parameter space,
-/// the only memory of the host that it may read.
-CudaError RunGrid(const LaunchShape& shape, void (*call)(void*), void* context,
-                  size_t context_bytes);
+/// Runs `call(context)` as every thread of the grid, at once or when the stream's turn comes
+/// (stream_device.h). The context, which is copied bytewise, is the kernel's parameter space, the
+/// only memory of the host that it may read.
+CudaError LaunchGrid(const LaunchShape& shape, CudaStream stream, void (*call)(void*),
+                     void* context, size_t context_bytes);
 
 }  // namespace thermocline::simt

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/mutex.h"
 #include "kernels/simt/emulator_state.h"
+#include "kernels/simt/stream_device.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -22,15 +23,23 @@ namespace {
 
 constexpr size_t kAlignment = 256;
 constexpr size_t kRedZoneBytes = 512;
+constexpr size_t kPageBytes = 4096;
 
 struct Heap {
   Mutex mutex;
-  size_t used TC_GUARDED_BY(mutex) = 4096;
+  size_t used TC_GUARDED_BY(mutex) = kPageBytes;
   std::map<const char*, DeviceRange> ranges TC_GUARDED_BY(mutex);
+  std::map<const char*, size_t> reserved TC_GUARDED_BY(mutex);
+
+  /// Begins anew when nothing is left of what there was.
+  void Recycle() TC_REQUIRES(mutex) {
+    if (ranges.empty() && reserved.empty()) used = kPageBytes;
+  }
 };
 
+/// Never destroyed: a stream's thread may run a kernel while the program ends.
 Heap& TheHeap() {
-  static Heap heap;
+  static Heap& heap = *new Heap;
   return heap;
 }
 
@@ -61,7 +70,7 @@ const DeviceRange* DeviceRangeBefore(const void* pointer) {
 void* AllocateDevice(size_t bytes) {
   Heap& heap = TheHeap();
   MutexLock lock(heap.mutex);
-  if (heap.ranges.empty()) heap.used = 4096;
+  heap.Recycle();
   const size_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment + kRedZoneBytes;
   if (heap.used + whole > kDeviceArenaBytes) Fail("emulated device memory is full");
   char* const begin = DeviceArena() + heap.used;
@@ -81,6 +90,52 @@ void FreeDevice(void* pointer) {
   if (found == heap.ranges.end()) Fail("free of %p, which is no device memory", pointer);
   ASAN_POISON_MEMORY_REGION(found->second.begin, found->second.bytes);
   heap.ranges.erase(found);
+}
+
+void CopyToDevice(void* to, const void* host, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, host, bytes);
+}
+
+void CopyFromDevice(void* host, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(host, from, bytes);
+}
+
+void FillDevice(void* at, int byte, size_t bytes) { std::memset(at, byte, bytes); }
+
+char* ReserveDeviceSpace(size_t bytes, size_t alignment) {
+  Heap& heap = TheHeap();
+  MutexLock lock(heap.mutex);
+  heap.Recycle();
+  const size_t begin = (heap.used + kPageBytes + alignment - 1) / alignment * alignment;
+  const size_t end = (begin + bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  if (end + kPageBytes > kDeviceArenaBytes) Fail("emulated device memory has no addresses left");
+  heap.used = end;
+  heap.reserved[DeviceArena() + begin] = end - begin;
+  TC_CHECK(mprotect(DeviceArena() + begin, end - begin, PROT_NONE) == 0);
+  return DeviceArena() + begin;
+}
+
+void ReleaseDeviceSpace(char* begin) {
+  Heap& heap = TheHeap();
+  MutexLock lock(heap.mutex);
+  const auto found = heap.reserved.find(begin);
+  TC_CHECK(found != heap.reserved.end());
+  TC_CHECK(mmap(begin, found->second, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == begin);
+  heap.reserved.erase(found);
+}
+
+void AddDeviceRange(char* begin, size_t bytes) {
+  Heap& heap = TheHeap();
+  MutexLock lock(heap.mutex);
+  TC_CHECK(InDeviceArena(begin));
+  heap.ranges[begin] = {begin, bytes};
+}
+
+void RemoveDeviceRange(char* begin) {
+  Heap& heap = TheHeap();
+  MutexLock lock(heap.mutex);
+  TC_CHECK(heap.ranges.erase(begin) == 1);
 }
 
 }  // namespace thermocline::simt

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# On a machine with an NVIDIA GPU: builds what needs one, runs every test of it on the device, the kernels' again under
+# compute-sanitizer, measures, and prints one table. Without a GPU it says so and exits with 77.
+#   tests/gpu/run.sh [--bin DIRECTORY] [--quick] [--json FILE]     --bin: programs built elsewhere; --quick: no sanitizer
+set -uo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+bin='' quick='' json=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --bin) bin=${2:?--bin needs a directory}; shift ;;
+    --json) json=${2:?--json needs a file}; shift ;;
+    --quick) quick=1 ;;
+    *) echo "usage: tests/gpu/run.sh [--bin DIRECTORY] [--quick] [--json FILE]" >&2; exit 2 ;;
+  esac
+  shift
+done
+if ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; then
+  echo "tests/gpu: no GPU here (nvidia-smi fails)"
+  exit 77
+fi
+if [ -z "$bin" ]; then
+  "$top/deploy/setup.sh" || exit 1
+  [ -e "$top/build/release/build.ninja" ] || cmake -S "$top" --preset release >/dev/null || exit 1
+  cmake --build "$top/build/release" --target gpu_programs || exit 1
+  bin=$top/build/release/bin
+fi
+
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+lines=() failures=0
+# step NAME COMMAND...: one line of the table; what it printed only if it failed.
+step() {
+  local name=$1 begin=$SECONDS status=0 seen
+  shift
+  "$@" >"$log/out" 2>&1 || status=$?
+  seen=$(grep -hoE '^\[  (PASSED|SKIPPED)  ?\] [0-9]+ tests?|ERROR SUMMARY: .*' "$log/out" | tr '\n' ' ')
+  if [ $status -ne 0 ]; then
+    failures=$((failures + 1))
+    printf -- '--- %s: exit code %d\n' "$name" "$status"
+    grep -E '^\[  FAILED|Failure|error|Error|=====|: [A-Z]' "$log/out" | head -60
+    tail -25 "$log/out"
+  fi
+  lines+=("$(printf '| %s | %s | %s | %ds |' "$name" "$([ $status -eq 0 ] && echo passed || echo "FAILED ($status)")" \
+    "$seen" $((SECONDS - begin)))")
+}
+
+# What the emulator must refuse, a GPU need not notice.
+filter=--gtest_filter=-BreachTest.*:*AreRefused
+for program in "$bin"/*_test_gpu; do
+  step "$(basename "$program")" "$program" "$filter"
+done
+if [ -z "$quick" ] && command -v compute-sanitizer >/dev/null; then
+  for program in "$bin"/simt_*_test_gpu; do
+    for tool in memcheck racecheck; do
+      step "$tool $(basename "$program")" timeout 300 compute-sanitizer --tool $tool --error-exitcode 9 "$program" "$filter"
+    done
+  done
+fi
+"$bin/bench_gpu" ${json:+--json "$json"} || failures=$((failures + 1))
+printf '\n| step | result | seen | took |\n|---|---|---|--:|\n'
+printf '%s\n' "${lines[@]}"
+printf '%d failed\n' "$failures"
+[ "$failures" -eq 0 ]
