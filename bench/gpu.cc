@@ -56,15 +56,13 @@ double DeviceClock::Stop() {
   return milliseconds;
 }
 
-double MedianMilliseconds(std::vector<double> values) { return Median(std::move(values)); }
-
 namespace {
 
 struct Device {
   int multiprocessors = 0;
   double copy_gb = 0;  ///< GB/s of a copy on the device, bytes read and written
   bool quick = false;
-  int runs() const { return quick ? 3 : 30; }
+  int runs() const { return quick ? 3 : 15; }
 };
 
 double GbPerSecond(double bytes, double milliseconds) { return bytes / milliseconds / 1e6; }

@@ -2,10 +2,13 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "bench/report.h"
 #include "kernels/simt/launch.h"
 
 namespace thermocline::bench {
@@ -39,11 +42,6 @@ class DeviceBuffer {
   void* data_ = nullptr;
 };
 
-/// Milliseconds that one call of `launch(i)` takes on the device, the median of `runs` after three
-/// that warm up; i counts the calls, so that inputs can rotate beyond the cache.
-template <class Launch>
-double DeviceMilliseconds(int runs, Launch launch);
-
 class DeviceClock {
  public:
   DeviceClock();
@@ -55,19 +53,23 @@ class DeviceClock {
   cudaEvent_t begin_, end_;
 };
 
-double MedianMilliseconds(std::vector<double> values);
-
+/// Milliseconds of the device that one call of `launch(i)` takes among others of its kind, launched
+/// one behind the other for 2 ms at least: the median of `runs` such rows. i counts the calls, so
+/// that inputs can rotate beyond the cache.
 template <class Launch>
 double DeviceMilliseconds(int runs, Launch launch) {
   DeviceClock clock;
-  for (int i = 0; i < 3; ++i) launch(i);
-  std::vector<double> times;
-  for (int i = 0; i < runs; ++i) {
+  int calls = 0;
+  const auto row = [&](int count) {
     clock.Start();
-    launch(i + 3);
-    times.push_back(clock.Stop());
-  }
-  return MedianMilliseconds(times);
+    for (int i = 0; i < count; ++i) launch(calls++);
+    return clock.Stop() / count;
+  };
+  row(3);
+  const int count = static_cast<int>(std::clamp(2 / row(3), 1.0, 100.0));
+  std::vector<double> times;
+  for (int i = 0; i < runs; ++i) times.push_back(row(count));
+  return Median(std::move(times));
 }
 
 }  // namespace thermocline::bench

@@ -54,10 +54,14 @@ def test_a_put_brings_only_what_is_missing(client, space):
 
 
 def test_a_put_that_does_not_fit_whole_keeps_the_head(client, space):
-    held = []
-    with pytest.raises(thermocline.ResourceExhaustedError):
-        while True:
-            held += space.reserve(64)
+    held, refusals = [], 0
+    while refusals < 20:  # what other tests put still leaves memory for the disk, slot by slot
+        try:
+            held += space.reserve(64 if refusals == 0 else 1)
+            refusals = min(refusals, 1)
+        except thermocline.ResourceExhaustedError:
+            refusals += 1
+            time.sleep(0.02)
     del held[-5:]
     gc.collect()
     assert eventually(lambda: client.stats().reservations == len(held))
