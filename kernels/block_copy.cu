@@ -50,8 +50,9 @@ CudaError LaunchBlockCopy(const BlockCopyArgs& args, bool to_engine, CudaStream 
   if (args.count == 0) return CudaError::kSuccess;
   if (args.count < 0 || args.max_thread_blocks <= 0 || geometry.layers <= 0 ||
       geometry.kv_heads <= 0 || geometry.block_tokens != kBlockTokens ||
-      geometry.row_bytes() == 0 || geometry.row_bytes() % kUnitBytes != 0 ||
-      engine.page_tokens <= 0 || engine.page_tokens % kBlockTokens != 0 ||
+      IsQuantized(geometry.dtype) || geometry.row_bytes() == 0 ||
+      geometry.row_bytes() % kUnitBytes != 0 || engine.page_tokens <= 0 ||
+      engine.page_tokens % kBlockTokens != 0 ||
       (args.block_stride | engine.page_stride | engine.half_stride | engine.head_stride |
        engine.token_stride) %
               kUnitBytes !=

@@ -7,11 +7,22 @@
 
 namespace thermocline {
 
-enum class KvDtype : uint8_t { kF32, kF16 };
+enum class KvDtype : uint8_t { kF32, kF16, kInt8, kE4m3, kInt4 };
 
-inline constexpr size_t KvDtypeBytes(KvDtype dtype) { return dtype == KvDtype::kF32 ? 4 : 2; }
+inline constexpr int KvDtypeBits(KvDtype dtype) {
+  constexpr int kBits[] = {32, 16, 8, 8, 4};
+  return kBits[static_cast<int>(dtype)];
+}
 inline constexpr const char* KvDtypeName(KvDtype dtype) {
-  return dtype == KvDtype::kF32 ? "f32" : "f16";
+  constexpr const char* kNames[] = {"f32", "f16", "int8", "e4m3", "int4"};
+  return kNames[static_cast<int>(dtype)];
+}
+inline constexpr bool IsQuantized(KvDtype dtype) { return KvDtypeBits(dtype) < 16; }
+
+/// Bytes of one head's keys or values of one token, without its scale.
+inline constexpr size_t KvRowBytes(KvDtype dtype, int head_dim) {
+  const size_t bytes = static_cast<size_t>(head_dim) * KvDtypeBits(dtype) / 8;
+  return IsQuantized(dtype) ? (bytes + 15) / 16 * 16 : bytes;
 }
 
 /// Tokens of a block, everywhere.
@@ -28,8 +39,12 @@ struct KvGeometry {
 
   bool operator==(const KvGeometry&) const = default;
 
-  constexpr size_t row_bytes() const { return head_dim * KvDtypeBytes(dtype); }
-  constexpr size_t head_bytes() const { return block_tokens * row_bytes(); }
+  constexpr size_t row_bytes() const { return KvRowBytes(dtype, head_dim); }
+  /// From row 0 of a head to its scales, where it has any.
+  constexpr size_t scales_offset() const { return block_tokens * row_bytes(); }
+  constexpr size_t head_bytes() const {
+    return scales_offset() + (IsQuantized(dtype) ? block_tokens * sizeof(uint16_t) : 0);
+  }
   constexpr size_t layer_bytes() const { return 2 * kv_heads * head_bytes(); }
   constexpr size_t block_bytes() const { return layers * layer_bytes(); }
   constexpr size_t token_bytes() const { return block_bytes() / block_tokens; }

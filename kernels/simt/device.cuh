@@ -18,8 +18,10 @@
 
 #ifdef __CUDACC__
 #include "kernels/simt/cuda_device.cuh"
+#include "kernels/simt/cuda_packed.cuh"
 #else
 #include "kernels/simt/emulated_device.h"
+#include "kernels/simt/emulated_packed.h"
 #endif
 
 namespace thermocline {
