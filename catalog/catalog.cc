@@ -140,6 +140,32 @@ Catalog::Child Catalog::FindChild(Place parent, const Name& name) const {
   }
 }
 
+Catalog::Search Catalog::Begin(Place parent, const Name& name) const {
+  const Search search{ChildHash(PlaceBits(parent), name),
+                      table_log2().load(std::memory_order_acquire), 0};
+  __builtin_prefetch(&table(search.table_log2)[Home(search.hash, search.table_log2)]);
+  return search;
+}
+
+void Catalog::Guess(Search& search) const {
+  const ChildBucket& bucket = table(search.table_log2)[Home(search.hash, search.table_log2)];
+  for (const auto& slot : bucket.entry) {
+    const uint64_t entry = slot.load(std::memory_order_acquire);
+    const auto id = static_cast<NodeId>(entry);
+    if (entry >> 32 != (search.hash & 0xffffffff) || !IsNode(id)) continue;
+    search.guess = id;
+    __builtin_prefetch(&node(id));
+    __builtin_prefetch(&name(id, 0));
+    return;
+  }
+}
+
+// A guess that fails was another's, or stood in a bucket that was full, or the table has grown.
+Catalog::Child Catalog::End(const Search& search, Place parent, const Name& name) const {
+  const Child child = CheckChild(search.guess, parent, name);
+  return child.node != 0 ? child : FindChild(parent, name);
+}
+
 Catalog::Child Catalog::CheckChild(NodeId id, Place parent, const Name& first) const {
   if (!IsNode(id)) return {};
   const NodeState now = state(id);

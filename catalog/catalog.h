@@ -76,6 +76,17 @@ class Catalog {
   /// reader only while the version of what was found stands.
   Child FindChild(Place parent, const Name& name) const;
 
+  /// FindChild in three steps, so that the cache misses of many searches overlap: each step asks
+  /// the memory for what the next one reads. It finds what FindChild finds.
+  struct Search {
+    uint64_t hash = 0;
+    uint32_t table_log2 = 0;
+    NodeId guess = 0;
+  };
+  Search Begin(Place parent, const Name& name) const;
+  void Guess(Search& search) const;
+  Child End(const Search& search, Place parent, const Name& name) const;
+
   /// Makes memory for the first `nodes` nodes, with words of part 0. Failing is no harm: what is
   /// missing comes when it is written to.
   /// Thread: any, of the process that formatted it.

@@ -64,6 +64,13 @@ inline constexpr bool kAdopterLooks = false;
 inline constexpr bool kAdopterLooks = true;
 #endif
 
+/// Whether who has found a key looks at its version behind the fence of its pin.
+#ifdef TC_BREAK_KEY_LOOK
+inline constexpr bool kKeyReaderLooksAgain = false;
+#else
+inline constexpr bool kKeyReaderLooksAgain = true;
+#endif
+
 /// Whether it looks at all of them, or at the last one only.
 #ifdef TC_BREAK_ANCESTORS
 inline constexpr bool kReaderChecksAncestors = false;

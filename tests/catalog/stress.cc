@@ -4,8 +4,8 @@
 // too; a slot that was taken away is poisoned at once.
 //
 //   stress [--seconds N] [--seed N] [--readers N] [--run N] [--places N] [--depth N]
-//          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--adopts PERCENT] [--threads]
-//          [--must-notice]
+//          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--adopts PERCENT]
+//          [--keys PERCENT] [--threads] [--must-notice]
 //
 // Few places and a small depth make a duel over the same ones: there a missing fence shows within
 // seconds. What takes a reader that is interrupted on its way shows with many readers and no noise.
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
@@ -27,6 +28,7 @@
 #include <thread>
 #include <vector>
 
+#include "catalog/key_reader.h"
 #include "tests/catalog/catalog_testing.h"
 
 namespace thermocline {
@@ -50,6 +52,7 @@ struct Plan {
   uint32_t drops_percent = 50;
   uint32_t noise_percent = 50;
   uint32_t adopts_percent = 20;
+  uint32_t keys_percent = 20;
   bool threads = false;
   bool must_notice = false;
 };
@@ -68,6 +71,7 @@ struct Told {
 struct Tally {
   std::atomic<bool> stop;
   std::atomic<uint64_t> pins, places_read, violations, retries, rechecks, extended, adopted;
+  std::atomic<uint64_t> keys_read, keys_lost;
   std::atomic<uint64_t> dropped, drops_refused, moved, moves_refused;
 };
 
@@ -80,12 +84,13 @@ uint64_t Mix(uint64_t path, uint64_t symbol) {
   return ((path ^ (symbol + 1)) * 0x9E3779B97F4A7C15) ^ (path >> 29);
 }
 uint64_t ContentOf(uint64_t path, uint32_t part) { return path * 2 + part; }
+constexpr uint64_t kRootPath = 7;
 
 // Long common prefixes, forks everywhere: the next name is the usual one more often than not.
 void MakePrompt(const Plan& plan, std::mt19937_64& random, Prompt& prompt) {
   prompt.names.clear();
   prompt.paths.clear();
-  uint64_t path = 7;
+  uint64_t path = kRootPath;
   for (uint64_t left = 1 + random() % plan.depth; left > 0; --left) {
     const uint64_t symbol = random() % 8 ? 0 : random() % kAlphabet;
     path = Mix(path, symbol);
@@ -151,6 +156,11 @@ bool PlacesAreRight(const Reader& reader, const Payload* slots, const Prompt& pr
   return right;
 }
 
+void NoteViolation(const Plan& plan, Tally& tally) {
+  tally.violations.fetch_add(1);
+  if (plan.must_notice) tally.stop.store(true);
+}
+
 void Tell(Told& told, Place place, uint64_t id, uint64_t path) {
   told.round.fetch_add(1, std::memory_order_acq_rel);
   told.place.store(PlaceBits(place), std::memory_order_release);
@@ -188,9 +198,38 @@ bool AdoptedIsRight(Reader& reader, Root root, const Told& told, const Payload* 
   return right;
 }
 
+/// Looks keys right below the root up in a batch, some twice, some that are never there, and
+/// answers whether each is right while the one pin is on it.
+bool KeysAreRight(const KeyReader& reader, Root root, const Payload* slots, uint32_t looks,
+                  std::atomic<uint64_t>& pin, Tally& tally) {
+  static constexpr size_t kKeys = 2 * kAlphabet + 2;
+  std::array<Name, kKeys> keys;
+  for (size_t i = 0; i < kKeys; ++i) keys[i] = NameOf(i % (kAlphabet + 1));
+  std::array<FoundKey, kKeys> found;
+  reader.LookUp(root, keys, found);
+  bool right = true;
+  for (size_t i = 0; i < kKeys; ++i) {
+    if (found[i].node == 0) continue;
+    const uint64_t path = Mix(kRootPath, i % (kAlphabet + 1));
+    for (uint32_t part = 0; part < kParts; ++part) {
+      const std::optional<KeyBlock> block = reader.Pin(root, found[i], part, pin);
+      (block ? tally.keys_read : tally.keys_lost).fetch_add(1, std::memory_order_relaxed);
+      if (!block) continue;
+      for (uint32_t look = 0; look < looks; ++look) {
+        for (const auto& word : slots[block->word.warm_slot()].word) {
+          right &= word.load(std::memory_order_relaxed) == ContentOf(path, part);
+        }
+      }
+      pin.store(0, std::memory_order_release);
+    }
+  }
+  return right;
+}
+
 void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Payload* slots,
                    Tally& tally, std::span<Told> told, uint32_t own, Pins pins, uint64_t seed) {
   Reader reader(catalog, pins);
+  const KeyReader keys(catalog);
   std::mt19937_64 random(seed);
   Noise noise(seed);
   Prompt prompt;
@@ -203,6 +242,10 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
     const bool extends = random() % 4 == 0;
     const size_t first = extends ? (names.size() + 1) / 2 : names.size();
     if (random() % 100 < plan.noise_percent) noise.Make();
+    if (random() % 100 < plan.keys_percent) {
+      const uint32_t looks = random() % 100 < plan.noise_percent ? 60 : 1;
+      if (!KeysAreRight(keys, root, slots, looks, pins[pin], tally)) NoteViolation(plan, tally);
+    }
     Reader::Match match = reader.MatchAndPin(root, names.first(first), pin, rules);
     if (match.depth == 0) continue;
     if (extends && match.depth == first) {
@@ -227,10 +270,7 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
       right &= AdoptedIsRight(reader, root, told[random() % told.size()], slots, pin, plan, noise,
                               random, tally);
     }
-    if (!right) {
-      tally.violations.fetch_add(1);
-      if (plan.must_notice) tally.stop.store(true);
-    }
+    if (!right) NoteViolation(plan, tally);
     tally.pins.fetch_add(1, std::memory_order_relaxed);
     tally.places_read.fetch_add(match.usable, std::memory_order_relaxed);
   }
@@ -400,11 +440,13 @@ T* SharedArray(size_t count) {
 
 int Report(const Plan& plan, const Tally& t) {
   std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64 " extended, %" PRIu64
-              " adopted, %.2fM dropped, %" PRIu64 " drops refused, %.2fM moved, %" PRIu64
-              " moves refused, %" PRIu64 " rechecks, %" PRIu64 " retries: %" PRIu64 " violations\n",
+              " adopted, %.2fM keys read, %" PRIu64 " lost, %.2fM dropped, %" PRIu64
+              " drops refused, %.2fM moved, %" PRIu64 " moves refused, %" PRIu64
+              " rechecks, %" PRIu64 " retries: %" PRIu64 " violations\n",
               plan.seed, t.pins / 1e6, t.places_read / 1e6, t.extended.load(), t.adopted.load(),
-              t.dropped / 1e6, t.drops_refused.load(), t.moved / 1e6, t.moves_refused.load(),
-              t.rechecks.load(), t.retries.load(), t.violations.load());
+              t.keys_read / 1e6, t.keys_lost.load(), t.dropped / 1e6, t.drops_refused.load(),
+              t.moved / 1e6, t.moves_refused.load(), t.rechecks.load(), t.retries.load(),
+              t.violations.load());
   if (plan.must_notice) return t.violations > 0 ? 0 : 1;
   if (t.violations > 0) return 1;
   const bool busy = t.places_read > 1000 && t.dropped > 1000 &&
@@ -494,6 +536,8 @@ Plan ParsePlan(int argc, char** argv) {
       plan.noise_percent = value();
     else if (flag("--adopts"))
       plan.adopts_percent = value();
+    else if (flag("--keys"))
+      plan.keys_percent = value();
     else if (flag("--threads"))
       plan.threads = true;
     else if (flag("--must-notice"))
