@@ -5,10 +5,12 @@
 // schedule need not hit it. (Shuffles and votes order no memory, as in CUDA.)
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
 #include "base/check.h"
+#include "base/mutex.h"
 #include "kernels/simt/access_statistics.h"
 #include "kernels/simt/emulator_state.h"
 
@@ -33,6 +35,9 @@ struct Shadow {
   Event write, read, atomic;
 };
 
+/// One of the kernels that run at the same time on different streams shadows memory at a time.
+constinit Mutex shadow_mutex;
+constinit std::atomic<uint32_t> runs{0};  ///< of all threads
 constinit thread_local uint32_t current_run = 0;
 constinit thread_local uint32_t first_run = 0;  ///< of the launch
 constinit thread_local bool within = false;     ///< the checker, whose own accesses are not news
@@ -182,12 +187,15 @@ bool IsPrivate(const char* at, Access access) {
 
 bool IsChecked() { return true; }
 
-void NoteLaunchBegin() { first_run = current_run + 1; }
+void NoteLaunchBegin() { first_run = runs + 1; }
 
-void NoteBlockBegin() {
-  ++current_run;
+void NoteBlockBegin() TC_NO_THREAD_SAFETY_ANALYSIS {
+  shadow_mutex.lock();
+  current_run = ++runs;
   FlushAccesses();
 }
+
+void NoteBlockEnd() TC_NO_THREAD_SAFETY_ANALYSIS { shadow_mutex.unlock(); }
 
 void NoteLaunchEnd() { FlushAccesses(); }
 

@@ -173,10 +173,11 @@ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1
   MultiplyFragments({file, line}, c, a, b0, b1, std::is_same_v<T, Bfloat16>);
 }
 
-/// As under nvcc, except that the kernel has ended on return.
+/// As under nvcc, except that without a fake runtime's streams the kernel has ended on return.
 template <class Arguments>
-CudaError Launch(void (*kernel)(Arguments), const LaunchShape& shape, CudaStream,
+CudaError Launch(void (*kernel)(Arguments), const LaunchShape& shape, CudaStream stream,
                  const std::type_identity_t<Arguments>& arguments) {
+  static_assert(std::is_trivially_copyable_v<Arguments>);
   struct Call {
     void (*kernel)(Arguments);
     Arguments arguments;
@@ -184,7 +185,7 @@ CudaError Launch(void (*kernel)(Arguments), const LaunchShape& shape, CudaStream
   const auto run = [](void* self) {
     static_cast<Call*>(self)->kernel(static_cast<Call*>(self)->arguments);
   };
-  return RunGrid(shape, run, &call, sizeof(call));
+  return LaunchGrid(shape, stream, run, &call, sizeof(call));
 }
 
 }  // namespace simt

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "kernels/simt/emulator_state.h"
+#include "kernels/simt/stream_device.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -237,7 +238,51 @@ void RunBlock(Block& block, Stacks& stacks) {
   NoteBlockBegin();
   SwitchTo(block, block.main, *NextLane(block, 31));
   BecomeCurrent(nullptr);
+  NoteBlockEnd();
 }
+
+bool IsLaunchable(const LaunchShape& shape) {
+  const LaunchShape::Extent &grid = shape.grid, &extent = shape.block;
+  const uint64_t threads = uint64_t{extent.x} * extent.y * extent.z;
+  return threads > 0 && threads <= kMaxBlockThreads && extent.z <= 64 &&
+         uint64_t{grid.x} * grid.y * grid.z > 0 && grid.x <= 0x7fffffff && grid.y <= 65535 &&
+         grid.z <= 65535 && shape.shared_bytes <= kMaxSharedBytes;
+}
+
+void RunGrid(const LaunchShape& shape, void (*call)(void*), void* context, size_t context_bytes) {
+  static thread_local Stacks stacks;
+  static thread_local std::unique_ptr<Block> block;
+  const LaunchShape::Extent &grid = shape.grid, &extent = shape.block;
+  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  TC_CHECK(current_lane == nullptr);
+  if (block == nullptr) {
+    block = std::make_unique<Block>();
+    block->shared = MapMemory(kSharedArenaBytes);
+    block->lanes = std::vector<Lane>(kMaxBlockThreads);
+  }
+  current_block = block.get();
+  block->threads = extent.x * extent.y * extent.z;
+  block->warp_count = (block->threads + kLanes - 1) / kLanes;
+  block->warps.resize(block->warp_count);
+  block->dynamic_bytes = shape.shared_bytes;
+  block->call = call;
+  block->context = context;
+  block->context_bytes = context_bytes;
+  stacks.Ensure(block->threads);
+  gridDim = {grid.x, grid.y, grid.z};
+  blockDim = {extent.x, extent.y, extent.z};
+  NoteLaunchBegin();
+  for (uint64_t i = 0; i < blocks; ++i) {
+    const uint64_t id = schedule.order == Schedule::Order::kReverse ? blocks - 1 - i : i;
+    block->id = static_cast<uint32_t>(id);
+    blockIdx = {static_cast<uint32_t>(id % grid.x), static_cast<uint32_t>(id / grid.x % grid.y),
+                static_cast<uint32_t>(id / grid.x / grid.y)};
+    RunBlock(*block, stacks);
+  }
+  NoteLaunchEnd();
+}
+
+LaunchHook launch_hook = nullptr;
 
 }  // namespace
 
@@ -309,45 +354,22 @@ void* SharedObject(const void* tag, size_t bytes, size_t alignment) {
   return begin;
 }
 
-CudaError RunGrid(const LaunchShape& shape, void (*call)(void*), void* context,
-                  size_t context_bytes) {
-  static thread_local Stacks stacks;
-  static thread_local std::unique_ptr<Block> block;
-  const LaunchShape::Extent &grid = shape.grid, &extent = shape.block;
-  const uint64_t threads = uint64_t{extent.x} * extent.y * extent.z;
-  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
-  if (threads == 0 || threads > kMaxBlockThreads || extent.z > 64 || blocks == 0 ||
-      grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535 ||
-      shape.shared_bytes > kMaxSharedBytes) {
-    return CudaError::kInvalidValue;
+void SetLaunchHook(LaunchHook hook) { launch_hook = hook; }
+
+CudaError LaunchGrid(const LaunchShape& shape, CudaStream stream, void (*call)(void*),
+                     void* context, size_t context_bytes) {
+  if (!IsLaunchable(shape)) return CudaError::kInvalidValue;
+  if (launch_hook == nullptr) {
+    RunGrid(shape, call, context, context_bytes);
+    return CudaError::kSuccess;
   }
-  TC_CHECK(current_lane == nullptr);
-  if (block == nullptr) {
-    block = std::make_unique<Block>();
-    block->shared = MapMemory(kSharedArenaBytes);
-    block->lanes = std::vector<Lane>(kMaxBlockThreads);
-  }
-  current_block = block.get();
-  block->threads = static_cast<uint32_t>(threads);
-  block->warp_count = (block->threads + kLanes - 1) / kLanes;
-  block->warps.resize(block->warp_count);
-  block->dynamic_bytes = shape.shared_bytes;
-  block->call = call;
-  block->context = context;
-  block->context_bytes = context_bytes;
-  stacks.Ensure(block->threads);
-  gridDim = {grid.x, grid.y, grid.z};
-  blockDim = {extent.x, extent.y, extent.z};
-  NoteLaunchBegin();
-  for (uint64_t i = 0; i < blocks; ++i) {
-    const uint64_t id = schedule.order == Schedule::Order::kReverse ? blocks - 1 - i : i;
-    block->id = static_cast<uint32_t>(id);
-    blockIdx = {static_cast<uint32_t>(id % grid.x), static_cast<uint32_t>(id / grid.x % grid.y),
-                static_cast<uint32_t>(id / grid.x / grid.y)};
-    RunBlock(*block, stacks);
-  }
-  NoteLaunchEnd();
-  return CudaError::kSuccess;
+  std::vector<std::max_align_t> copy((context_bytes - 1) / sizeof(std::max_align_t) + 1);
+  std::memcpy(copy.data(), context, context_bytes);
+  return launch_hook(
+      stream, [shape, call, copy = std::move(copy), context_bytes, wanted = schedule]() mutable {
+        schedule = wanted;
+        RunGrid(shape, call, copy.data(), context_bytes);
+      });
 }
 
 }  // namespace thermocline::simt

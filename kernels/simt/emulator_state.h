@@ -124,7 +124,8 @@ struct DeviceRange {
 bool InDeviceArena(const void* pointer);
 const DeviceRange* DeviceRangeBefore(const void* pointer);
 char* DeviceArena();
-inline constexpr size_t kDeviceArenaBytes = size_t{256} << 20;
+/// Addresses cost nothing: those that were freed are to stay away for long.
+inline constexpr size_t kDeviceArenaBytes = size_t{256} << 30;
 
 // ---- the checker; nothing happens in plain programs -------------------------------------------
 
@@ -133,6 +134,7 @@ enum class Access : uint8_t { kRead, kWrite, kAtomic };
 void NoteAccess(const void* pointer, size_t bytes, Access access, const void* instruction);
 void NoteLaunchBegin();
 void NoteBlockBegin();
+void NoteBlockEnd();
 void NoteLaunchEnd();
 
 }  // namespace thermocline::simt

@@ -10,6 +10,7 @@ std::vector<AccessSite> TakeAccessSites() { return {}; }
 void NoteAccess(const void*, size_t, Access, const void*) {}
 void NoteLaunchBegin() {}
 void NoteBlockBegin() {}
+void NoteBlockEnd() {}
 void NoteLaunchEnd() {}
 
 }  // namespace thermocline::simt
