@@ -6,8 +6,6 @@
 #include "bench/gpu_device.h"
 #include "bench/report.h"
 #include "kernels/activation.h"
-#include "kernels/block_copy.h"
-#include "kernels/decode_attention.h"
 #include "kernels/rms_norm.h"
 
 namespace thermocline::bench {
@@ -56,17 +54,6 @@ double DeviceClock::Stop() {
   return milliseconds;
 }
 
-namespace {
-
-struct Device {
-  int multiprocessors = 0;
-  double copy_gb = 0;  ///< GB/s of a copy on the device, bytes read and written
-  bool quick = false;
-  int runs() const { return quick ? 3 : 15; }
-};
-
-double GbPerSecond(double bytes, double milliseconds) { return bytes / milliseconds / 1e6; }
-
 void AddBandwidth(const Device& device, Report& report, const std::string& name, double bytes,
                   double milliseconds) {
   const double gb = GbPerSecond(bytes, milliseconds);
@@ -74,6 +61,8 @@ void AddBandwidth(const Device& device, Report& report, const std::string& name,
   std::snprintf(note, sizeof note, "%.1f us", milliseconds * 1e3);
   report.Add({name, "bandwidth", gb, "GB/s", "copy/device", gb / device.copy_gb, note});
 }
+
+namespace {
 
 void MeasureCopies(Device& device, Report& report) {
   const size_t bytes = device.quick ? size_t{64} << 20 : size_t{1} << 30;
@@ -89,7 +78,7 @@ void MeasureCopies(Device& device, Report& report) {
   const size_t pinned_bytes = size_t{256} << 20;
   CheckCuda(cudaHostAlloc(&pinned, pinned_bytes, cudaHostAllocDefault), "cudaHostAlloc");
   for (const bool up : {true, false}) {
-    const double ms = DeviceMilliseconds(device.runs() / 3, [&](int) {
+    const double ms = DeviceMilliseconds(device.runs(), [&](int) {
       CheckCuda(up ? cudaMemcpyAsync(to.As<char>(), pinned, pinned_bytes / 4,
                                      cudaMemcpyHostToDevice, nullptr)
                    : cudaMemcpyAsync(pinned, from.As<char>(), pinned_bytes / 4,
@@ -100,67 +89,6 @@ void MeasureCopies(Device& device, Report& report) {
                 GbPerSecond(static_cast<double>(pinned_bytes) / 4, ms), "GB/s", "", 0, "pinned"});
   }
   CheckCuda(cudaFreeHost(pinned), "cudaFreeHost");
-}
-
-struct DecodeShape {
-  const char* name;
-  int sequences, tokens, heads, kv_heads, head_dim;
-};
-
-void MeasureDecode(const Device& device, Report& report, const DecodeShape& shape,
-                   NumberType type) {
-  const KvGeometry geometry{
-      .layers = 1, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = KvDtype::kF16};
-  const int blocks_each = static_cast<int>(BlocksOf(shape.tokens));
-  const double kv_bytes =
-      static_cast<double>(geometry.token_bytes()) * shape.tokens * shape.sequences;
-  // Beyond what the cache of the device holds, by turns.
-  const int copies = static_cast<int>(400e6 / kv_bytes) + 1;
-  const size_t blocks = static_cast<size_t>(blocks_each) * shape.sequences * copies;
-  const DeviceBuffer pool(blocks * geometry.block_bytes());
-  std::vector<int32_t> tables(blocks);
-  for (size_t i = 0; i < blocks; ++i) tables[i] = static_cast<int32_t>(i);
-  uint32_t state = 7;
-  for (size_t i = blocks - 1; i > 0; --i) {
-    state = state * 1664525 + 1013904223;
-    std::swap(tables[i], tables[state % (i + 1)]);
-  }
-  const DeviceBuffer device_tables(tables);
-  const DeviceBuffer lengths(std::vector<int32_t>(shape.sequences, shape.tokens));
-  const size_t numbers = static_cast<size_t>(shape.sequences) * shape.heads * shape.head_dim;
-  const DeviceBuffer q(2 * numbers), out(2 * numbers);
-  const DecodePlan plan =
-      PlanDecode(shape.sequences, shape.kv_heads, shape.tokens, 2 * device.multiprocessors);
-  const DeviceBuffer workspace(
-      4 * DecodeWorkspaceFloats(shape.sequences, shape.heads, shape.head_dim, plan.splits));
-  DecodeAttentionArgs args{
-      .out = out.As<void>(),
-      .q = q.As<void>(),
-      .kv = {.pool = pool.As<std::byte>(),
-             .block_stride = static_cast<int64_t>(geometry.block_bytes()),
-             .keys_offset = static_cast<int64_t>(geometry.head_offset(0, KvHalf::kKeys, 0)),
-             .values_offset = static_cast<int64_t>(geometry.head_offset(0, KvHalf::kValues, 0)),
-             .head_stride = static_cast<int64_t>(geometry.head_bytes()),
-             .row_stride = static_cast<int64_t>(geometry.row_bytes())},
-      .lengths = lengths.As<int32_t>(),
-      .workspace = workspace.As<float>(),
-      .table_stride = blocks_each,
-      .sequences = shape.sequences,
-      .heads = shape.heads,
-      .kv_heads = shape.kv_heads,
-      .head_dim = shape.head_dim,
-      .splits = plan.splits,
-      .split_tokens = plan.split_tokens,
-      .scale = 0.1f,
-      .type = type};
-  const double ms = DeviceMilliseconds(device.runs(), [&](int i) {
-    args.tables = device_tables.As<int32_t>() +
-                  static_cast<size_t>(i % copies) * shape.sequences * blocks_each;
-    CheckCuda(LaunchDecodeAttention(args, nullptr), "decode attention");
-  });
-  AddBandwidth(device, report,
-               std::string("decode/") + shape.name + (type == NumberType::kF16 ? "/f16" : "/bf16"),
-               kv_bytes, ms);
 }
 
 void MeasureRows(const Device& device, Report& report) {
@@ -194,50 +122,6 @@ void MeasureRows(const Device& device, Report& report) {
                }));
 }
 
-/// Llama 3 8B's KV in vLLM's layout, one tensor a layer, to and from our blocks.
-void MeasureGather(const Device& device, Report& report) {
-  const KvGeometry geometry{.layers = 32, .kv_heads = 8, .head_dim = 128, .dtype = KvDtype::kF16};
-  const int count = device.quick ? 4 : 256;
-  const int64_t half = static_cast<int64_t>(count) * geometry.layer_bytes() / 2;
-  const DeviceBuffer pool(count * geometry.block_bytes()), tensors(pool.bytes());
-  std::vector<std::byte*> layers;
-  for (int layer = 0; layer < geometry.layers; ++layer) {
-    layers.push_back(tensors.As<std::byte>() + layer * 2 * half);
-  }
-  std::vector<int32_t> blocks;
-  std::vector<int64_t> slots;
-  for (int i = 0; i < count; ++i) {
-    blocks.push_back(i);
-    slots.push_back(int64_t{kBlockTokens} * (count - 1 - i));
-  }
-  const DeviceBuffer device_layers(layers), device_blocks(blocks), device_slots(slots);
-  const auto row = static_cast<int64_t>(geometry.row_bytes());
-  for (const int thread_blocks : {16, 64, 256}) {
-    const BlockCopyArgs args{.pool = pool.As<std::byte>(),
-                             .block_stride = static_cast<int64_t>(geometry.block_bytes()),
-                             .blocks = device_blocks.As<int32_t>(),
-                             .layers = device_layers.As<std::byte*>(),
-                             .slots = device_slots.As<int64_t>(),
-                             .count = count,
-                             .geometry = geometry,
-                             .engine = {.page_stride = kBlockTokens * geometry.kv_heads * row,
-                                        .half_stride = half,
-                                        .head_stride = row,
-                                        .token_stride = geometry.kv_heads * row},
-                             .max_thread_blocks = thread_blocks};
-    for (const bool gather : {true, false}) {
-      AddBandwidth(
-          device, report,
-          std::string(gather ? "gather" : "scatter") +
-              "/llama8b/thread_blocks:" + std::to_string(thread_blocks),
-          2.0 * static_cast<double>(pool.bytes()), DeviceMilliseconds(device.runs(), [&](int) {
-            CheckCuda(gather ? LaunchBlockGather(args, nullptr) : LaunchBlockScatter(args, nullptr),
-                      "block copy");
-          }));
-    }
-  }
-}
-
 absl::Status Run(const Arguments& arguments, Report& report) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
@@ -251,24 +135,9 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   std::printf("%s, %d multiprocessors, compute capability %d.%d\n", properties.name,
               device.multiprocessors, properties.major, properties.minor);
   MeasureCopies(device, report);
-  const std::vector<DecodeShape> shapes = {
-      {"llama8b/batch:1/tokens:8192", 1, 8192, 32, 8, 128},
-      {"llama8b/batch:1/tokens:131072", 1, 131072, 32, 8, 128},
-      {"llama8b/batch:16/tokens:8192", 16, 8192, 32, 8, 128},
-      {"llama8b/batch:64/tokens:2048", 64, 2048, 32, 8, 128},
-      {"smollm2/batch:64/tokens:2048", 64, 2048, 9, 3, 64},
-      {"gemma3/batch:16/tokens:8192", 16, 8192, 8, 4, 256},
-      {"mha/batch:16/tokens:4096", 16, 4096, 32, 32, 128},
-      {"odd/batch:16/tokens:4096/dim:72", 16, 4096, 8, 8, 72},
-  };
-  for (DecodeShape shape : shapes) {
-    if (device.quick) shape.tokens = 100, shape.sequences = 2;
-    MeasureDecode(device, report, shape, NumberType::kF16);
-  }
-  if (!device.quick) MeasureDecode(device, report, shapes[2], NumberType::kBf16);
+  MeasureAttention(device, report);
   MeasureRows(device, report);
-  MeasureGather(device, report);
-  return absl::OkStatus();
+  return MeasureMoves(device, report);
 }
 
 }  // namespace

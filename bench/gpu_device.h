@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -52,6 +53,21 @@ class DeviceClock {
  private:
   cudaEvent_t begin_, end_;
 };
+
+struct Device {
+  int multiprocessors = 0;
+  double copy_gb = 0;  ///< GB/s of a copy on the device, bytes read and written
+  bool quick = false;
+  int runs() const { return quick ? 3 : 15; }
+};
+
+inline double GbPerSecond(double bytes, double milliseconds) { return bytes / milliseconds / 1e6; }
+/// A row of so many bytes, against the copy on the device.
+void AddBandwidth(const Device& device, Report& report, const std::string& name, double bytes,
+                  double milliseconds);
+
+void MeasureAttention(const Device& device, Report& report);
+absl::Status MeasureMoves(const Device& device, Report& report);
 
 /// Milliseconds of the device that one call of `launch(i)` takes among others of its kind, launched
 /// one behind the other for 2 ms at least: the median of `runs` such rows. i counts the calls, so

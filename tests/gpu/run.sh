@@ -57,6 +57,8 @@ if [ -z "$quick" ] && command -v compute-sanitizer >/dev/null; then
   done
 fi
 "$bin/bench_gpu" ${json:+--json "$json"} || failures=$((failures + 1))
+printf '\nPyTorch on the same device:\n'
+python3 "$top/bench/gpu_torch.py"
 printf '\n| step | result | seen | took |\n|---|---|---|--:|\n'
 printf '%s\n' "${lines[@]}"
 printf '%d failed\n' "$failures"
