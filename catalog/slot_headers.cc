@@ -30,19 +30,25 @@ uint64_t RegionBytes(uint64_t chunk_bytes) { return RecordsBytes(chunk_bytes) + 
 }  // namespace
 
 absl::StatusOr<SlotHeaders> SlotHeaders::Open(const Arena& arena) {
-  const std::string& path = arena.metadata_path();
-  TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenArenaFile(path));
-  SlotHeaders headers(path, std::move(fd), arena);
-  TC_RETURN_IF_ERROR(headers.Map(arena.header().uuid));
+  return Open(SlotHeadersOf{.path = arena.metadata_path(),
+                            .uuid = arena.header().uuid,
+                            .capacity_bytes = arena.capacity_bytes(),
+                            .chunk_bytes = arena.chunk_bytes()});
+}
+
+absl::StatusOr<SlotHeaders> SlotHeaders::Open(const SlotHeadersOf& memory) {
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, OpenArenaFile(memory.path));
+  SlotHeaders headers(memory, std::move(fd));
+  TC_RETURN_IF_ERROR(headers.Map(memory.uuid));
   return headers;
 }
 
-SlotHeaders::SlotHeaders(std::string path, UniqueFd fd, const Arena& arena)
-    : path_(std::move(path)),
+SlotHeaders::SlotHeaders(const SlotHeadersOf& memory, UniqueFd fd)
+    : path_(memory.path),
       fd_(std::move(fd)),
-      chunk_bytes_(arena.chunk_bytes()),
-      capacity_bytes_(arena.capacity_bytes()),
-      chunk_count_(arena.chunk_count()) {}
+      chunk_bytes_(memory.chunk_bytes),
+      capacity_bytes_(memory.capacity_bytes),
+      chunk_count_(static_cast<uint32_t>(RoundUp(capacity_bytes_, chunk_bytes_) / chunk_bytes_)) {}
 
 absl::Status SlotHeaders::Map(const std::array<uint8_t, 16>& arena_uuid) {
   MetaHeader header{};

@@ -58,6 +58,14 @@ struct alignas(64) SlotRecord {
 static_assert(sizeof(ChunkRecord) == 64 && sizeof(SlotRecord) == 256);
 static_assert(offsetof(SlotRecord, process_start_time) == 8 && offsetof(SlotRecord, block) == 64);
 
+/// Whose slots they are: an arena's, or those of other memory that is lent in the same way.
+struct SlotHeadersOf {
+  std::string path;
+  std::array<uint8_t, 16> uuid{};  // of the memory; another one's slots hold nothing
+  uint64_t capacity_bytes = 0;
+  uint64_t chunk_bytes = 0;
+};
+
 /// Thread: one. Owner: unmaps and closes in its destructor; the file stays. The arena's lock guards
 /// the file.
 class SlotHeaders {
@@ -66,6 +74,7 @@ class SlotHeaders {
   /// arena with another uuid: then nothing in the arena is known, and its chunks should be punched.
   /// Errors: DataLoss for another layout version, ResourceExhausted, those of open().
   static absl::StatusOr<SlotHeaders> Open(const Arena& arena);
+  static absl::StatusOr<SlotHeaders> Open(const SlotHeadersOf& memory);
   SlotHeaders(SlotHeaders&& other) noexcept;
   SlotHeaders& operator=(SlotHeaders&&) = delete;
   ~SlotHeaders();
@@ -116,7 +125,7 @@ class SlotHeaders {
   }
 
  private:
-  SlotHeaders(std::string path, UniqueFd fd, const Arena& arena);
+  SlotHeaders(const SlotHeadersOf& memory, UniqueFd fd);
   absl::Status Map(const std::array<uint8_t, 16>& arena_uuid);
   absl::Status FitToCapacity(uint64_t last_capacity_bytes);
   absl::Status AllocateRegion(uint32_t chunk, uint64_t slot_bytes);

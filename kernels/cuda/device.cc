@@ -52,7 +52,8 @@ absl::Status SynchronizeDevice() {
 
 absl::StatusOr<Event> Event::Create(bool interprocess) {
   CUevent_st* event = nullptr;
-  const unsigned flags = cudaEventDisableTiming | (interprocess ? cudaEventInterprocess : 0);
+  const unsigned flags =
+      cudaEventDisableTiming | cudaEventBlockingSync | (interprocess ? cudaEventInterprocess : 0);
   TC_RETURN_IF_ERROR(
       RuntimeStatus(cudaEventCreateWithFlags(&event, flags), "cudaEventCreateWithFlags"));
   return Event(event);

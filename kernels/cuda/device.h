@@ -60,7 +60,7 @@ absl::Status SynchronizeDevice();
 /// The name of an interprocess event, for another process.
 using EventHandle = std::array<std::byte, 64>;
 
-/// A point in a stream's work, once recorded. Without timing.
+/// A point in a stream's work, once recorded. Without timing; who waits for it sleeps.
 /// Thread: any. Owner: destroys it; the work it stands for goes on.
 class Event {
  public:

@@ -1,0 +1,295 @@
+#include "tiers/device_tier.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "hashing/checksum.h"
+
+namespace thermocline {
+namespace {
+
+absl::Status Mismatch(const BlockHeader& header) {
+  return absl::DataLossError("hot tier: payload and header of block " + std::to_string(header.id) +
+                             " disagree; the block is not stored");
+}
+
+bool IsAlive(ProcessRef process) {
+  const auto start_time = ProcessStartTime(process.pid);
+  return start_time.ok() && *start_time == process.start_time;
+}
+
+absl::StatusOr<SlotHeaders> OpenHeaders(const SlotHeadersOf& memory) {
+  auto headers = SlotHeaders::Open(memory);
+  if (!absl::IsDataLoss(headers.status())) return headers;
+  LogEvent(LogLevel::kWarning, "hot_headers_discarded", {{"reason", headers.status()}});
+  if (::unlink(memory.path.c_str()) != 0) return headers.status();
+  return SlotHeaders::Open(memory);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceTier>> DeviceTier::Open(Options options) {
+  options.capacity_bytes = options.capacity_bytes / options.chunk_bytes * options.chunk_bytes;
+  if (options.capacity_bytes == 0) {
+    return absl::InvalidArgumentError("hot tier: its capacity is less than a chunk of " +
+                                      FormatBytes(options.chunk_bytes));
+  }
+  const SlotHeadersOf memory{.path = options.metadata_path,
+                             .uuid = options.memory->uuid(),
+                             .capacity_bytes = options.capacity_bytes,
+                             .chunk_bytes = options.chunk_bytes};
+  TC_ASSIGN_OR_RETURN(SlotHeaders headers, OpenHeaders(memory));
+  std::unique_ptr<DeviceTier> tier(new DeviceTier(std::move(options), std::move(headers)));
+  TC_RETURN_IF_ERROR(tier->Adopt());
+  return tier;
+}
+
+DeviceTier::DeviceTier(Options options, SlotHeaders headers)
+    : options_(std::move(options)),
+      headers_(std::move(headers)),
+      slabs_({.capacity_bytes = options_.capacity_bytes,
+              .chunk_bytes = options_.chunk_bytes,
+              .first_page = kFirstPage,
+              .lend = [this](uint32_t chunk, uint64_t slot_bytes)
+                          TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); }}) {}
+
+absl::Status DeviceTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
+  absl::Status status = options_.memory->Lend(chunk);
+  if (status.ok()) {
+    status = headers_.LendChunk(chunk, slot_bytes);
+    if (!status.ok()) options_.memory->Return(chunk);
+  }
+  if (!status.ok()) LogEvent(LogLevel::kWarning, "hot_does_not_grow", {{"cause", status}});
+  return status;
+}
+
+// Headers and memory may disagree in two ways: memory of which nobody knows what it holds is given
+// back, and headers of memory that has gone are forgotten.
+absl::Status DeviceTier::Adopt() {
+  MutexLock lock(mutex_);
+  std::vector<uint32_t> lent;
+  if (headers_.adopted()) lent = headers_.TakeOver();
+  const std::vector<uint32_t> there = options_.memory->Chunks();
+  for (const uint32_t chunk : there) {
+    if (!std::binary_search(lent.begin(), lent.end(), chunk)) options_.memory->Return(chunk);
+  }
+  for (const uint32_t chunk : lent) {
+    if (std::binary_search(there.begin(), there.end(), chunk)) {
+      TC_RETURN_IF_ERROR(AdoptChunk(chunk));
+      continue;
+    }
+    headers_.VisitSlots(chunk, [&](uint32_t, const SlotRecord&) { ++lost_count_; });
+    headers_.ForgetChunk(chunk);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeviceTier::AdoptChunk(uint32_t chunk) {
+  TC_RETURN_IF_ERROR(slabs_.RestoreChunk(chunk, headers_.SlotBytesOfChunk(chunk)));
+  std::vector<uint32_t> pages;
+  headers_.VisitSlots(chunk, [&](uint32_t page, const SlotRecord&) { pages.push_back(page); });
+  for (const uint32_t page : pages) AdoptSlot(page);
+  return absl::OkStatus();
+}
+
+void DeviceTier::AdoptSlot(uint32_t page) {
+  if (headers_.State(page) == SlotState::kGranted) {
+    const SlotRecord& slot = headers_.record(page);
+    const ProcessRef owner{static_cast<int>(slot.process_id), slot.process_start_time};
+    if (!IsAlive(owner) || owner.pid == ::getpid()) {
+      headers_.SetFree(page);
+    } else if (slabs_.RestoreSlot(page).ok()) {
+      left_granted_.push_back({page, owner});
+    }
+    return;
+  }
+  std::optional<BlockRecord> record = headers_.Committed(page);
+  if (!record || record->payload_bytes > slabs_.SlotBytesOf(page)) {
+    ++corrupt_count_;
+    headers_.SetFree(page);
+    return;
+  }
+  const auto [twin, is_fresh] = index_.try_emplace({record->id, record->part}, page);
+  if (!is_fresh) {  // a kill amid a replacement; either's bytes are whole
+    headers_.SetFree(page);
+    return;
+  }
+  if (!slabs_.RestoreSlot(page).ok()) {
+    index_.erase(twin);
+    return;
+  }
+  left_.push_back({*std::move(record), page});
+}
+
+absl::StatusOr<std::optional<uint32_t>> DeviceTier::Reserve(uint64_t bytes, ProcessRef owner,
+                                                            uint32_t inner_count) {
+  MutexLock lock(mutex_);
+  TC_ASSIGN_OR_RETURN(auto reservation, slabs_.Reserve(SlabAllocator::SlotBytes(bytes)));
+  if (!reservation) return std::nullopt;
+  TC_RETURN_IF_ERROR(headers_.AllocateInner(reservation->page(), inner_count));
+  const uint32_t page = std::move(*reservation).Commit();
+  headers_.SetGranted(page, static_cast<uint32_t>(owner.pid), owner.start_time);
+  return page;
+}
+
+void DeviceTier::Commit(uint32_t page, const BlockRecord& record) {
+  MutexLock lock(mutex_);
+  TC_CHECK(record.payload_bytes <= slabs_.SlotBytesOf(page));
+  const bool is_fresh = index_.try_emplace({record.id, record.part}, page).second;
+  TC_CHECK(is_fresh);
+  headers_.SetCommitted(page, record);
+}
+
+void DeviceTier::Free(uint32_t page) {
+  MutexLock lock(mutex_);
+  FreeLocked(page);
+}
+
+void DeviceTier::FreeLocked(uint32_t page) {
+  if (headers_.State(page) == SlotState::kCommitted) {
+    const BlockHeader& header = headers_.record(page).block;
+    index_.erase({header.id, header.part});
+  }
+  headers_.SetFree(page);
+  slabs_.Free(page);
+}
+
+BlockRecord DeviceTier::RecordAt(uint32_t page) const {
+  MutexLock lock(mutex_);
+  return headers_.Block(page);
+}
+
+uint64_t DeviceTier::SlotBytesAt(uint32_t page) const {
+  MutexLock lock(mutex_);
+  return slabs_.SlotBytesOf(page);
+}
+
+uint64_t DeviceTier::FreeSlots(uint64_t bytes) const {
+  MutexLock lock(mutex_);
+  return slabs_.FreeSlots(SlabAllocator::SlotBytes(bytes));
+}
+
+void DeviceTier::ReturnEmptyChunks() {
+  MutexLock lock(mutex_);
+  while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
+    headers_.ForgetChunk(*chunk);
+    options_.memory->Return(*chunk);
+  }
+  slabs_.RetryLending();
+}
+
+/// A slot for what is to be put, once it is known to be right.
+absl::StatusOr<uint32_t> DeviceTier::Stage(const TierPut& put) {
+  const BlockRecord& record = *put.record;
+  TC_RETURN_IF_ERROR(VerifyRecord(record));
+  if (put.payload.size() != record.payload_bytes ||
+      Checksum(put.payload) != record.payload_checksum) {
+    return Mismatch(record);
+  }
+  TC_ASSIGN_OR_RETURN(const uint64_t start_time, ProcessStartTime(::getpid()));
+  TC_ASSIGN_OR_RETURN(const auto page,
+                      Reserve(put.payload.size(), {::getpid(), start_time}, record.inner_count));
+  if (!page) {
+    return absl::ResourceExhaustedError("hot tier: no slot is free for " +
+                                        FormatBytes(put.payload.size()));
+  }
+  return *page;
+}
+
+absl::Status DeviceTier::Put(const BlockRecord& record, std::span<const std::byte> payload) {
+  TierPut put{.record = &record, .payload = payload};
+  PutAll({&put, 1});
+  return put.status;
+}
+
+void DeviceTier::PutAll(std::span<TierPut> puts) {
+  std::vector<DeviceTransfer> transfers;
+  std::vector<std::pair<TierPut*, uint32_t>> staged;
+  for (TierPut& put : puts) {
+    const absl::StatusOr<uint32_t> page = Stage(put);
+    put.status = page.status();
+    if (!page.ok()) continue;
+    staged.push_back({&put, *page});
+    transfers.push_back({OffsetOf(*page), const_cast<std::byte*>(put.payload.data()),
+                         put.payload.size()});  // which is only read
+  }
+  if (transfers.empty()) return;
+  const absl::Status status = options_.memory->Copy(transfers, DeviceDirection::kIn);
+  MutexLock lock(mutex_);
+  copy_status_ = status;
+  for (const auto& [put, page] : staged) {
+    put->status = status;
+    if (!status.ok()) {
+      FreeLocked(page);
+      continue;
+    }
+    const BlockRef ref{put->record->id, put->record->part};
+    if (const auto older = index_.find(ref); older != index_.end()) FreeLocked(older->second);
+    index_[ref] = page;
+    headers_.SetCommitted(page, *put->record);
+  }
+}
+
+absl::StatusOr<std::optional<BlockRecord>> DeviceTier::Get(BlockRef ref,
+                                                           std::span<std::byte> payload) {
+  BlockRecord record;
+  uint32_t page = 0;
+  {
+    MutexLock lock(mutex_);
+    const auto found = index_.find(ref);
+    if (found == index_.end()) return std::nullopt;
+    page = found->second;
+    record = headers_.Block(page);
+  }
+  if (record.payload_bytes > payload.size()) {
+    return absl::InvalidArgumentError("hot tier: block " + std::to_string(ref.id) + " has " +
+                                      std::to_string(record.payload_bytes) + " bytes, room for " +
+                                      std::to_string(payload.size()));
+  }
+  const DeviceTransfer transfer{OffsetOf(page), payload.data(), record.payload_bytes};
+  const absl::Status status = options_.memory->Copy({&transfer, 1}, DeviceDirection::kOut);
+  const bool is_right = status.ok() && VerifyRecord(record).ok() &&
+                        Checksum(payload.first(record.payload_bytes)) == record.payload_checksum;
+  MutexLock lock(mutex_);
+  copy_status_ = status;
+  TC_RETURN_IF_ERROR(status);
+  if (is_right) return record;
+  LogEvent(LogLevel::kWarning, "hot_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  ++corrupt_count_;
+  FreeLocked(page);
+  return std::nullopt;
+}
+
+absl::Status DeviceTier::Erase(BlockRef ref) {
+  MutexLock lock(mutex_);
+  const auto found = index_.find(ref);
+  if (found != index_.end()) FreeLocked(found->second);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceTier::ForEach(const std::function<bool(const BlockRecord&)>& visit) {
+  MutexLock lock(mutex_);
+  for (const auto& [ref, page] : index_) {
+    if (!visit(headers_.Block(page))) break;
+  }
+  return absl::OkStatus();
+}
+
+TierUsage DeviceTier::Usage() const {
+  MutexLock lock(mutex_);
+  return {options_.capacity_bytes, slabs_.used_bytes(), index_.size(), corrupt_count_};
+}
+
+std::string DeviceTier::State() const {
+  MutexLock lock(mutex_);
+  if (!copy_status_.ok()) return "cannot move blocks: " + std::string(copy_status_.message());
+  if (slabs_.lend_status().ok()) return "ok";
+  return "serves from the " + FormatBytes(slabs_.lent_bytes()) +
+         " that it has: " + std::string(slabs_.lend_status().message());
+}
+
+}  // namespace thermocline

@@ -1,0 +1,110 @@
+// The hot tier: slots of device memory, lent by slabs as those of the arena are, each with a header
+// in a metadata file of its own beside the arena's. The file is bound to the memory by its uuid, so
+// that a daemon that starts anew finds the blocks again for as long as the memory's custodian
+// lives, and none of another custodian's.
+//
+// Bytes are moved by batches, in order with nothing: a slot is committed only when the host has
+// seen its copy complete, so that who finds a block finds its bytes. A payload is summed when it
+// comes here and when it leaves, by the host; on the device nobody sums.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/mutex.h"
+#include "catalog/slabs.h"
+#include "catalog/slot_headers.h"
+#include "tiers/device_memory.h"
+#include "tiers/host_tier.h"
+#include "tiers/tier.h"
+
+namespace thermocline {
+
+/// Slots are named by their first page, of 4 KiB: page kFirstPage is the device memory's first, so
+/// that 0 is no slot (a hot slot's number in a Word).
+class DeviceTier final : public Tier {
+ public:
+  static constexpr uint32_t kFirstPage = kArenaDataOffset / kPageBytes;
+
+  struct Options {
+    std::string metadata_path;    // on a tmpfs; its owner sees to it that nobody else uses it
+    uint64_t capacity_bytes = 0;  // rounded down to whole chunks
+    uint64_t chunk_bytes = kDefaultChunkBytes;
+    std::shared_ptr<DeviceMemory> memory;
+  };
+  /// A metadata file that is damaged, or of another layout, is discarded, with a log line.
+  /// Errors: InvalidArgument for a capacity of less than a chunk; those of SlotHeaders::Open.
+  static absl::StatusOr<std::unique_ptr<DeviceTier>> Open(Options options);
+
+  absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
+  void PutAll(std::span<TierPut> puts) override;
+  absl::StatusOr<std::optional<BlockRecord>> Get(BlockRef ref,
+                                                 std::span<std::byte> payload) override;
+  absl::Status Erase(BlockRef ref) override;
+  absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
+  absl::Status Sync() override { return absl::OkStatus(); }  // survives this process, no more
+  TierUsage Usage() const override;
+  std::string State() const override;
+
+  // ---- slots
+  /// Grants a slot to a process, until it is committed or freed. nullopt: none is free.
+  /// Errors: InvalidArgument when no chunk can ever hold it, ResourceExhausted when there is no
+  ///         memory for its headers.
+  absl::StatusOr<std::optional<uint32_t>> Reserve(uint64_t bytes, ProcessRef owner,
+                                                  uint32_t inner_count = 0);
+  /// The slot's payload is complete: it holds this block now. `record` is sealed.
+  /// REQUIRES: the block is in no other slot.
+  void Commit(uint32_t page, const BlockRecord& record);
+  /// Of a granted slot or a committed one that nobody reads any more.
+  void Free(uint32_t page);
+  BlockRecord RecordAt(uint32_t page) const;
+  uint64_t SlotBytesAt(uint32_t page) const;
+  uint64_t FreeSlots(uint64_t bytes) const;
+  /// Where a slot lies in the device memory.
+  static uint64_t OffsetOf(uint32_t page) { return uint64_t{page - kFirstPage} * kPageBytes; }
+  DeviceMemory& memory() const { return *options_.memory; }
+
+  /// Gives the memory of chunks without used slots back to the device.
+  void ReturnEmptyChunks();
+
+  // ---- what an earlier daemon left
+  struct Granted {
+    uint32_t page = 0;
+    ProcessRef owner;
+  };
+  /// Slots that living processes of the last epoch may still fill. The caller frees each when its
+  /// process has ended.
+  const std::vector<Granted>& left_granted() const { return left_granted_; }
+  struct Left {
+    BlockRecord record;
+    uint32_t page = 0;
+  };
+  /// The blocks that were there, each once. Later calls give none.
+  std::vector<Left> TakeLeft() { return std::exchange(left_, {}); }
+  /// Blocks of which there were headers and no memory any more.
+  uint64_t lost_count() const { return lost_count_; }
+
+ private:
+  DeviceTier(Options options, SlotHeaders headers);
+  absl::Status Adopt();
+  absl::Status AdoptChunk(uint32_t chunk) TC_REQUIRES(mutex_);
+  void AdoptSlot(uint32_t page) TC_REQUIRES(mutex_);
+  absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
+  void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
+  absl::StatusOr<uint32_t> Stage(const TierPut& put);
+
+  const Options options_;
+  mutable Mutex mutex_;  // never held while bytes are moved
+  SlotHeaders headers_ TC_GUARDED_BY(mutex_);
+  SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
+  std::unordered_map<BlockRef, uint32_t, BlockRefHash> index_ TC_GUARDED_BY(mutex_);
+  uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
+  absl::Status copy_status_ TC_GUARDED_BY(mutex_);  // of the last one
+  std::vector<Left> left_;
+  std::vector<Granted> left_granted_;
+  uint64_t lost_count_ = 0;
+};
+
+}  // namespace thermocline
