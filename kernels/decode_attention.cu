@@ -7,8 +7,8 @@
 namespace thermocline {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / kWarpThreads;
+constexpr int kThreads = kDecodeThreads;
+constexpr int kWarps = kDecodeWarps;
 constexpr int kTileTokens = 64;
 constexpr int kRows = kFragmentRows;  ///< query heads, and tokens of a warp's part
 
@@ -42,7 +42,7 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
   }
 }
 
-/// Leaves the warp's state in shared memory: [warp][row][kStateRow], then [warp][row] maximum, sum.
+/// Leaves the warp's state in shared memory as MergeWarps takes it.
 template <int kHeadDim>
 __device__ __forceinline__ void KeepState(WarpState<kHeadDim>& state, float* states) {
   using Shared = Tiles<kHeadDim>;
@@ -60,27 +60,6 @@ __device__ __forceinline__ void KeepState(WarpState<kHeadDim>& state, float* sta
                    make_float2(state.out[n][2 * half], state.out[n][2 * half + 1]));
     }
     if (lane % 4 == 0) simt::Store8(sums + 2 * row, make_float2(state.largest[half], sum));
-  }
-}
-
-/// Merges the warps' states; writes the result, or this split's state for the second kernel.
-template <class T, int kHeadDim>
-__device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, const float* states) {
-  using Shared = Tiles<kHeadDim>;
-  const int group = args.heads / args.kv_heads;
-  const float* const sums = states + kWarps * kRows * Shared::kStateRow;
-  for (int i = threadIdx.x; i < group * kHeadDim; i += kThreads) {
-    const int row = i / kHeadDim, d = i % kHeadDim;
-    float largest = -INFINITY, out = 0, sum = 0;
-    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, sums[2 * (w * kRows + row)]);
-    const float base = largest == -INFINITY ? 0 : largest;
-    for (int w = 0; w < kWarps; ++w) {
-      const float weight = simt::Exp2(sums[2 * (w * kRows + row)] - base);
-      out += weight * states[(w * kRows + row) * Shared::kStateRow + d];
-      sum += weight * sums[2 * (w * kRows + row) + 1];
-    }
-    const int64_t head = static_cast<int64_t>(blockIdx.z) * args.heads + blockIdx.y * group + row;
-    StoreResult<T>(args, head, blockIdx.x, d, out, largest, sum);
   }
 }
 
@@ -131,7 +110,7 @@ __global__ void __launch_bounds__(kThreads)
   float* const states = reinterpret_cast<float*>(raw);
   KeepState<kHeadDim>(state, states);
   __syncthreads();
-  MergeWarps<T, kHeadDim>(args, states);
+  MergeWarps<T, kHeadDim, Shared::kStateRow>(args, states);
 }
 
 /// Grid: heads, sequences; a thread for each number of the head.
@@ -186,6 +165,26 @@ CudaError LaunchOfHeadDim(const DecodeAttentionArgs& args, CudaStream stream) {
   return LaunchDecodeByRows(args, stream);
 }
 
+CudaError LaunchOfCode(const DecodeAttentionArgs& args, CudaStream stream) {
+  switch (args.kv_dtype) {
+    case KvDtype::kInt8:
+      return LaunchDecodeInt8(args, stream);
+    case KvDtype::kE4m3:
+      return LaunchDecodeE4m3(args, stream);
+    default:
+      return LaunchDecodeInt4(args, stream);
+  }
+}
+
+template <class T>
+CudaError LaunchForm(const DecodeAttentionArgs& args, CudaStream stream) {
+  const bool fits = args.heads / args.kv_heads <= kRows;
+  if (IsQuantized(args.kv_dtype)) {
+    return fits ? LaunchOfCode(args, stream) : LaunchCodesByRows(args, stream);
+  }
+  return fits ? LaunchOfHeadDim<T>(args, stream) : LaunchDecodeByRows(args, stream);
+}
+
 }  // namespace
 
 CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stream) {
@@ -197,9 +196,7 @@ CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stre
   }
   return WithNumberType(args.type, [&](auto number) {
     using T = decltype(number);
-    const bool fits = args.heads / args.kv_heads <= kRows;
-    const CudaError error =
-        fits ? LaunchOfHeadDim<T>(args, stream) : LaunchDecodeByRows(args, stream);
+    const CudaError error = LaunchForm<T>(args, stream);
     if (error != CudaError::kSuccess || args.splits == 1) return error;
     const uint32_t threads = (args.head_dim + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
     const LaunchShape shape{

@@ -32,7 +32,44 @@ __device__ __forceinline__ void StoreResult(const DecodeAttentionArgs& args, int
   }
 }
 
-/// The form for one query head a thread block, without tensor cores.
+// ---- on tensor cores, four warps a thread block
+// --------------------------------------------------
+
+inline constexpr int kDecodeThreads = 128;
+inline constexpr int kDecodeWarps = kDecodeThreads / kWarpThreads;
+
+/// Merges the warps' states: [warp][row][kStateRow] numbers of the results, then [warp][row]
+/// largest exponent, sum. Writes the result, or this split's state for the second kernel.
+template <class T, int kHeadDim, int kStateRow>
+__device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, const float* states) {
+  const int group = args.heads / args.kv_heads;
+  const float* const sums = states + kDecodeWarps * kFragmentRows * kStateRow;
+  for (int i = threadIdx.x; i < group * kHeadDim; i += kDecodeThreads) {
+    const int row = i / kHeadDim, d = i % kHeadDim;
+    float largest = -INFINITY, out = 0, sum = 0;
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      largest = fmaxf(largest, sums[2 * (w * kFragmentRows + row)]);
+    }
+    const float base = largest == -INFINITY ? 0 : largest;
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      const float weight = simt::Exp2(sums[2 * (w * kFragmentRows + row)] - base);
+      out += weight * states[(w * kFragmentRows + row) * kStateRow + d];
+      sum += weight * sums[2 * (w * kFragmentRows + row) + 1];
+    }
+    const int64_t head = static_cast<int64_t>(blockIdx.z) * args.heads + blockIdx.y * group + row;
+    StoreResult<T>(args, head, blockIdx.x, d, out, largest, sum);
+  }
+}
+
+// ---- forms for LaunchDecodeAttention, which has checked what they have in common
+// -----------------
+
+/// One query head a thread block, without tensor cores; over 16-bit numbers, and over codes.
 CudaError LaunchDecodeByRows(const DecodeAttentionArgs& args, CudaStream stream);
+CudaError LaunchCodesByRows(const DecodeAttentionArgs& args, CudaStream stream);
+/// Groups of at most 16 query heads on tensor cores, other head dimensions by rows.
+CudaError LaunchDecodeInt8(const DecodeAttentionArgs& args, CudaStream stream);
+CudaError LaunchDecodeE4m3(const DecodeAttentionArgs& args, CudaStream stream);
+CudaError LaunchDecodeInt4(const DecodeAttentionArgs& args, CudaStream stream);
 
 }  // namespace thermocline

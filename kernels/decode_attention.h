@@ -12,7 +12,9 @@ namespace thermocline {
 /// out = softmax(scale * q * K^T) * V for each query head, which reads KV head
 /// head / (heads / kv_heads). Tokens 0 .. lengths[s] - 1 of sequence s are cached, the query's own
 /// among them; a length of 0 gives zeros.
-/// Shape:  q, out [sequences][heads][head_dim] of `type`, and so are the rows of `kv`; tables
+/// Shape:  q, out [sequences][heads][head_dim] of `type`, and so are the rows of `kv`, unless
+///         kv_dtype is int8, e4m3 or int4: codes with scales (kv_geometry.h), which become numbers
+///         in registers; tables
 ///         [sequences][table_stride] ids of blocks of 16 tokens, read only where a token lies;
 ///         lengths [sequences]; workspace [DecodeWorkspaceFloats(..)] where splits > 1.
 /// Units:  window in tokens, 0 for none: the last `window` are attended. softcap 0 for none: else
@@ -42,6 +44,7 @@ struct DecodeAttentionArgs {
   float scale = 0;
   float softcap = 0;
   NumberType type = NumberType::kF16;
+  KvDtype kv_dtype = KvDtype::kF16;  ///< here for all numbers of `type`
 };
 CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stream);
 

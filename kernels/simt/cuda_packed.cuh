@@ -39,6 +39,17 @@ __device__ __forceinline__ uint32_t PackHalves(float low, float high) {
   return y;
 }
 
+__device__ __forceinline__ float2 UnpackHalves(uint32_t pair) {
+  float2 y;
+  asm("{\n\t.reg .b16 low, high;\n\t"
+      "mov.b32 {low, high}, %2;\n\t"
+      "cvt.f32.f16 %0, low;\n\t"
+      "cvt.f32.f16 %1, high;\n\t}"
+      : "=f"(y.x), "=f"(y.y)
+      : "r"(pair));
+  return y;
+}
+
 /// Four e4m3 numbers of a word, none of them NaN, as halves: numbers 0 and 2, and 1 and 3.
 __device__ __forceinline__ void HalvesOfE4m3(uint32_t word, uint32_t& even, uint32_t& odd) {
 #if __CUDA_ARCH__ >= 890

@@ -27,6 +27,7 @@ inline uint32_t PackHalves(float low, float high) {
   return static_cast<uint32_t>(FromFloat<Half>(low).bits) |
          static_cast<uint32_t>(FromFloat<Half>(high).bits) << 16;
 }
+inline float2 UnpackHalves(uint32_t pair) { return {HalfOf(pair, 0), HalfOf(pair, 1)}; }
 inline uint32_t SubtractHalves(uint32_t a, uint32_t b) {
   return PackHalves(HalfOf(a, 0) - HalfOf(b, 0), HalfOf(a, 1) - HalfOf(b, 1));
 }

@@ -28,11 +28,40 @@ struct AttentionCase {
   double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
 };
 
+/// One query at `position` over tokens [0, position], in float64; number(half, token, d) is of its
+/// KV head.
+template <class T, class Number>
+void AttendExactly(const AttentionCase& c, const T* query, int position, Number number,
+                   double* out) {
+  const int first = c.window > 0 ? std::max(0, position + 1 - c.window) : 0;
+  std::vector<double> weights;
+  double largest = -std::numeric_limits<double>::infinity();
+  for (int token = first; token <= position; ++token) {
+    double score = 0;
+    for (int d = 0; d < c.head_dim; ++d) {
+      score += double{ToFloat(query[d])} * number(KvHalf::kKeys, token, d);
+    }
+    score *= c.scale();
+    if (c.softcap > 0) score = c.softcap * std::tanh(score / c.softcap);
+    weights.push_back(score);
+    largest = std::max(largest, score);
+  }
+  double sum = 0;
+  for (double& weight : weights) sum += weight = std::exp(weight - largest);
+  std::fill(out, out + c.head_dim, 0.0);
+  for (int token = first; token <= position; ++token) {
+    for (int d = 0; d < c.head_dim; ++d) {
+      out[d] += weights[token - first] / sum * number(KvHalf::kValues, token, d);
+    }
+  }
+}
+
 /// Blocks are handed out in a random order. All that no token uses is poison: NaN in the pool, ids
 /// far out of range in the tables.
 template <class T>
 class PagedSequences {
  public:
+  using Stored = T;
   PagedSequences(const AttentionCase& c, uint64_t salt) : case_(c), random_(salt) {
     geometry_ = {
         .layers = 2, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = KvDtype::kF16};
@@ -82,29 +111,10 @@ class PagedSequences {
 
   /// One query at `position` over tokens [0, position], in float64.
   void Attend(const T* query, int sequence, int position, int kv_head, double* out) const {
-    const int first = case_.window > 0 ? std::max(0, position + 1 - case_.window) : 0;
-    std::vector<double> weights;
-    double largest = -std::numeric_limits<double>::infinity();
-    for (int token = first; token <= position; ++token) {
-      const T* const key = pool_.data() + RowOf(sequence, token, kv_head, KvHalf::kKeys);
-      double score = 0;
-      for (int d = 0; d < case_.head_dim; ++d) {
-        score += double{ToFloat(query[d])} * double{ToFloat(key[d])};
-      }
-      score *= case_.scale();
-      if (case_.softcap > 0) score = case_.softcap * std::tanh(score / case_.softcap);
-      weights.push_back(score);
-      largest = std::max(largest, score);
-    }
-    double sum = 0;
-    for (double& weight : weights) sum += weight = std::exp(weight - largest);
-    std::fill(out, out + case_.head_dim, 0.0);
-    for (int token = first; token <= position; ++token) {
-      const T* const value = pool_.data() + RowOf(sequence, token, kv_head, KvHalf::kValues);
-      for (int d = 0; d < case_.head_dim; ++d) {
-        out[d] += weights[token - first] / sum * double{ToFloat(value[d])};
-      }
-    }
+    const auto number = [&](KvHalf half, int token, int d) {
+      return double{ToFloat(pool_[RowOf(sequence, token, kv_head, half) + d])};
+    };
+    AttendExactly(case_, query, position, number, out);
   }
 
  private:

@@ -1,71 +1,13 @@
 // Paged decode attention against float64: pipelines that wrap, sequences of one token and of none,
 // odd tails, windows, splits; and what it costs in memory traffic.
-#include "kernels/decode_attention.h"
-
-#include <gmock/gmock.h>
-
-#include "tests/kernels/simt/attention_inputs.h"
+#include "tests/kernels/simt/decode_run.h"
 
 namespace thermocline {
 namespace {
 
 template <class T>
-struct DecodeRun {
-  PagedSequences<T> sequences;
-  std::vector<T> queries;
-  DeviceArray<T> pool, q, out;
-  DeviceArray<int32_t> tables, lengths;
-  DeviceArray<float> workspace;
-  DecodeAttentionArgs args;
-
-  explicit DecodeRun(const AttentionCase& c)
-      : sequences(c, c.head_dim + c.group),
-        queries(RandomNumbers<T>(sequences.random(),
-                                 static_cast<size_t>(c.sequences()) * c.heads() * c.head_dim, 2)),
-        pool(sequences.pool()),
-        q(queries),
-        out(queries.size()),
-        tables(sequences.tables()),
-        lengths(std::vector<int32_t>(c.lengths.begin(), c.lengths.end())),
-        workspace(DecodeWorkspaceFloats(c.sequences(), c.heads(), c.head_dim, c.splits)) {
-    const int tiles = (c.longest() - 1) / 16 + 1;
-    args = {.out = out.data(),
-            .q = q.data(),
-            .kv = sequences.View(pool.data()),
-            .tables = tables.data(),
-            .lengths = lengths.data(),
-            .workspace = workspace.data(),
-            .table_stride = sequences.table_stride(),
-            .sequences = c.sequences(),
-            .heads = c.heads(),
-            .kv_heads = c.kv_heads,
-            .head_dim = c.head_dim,
-            .splits = c.splits,
-            .split_tokens = ((tiles - 1) / c.splits + 1) * 16,
-            .window = c.window,
-            .scale = static_cast<float>(c.scale()),
-            .softcap = c.softcap,
-            .type = kNumberType<T>};
-  }
-};
-
-template <class T>
 void Check(const AttentionCase& c) {
-  DecodeRun<T> run(c);
-  std::vector<double> expected(run.queries.size());
-  for (int s = 0; s < c.sequences(); ++s) {
-    for (int head = 0; head < c.heads() && c.lengths[s] > 0; ++head) {
-      const size_t row = (static_cast<size_t>(s) * c.heads() + head) * c.head_dim;
-      run.sequences.Attend(run.queries.data() + row, s, c.lengths[s] - 1, head / c.group,
-                           expected.data() + row);
-    }
-  }
-  ForEachSchedule([&] {
-    run.out.Fill(0xff);
-    run.workspace.Fill(0xff);
-    ASSERT_EQ(LaunchDecodeAttention(run.args, nullptr), CudaError::kSuccess);
-    ExpectAttentionClose(run.out.ToHost(), expected);
-  });
+  CheckDecode<T, PagedSequences<T>>(c);
 }
 
 TEST(DecodeAttentionTest, OneTokenManyAndNone) {
@@ -138,27 +80,8 @@ TEST(DecodeAttentionTest, PlansFillTheDevice) {
 TEST(DecodeAttentionTest, ReadsHardlyMoreThanTheKvAndMeetsNoBankConflict) {
   if (!simt::IsChecked()) GTEST_SKIP() << "the checker's part";
   const AttentionCase c{.lengths = {512}, .kv_heads = 2, .group = 4, .head_dim = 128};
-  DecodeRun<Half> run(c);
-  simt::CollectAccesses(true);
-  simt::TakeAccessSites();
-  ASSERT_EQ(LaunchDecodeAttention(run.args, nullptr), CudaError::kSuccess);
-  simt::CollectAccesses(false);
-  uint64_t read = 0;
-  for (const simt::AccessSite& site : simt::TakeAccessSites()) {
-    if (site.shared) {
-      EXPECT_EQ(site.conflict_factor(), 1)
-          << (site.write ? "write" : "read") << " by " << site.warp_accesses << " warps";
-    } else if (!site.write) {
-      read += 32 * site.sectors;
-      // KV comes in whole sectors; what else is read (lengths, tables) is a word for many lanes.
-      if (site.bytes >= 100'000) {
-        EXPECT_GE(site.sector_efficiency(), 1.0);
-      }
-    }
-  }
-  const double least = 2.0 * 2 * 128 * 512 * 2;
-  std::printf("read %.1f KB, at least %.1f KB\n", static_cast<double>(read) / 1024, least / 1024);
-  EXPECT_LE(static_cast<double>(read), 1.07 * least);
+  DecodeRun<Half, PagedSequences<Half>> run(c);
+  ExpectLeanTraffic(run, 2.0 * 2 * 128 * 512 * 2);
 }
 
 }  // namespace
