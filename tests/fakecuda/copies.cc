@@ -25,10 +25,11 @@ struct Ends {
 
 bool IsHost(Place place) { return place == Place::kPinned || place == Place::kPageable; }
 
-Ends CheckEnds(const void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+Ends CheckEnds(const void* to, size_t to_bytes, const void* from, size_t from_bytes,
+               cudaMemcpyKind kind) {
   Ends ends;
-  ends.to = PlaceOf(to, bytes, true);
-  ends.from = PlaceOf(from, bytes, false);
+  ends.to = PlaceOf(to, to_bytes, true);
+  ends.from = PlaceOf(from, from_bytes, false);
   ends.faults = ends.to == Place::kForbidden || ends.from == Place::kForbidden;
   const bool to_host = IsHost(ends.to), from_host = IsHost(ends.from);
   bool fits = to != nullptr && from != nullptr && ends.to != Place::kOutside &&
@@ -80,9 +81,7 @@ int Copy(const std::shared_ptr<Stream>& stream, int poison, void* to_pointer,
   char* const to = static_cast<char*>(to_pointer);
   const char* from = static_cast<const char*>(from_pointer);
   const size_t from_bytes = Span(layout.from_pitch, layout);
-  Ends ends = CheckEnds(to, from, std::max(from_bytes, size_t{1}), kind);
-  if (layout.height > 1) ends.to = PlaceOf(to, Span(layout.to_pitch, layout), true);
-  if (ends.to == Place::kOutside) ends.error = cudaErrorInvalidValue;
+  const Ends ends = CheckEnds(to, Span(layout.to_pitch, layout), from, from_bytes, kind);
   if (ends.error != 0) return ends.error;
   if (ends.faults) poison = cudaErrorIllegalAddress;
   if (ends.from == Place::kPageable && ends.to == Place::kDevice) {
@@ -118,7 +117,7 @@ int CopyBatch(const std::shared_ptr<Stream>& stream, int poison, std::vector<Pie
               const std::vector<SourceOrder>& orders) {
   std::vector<std::shared_ptr<std::vector<char>>> staged;
   for (const Piece& piece : pieces) {
-    const Ends ends = CheckEnds(piece.to, piece.from, piece.bytes, cudaMemcpyDefault);
+    const Ends ends = CheckEnds(piece.to, piece.bytes, piece.from, piece.bytes, cudaMemcpyDefault);
     if (ends.error != 0) return ends.error;
     if (ends.faults) poison = cudaErrorIllegalAddress;
   }

@@ -185,10 +185,12 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
         (flags != cudaEnableDefault && flags != cudaEnableLegacyStream)) {
       return cudaErrorInvalidValue;
     }
+    // As cuGetProcAddress documents it.
+    if (version > static_cast<unsigned>(TheDevice().driver_version)) return cudaErrorInvalidValue;
     *function = nullptr;
     auto result = cudaDriverEntryPointSymbolNotFound;
     for (const EntryPoint& entry : EntryPoints()) {
-      if (entry.name != symbol || entry.version > TheDevice().driver_version) continue;
+      if (entry.name != symbol) continue;
       if (static_cast<unsigned>(entry.version) > version) {
         if (*function == nullptr) result = cudaDriverEntryPointVersionNotSufficent;
         continue;
