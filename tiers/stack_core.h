@@ -78,6 +78,8 @@ class StackCore final : public TierStack {
   std::vector<SpaceView> Spaces() const override;
   absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                   std::span<const Name> names) override;
+  absl::StatusOr<std::vector<BlockView>> LookUp(uint32_t space, std::span<const Name> keys,
+                                                std::optional<uint16_t> read) override;
   void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;
   absl::Status CheckLease(ClientNumber client, uint64_t lease) override {
     return LeaseOf(client, lease).status();

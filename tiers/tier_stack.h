@@ -130,6 +130,12 @@ class TierStack {
   // ---- data
   virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                           std::span<const Name> names) = 0;
+  /// The blocks of unordered keys, each a place right below the root of an opaque space: all parts
+  /// of all keys, in their order; `depth` is the key's number. Without a lease: what is not here,
+  /// or is about to go, has no tier. `read`: the part that is about to be read, which counts as a
+  /// use.
+  virtual absl::StatusOr<std::vector<BlockView>> LookUp(uint32_t space, std::span<const Name> keys,
+                                                        std::optional<uint16_t> read) = 0;
   /// `ready` is called with warm blocks in prefix order, any number of times, then `done` once. A
   /// block that cannot be had ends the load early, with OK. `ready` answers whether anybody still
   /// waits: false ends the load, and what is not under way yet stays where it is. A lease has one
