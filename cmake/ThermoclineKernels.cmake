@@ -55,3 +55,17 @@ function(tc_kernel_test name)
       DEPS tc_simt_checked ${A_DEPS})
   endif()
 endfunction()
+
+# tc_device_test(NAME SRCS ... DEPS ... [LABEL]): a test of host code over CUDA (kernels/cuda). NAME has the fake runtime and
+# emulated kernels, NAME_gpu, which tests/gpu/run.sh builds and starts, the real ones. Without CUDA it shows what is refused.
+function(tc_device_test name)
+  if(TC_CUDA AND NOT TC_EMULATE)
+    return()  # ThreadSanitizer knows nothing of the emulator's fibers
+  endif()
+  tc_test(${name} ${ARGN})
+  set_target_properties(${name} PROPERTIES TC_FAKE_CUDA ON)
+  if(TC_CUDA AND NOT TC_SANITIZE)
+    cmake_parse_arguments(A "" "LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
+    tc_gpu_program(${name}_gpu SRCS ${A_SRCS} DEPS ${A_DEPS} GTest::gmock GTest::gtest_main)
+  endif()
+endfunction()
