@@ -43,6 +43,17 @@ struct CodeTiles {
       kPipelineBytes > kStateBytes ? kPipelineBytes : kStateBytes;
 };
 
+/// Of rows shorter than 128 bytes, several are written at once: such, of each eight, that they meet
+/// every bank once, where rows are kChunks + 1 chunks apart.
+template <int kChunks>
+__device__ __forceinline__ int RowOfThread(int row) {
+  if constexpr (kChunks == 2 || kChunks == 4) {
+    constexpr int kAtOnce = 8 / kChunks;
+    return row / 8 * 8 + row % kAtOnce * kChunks + row % 8 / kAtOnce;
+  }
+  return row;
+}
+
 /// Begins the copies of a tile, whose first token begins a block. Tokens beyond the span become
 /// zeros, and are not looked up; those before it, of its first block, come along.
 template <class Code, int kHeadDim>
@@ -53,7 +64,7 @@ __device__ __forceinline__ void FetchCodes(const PagedKv& kv, const int32_t* tab
   // Where they divide, a thread keeps to one chunk and, if it can, to one row of each block.
   constexpr bool kDivide = kDecodeThreads % Tile::kChunks == 0;
   constexpr int kRowsAtOnce = kDivide ? kDecodeThreads / Tile::kChunks : 0;
-  const int thread = threadIdx.x, own_row = thread / Tile::kChunks;
+  const int thread = threadIdx.x, own_row = RowOfThread<Tile::kChunks>(thread / Tile::kChunks);
   const std::byte* const keys = kv.pool + kv_head * kv.head_stride + kv.keys_offset;
   const int64_t to_values = kv.values_offset - kv.keys_offset;
   const auto block_of = [&](int token) {
