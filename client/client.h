@@ -230,9 +230,29 @@ class Space {
 
   /// Leases the path that another process exported and still holds: no prompt travels, and nothing
   /// is compared.
+  /// A remote client exports its prompt, which another then matches: that is all it can do.
   /// Errors: InvalidArgument for what no lease of this space exported; NotFound when its holder has
-  ///         let go of it, or the daemon was restarted: match instead.
+  ///         let go of it, or the daemon was restarted; FailedPrecondition in a remote client, for
+  ///         what one with the map exported: match instead.
   absl::StatusOr<Lease> Import(std::string_view exported, Timeout timeout = {}) const;
+
+  /// For a space of opaque keys, one a block, that stand for themselves and in no order: a batch of
+  /// them costs no more than its cache misses. Such a block is committed behind a lease of depth 0,
+  /// as the only name of its path.
+  ///
+  /// In which tier each key is, that of its slowest part; kNone: it is not here, or not all of it.
+  /// Nothing is leased: it may be different by now. No message, unless the client is remote.
+  /// Errors: InvalidArgument for a space without such keys.
+  absl::StatusOr<std::vector<BlockTier>> LookUp(NamesView keys, Timeout timeout = {}) const;
+  /// Copies one part of each key that is here into the buffer of the same number, which has its
+  /// size, and answers where it was found; kNone: it could not be had, and its buffer may hold
+  /// anything. Every answer stands: nothing has to be asked afterwards. Warm blocks cost no message
+  /// (a remote client: one for all of them), others one or two each.
+  /// A deadline that passes is no error: what was not copied by then is kNone.
+  /// Errors: InvalidArgument for a space without such keys, or buffers that do not fit.
+  absl::StatusOr<std::vector<BlockTier>> Read(NamesView keys,
+                                              std::span<const std::span<std::byte>> buffers,
+                                              uint32_t part = 0, Timeout timeout = {}) const;
 
   /// Slots to fill, at least one and at most `count`, waiting up to `wait` for room.
   /// Errors: ResourceExhausted: go on without the cache.

@@ -146,6 +146,7 @@ TC_DEFINE_CALL(Control, control, ListPins)
 TC_DEFINE_CALL(Control, control, Prefetch)
 TC_DEFINE_CALL(Control, control, Stats)
 TC_DEFINE_CALL(Data, data, Match)
+TC_DEFINE_CALL(Data, data, LookUp)
 TC_DEFINE_CALL(Data, data, Reserve)
 TC_DEFINE_CALL(Data, data, Commit)
 TC_DEFINE_CALL(Data, data, Abort)
@@ -161,17 +162,7 @@ TC_DEFINE_CALL(Admin, admin, ListTenants)
 absl::Status GrpcCalls::Load(
     const v1::LoadRequest& request, Deadline deadline,
     const std::function<absl::Status(const v1::LoadResponse&)>& on_blocks) {
-  const InsideGrpc inside;
-  grpc::ClientContext context;
-  stubs_->Prepare(context, deadline);
-  const std::unique_ptr<grpc::ClientReader<v1::LoadResponse>> reader =
-      stubs_->data->Load(&context, request);
-  absl::Status ours;
-  v1::LoadResponse response;
-  while (ours.ok() && reader->Read(&response)) ours = on_blocks(response);
-  if (!ours.ok()) context.TryCancel();
-  const grpc::Status theirs = reader->Finish();
-  return ours.ok() ? FromGrpc(theirs) : ours;
+  return stubs_->Stream(&v1::Data::Stub::Load, request, deadline, on_blocks);
 }
 
 }  // namespace client_v1

@@ -52,6 +52,7 @@ class GrpcCalls {
   absl::StatusOr<v1::StatsResponse> Stats(const v1::StatsRequest&, Deadline);
 
   absl::StatusOr<v1::MatchResponse> Match(const v1::MatchRequest&, Deadline);
+  absl::StatusOr<v1::LookUpResponse> LookUp(const v1::LookUpRequest&, Deadline);
   absl::StatusOr<v1::ReserveResponse> Reserve(const v1::ReserveRequest&, Deadline);
   absl::StatusOr<v1::CommitResponse> Commit(const v1::CommitRequest&, Deadline);
   absl::StatusOr<v1::AbortResponse> Abort(const v1::AbortRequest&, Deadline);
@@ -65,6 +66,8 @@ class GrpcCalls {
   /// As Load, with the bytes. For remote sessions.
   absl::Status Read(const v1::ReadRequest&, Deadline,
                     const std::function<absl::Status(const v1::ReadResponse&)>& on_blocks);
+  absl::Status ReadKeys(const v1::ReadKeysRequest&, Deadline,
+                        const std::function<absl::Status(const v1::ReadResponse&)>& on_blocks);
   /// Sends what `next` puts into an empty message, until it answers false. For remote sessions.
   absl::Status Write(Deadline, const std::function<bool(v1::WriteRequest&)>& next);
 

@@ -206,17 +206,13 @@ void GrpcCalls::EndSession() {
 absl::Status GrpcCalls::Read(
     const v1::ReadRequest& request, Deadline deadline,
     const std::function<absl::Status(const v1::ReadResponse&)>& on_blocks) {
-  const InsideGrpc inside;
-  grpc::ClientContext context;
-  stubs_->Prepare(context, deadline);
-  const std::unique_ptr<grpc::ClientReader<v1::ReadResponse>> reader =
-      stubs_->data->Read(&context, request);
-  absl::Status ours;
-  v1::ReadResponse response;
-  while (ours.ok() && reader->Read(&response)) ours = on_blocks(response);
-  if (!ours.ok()) context.TryCancel();
-  const grpc::Status theirs = reader->Finish();
-  return ours.ok() ? FromGrpc(theirs) : ours;
+  return stubs_->Stream(&v1::Data::Stub::Read, request, deadline, on_blocks);
+}
+
+absl::Status GrpcCalls::ReadKeys(
+    const v1::ReadKeysRequest& request, Deadline deadline,
+    const std::function<absl::Status(const v1::ReadResponse&)>& on_blocks) {
+  return stubs_->Stream(&v1::Data::Stub::ReadKeys, request, deadline, on_blocks);
 }
 
 absl::Status GrpcCalls::Write(Deadline deadline,

@@ -65,6 +65,24 @@ struct GrpcCalls::Stubs {
     if (!status.ok()) return FromGrpc(status);
     return response;
   }
+  /// `on_message` is called on this thread for every message; an error of its ends the call.
+  template <class Request, class Response>
+  absl::Status Stream(std::unique_ptr<grpc::ClientReader<Response>> (v1::Data::Stub::*method)(
+                          grpc::ClientContext*, const Request&),
+                      const Request& request, Deadline deadline,
+                      const std::function<absl::Status(const Response&)>& on_message) const {
+    const InsideGrpc inside;
+    grpc::ClientContext context;
+    Prepare(context, deadline);
+    const std::unique_ptr<grpc::ClientReader<Response>> reader =
+        (data.get()->*method)(&context, request);
+    absl::Status ours;
+    Response response;
+    while (ours.ok() && reader->Read(&response)) ours = on_message(response);
+    if (!ours.ok()) context.TryCancel();
+    const grpc::Status theirs = reader->Finish();
+    return ours.ok() ? FromGrpc(theirs) : ours;
+  }
 };
 
 }  // namespace client_v1

@@ -15,8 +15,8 @@ std::unique_ptr<LocalReader> LocalReaders::Take() {
   if (made_ + 2 > kControlPins) return nullptr;
   const Pins pins = Pins(area_.pins).subspan(made_, 2);
   made_ += 2;
-  return std::unique_ptr<LocalReader>(
-      new LocalReader{Reader(catalog_, pins), made_ - 2 + LocalReader::kLeasePin});
+  return std::unique_ptr<LocalReader>(new LocalReader{
+      Reader(catalog_, pins), made_ - 2 + LocalReader::kLeasePin, pins[LocalReader::kLeasePin]});
 }
 
 void LocalReaders::GiveBack(std::unique_ptr<LocalReader> reader) {
@@ -25,7 +25,7 @@ void LocalReaders::GiveBack(std::unique_ptr<LocalReader> reader) {
   free_.push_back(std::move(reader));
 }
 
-void LocalReaders::Count(Place end, const Outcome& outcome) {
+void LocalReaders::Count(std::span<const Place> ends, const Outcome& outcome) {
   const auto add = [](std::atomic<uint64_t>& counter, uint64_t count) {
     counter.fetch_add(count, std::memory_order_relaxed);
   };
@@ -35,9 +35,11 @@ void LocalReaders::Count(Place end, const Outcome& outcome) {
   add(area_.requested_tokens, outcome.requested_tokens);
   add(area_.hit_tokens, outcome.hit_tokens);
   add(area_.hit_bytes, outcome.hit_bytes);
-  if (end.count == 0) return;
-  const uint64_t use = area_.uses_written.fetch_add(1, std::memory_order_acq_rel);
-  area_.uses[use % kUseRecords].store(PlaceBits(end), std::memory_order_relaxed);
+  for (const Place end : ends) {
+    if (end.count == 0) continue;
+    const uint64_t use = area_.uses_written.fetch_add(1, std::memory_order_acq_rel);
+    area_.uses[use % kUseRecords].store(PlaceBits(end), std::memory_order_relaxed);
+  }
 }
 
 }  // namespace client_v1

@@ -1,8 +1,10 @@
 // Matches without a message: readers of the daemon's catalog, each with two pins of the session's
 // control area (catalog/reader.h), kept for the next lease when one ends.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/mutex.h"
@@ -17,7 +19,8 @@ struct LocalReader {
   static constexpr uint32_t kLeasePin = 1;  // of the reader's two
 
   Reader reader;
-  uint32_t pin = 0;  // the number of kLeasePin in the control area
+  uint32_t pin = 0;                // the number of kLeasePin in the control area
+  std::atomic<uint64_t>& own_pin;  // that one
 };
 
 /// Thread: any. Owner: borrows the memory of the catalog and of the control area.
@@ -38,7 +41,9 @@ class LocalReaders {
     uint64_t hit_bytes = 0;
   };
   /// Tells the daemon of a match: of its outcome for the counters, of its end for the policy.
-  void Count(Place end, const Outcome& outcome);
+  void Count(Place end, const Outcome& outcome) { Count({&end, 1}, outcome); }
+  /// Of several, each by itself; those of a match of nothing say nothing.
+  void Count(std::span<const Place> ends, const Outcome& outcome);
 
  private:
   const Catalog catalog_;

@@ -1,4 +1,5 @@
-// Read: the blocks of a leased path with their bytes, for remote sessions.
+// Read and ReadKeys: the blocks of a leased path, or of unordered keys, with their bytes, for
+// remote sessions.
 #pragma once
 #include "daemon/grpc_call.h"
 #include "thermocline/v1/data.pb.h"
@@ -10,5 +11,8 @@ namespace thermocline {
 grpc::ServerWriteReactor<v1::ReadResponse>* StartBlocksOut(ServiceContext& services,
                                                            grpc::CallbackServerContext& context,
                                                            const v1::ReadRequest& request);
+grpc::ServerWriteReactor<v1::ReadResponse>* StartKeysOut(ServiceContext& services,
+                                                         grpc::CallbackServerContext& context,
+                                                         const v1::ReadKeysRequest& request);
 
 }  // namespace thermocline

@@ -44,6 +44,23 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
   return absl::OkStatus();
 }
 
+absl::Status LookUpInto(TenantView& tenant, const v1::LookUpRequest& request, const WireNames& keys,
+                        v1::LookUpResponse& response) {
+  TC_RETURN_IF_ERROR(tenant.SpaceOf(request.space(), keys).status());
+  TC_ASSIGN_OR_RETURN(const std::vector<BlockView> blocks,
+                      tenant.stack->LookUp(request.space(), keys.names, std::nullopt));
+  for (size_t i = 0; i < blocks.size();) {
+    const uint32_t key = blocks[i].depth;
+    TierKind slowest = blocks[i].tier;
+    for (; i < blocks.size() && blocks[i].depth == key; ++i) {
+      const bool all = slowest != TierKind::kNone && blocks[i].tier != TierKind::kNone;
+      slowest = all ? std::max(slowest, blocks[i].tier) : TierKind::kNone;
+    }
+    response.add_tiers(ToWire(slowest));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request,
                         GivenUpGrants& given_up) {
   const std::span<const uint64_t> grants(request.grants().data(),
@@ -83,6 +100,19 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
       });
 }
 
+grpc::ServerUnaryReactor* DataService::LookUp(grpc::CallbackServerContext* context,
+                                              const v1::LookUpRequest* request,
+                                              v1::LookUpResponse* response) {
+  absl::StatusOr<WireNames> keys = NamesOf(request->names());
+  const absl::Status fits = keys.ok() ? CheckCount("keys", keys->names.size()) : keys.status();
+  if (!fits.ok()) return Refuse(services_, context, Operation::kMatch, Right::kRead, fits);
+  return AnswerOnStrand(
+      services_, context, Operation::kMatch, Right::kRead,
+      [request, response, keys = *std::move(keys)](TenantView& tenant, ClientNumber) {
+        return LookUpInto(tenant, *request, keys, *response);
+      });
+}
+
 grpc::ServerWriteReactor<v1::LoadResponse>* DataService::Load(grpc::CallbackServerContext* context,
                                                               const v1::LoadRequest* request) {
   return StartLoad(services_, *context, request->lease());
@@ -91,6 +121,11 @@ grpc::ServerWriteReactor<v1::LoadResponse>* DataService::Load(grpc::CallbackServ
 grpc::ServerWriteReactor<v1::ReadResponse>* DataService::Read(grpc::CallbackServerContext* context,
                                                               const v1::ReadRequest* request) {
   return StartBlocksOut(services_, *context, *request);
+}
+
+grpc::ServerWriteReactor<v1::ReadResponse>* DataService::ReadKeys(
+    grpc::CallbackServerContext* context, const v1::ReadKeysRequest* request) {
+  return StartKeysOut(services_, *context, *request);
 }
 
 grpc::ServerReadReactor<v1::WriteRequest>* DataService::Write(grpc::CallbackServerContext* context,
@@ -125,6 +160,8 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
              remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
               if (!offsets.ok()) return call->Finish(offsets.status());
               if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
+              const auto own = tenant.sessions.find(session);
+              if (own != tenant.sessions.end()) own->second.granted.Note(*offsets);
               if (call->Cancelled() || given_up_.Contains(session, request->grant())) {
                 tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
                 return call->Finish(absl::CancelledError("the caller has gone"));

@@ -17,10 +17,15 @@ class DataService final : public v1::Data::CallbackService {
   grpc::ServerUnaryReactor* Match(grpc::CallbackServerContext* context,
                                   const v1::MatchRequest* request,
                                   v1::MatchResponse* response) override;
+  grpc::ServerUnaryReactor* LookUp(grpc::CallbackServerContext* context,
+                                   const v1::LookUpRequest* request,
+                                   v1::LookUpResponse* response) override;
   grpc::ServerWriteReactor<v1::LoadResponse>* Load(grpc::CallbackServerContext* context,
                                                    const v1::LoadRequest* request) override;
   grpc::ServerWriteReactor<v1::ReadResponse>* Read(grpc::CallbackServerContext* context,
                                                    const v1::ReadRequest* request) override;
+  grpc::ServerWriteReactor<v1::ReadResponse>* ReadKeys(grpc::CallbackServerContext* context,
+                                                       const v1::ReadKeysRequest* request) override;
   grpc::ServerReadReactor<v1::WriteRequest>* Write(grpc::CallbackServerContext* context,
                                                    v1::WriteResponse* response) override;
   grpc::ServerUnaryReactor* Reserve(grpc::CallbackServerContext* context,

@@ -24,7 +24,7 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
 
   /// Has the stack make the lease's path warm, and sends what it brings.
   void Load(Tenant& tenant, uint64_t session, uint64_t lease) {
-    auto guard = std::make_shared<EndGuard>(self_);
+    auto guard = Guard();
     const bool posted = tenant.Post([guard, session, lease](TenantView& view) {
       const absl::StatusOr<ClientNumber> client = view.ClientOf(session);
       if (!client.ok()) return guard->stream->End(client.status());
@@ -35,10 +35,11 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
           },
           [guard](absl::Status status) { guard->stream->End(std::move(status)); });
     });
-    if (!posted) {
-      End(absl::ResourceExhaustedError(
-          "the daemon has too many requests waiting, or stops; try again"));
-    }
+    if (!posted) End(TooManyWait());
+  }
+  static absl::Status TooManyWait() {
+    return absl::ResourceExhaustedError(
+        "the daemon has too many requests waiting, or stops; try again");
   }
   /// No more comes: the stream ends so when all is sent. Nothing when it was said before.
   void End(absl::Status status) TC_EXCLUDES(mutex_) {
@@ -89,7 +90,6 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
     Step();
   }
 
- private:
   /// Ends the stream when nobody else has: the task was dropped because the daemon stops.
   struct EndGuard {
     explicit EndGuard(std::shared_ptr<LoadStream> guarded) : stream(std::move(guarded)) {}
@@ -98,6 +98,8 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
     EndGuard& operator=(const EndGuard&) = delete;
     std::shared_ptr<LoadStream> stream;
   };
+  /// What keeps the stream from ending by itself, while a task of its is under way.
+  std::shared_ptr<EndGuard> Guard() { return std::make_shared<EndGuard>(self_); }
 
   /// False when the caller has gone.
   bool Enqueue(std::vector<Item> items) TC_EXCLUDES(mutex_) {
@@ -109,6 +111,8 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
     Step();
     return true;
   }
+
+ private:
   /// Starts what is due next.
   void Step() TC_EXCLUDES(mutex_) {
     std::vector<Item> items;

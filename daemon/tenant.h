@@ -12,6 +12,7 @@
 
 #include "base/executor.h"
 #include "base/status.h"
+#include "daemon/granted_slots.h"
 #include "daemon/session_server.h"
 #include "daemon/wire.h"
 #include "tiers/tier_stack.h"
@@ -31,6 +32,7 @@ struct TenantView {
     ClientNumber client;
     std::shared_ptr<LocalPuts> puts;         // none: a remote one
     std::shared_ptr<const Staging> staging;  // none: it fills slots in the arena itself
+    GrantedSlots granted{};
   };
   std::string name;
   std::unique_ptr<TierStack> stack;                // none once the tenant is closed

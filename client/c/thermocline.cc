@@ -118,6 +118,10 @@ absl::StatusOr<BlockTier> TierOf(thermocline_tier tier) {
   return absl::InvalidArgumentError("there is no tier " + std::to_string(tier));
 }
 
+void CopyTiers(std::span<const BlockTier> from, thermocline_tier* to) {
+  for (const BlockTier tier : from) *to++ = static_cast<thermocline_tier>(tier);
+}
+
 /// For thermocline_string_free; ends in a NUL, which may not be its first.
 char* Copied(const std::string& text) {
   char* const copy = new char[text.size() + 1];
@@ -401,6 +405,36 @@ thermocline_code thermocline_lease_settle(thermocline_lease* lease, int64_t time
 }
 
 bool thermocline_lease_settled(const thermocline_lease* lease) { return lease->lease.Settled(); }
+
+thermocline_code thermocline_look_up(const thermocline_space* space, const thermocline_names* keys,
+                                     int64_t timeout_ms, thermocline_tier* tiers,
+                                     thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    TC_ASSIGN_OR_RETURN(const Names own, NamesOf(space->space.spec().key_bytes, keys));
+    TC_ASSIGN_OR_RETURN(const std::vector<BlockTier> found,
+                        space->space.LookUp(own.view(), TimeoutOf(timeout_ms)));
+    CopyTiers(found, tiers);
+    return absl::OkStatus();
+  });
+}
+
+thermocline_code thermocline_read_keys(const thermocline_space* space,
+                                       const thermocline_names* keys, uint32_t part,
+                                       void* const* buffers, int64_t timeout_ms,
+                                       thermocline_tier* tiers, thermocline_error* error) {
+  return Guarded(error, [&]() -> absl::Status {
+    const SpaceSpec& spec = space->space.spec();
+    TC_ASSIGN_OR_RETURN(const Names own, NamesOf(spec.key_bytes, keys));
+    std::vector<std::span<std::byte>> into;
+    for (size_t i = 0; i < own.keys.size() && part < spec.parts.size(); ++i) {
+      into.emplace_back(static_cast<std::byte*>(buffers[i]), spec.parts[part].block_bytes);
+    }
+    TC_ASSIGN_OR_RETURN(const std::vector<BlockTier> read,
+                        space->space.Read(own.view(), into, part, TimeoutOf(timeout_ms)));
+    CopyTiers(read, tiers);
+    return absl::OkStatus();
+  });
+}
 
 thermocline_code thermocline_pin(const thermocline_space* space, const thermocline_names* names,
                                  int64_t ttl_ms, thermocline_tier tier, int64_t timeout_ms,

@@ -262,6 +262,29 @@ THERMOCLINE_API thermocline_code thermocline_import(const thermocline_space* spa
                                                     int64_t timeout_ms, thermocline_lease** lease,
                                                     thermocline_error* error);
 
+/* ---- Unordered keys --------------------------------------------------------------------------
+ * For a space of opaque keys, one a block, that stand for themselves and in no order: a batch of
+ * them costs no more than its cache misses. Such a block is committed behind a lease of depth 0, as
+ * the only name of its path. */
+
+/* Sets `tiers[i]` to the tier of key i, that of its slowest part; THERMOCLINE_TIER_NONE: it is not
+ * here, or not all of it. Nothing is leased: it may be different by now.
+ * Errors: INVALID_ARGUMENT for a space without such keys. */
+THERMOCLINE_API thermocline_code thermocline_look_up(const thermocline_space* space,
+                                                     const thermocline_names* keys,
+                                                     int64_t timeout_ms, thermocline_tier* tiers,
+                                                     thermocline_error* error);
+/* Copies one part of each key that is here to `buffers[i]`, which has room for its block_bytes, and
+ * sets `tiers[i]` to where it was found; THERMOCLINE_TIER_NONE: it could not be had, and its buffer
+ * may hold anything. Nothing has to be asked afterwards. A time-out is no error: what was not
+ * copied by then is none. Errors: INVALID_ARGUMENT for a space without such keys, or such a part.
+ */
+THERMOCLINE_API thermocline_code thermocline_read_keys(const thermocline_space* space,
+                                                       const thermocline_names* keys, uint32_t part,
+                                                       void* const* buffers, int64_t timeout_ms,
+                                                       thermocline_tier* tiers,
+                                                       thermocline_error* error);
+
 /* ---- Reservations ----------------------------------------------------------------------------
  * A slot of the arena to fill. Freeing one that is not committed gives the slot back. */
 

@@ -15,6 +15,12 @@ namespace {
 
 namespace py = pybind11;
 
+std::vector<std::string> NamesOfTiers(const std::vector<BlockTier>& tiers) {
+  std::vector<std::string> names;
+  for (const BlockTier tier : tiers) names.emplace_back(BlockTierName(tier));
+  return names;
+}
+
 class SpaceHandle {
  public:
   explicit SpaceHandle(Space space) : space_(Share(std::make_unique<Space>(std::move(space)))) {}
@@ -32,6 +38,31 @@ class SpaceHandle {
     const Timeout limit = TimeoutOf(timeout);
     Lease lease = Check(WithoutGil([&] { return space_->Import(exported, limit); }));
     return std::make_unique<LeaseHandle>(std::move(lease), opaque());
+  }
+
+  std::vector<std::string> LookUp(const py::object& keys, Seconds timeout) const {
+    const Names own(keys, opaque());
+    const Timeout limit = TimeoutOf(timeout);
+    return NamesOfTiers(Check(WithoutGil([&] { return space_->LookUp(own.view(), limit); })));
+  }
+
+  std::vector<std::string> ReadInto(const py::object& keys, const py::sequence& buffers,
+                                    uint32_t part, Seconds timeout) const {
+    const Names own(keys, opaque());
+    const Timeout limit = TimeoutOf(timeout);
+    std::vector<py::buffer_info> held;  // while their memory is written to
+    std::vector<std::span<std::byte>> into;
+    for (const py::handle& item : buffers) {
+      held.push_back(py::cast<py::buffer>(item).request(true));
+      const py::buffer_info& buffer = held.back();
+      if (PyBuffer_IsContiguous(buffer.view(), 'C') == 0) {
+        throw py::value_error("a buffer to read into must lie in one piece");
+      }
+      into.emplace_back(static_cast<std::byte*>(buffer.ptr),
+                        static_cast<size_t>(buffer.size * buffer.itemsize));
+    }
+    return NamesOfTiers(
+        Check(WithoutGil([&] { return space_->Read(own.view(), into, part, limit); })));
   }
 
   py::list Reserve(uint32_t count, uint32_t part, double wait, Seconds timeout) const {
@@ -217,6 +248,9 @@ PYBIND11_MODULE(_native, module) {
       .def("fingerprint", &SpaceHandle::Fingerprint)
       .def("match", &SpaceHandle::Match, py::arg("names"), py::arg("timeout"))
       .def("import_lease", &SpaceHandle::Import, py::arg("exported"), py::arg("timeout"))
+      .def("look_up", &SpaceHandle::LookUp, py::arg("keys"), py::arg("timeout"))
+      .def("read_into", &SpaceHandle::ReadInto, py::arg("keys"), py::arg("buffers"),
+           py::arg("part"), py::arg("timeout"))
       .def("reserve", &SpaceHandle::Reserve, py::arg("count"), py::arg("part"), py::arg("wait"),
            py::arg("timeout"))
       .def("pin", &SpaceHandle::Pin, py::arg("names"), py::arg("ttl"), py::arg("tier"),

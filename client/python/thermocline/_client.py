@@ -142,6 +142,19 @@ class Space:
                 its holder has let go of it, or the daemon was restarted: match instead."""
         return Lease(self._native.import_lease(exported, timeout))
 
+    def look_up(self, keys: Sequence[bytes], timeout: Optional[float] = None) -> List[str]:
+        """In which tier each of these keys is, "none" for one that is not here; for a space with
+        key_bytes whose keys stand for themselves, in no order (one is put as a path of its own:
+        put([key], ...)). Nothing is leased: it may be different by now."""
+        return self._native.look_up(keys, timeout)
+
+    def read_into(self, keys: Sequence[bytes], buffers: Sequence[Buffer], part: int = 0,
+                  timeout: Optional[float] = None) -> List[str]:
+        """Copies one part of each key that is here into the writable buffer of the same number,
+        which has its block_bytes, and returns where each was found; "none": it could not be had
+        (in time), and its buffer may hold anything. Nothing has to be asked afterwards."""
+        return self._native.read_into(keys, buffers, part, timeout)
+
     def reserve(self, count: int, part: int = 0, wait: float = 0.0,
                 timeout: Optional[float] = None) -> List[Reservation]:
         """Slots to fill, at least one and at most `count` (none for 0), after waiting up to `wait`

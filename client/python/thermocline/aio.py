@@ -112,6 +112,14 @@ class Space:
         """As thermocline.Space.import_lease."""
         return Lease(await self._pool.run(self._blocking.import_lease, exported, timeout), self._pool)
 
+    async def look_up(self, keys: Sequence[bytes], timeout: Optional[float] = None) -> List[str]:
+        return await self._pool.run(self._blocking.look_up, keys, timeout)
+
+    async def read_into(self, keys: Sequence[bytes], buffers: Sequence[Buffer], part: int = 0,
+                        timeout: Optional[float] = None) -> List[str]:
+        """As thermocline.Space.read_into; the buffers are written to in a thread of the pool."""
+        return await self._pool.run(self._blocking.read_into, keys, buffers, part, timeout)
+
     async def reserve(self, count: int, part: int = 0, wait: float = 0.0,
                       timeout: Optional[float] = None) -> List[Reservation]:
         return await self._pool.run(self._blocking.reserve, count, part, wait, timeout)

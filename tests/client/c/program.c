@@ -253,6 +253,38 @@ static void test_keys(thermocline_client* client) {
   thermocline_space_free(space);
 }
 
+/* Keys that stand for themselves, in any order. */
+static void test_unordered(thermocline_client* client) {
+  const thermocline_part part = {"all", 0, BLOCK_BYTES, 0};
+  thermocline_space_spec spec = spec_of("unordered", &part);
+  spec.key_bytes = KEY_BYTES;
+  thermocline_space* space = NULL;
+  CHECK_OK(thermocline_open_space(client, &spec, -1, &space, &error));
+  char keys[KEY_BYTES * 5];
+  for (int i = 0; i < KEY_BYTES * 5; ++i) keys[i] = (char)('a' + i / KEY_BYTES);
+  thermocline_lease* lease = NULL;
+  for (uint32_t key = 0; key < 4; ++key) { /* the fifth is never put */
+    const thermocline_names one = {NULL, 0, keys + KEY_BYTES * key, 1};
+    CHECK_OK(thermocline_match(space, &one, -1, &lease, &error));
+    CHECK(extend(space, lease, &one, 0, 1) == THERMOCLINE_OK);
+    thermocline_lease_free(lease);
+  }
+  const thermocline_names all = {NULL, 0, keys, 5};
+  thermocline_tier tiers[5];
+  CHECK_OK(thermocline_look_up(space, &all, -1, tiers, &error));
+  for (int i = 0; i < 5; ++i) CHECK(tiers[i] == (i < 4 ? THERMOCLINE_TIER_WARM : 0));
+  static char bytes[5][BLOCK_BYTES];
+  void* const buffers[5] = {bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]};
+  CHECK_OK(thermocline_read_keys(space, &all, 0, buffers, -1, tiers, &error));
+  for (int i = 0; i < 4; ++i) {
+    CHECK(tiers[i] == THERMOCLINE_TIER_WARM && holds(bytes[i], BLOCK_BYTES, 0));
+  }
+  CHECK(tiers[4] == THERMOCLINE_TIER_NONE);
+  CHECK_CODE(thermocline_read_keys(space, &all, 1, buffers, -1, tiers, &error),
+             THERMOCLINE_INVALID_ARGUMENT);
+  thermocline_space_free(space);
+}
+
 static void test_async(const thermocline_space* space) {
   int32_t tokens[16 * PLACES];
   for (int i = 0; i < 16 * PLACES; ++i) tokens[i] = 5000 + i;
@@ -479,6 +511,7 @@ int main(int argc, char** argv) {
   if (space == NULL) return 1;
   test_tokens(client, space);
   test_keys(client);
+  test_unordered(client);
   test_async(space);
   test_export(&options, space);
   test_verify_always(&options, space);
