@@ -21,7 +21,8 @@ class CommitSteps {
   /// Errors: InvalidArgument for a request that no client library sends.
   static absl::StatusOr<CommitSteps> Of(const v1::CommitRequest& request);
 
-  /// The slots must be the caller's before their bytes are looked at. `remote`: what a remote
+  /// The slots must be the caller's before their bytes are looked at; one that never was ends its
+  /// session, if that is a local one. `remote`: what a remote
   /// session has in hand; none of a local one.
   absl::Status Find(TenantView& tenant, uint64_t session, ClientNumber client,
                     std::shared_ptr<RemoteWork> remote = nullptr);

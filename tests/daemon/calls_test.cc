@@ -8,6 +8,7 @@
 #include <atomic>
 #include <map>
 #include <random>
+#include <set>
 
 #include "base/units.h"
 #include "tests/daemon/daemon_process.h"
@@ -273,9 +274,8 @@ TEST_F(CallsTest, RequestsAreBoundedAndWrongOnesSayWhy) {
   EXPECT_THAT(refused.error_message(), HasSubstr("warm")) << "which option to raise";
 }
 
-TEST_F(CallsTest, ForeignSlotsAndWrongSumsAreRefused) {
+TEST_F(CallsTest, WhoOffersAForeignSlotIsCutOffAndWrongSumsAreRefused) {
   RawClient owner(place_);
-  RawClient thief(place_);
   const uint32_t space = OpenTestSpace(owner, TestSpace(kBlockBytes));
   v1::ReserveRequest reserve;
   reserve.set_space(space);
@@ -291,9 +291,27 @@ TEST_F(CallsTest, ForeignSlotsAndWrongSumsAreRefused) {
     v1::CommitResponse response;
     return client.Call(*client.data, &v1::Data::Stub::Commit, request, &response);
   };
-  EXPECT_FALSE(commit(thief, slots.offsets(0), 0).ok()) << "another's slot";
+  for (const uint64_t offset : {slots.offsets(0), ~uint64_t{0} - 8}) {  // another's, and nobody's
+    RawClient thief(place_);
+    EXPECT_EQ(commit(thief, offset, 0).error_code(), grpc::StatusCode::PERMISSION_DENIED);
+    const auto ended =
+        testing::ReceiveFrame(thief.session.socket.get(), std::chrono::milliseconds(20'000));
+    ASSERT_TRUE(ended.has_value() && ended->kind == FrameKind::kRefused);
+    const std::string reason =
+        "it offered a slot that was never granted to it, at offset " + std::to_string(offset);
+    v1::Refused refused;
+    ASSERT_TRUE(refused.ParseFromString(ended->payload));
+    EXPECT_THAT(refused.message(), HasSubstr("cut off: " + reason));
+    EXPECT_EQ(thief.session.control->lease_until_ns.load(), 0u) << "what it reads is a miss";
+    v1::StatsResponse stats;
+    EXPECT_EQ(thief.Call(*thief.control, &v1::Control::Stub::Stats, v1::StatsRequest(), &stats)
+                  .error_code(),
+              grpc::StatusCode::UNAUTHENTICATED);
+    EXPECT_THAT(daemon_->log(), HasSubstr("session_refused"));
+    EXPECT_THAT(daemon_->log(), HasSubstr(reason));
+  }
+  EXPECT_EQ(StatsOf(owner).sessions(), 1u);
   EXPECT_FALSE(commit(owner, slots.offsets(0) + 16, 0).ok()) << "inside a slot";
-  EXPECT_FALSE(commit(owner, ~uint64_t{0} - 8, 0).ok()) << "outside the arena";
   EXPECT_EQ(commit(owner, slots.offsets(0), 12345).error_code(), grpc::StatusCode::DATA_LOSS);
   EXPECT_TRUE(commit(owner, slots.offsets(0), 0).ok());
 }
@@ -386,7 +404,7 @@ TEST_F(CallsTest, LoadThatIsCancelledHurtsNobody) {
   EXPECT_EQ(LoadLease(client, MatchTokens(client, space, 64, 1).lease()).size(), 64u);
 }
 
-TEST_F(CallsTest, StoppedClientLosesItsLeases) {
+TEST_F(CallsTest, AStoppedClientLosesItsLeasesAndKeepsItsSlotsUntilItsProcessEnds) {
   RawClient other(place_);
   const uint32_t space = OpenTestSpace(other, TestSpace(kBlockBytes));
   ReleaseLease(other, PutTokens(other, space, 4, 1, kBlockBytes));
@@ -408,6 +426,24 @@ TEST_F(CallsTest, StoppedClientLosesItsLeases) {
   ASSERT_EQ(MatchTokens(stopped, space, 4, 1).depth(), 4u);
   const uint64_t before = StatsOf(other).leases();
   EXPECT_GE(before, 1u);
+  const auto reserve_all = [&](const RawClient& client) {
+    v1::ReserveRequest reserve;
+    reserve.set_space(space);
+    reserve.set_count(16);
+    std::set<uint64_t> offsets;
+    v1::ReserveResponse slots;
+    while (client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok()) {
+      offsets.insert(slots.offsets().begin(), slots.offsets().end());
+      slots.Clear();
+    }
+    return offsets;
+  };
+  const std::set<uint64_t> kept = reserve_all(stopped);
+  ASSERT_GT(kept.size(), 100u) << "most of the arena";
+  const auto in_both = [&](const std::set<uint64_t>& offsets) {
+    return std::count_if(offsets.begin(), offsets.end(),
+                         [&](uint64_t offset) { return kept.contains(offset); });
+  };
   ::kill(child, SIGSTOP);
   EXPECT_TRUE(Eventually(
       [&] {
@@ -417,8 +453,14 @@ TEST_F(CallsTest, StoppedClientLosesItsLeases) {
       },
       std::chrono::milliseconds(20'000)));
   EXPECT_THAT(daemon_->log(), HasSubstr("session_silent"));
+  EXPECT_EQ(in_both(reserve_all(other)), 0) << "it may write there when it wakes";
+  EXPECT_GE(StatsOf(other).reservations(), kept.size());
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
+  EXPECT_TRUE(Eventually([&] {
+    other.session.Beat();
+    return in_both(reserve_all(other)) > 100;
+  })) << "nobody can any more";
   ::close(ready[0]);
   ::close(ready[1]);
 }
