@@ -4,11 +4,13 @@
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/file_system.h>
+#include <rocksdb/flush_block_policy.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
@@ -16,12 +18,16 @@
 #include "base/units.h"
 #include "tiers/disk_reads.h"
 #include "tiers/disk_store.h"
+#include "tiers/disk_writes.h"
 #include "tiers/log_format.h"
 
 namespace thermocline {
 namespace {
 
-constexpr size_t kWriteBytes = 1 * MiB;  // larger ones are not faster
+constexpr size_t kWriteBytes = 1 * MiB;
+// What is written behind is gathered there (tiers/disk_writes.h): longer values go past this.
+constexpr size_t kPassingBytes = 64 * KiB;
+constexpr uint64_t kSegmentBlockBytes = 4 * KiB;
 constexpr uint64_t kEntryBufferBytes = 4 * MiB;
 constexpr uint64_t kMostLogBytes = 16 * MiB;
 constexpr uint64_t kMostManifestBytes = 4 * MiB;
@@ -48,10 +54,27 @@ rocksdb::BlockBasedTableOptions TableOptions(size_t block_bytes) {
   return table;
 }
 
-rocksdb::ColumnFamilyOptions SegmentOptions() {
+/// Ends blocks of a table as if they were to have kSegmentBlockBytes, whatever the options say:
+/// then these are only the room that each gets, and a long value is not copied once more for its
+/// end.
+class SegmentBlocks : public rocksdb::FlushBlockBySizePolicyFactory {
+ public:
+  const char* Name() const override { return "SegmentBlocks"; }
+  rocksdb::FlushBlockPolicy* NewFlushBlockPolicy(
+      const rocksdb::BlockBasedTableOptions& options,
+      const rocksdb::BlockBuilder& builder) const override {
+    return FlushBlockBySizePolicyFactory::NewFlushBlockPolicy(
+        kSegmentBlockBytes, options.block_size_deviation, builder);
+  }
+};
+
+/// For values of so many bytes.
+rocksdb::ColumnFamilyOptions SegmentOptions(size_t value_bytes = 0) {
   rocksdb::ColumnFamilyOptions options;
+  rocksdb::BlockBasedTableOptions table = TableOptions(value_bytes + kSegmentBlockBytes);
   // A value that is longer than a block of the table is one of its own.
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(TableOptions(4 * KiB)));
+  table.flush_block_policy_factory = std::make_shared<SegmentBlocks>();
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   options.compression = rocksdb::kNoCompression;
   options.disable_auto_compactions = true;
   options.write_buffer_size = kWriteBytes;  // nothing is written there
@@ -149,6 +172,26 @@ std::unique_ptr<rocksdb::Env> EnvOver(const std::shared_ptr<rocksdb::FileSystem>
 
 }  // namespace
 
+/// What RocksDB calls the tables that it took over. Thread: any.
+class IngestedTables : public rocksdb::EventListener {
+ public:
+  void OnExternalFileIngested(rocksdb::DB* /*db*/,
+                              const rocksdb::ExternalFileIngestionInfo& info) override {
+    MutexLock lock(mutex_);
+    paths_[info.external_file_path] = info.internal_file_path;
+  }
+  /// Once; empty: it did not.
+  std::string TakePathOf(const std::string& external_path) {
+    MutexLock lock(mutex_);
+    const auto found = paths_.extract(external_path);
+    return found ? found.mapped() : "";
+  }
+
+ private:
+  Mutex mutex_;
+  std::unordered_map<std::string, std::string> paths_ TC_GUARDED_BY(mutex_);
+};
+
 SegmentDatabase::SegmentDatabase(const Options& options)
     : store_(options.directory + "/store"),
       file_system_(options.file_system),
@@ -170,7 +213,8 @@ void SegmentDatabase::Close() {
 rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
   rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
   health_ = std::make_shared<DiskHealth>();
-  options.listeners.push_back(health_);
+  ingested_ = std::make_shared<IngestedTables>();
+  options.listeners = {health_, ingested_};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
@@ -252,6 +296,7 @@ absl::StatusOr<rocksdb::Status> SegmentDatabase::OpenStore(const std::string& di
   TC_RETURN_IF_ERROR(Annotate(PrepareStore(directory, kLogFormat, foreign), "cold tier"));
   if (!foreign.empty()) set_aside_ = foreign;
   direct_io_ = HasDirectIo(store_);
+  if (direct_io_) writing_env_ = rocksdb::NewCompositeEnv(WithWritesBehind(env_->GetFileSystem()));
   LogEvent(LogLevel::kInfo, "cold_store_opening",
            {{"directory", store_}, {"direct_io", direct_io_ ? 1 : 0}});
   const std::string incoming = store_ + "/incoming";
@@ -376,12 +421,12 @@ FilePlace SegmentWriter::PlaceOf(uint64_t end_before, uint64_t bytes) const {
 
 absl::StatusOr<FilePlace> SegmentWriter::Add(BlockRef ref, std::span<const std::byte> stored) {
   if (table_ == nullptr) {
-    rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions());
-    options.env = database_.env_.get();
+    rocksdb::Options options(rocksdb::DBOptions(), SegmentOptions(stored.size()));
+    const bool behind = database_.writing_env_ != nullptr;
+    options.env = behind ? database_.writing_env_.get() : database_.env_.get();
     options.info_log = MakeDiskLog();
     rocksdb::EnvOptions files;
-    files.use_direct_writes = database_.direct_io_;
-    files.writable_file_max_buffer_size = kWriteBytes;
+    files.writable_file_max_buffer_size = behind ? kPassingBytes : kWriteBytes;
     table_ = std::make_unique<rocksdb::SstFileWriter>(files, options, database_.segments_);
     TC_RETURN_IF_ERROR(DiskStatus(table_->Open(path_), "create " + path_));
   }
@@ -406,11 +451,7 @@ absl::StatusOr<uint64_t> SegmentWriter::Finish() {
       DiskStatus(database_.db_->IngestExternalFile(database_.segments_, {path_}, options),
                  "take over " + NameOf(sequence_)));
   table_.reset();
-  for (const rocksdb::SstFileMetaData& file : FilesOf(*database_.db_, database_.segments_)) {
-    if (SequenceOf(file) == sequence_) {
-      database_.files_->Add(sequence_, file.db_path + file.name);
-    }
-  }
+  database_.files_->Add(sequence_, database_.ingested_->TakePathOf(path_));
   return info.file_size;
 }
 

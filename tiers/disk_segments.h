@@ -36,6 +36,7 @@ class Status;
 namespace thermocline {
 
 class DiskHealth;
+class IngestedTables;
 class SegmentFiles;
 
 /// An entry to be set, or erased if it has no value.
@@ -108,7 +109,9 @@ class SegmentDatabase {
   const std::string store_;                                 // its directory
   const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below env_
   const std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<rocksdb::Env> writing_env_;  // of segments, if that is done directly
   std::shared_ptr<DiskHealth> health_;
+  std::shared_ptr<IngestedTables> ingested_;
   std::unique_ptr<SegmentFiles> files_;
   std::string set_aside_;
   uint64_t dropped_segments_ = 0;
