@@ -15,10 +15,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "kernels/weight_type.h"
 
 namespace thermocline {
-
-enum class WeightType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1 };
 
 inline constexpr int kPanelRows = 16;
 inline constexpr int kBlockColumns = 32;
