@@ -17,7 +17,7 @@ build_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev libhiredis-dev python3 python3-dev python3-pip ca-certificates
 )
 test_packages=(clang-14 clang-format-14 libclang-rt-14-dev python3-venv python3-yaml redis-server prometheus procps util-linux
-  systemd spin
+  systemd spin libopenblas-dev
   libibverbs1 libnuma1 libcurl4 fio)  # of the benchmarks: what Mooncake Store needs, and the measure of a disk
 
 # Into build/cuda, where cmake/ThermoclineCuda.cmake looks behind an installed toolkit.
