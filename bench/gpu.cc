@@ -135,9 +135,12 @@ absl::Status Run(const Arguments& arguments, Report& report) {
   std::printf("%s, %d multiprocessors, compute capability %d.%d\n", properties.name,
               device.multiprocessors, properties.major, properties.minor);
   MeasureCopies(device, report);
-  MeasureAttention(device, report);
-  MeasureRows(device, report);
-  return MeasureMoves(device, report);
+  const auto wanted = [&](const char* part) {
+    return arguments.only.empty() || arguments.only == part;
+  };
+  if (wanted("attention")) MeasureAttention(device, report);
+  if (wanted("rows")) MeasureRows(device, report);
+  return wanted("moves") ? MeasureMoves(device, report) : absl::OkStatus();
 }
 
 }  // namespace

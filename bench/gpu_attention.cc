@@ -15,11 +15,11 @@ struct Shape {
 /// Blocks of 16 tokens all over a pool that the device's cache cannot hold: its parts take turns.
 class ShuffledKv {
  public:
-  explicit ShuffledKv(const Shape& shape)
+  ShuffledKv(const Shape& shape, KvDtype dtype)
       : geometry_{.layers = 1,
                   .kv_heads = shape.kv_heads,
                   .head_dim = shape.head_dim,
-                  .dtype = KvDtype::kF16},
+                  .dtype = dtype},
         blocks_each_(static_cast<int>(BlocksOf(shape.tokens))),
         sequences_(shape.sequences),
         parts_(static_cast<int>(400e6 / kv_bytes()) + 1),
@@ -36,12 +36,8 @@ class ShuffledKv {
     return tables_.As<int32_t>() + static_cast<size_t>(call % parts_) * sequences_ * blocks_each_;
   }
   PagedKv View() const {
-    return {.pool = pool_.As<std::byte>(),
-            .block_stride = static_cast<int64_t>(geometry_.block_bytes()),
-            .keys_offset = static_cast<int64_t>(geometry_.head_offset(0, KvHalf::kKeys, 0)),
-            .values_offset = static_cast<int64_t>(geometry_.head_offset(0, KvHalf::kValues, 0)),
-            .head_stride = static_cast<int64_t>(geometry_.head_bytes()),
-            .row_stride = static_cast<int64_t>(geometry_.row_bytes())};
+    return LayerOf(geometry_, 0, pool_.As<std::byte>(),
+                   static_cast<int64_t>(geometry_.block_bytes()));
   }
 
  private:
@@ -61,8 +57,8 @@ class ShuffledKv {
   DeviceBuffer pool_, tables_, lengths_;
 };
 
-void MeasureDecode(const Device& device, Report& report, const Shape& shape, NumberType type) {
-  const ShuffledKv kv(shape);
+void MeasureDecode(const Device& device, Report& report, const Shape& shape, KvDtype dtype) {
+  const ShuffledKv kv(shape, dtype);
   const size_t numbers = static_cast<size_t>(shape.sequences) * shape.heads * shape.head_dim;
   const DeviceBuffer q(2 * numbers), out(2 * numbers);
   const DecodePlan plan =
@@ -82,19 +78,18 @@ void MeasureDecode(const Device& device, Report& report, const Shape& shape, Num
                            .splits = plan.splits,
                            .split_tokens = plan.split_tokens,
                            .scale = 0.1f,
-                           .type = type};
+                           .kv_dtype = dtype};
   const double ms = DeviceMilliseconds(device.runs(), [&](int call) {
     args.tables = kv.Tables(call);
     CheckCuda(LaunchDecodeAttention(args, nullptr), "decode attention");
   });
-  AddBandwidth(device, report,
-               std::string("decode/") + shape.name + (type == NumberType::kF16 ? "/f16" : "/bf16"),
+  AddBandwidth(device, report, std::string("decode/") + shape.name + "/" + KvDtypeName(dtype),
                kv.kv_bytes(), ms);
 }
 
 /// The last `chunk` tokens of each sequence are fresh.
 void MeasurePrefill(const Device& device, Report& report, const Shape& shape, int chunk) {
-  const ShuffledKv kv(shape);
+  const ShuffledKv kv(shape, KvDtype::kF16);
   const int64_t stride = int64_t{shape.heads} * shape.head_dim;
   const DeviceBuffer q(2 * shape.sequences * chunk * stride), out(q.bytes());
   std::vector<int32_t> starts;
@@ -140,8 +135,12 @@ void MeasureAttention(const Device& device, Report& report) {
       {"odd/batch:16/tokens:4096/dim:72", 16, 4096, 8, 8, 72},
   };
   if (device.quick) shapes = {{"llama8b/batch:2/tokens:100", 2, 100, 32, 8, 128}};
-  for (const Shape& shape : shapes) MeasureDecode(device, report, shape, NumberType::kF16);
-  MeasureDecode(device, report, shapes.front(), NumberType::kBf16);
+  for (const Shape& shape : shapes) MeasureDecode(device, report, shape, KvDtype::kF16);
+  for (const KvDtype dtype : {KvDtype::kInt8, KvDtype::kE4m3, KvDtype::kInt4}) {
+    for (const size_t i : {size_t{2}, size_t{4}, size_t{5}}) {
+      if (i < shapes.size()) MeasureDecode(device, report, shapes[i], dtype);
+    }
+  }
   MeasurePrefill(device, report, shapes.front(), device.quick ? 20 : 8192);
   if (device.quick) return;
   MeasurePrefill(device, report, shapes.front(), 512);

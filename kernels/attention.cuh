@@ -14,14 +14,23 @@ namespace thermocline {
 
 inline constexpr float kLog2E = 1.44269504f;
 
-/// Scores as exponents of 2.
+/// A score is Capped(product) * ScoreUnit, as an exponent of 2.
+template <class Args>
+__device__ __forceinline__ float Capped(const Args& args, float product) {
+  if (args.softcap > 0) {
+    return args.softcap * simt::FastTanh(__fdividef(product * args.scale, args.softcap));
+  }
+  return product;
+}
+
+template <class Args>
+__device__ __forceinline__ float ScoreUnit(const Args& args) {
+  return args.softcap > 0 ? kLog2E : args.scale * kLog2E;
+}
+
 template <class Args>
 __device__ __forceinline__ float Score(const Args& args, float product) {
-  const float score = product * args.scale;
-  if (args.softcap > 0) {
-    return args.softcap * kLog2E * simt::FastTanh(__fdividef(score, args.softcap));
-  }
-  return score * kLog2E;
+  return Capped(args, product) * ScoreUnit(args);
 }
 
 // ---- on tensor cores ---------------------------------------------------------------------------
@@ -60,61 +69,72 @@ __device__ __forceinline__ void FetchTile(const PagedKv& kv, const int32_t* tabl
 template <int kHeadDim>
 struct WarpState {
   float out[kHeadDim / 8][4];
-  float largest[2];
-  float sum[2];  ///< of the lane's own tokens: the sum of four lanes is the row's
+  float largest[2];  ///< score over its unit
+  float sum[2];      ///< of the lane's own tokens: the sum of four lanes is the row's
 };
 
-/// One step of the online softmax over kTokens tokens for the warp's 16 rows. `keys` and `values`
-/// are the first token's rows; exponent(half, token, product) is the exponent of 2 of the lane's
-/// row `half` at a token of the step, -INFINITY where it is not attended.
-template <class T, int kHeadDim, int kTokens, class Exponent>
-__device__ __forceinline__ void AttendTokens(const uint32_t (&queries)[kHeadDim / 16][4],
-                                             const uint16_t* keys, const uint16_t* values,
-                                             Exponent exponent, WarpState<kHeadDim>& state) {
+/// One step of the online softmax over kTokens tokens for kFragments times 16 rows of a warp: what
+/// it loads of keys and values serves them all. `keys` and `values` are the first token's rows;
+/// load_queries(k, a) gives the fragments of numbers 16 * k and on; capped(fragment, half, token,
+/// product) is the score over `unit`, above 0, of the lane's row `half` of a fragment at a token of
+/// the step, -INFINITY where it is not attended.
+template <class T, int kHeadDim, int kTokens, int kFragments, class LoadQueries, class Capped>
+__device__ __forceinline__ void AttendTokens(LoadQueries load_queries, const uint16_t* keys,
+                                             const uint16_t* values, float unit, Capped capped,
+                                             WarpState<kHeadDim> (&states)[kFragments]) {
   constexpr int kRow = kRowNumbers<kHeadDim>;
   const int lane = threadIdx.x % kWarpThreads;
-  float scores[kTokens / 8][4] = {};
+  float scores[kFragments][kTokens / 8][4] = {};
   const uint16_t* const key_row = keys + (lane % 8 + lane / 16 * 8) * kRow + lane / 8 % 2 * 8;
 #pragma unroll
   for (int k = 0; k < kHeadDim / 16; ++k) {
+    uint32_t a[kFragments][4];
+    load_queries(k, a);
 #pragma unroll
     for (int n = 0; n < kTokens / 8; n += 2) {
       uint32_t b[4];
       simt::LoadMatrices(b, key_row + 8 * n * kRow + 16 * k);
-      simt::MultiplyAdd<T>(scores[n], queries[k], b[0], b[1]);
-      simt::MultiplyAdd<T>(scores[n + 1], queries[k], b[2], b[3]);
-    }
-  }
-  uint32_t weights[kTokens / 16][4];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float largest = state.largest[half];
-#pragma unroll
-    for (int n = 0; n < kTokens / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float& score = scores[n][2 * half + i];
-        score = exponent(half, 8 * n + lane % 4 * 2 + i, score);
-        largest = fmaxf(largest, score);
+      for (int f = 0; f < kFragments; ++f) {
+        simt::MultiplyAdd<T>(scores[f][n], a[f], b[0], b[1]);
+        simt::MultiplyAdd<T>(scores[f][n + 1], a[f], b[2], b[3]);
       }
     }
-    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
-    const float base = largest == -INFINITY ? 0 : largest;  // no token so far: no NaN
-    const float kept = simt::Exp2(state.largest[half] - base);
-    state.largest[half] = largest;
-    state.sum[half] *= kept;
+  }
+  uint32_t weights[kFragments][kTokens / 16][4];
 #pragma unroll
-    for (int n = 0; n < kTokens / 8; ++n) {
-      const float a = simt::Exp2(scores[n][2 * half] - base);
-      const float b = simt::Exp2(scores[n][2 * half + 1] - base);
-      state.sum[half] += a + b;
-      weights[n / 2][n % 2 * 2 + half] = simt::Pack2<T>(a, b);
-    }
+  for (int f = 0; f < kFragments; ++f) {
+    WarpState<kHeadDim>& state = states[f];
 #pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
-      state.out[n][2 * half] *= kept;
-      state.out[n][2 * half + 1] *= kept;
+    for (int half = 0; half < 2; ++half) {
+      float largest = state.largest[half];
+#pragma unroll
+      for (int n = 0; n < kTokens / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& score = scores[f][n][2 * half + i];
+          score = capped(f, half, 8 * n + lane % 4 * 2 + i, score);
+          largest = fmaxf(largest, score);
+        }
+      }
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
+      const float base = largest == -INFINITY ? 0 : largest * unit;  // no token so far: no NaN
+      const float kept = simt::Exp2(state.largest[half] * unit - base);
+      state.largest[half] = largest;
+      state.sum[half] *= kept;
+#pragma unroll
+      for (int n = 0; n < kTokens / 8; ++n) {
+        const float x = simt::Exp2(scores[f][n][2 * half] * unit - base);
+        const float y = simt::Exp2(scores[f][n][2 * half + 1] * unit - base);
+        state.sum[half] += x + y;
+        weights[f][n / 2][n % 2 * 2 + half] = simt::Pack2<T>(x, y);
+      }
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+        state.out[n][2 * half] *= kept;
+        state.out[n][2 * half + 1] *= kept;
+      }
     }
   }
   const uint16_t* const value_row = values + lane % 16 * kRow + lane / 16 * 8;
@@ -124,8 +144,11 @@ __device__ __forceinline__ void AttendTokens(const uint32_t (&queries)[kHeadDim 
     for (int n = 0; n < kHeadDim / 8; n += 2) {
       uint32_t b[4];
       simt::LoadMatricesTransposed(b, value_row + 16 * k * kRow + 8 * n);
-      simt::MultiplyAdd<T>(state.out[n], weights[k], b[0], b[1]);
-      simt::MultiplyAdd<T>(state.out[n + 1], weights[k], b[2], b[3]);
+#pragma unroll
+      for (int f = 0; f < kFragments; ++f) {
+        simt::MultiplyAdd<T>(states[f].out[n], weights[f][k], b[0], b[1]);
+        simt::MultiplyAdd<T>(states[f].out[n + 1], weights[f][k], b[2], b[3]);
+      }
     }
   }
 }

@@ -44,7 +44,8 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
 
 /// Leaves the warp's state in shared memory as MergeWarps takes it.
 template <int kHeadDim>
-__device__ __forceinline__ void KeepState(WarpState<kHeadDim>& state, float* states) {
+__device__ __forceinline__ void KeepState(const WarpState<kHeadDim>& state, float unit,
+                                          float* states) {
   using Shared = Tiles<kHeadDim>;
   const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
   float* const sums = states + kWarps * kRows * Shared::kStateRow;
@@ -59,7 +60,7 @@ __device__ __forceinline__ void KeepState(WarpState<kHeadDim>& state, float* sta
       simt::Store8(states + row * Shared::kStateRow + 8 * n + lane % 4 * 2,
                    make_float2(state.out[n][2 * half], state.out[n][2 * half + 1]));
     }
-    if (lane % 4 == 0) simt::Store8(sums + 2 * row, make_float2(state.largest[half], sum));
+    if (lane % 4 == 0) simt::Store8(sums + 2 * row, make_float2(state.largest[half] * unit, sum));
   }
 }
 
@@ -90,7 +91,12 @@ __global__ void __launch_bounds__(kThreads)
   LoadQueries<kHeadDim>(
       static_cast<const uint16_t*>(args.q) + (sequence * args.heads + kv_head * group) * kHeadDim,
       group, queries);
-  WarpState<kHeadDim> state = {{}, {-INFINITY, -INFINITY}, {0, 0}};
+  const auto load_queries = [&](int k, uint32_t(&a)[1][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[0][i] = queries[k][i];
+  };
+  const float unit = ScoreUnit(args);
+  WarpState<kHeadDim> state[1] = {{{}, {-INFINITY, -INFINITY}, {0, 0}}};
   const int warp_token = threadIdx.x / kWarpThreads * kRows;
   for (int tile = 0; tile < tiles; ++tile) {
     simt::CopyAsyncWait<Shared::kStages - 2>();
@@ -99,16 +105,17 @@ __global__ void __launch_bounds__(kThreads)
     const uint16_t* const keys = ring + tile % Shared::kStages * 2 * Shared::kTileNumbers +
                                  warp_token * kRowNumbers<kHeadDim>;
     const int first = span.begin + tile * kTileTokens + warp_token;
-    const auto exponent = [&](int, int at, float product) {
+    const auto capped = [&](int, int, int at, float product) {
       const int token = first + at;
-      return token < span.end ? Score(args, product) : -INFINITY;
+      return token < span.end ? Capped(args, product) : -INFINITY;
     };
-    AttendTokens<T, kHeadDim, kRows>(queries, keys, keys + Shared::kTileNumbers, exponent, state);
+    AttendTokens<T, kHeadDim, kRows, 1>(load_queries, keys, keys + Shared::kTileNumbers, unit,
+                                        capped, state);
   }
   simt::CopyAsyncWait<0>();
   __syncthreads();
   float* const states = reinterpret_cast<float*>(raw);
-  KeepState<kHeadDim>(state, states);
+  KeepState<kHeadDim>(state[0], unit, states);
   __syncthreads();
   MergeWarps<T, kHeadDim, Shared::kStateRow>(args, states);
 }

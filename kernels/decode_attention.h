@@ -18,7 +18,7 @@ namespace thermocline {
 ///         [sequences][table_stride] ids of blocks of 16 tokens, read only where a token lies;
 ///         lengths [sequences]; workspace [DecodeWorkspaceFloats(..)] where splits > 1.
 /// Units:  window in tokens, 0 for none: the last `window` are attended. softcap 0 for none: else
-///         scores are softcap * tanh(score / softcap). split_tokens: tokens of each split.
+///         scores are softcap * tanh(score / softcap). scale is above 0. split_tokens: tokens of each split.
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, or on misaligned
 ///         strides.

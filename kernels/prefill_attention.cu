@@ -1,26 +1,30 @@
-// A thread block has 64 rows of queries of one sequence and one KV head: neighbouring tokens, and
-// beside each other the query heads of the group, so that few tokens fill the tensor cores as well
-// as many. Each of its four warps owns 16 of the rows and walks all tokens with them, from the
-// first that any row's window reaches to the last row's own, in tiles that come by cp.async, one
-// ahead.
+// A thread block has 128 rows of queries of one sequence and one KV head (64 of the widest heads):
+// neighbouring tokens, and beside each other the query heads of the group, so that few tokens fill
+// the tensor cores as well as many. Each of its four warps owns 32 (16) of the rows and walks all
+// tokens with them, from the first that any row's window reaches to the last row's own, in tiles
+// that come by cp.async, one ahead. With two fragments of rows a warp, what it loads from shared
+// memory is used twice: with one, shared memory would be twice as busy as the tensor cores.
 #include "kernels/prefill_attention.cuh"
 
 namespace thermocline {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kRows = kThreads / kWarpThreads * kFragmentRows;
 constexpr int kStages = 2;
 
 template <int kHeadDim>
 struct Tiles {
+  /// Fragments of 16 rows that a warp owns: what it loads of keys and values serves all of them.
+  static constexpr int kFragments = kHeadDim > 128 ? 1 : 2;
+  static constexpr int kRows = kThreads / kWarpThreads * kFragments * kFragmentRows;
   /// Of the ring, and of one step of the softmax: as many as fit the registers.
   static constexpr int kTokens = kHeadDim > 128 ? 32 : 64;
-  static constexpr int kStepTokens = kHeadDim > 128 ? 16 : 32;
-  static constexpr int kCopiesAtOnce = kHeadDim > 128 ? 4 : 64;
+  static constexpr int kStepTokens = 32;
+  static constexpr int kCopiesAtOnce = kHeadDim > 80 ? 4 : 64;
   static constexpr int kTileNumbers = kTokens * kRowNumbers<kHeadDim>;
-  static constexpr size_t kSharedBytes = size_t{kStages} * 2 * kTileNumbers * sizeof(uint16_t);
-  static_assert(kStages * 2 * kTileNumbers >= kRows * kRowNumbers<kHeadDim>);  // for the result
+  static constexpr int kQueryNumbers = kRows * kRowNumbers<kHeadDim>;  ///< before the ring
+  static constexpr size_t kSharedBytes =
+      (kQueryNumbers + size_t{kStages} * 2 * kTileNumbers) * sizeof(uint16_t);
 };
 
 /// The rows of a thread block: row r is query head r % group of the KV head's, fresh token r /
@@ -40,52 +44,51 @@ __device__ __forceinline__ int64_t RowAt(const PrefillAttentionArgs& args, const
          (blockIdx.y * rows.group + rows.head(row)) * args.head_dim;
 }
 
-/// The warp's rows as fragments of operand A; those that do not exist are zero.
+/// The warp's rows of queries, into its part of shared memory; those that do not exist are zero.
 template <int kHeadDim>
-__device__ __forceinline__ void LoadQueries(const PrefillAttentionArgs& args,
-                                            const FreshTokens& fresh, const QueryRows& rows,
-                                            int warp_row, uint32_t (&fragments)[kHeadDim / 16][4]) {
+__device__ __forceinline__ void FetchQueries(const PrefillAttentionArgs& args,
+                                             const FreshTokens& fresh, const QueryRows& rows,
+                                             int warp_row, uint16_t* part) {
+  constexpr int kChunks = kHeadDim / 8;
   const int lane = threadIdx.x % kWarpThreads;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = warp_row + lane / 4 + 8 * half;
-    const uint16_t* const q =
-        static_cast<const uint16_t*>(args.q) + RowAt(args, fresh, rows, row, args.q_stride);
-#pragma unroll
-    for (int k = 0; k < kHeadDim / 16; ++k) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int column = 16 * k + lane % 4 * 2 + 8 * i;
-        fragments[k][2 * i + half] =
-            row < rows.count ? *reinterpret_cast<const uint32_t*>(q + column) : 0;
-      }
-    }
+#pragma unroll 4
+  for (int i = lane; i < Tiles<kHeadDim>::kFragments * kFragmentRows * kChunks; i += kWarpThreads) {
+    const int row = warp_row + i / kChunks, chunk = i % kChunks;
+    const bool wanted = row < rows.count;
+    const uint16_t* const q = static_cast<const uint16_t*>(args.q) +
+                              RowAt(args, fresh, rows, wanted ? row : 0, args.q_stride);
+    simt::CopyAsync16(part + i / kChunks * kRowNumbers<kHeadDim> + 8 * chunk, q + 8 * chunk,
+                      wanted);
   }
 }
 
 /// Writes the warp's rows, by way of its part of shared memory, so that whole sectors are written.
 template <class T, int kHeadDim>
-__device__ __forceinline__ void StoreRows(const PrefillAttentionArgs& args,
-                                          const FreshTokens& fresh, const QueryRows& rows,
-                                          int warp_row, const WarpState<kHeadDim>& state,
-                                          uint16_t* part) {
+__device__ __forceinline__ void StoreRows(
+    const PrefillAttentionArgs& args, const FreshTokens& fresh, const QueryRows& rows, int warp_row,
+    const WarpState<kHeadDim> (&states)[Tiles<kHeadDim>::kFragments], uint16_t* part) {
   constexpr int kRow = kRowNumbers<kHeadDim>, kChunks = kHeadDim / 8;
+  constexpr int kFragments = Tiles<kHeadDim>::kFragments;
   const int lane = threadIdx.x % kWarpThreads;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float sum = state.sum[half];
-    sum += __shfl_xor_sync(kWholeWarp, sum, 1);
-    sum += __shfl_xor_sync(kWholeWarp, sum, 2);
-    const float weight = sum > 0 ? 1.0f / sum : 0;
-    uint16_t* const row = part + (lane / 4 + 8 * half) * kRow + lane % 4 * 2;
+  for (int f = 0; f < kFragments; ++f) {
+    const WarpState<kHeadDim>& state = states[f];
 #pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
-      *reinterpret_cast<uint32_t*>(row + 8 * n) =
-          simt::Pack2<T>(state.out[n][2 * half] * weight, state.out[n][2 * half + 1] * weight);
+    for (int half = 0; half < 2; ++half) {
+      float sum = state.sum[half];
+      sum += __shfl_xor_sync(kWholeWarp, sum, 1);
+      sum += __shfl_xor_sync(kWholeWarp, sum, 2);
+      const float weight = sum > 0 ? 1.0f / sum : 0;
+      uint16_t* const row = part + (f * kFragmentRows + lane / 4 + 8 * half) * kRow + lane % 4 * 2;
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+        *reinterpret_cast<uint32_t*>(row + 8 * n) =
+            simt::Pack2<T>(state.out[n][2 * half] * weight, state.out[n][2 * half + 1] * weight);
+      }
     }
   }
   __syncwarp();
-  for (int i = lane; i < kFragmentRows * kChunks; i += kWarpThreads) {
+  for (int i = lane; i < kFragments * kFragmentRows * kChunks; i += kWarpThreads) {
     const int row = i / kChunks, chunk = i % kChunks;
     if (warp_row + row >= rows.count) break;
     simt::Store16(static_cast<T*>(args.out) +
@@ -96,11 +99,12 @@ __device__ __forceinline__ void StoreRows(const PrefillAttentionArgs& args,
 
 /// Grid: tiles of rows, KV heads, sequences.
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kHeadDim > 64 ? 2 : 3)
     PrefillAttention(const __grid_constant__ PrefillAttentionArgs args) {
   using Shared = Tiles<kHeadDim>;
+  constexpr int kFragments = Shared::kFragments, kRows = Shared::kRows;
   TC_DYNAMIC_SHARED(raw);
-  uint16_t* const ring = reinterpret_cast<uint16_t*>(raw);
+  uint16_t* const ring = reinterpret_cast<uint16_t*>(raw) + Shared::kQueryNumbers;
   const FreshTokens fresh = FreshOf(args, blockIdx.z);
   const int group = args.heads / args.kv_heads;
   // The last rows, which have most to read, begin first.
@@ -119,20 +123,27 @@ __global__ void __launch_bounds__(kThreads)
     }
     simt::CopyAsyncCommit();
   };
+  const int lane = threadIdx.x % kWarpThreads;
+  const int warp_row = threadIdx.x / kWarpThreads * kFragments * kFragmentRows;
+  uint16_t* const queries = reinterpret_cast<uint16_t*>(raw) + warp_row * kRowNumbers<kHeadDim>;
+  FetchQueries<kHeadDim>(args, fresh, rows, warp_row, queries);
   fetch(0);
 
-  const int warp_row = threadIdx.x / kWarpThreads * kFragmentRows;
-  uint32_t queries[kHeadDim / 16][4];
-  LoadQueries<kHeadDim>(args, fresh, rows, warp_row, queries);
-  int first[2], attended[2];  // tokens of the lane's two rows
+  // What every row of the warp attends needs no look at the single rows.
+  const int warp_position = fresh.position + rows.token(warp_row);
+  const int all_from =
+      FirstAttended(args, fresh.position + rows.token(warp_row + kFragments * kFragmentRows - 1));
+  const float unit = ScoreUnit(args);
+  const uint16_t* const query_row = queries + lane % 16 * kRowNumbers<kHeadDim> + lane / 16 * 8;
+  const auto load_queries = [&](int k, uint32_t(&a)[kFragments][4]) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = warp_row + threadIdx.x % kWarpThreads / 4 + 8 * half;
-    const int position = fresh.position + rows.token(row);
-    first[half] = FirstAttended(args, position);
-    attended[half] = row < rows.count ? position + 1 - first[half] : 0;
-  }
-  WarpState<kHeadDim> state = {{}, {-INFINITY, -INFINITY}, {0, 0}};
+    for (int f = 0; f < kFragments; ++f) {
+      simt::LoadMatrices(a[f], query_row + f * kFragmentRows * kRowNumbers<kHeadDim> + 16 * k);
+    }
+  };
+  WarpState<kHeadDim> states[kFragments];
+#pragma unroll
+  for (int f = 0; f < kFragments; ++f) states[f] = {{}, {-INFINITY, -INFINITY}, {0, 0}};
   for (int tile = 0; tile < tiles; ++tile) {
     simt::CopyAsyncWait<0>();
     __syncthreads();  // the tile has landed for all, and all are done with the stage to fill next
@@ -141,18 +152,26 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 1
     for (int step = 0; step < Shared::kTokens; step += Shared::kStepTokens) {
       const int token = begin + tile * Shared::kTokens + step;
-      const auto exponent = [&](int half, int at, float product) {
-        const auto of_row = static_cast<uint32_t>(token + at - first[half]);
-        return of_row < static_cast<uint32_t>(attended[half]) ? Score(args, product) : -INFINITY;
-      };
       const uint16_t* const step_keys = keys + step * kRowNumbers<kHeadDim>;
-      AttendTokens<T, kHeadDim, Shared::kStepTokens>(
-          queries, step_keys, step_keys + Shared::kTileNumbers, exponent, state);
+      const auto attend = [&](auto capped) {
+        AttendTokens<T, kHeadDim, Shared::kStepTokens, kFragments>(
+            load_queries, step_keys, step_keys + Shared::kTileNumbers, unit, capped, states);
+      };
+      if (token >= all_from && token + Shared::kStepTokens <= warp_position + 1) {
+        attend([&](int, int, int, float product) { return Capped(args, product); });
+        continue;
+      }
+      attend([&](int f, int half, int at, float product) {
+        const int row = warp_row + f * kFragmentRows + lane / 4 + 8 * half;
+        const int position = fresh.position + rows.token(row);
+        const bool attended = row < rows.count && token + at <= position &&
+                              token + at >= FirstAttended(args, position);
+        return attended ? Capped(args, product) : -INFINITY;
+      });
     }
   }
-  __syncthreads();  // all are done with the ring
-  StoreRows<T, kHeadDim>(args, fresh, rows, warp_row, state,
-                         ring + warp_row * kRowNumbers<kHeadDim>);
+  __syncwarp();  // the warp is done with its queries
+  StoreRows<T, kHeadDim>(args, fresh, rows, warp_row, states, queries);
   simt::CopyAsyncWait<0>();
 }
 
@@ -160,8 +179,8 @@ template <class T, int kHeadDim>
 CudaError LaunchTiles(const PrefillAttentionArgs& args, CudaStream stream) {
   const int64_t rows = int64_t{args.longest_chunk} * (args.heads / args.kv_heads);
   const LaunchShape shape{
-      .grid = {static_cast<uint32_t>((rows - 1) / kRows + 1), static_cast<uint32_t>(args.kv_heads),
-               static_cast<uint32_t>(args.sequences)},
+      .grid = {static_cast<uint32_t>((rows - 1) / Tiles<kHeadDim>::kRows + 1),
+               static_cast<uint32_t>(args.kv_heads), static_cast<uint32_t>(args.sequences)},
       .block = {kThreads},
       .shared_bytes = Tiles<kHeadDim>::kSharedBytes};
   return simt::Launch(PrefillAttention<T, kHeadDim>, shape, stream, args);

@@ -19,13 +19,14 @@ namespace thermocline {
 ///         [sequences]; tables [sequences][table_stride] ids of blocks of 16 tokens, read only
 ///         where a token is attended: before the window of the first fresh token nothing is.
 /// Units:  strides in numbers, multiples of 8, pointers of 16 bytes. window in tokens, 0 for none:
-///         the last `window`, the query's own among them. softcap as in decode_attention.h.
+///         the last `window`, the query's own among them. softcap and scale as in
+///         decode_attention.h.
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, or on misaligned
 ///         strides.
-/// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 64 rows
+/// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 128 rows
 /// of
-///         queries, the heads of a group beside each other, and reads KV once for all of them.
+///         queries (64 at 256), the heads of a group beside each other, and reads KV once for all.
 ///         Else a warp for each query head of each token, which reads its rows itself.
 /// Source: FlashAttention-2 (Dao, 2023), section 3.1; PagedAttention, SOSP'23, section 4.
 struct PrefillAttentionArgs {
