@@ -11,6 +11,8 @@ for entry in json.load(open(sys.argv[1])):
     if entry["file"].endswith((".pb.cc", ".c")):
         continue
     words = shlex.split(entry["command"])
+    if not any("clang++" in word for word in words):
+        continue  # nvcc's
     words = words[words.index(next(w for w in words if "clang++" in w)):]  # without ccache
     cut = words.index("-o")
     words = words[:cut] + words[cut + 2:] + ["-fsyntax-only"]
