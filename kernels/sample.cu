@@ -146,7 +146,7 @@ __device__ Stretch Find(const Row& row, bool by_count, uint64_t target, Stretch 
   }
   if (stretch.end - stretch.begin == 1) return stretch;
 
-  __syncthreads();  // all are done with the tokens of an earlier search
+  // Tokens of an earlier search have been read: sums, which are barriers, came after.
   if (threadIdx.x == 0) collected[0] = 0;
   __syncthreads();
   for (int id = threadIdx.x; id < row.vocabulary; id += kThreads) {

@@ -145,7 +145,6 @@ MUTANTS = [
     ("sample", "no barrier before the sums are used anew", "  __syncthreads();  // all have read the sums before\n", ""),
     ("sample", "no barrier before the sums are read", "counts[warp] = mass.count;\n  }\n  __syncthreads();", "counts[warp] = mass.count;\n  }"),
     ("sample", "tokens are collected before the count is set", "collected[0] = 0;\n  __syncthreads();", "collected[0] = 0;"),
-    ("sample", "an earlier search's tokens are overwritten", "  __syncthreads();  // all are done with the tokens of an earlier search\n", ""),
     ("sample", "the tokens are read while they are collected", "  __syncthreads();\n  const uint32_t count", "  const uint32_t count"),
     ("sample", "more tokens than there is room for", "stretch.from_end.count > kRoom", "stretch.from_end.count > 2 * kRoom"),
     ("sample", "tokens beyond the end are collected", " && token.place < stretch.end", ""),

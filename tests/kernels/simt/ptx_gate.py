@@ -23,6 +23,8 @@ TABLE_ARCH = "sm_90"
 WIDE = {
     "DecodeAttention": "cp.async.cg.shared.global",
     "DecodeByRows": "ld.global.nc.L1::no_allocate.v4.u32",
+    "PrefillAttention": "cp.async.cg.shared.global",
+    "PrefillByRows": "ld.global.v4.u32",
     "BlockCopy": "ld.global.nc.L1::no_allocate.v4.u32",
     "KvAppend": "ld.global.nc.L1::no_allocate.v4.u32",
     "Embedding": "ld.global.nc.L1::no_allocate.v4.u32",
