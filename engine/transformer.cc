@@ -1,24 +1,7 @@
-// A chunk of tokens goes through the layers in one run of the thread pool, stage by stage. Prefill
-// (several tokens): the items of a matrix product are 32 outputs for all rows, those of attention
-// 64 queries. Decode (one token): a few panels of a matrix, and spans of 256 tokens of a KV head;
-// norms are so small that each thread computes its own, rotation and KV are part of attention: five
-// or six stages a layer instead of eight. What a thread prepares for itself it prepares with its
-// first item, for without an item it must read nothing (see engine/thread_pool.h).
-//   Row strides are an odd number of cache lines: with a power of two, the rows of a register tile
-// would all fall into one set of the cache.
 #include "engine/transformer.h"
 
 #include <algorithm>
-#include <climits>
-#include <cmath>
 #include <string>
-#include <vector>
-
-#include "base/check.h"
-#include "engine/thread_pool.h"
-#include "engine/transformer_weights.h"
-#include "kernels/aligned_buffer.h"
-#include "kernels/cpu/cpu_kernels.h"
 
 namespace thermocline {
 namespace {
@@ -26,148 +9,18 @@ namespace {
 constexpr int kMaxChunkTokens = 4096;
 constexpr uintptr_t kBlockAlignment = 16;
 
-size_t RowStride(int columns) { return PaddedColumns(columns) + 16; }
-
-/// Rows of activations, `stride` floats apart.
-template <class T>
-struct Rows {
-  T* data;
-  size_t stride;
-  operator Rows<const T>() const { return {data, stride}; }
-};
-
 }  // namespace
 
-class Transformer::Impl {
- public:
-  static absl::StatusOr<std::unique_ptr<Impl>> Load(const ModelFile& model, int threads);
-  absl::Status Forward(const Step& step);
-
-  const ModelConfig& config() const { return config_; }
-  KvGeometry geometry(KvDtype dtype) const {
-    return {.layers = static_cast<int>(config_.layers),
-            .kv_heads = kv_heads_,
-            .head_dim = head_dim_,
-            .dtype = dtype};
-  }
-  int threads() const { return pool_->threads(); }
-  const char* kernels() const { return kernels_->name; }
-
- private:
-  Impl() = default;
-
-  /// Consecutive tokens computed at once.
-  struct Chunk {
-    std::span<const int32_t> tokens;
-    int position;
-    std::span<std::byte* const> blocks;
-    KvGeometry geometry;
-    float* logits;    // null: none wanted
-    int logits_rows;  // of the last tokens
-
-    int rows() const { return static_cast<int>(tokens.size()); }
-    std::byte* kv_row(int position, int layer, KvHalf half, int kv_head) const {
-      return blocks[position / kBlockTokens] + geometry.head_offset(layer, half, kv_head) +
-             position % kBlockTokens * geometry.row_bytes();
-    }
-  };
-
-  /// What a matrix is multiplied with: rows, or (`gain` not null) what RMSNorm makes of them.
-  struct Input {
-    Rows<const float> rows;
-    const float* gain = nullptr;
-  };
-
-  /// What one thread has to itself in a chunk.
-  struct Worker {
-    int thread;
-    float* normed;  // decode: its own normed row
-    float* query;   // decode: its own rotated query row, [heads][head_dim]
-    float* scratch;
-  };
-
-  static absl::Status Check(const Step& step, const ModelConfig& config);
-  absl::Status Reserve(int rows, int end_position);
-  void ComputeChunk(const Chunk& chunk, Worker& worker);
-  void Embed(const Chunk& chunk, int row, float* scratch);
-  void ComputeLayer(const Chunk& chunk, int layer, Worker& worker);
-  void Multiply(const PanelMatrix& matrix, Input in, int rows, Rows<float> out, Epilogue epilogue,
-                Worker& worker, int output_columns = INT_MAX);
-  void PrefillAttention(const Chunk& chunk, int layer, Worker& worker);
-  void DecodeAttention(const Chunk& chunk, int layer, Worker& worker);
-  AttentionArgs AttentionOf(const Chunk& chunk, int layer) const;
-  void Rotate(float* x, int heads, int row) const;
-  void StoreKv(const Chunk& chunk, int layer, int kv_head, int row) const;
-  void Logits(const Chunk& chunk, Worker& worker);
-
-  template <class F>
-  void Share(int count, Worker& worker, F f) {
-    pool_->Share(worker.thread, count, f);
-  }
-  void Norm(const float* x, const float* gain, float* y) const {
-    kernels_->rms_norm(x, gain, y, width_, config_.rms_epsilon);
-  }
-
-  ModelConfig config_;
-  const CpuKernels* kernels_ = nullptr;
-  std::unique_ptr<ThreadPool> pool_;
-  TransformerWeights weights_;
-  int width_ = 0, ff_width_ = 0, heads_ = 0, kv_heads_ = 0, head_dim_ = 0;
-  int keys_at_ = 0, values_at_ = 0;       // where K and V begin in a row of qkv_
-  std::vector<double> rope_frequencies_;  // [head_dim / 2]
-
-  // Activations of a chunk, [rows][stride]. What pads a row stays zero.
-  size_t x_stride_ = 0, qkv_stride_ = 0, attended_stride_ = 0, ff_stride_ = 0;
-  int reserved_rows_ = 0;
-  AlignedBuffer x_, normed_, qkv_, attended_, ff_, cos_sin_;
-  size_t partials_per_kv_head_ = 0;  // spans that partials_ holds
-  AlignedBuffer partials_;           // decode: [kv_heads][spans][heads / kv_heads][PartialFloats]
-  size_t worker_stride_ = 0;
-  AlignedBuffer worker_memory_;
-};
-
-absl::StatusOr<std::unique_ptr<Transformer::Impl>> Transformer::Impl::Load(const ModelFile& model,
-                                                                           int threads) {
-  std::unique_ptr<Impl> impl(new Impl());
-  TC_ASSIGN_OR_RETURN(impl->config_, model.config());
-  const ModelConfig& config = impl->config_;
-  impl->width_ = static_cast<int>(config.embedding_width);
-  impl->ff_width_ = static_cast<int>(config.ff_width);
-  impl->heads_ = static_cast<int>(config.heads);
-  impl->kv_heads_ = static_cast<int>(config.kv_heads);
-  impl->head_dim_ = static_cast<int>(config.head_dim);
-  TC_RETURN_IF_ERROR(
-      Annotate(CheckAttentionShape(impl->heads_, impl->kv_heads_, impl->head_dim_), model.path()));
-  TC_ASSIGN_OR_RETURN(impl->kernels_, SelectCpuKernels());
-  TC_ASSIGN_OR_RETURN(impl->pool_, ThreadPool::Make(threads));
-  TC_ASSIGN_OR_RETURN(impl->weights_, TransformerWeights::Load(model, config, *impl->pool_));
-
-  const int query_width = impl->heads_ * impl->head_dim_;
-  impl->keys_at_ = PaddedRows(query_width);
-  impl->values_at_ = impl->keys_at_ + PaddedRows(impl->kv_heads_ * impl->head_dim_);
-  impl->x_stride_ = RowStride(impl->width_);
-  impl->qkv_stride_ = RowStride(2 * impl->values_at_ - impl->keys_at_);
-  impl->attended_stride_ = RowStride(query_width);
-  impl->ff_stride_ = RowStride(impl->ff_width_);
-  for (int i = 0; i < impl->head_dim_ / 2; ++i) {
-    impl->rope_frequencies_.push_back(
-        std::pow(static_cast<double>(config.rope_base), -2.0 * i / impl->head_dim_));
-  }
-  const int blocks =
-      PaddedColumns(std::max({impl->width_, impl->ff_width_, query_width})) / kBlockColumns;
-  const size_t scratch =
-      std::max(MatmulScratchFloats(blocks),
-               AttentionScratchFloats(impl->heads_, impl->kv_heads_, impl->head_dim_));
-  impl->worker_stride_ = impl->x_stride_ + impl->attended_stride_ + PaddedColumns(scratch);
-  TC_ASSIGN_OR_RETURN(
-      impl->worker_memory_,
-      AlignedBuffer::Make(impl->worker_stride_ * impl->pool_->threads() * sizeof(float)));
-  return impl;
+KvGeometry Transformer::kv_geometry(KvDtype dtype) const {
+  return {.layers = static_cast<int>(config_.layers),
+          .kv_heads = static_cast<int>(config_.kv_heads),
+          .head_dim = static_cast<int>(config_.head_dim),
+          .dtype = dtype};
 }
 
-absl::Status Transformer::Impl::Check(const Step& step, const ModelConfig& config) {
+absl::Status Transformer::Check(const Step& step) const {
   if (step.tokens.empty()) return absl::InvalidArgumentError("no tokens to compute");
-  const size_t context = config.context_length, count = step.tokens.size();
+  const size_t context = config_.context_length, count = step.tokens.size();
   if (step.position < 0 || static_cast<size_t>(step.position) > context ||
       count > context - step.position) {
     return absl::OutOfRangeError(std::to_string(count) + " tokens at position " +
@@ -176,10 +29,10 @@ absl::Status Transformer::Impl::Check(const Step& step, const ModelConfig& confi
                                  " tokens; shorten the prompt or ask for a larger context");
   }
   for (const int32_t id : step.tokens) {
-    if (id < 0 || static_cast<uint32_t>(id) >= config.vocab) {
+    if (id < 0 || static_cast<uint32_t>(id) >= config_.vocab) {
       return absl::InvalidArgumentError("token id " + std::to_string(id) +
                                         "; the model's vocabulary has ids 0 to " +
-                                        std::to_string(config.vocab - 1));
+                                        std::to_string(config_.vocab - 1));
     }
   }
   const size_t blocks = BlocksOf(step.position + count);
@@ -195,9 +48,9 @@ absl::Status Transformer::Impl::Check(const Step& step, const ModelConfig& confi
     }
   }
   const size_t logits = step.logits.size();
-  if (logits != 0 && logits != config.vocab && logits != count * config.vocab) {
+  if (logits != 0 && logits != config_.vocab && logits != count * config_.vocab) {
     return absl::InvalidArgumentError("room for " + std::to_string(logits) +
-                                      " logits; it must be none, " + std::to_string(config.vocab) +
+                                      " logits; it must be none, " + std::to_string(config_.vocab) +
                                       " for the last token, or that for each token");
   }
   if (step.chunk_tokens < 1 || step.chunk_tokens > kMaxChunkTokens) {
@@ -207,46 +60,20 @@ absl::Status Transformer::Impl::Check(const Step& step, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Impl::Reserve(int rows, int end_position) {
-  if (rows > reserved_rows_) {
-    const auto make = [&](AlignedBuffer& buffer, size_t stride) -> absl::Status {
-      TC_ASSIGN_OR_RETURN(buffer, AlignedBuffer::Make(rows * stride * sizeof(float)));
-      return absl::OkStatus();
-    };
-    reserved_rows_ = 0;  // until all of them are made
-    TC_RETURN_IF_ERROR(make(x_, x_stride_));
-    TC_RETURN_IF_ERROR(make(normed_, x_stride_));
-    TC_RETURN_IF_ERROR(make(qkv_, qkv_stride_));
-    TC_RETURN_IF_ERROR(make(attended_, attended_stride_));
-    TC_RETURN_IF_ERROR(make(ff_, ff_stride_));
-    TC_RETURN_IF_ERROR(make(cos_sin_, head_dim_));
-    reserved_rows_ = rows;
-  }
-  const size_t spans = (end_position + kSpanTokens - 1) / kSpanTokens;
-  if (spans > partials_per_kv_head_) {
-    const size_t made = 2 * spans;  // so that a growing context seldom comes here
-    TC_ASSIGN_OR_RETURN(
-        partials_, AlignedBuffer::Make(made * heads_ * PartialFloats(head_dim_) * sizeof(float)));
-    partials_per_kv_head_ = made;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Transformer::Impl::Forward(const Step& step) {
-  TC_RETURN_IF_ERROR(Check(step, config_));
+absl::Status Transformer::Forward(const Step& step) {
+  TC_RETURN_IF_ERROR(Check(step));
   const size_t count = step.tokens.size(), vocab = config_.vocab;
   // Chunks of equal size: 257 tokens are 129 and 128, not 256 and a lonely one.
   const size_t chunks = (count + step.chunk_tokens - 1) / step.chunk_tokens;
   const size_t chunk_tokens = (count + chunks - 1) / chunks;
-  TC_RETURN_IF_ERROR(
-      Reserve(static_cast<int>(chunk_tokens), step.position + static_cast<int>(count)));
+  TC_RETURN_IF_ERROR(Prepare(step, static_cast<int>(chunk_tokens)));
   for (size_t done = 0; done < count;) {
     const size_t size = std::min(chunk_tokens, count - done);
     const bool last = done + size == count;
     Chunk chunk = {.tokens = step.tokens.subspan(done, size),
                    .position = step.position + static_cast<int>(done),
                    .blocks = step.blocks,
-                   .geometry = geometry(step.kv_dtype),
+                   .geometry = kv_geometry(step.kv_dtype),
                    .logits = nullptr,
                    .logits_rows = 0};
     if (step.logits.size() == count * vocab) {
@@ -256,186 +83,11 @@ absl::Status Transformer::Impl::Forward(const Step& step) {
       chunk.logits = step.logits.data();
       chunk.logits_rows = 1;
     }
-    pool_->Run([&](int thread) {
-      float* memory = worker_memory_.floats() + thread * worker_stride_;
-      Worker worker = {.thread = thread,
-                       .normed = memory,
-                       .query = memory + x_stride_,
-                       .scratch = memory + x_stride_ + attended_stride_};
-      ComputeChunk(chunk, worker);
-    });
+    TC_RETURN_IF_ERROR(Compute(chunk));
     done += size;
     if (step.progress) step.progress(done);
   }
   return absl::OkStatus();
 }
-
-void Transformer::Impl::ComputeChunk(const Chunk& chunk, Worker& worker) {
-  Share(chunk.rows(), worker, [&](int row) { Embed(chunk, row, worker.scratch); });
-  for (int layer = 0; layer < static_cast<int>(config_.layers); ++layer) {
-    ComputeLayer(chunk, layer, worker);
-  }
-  if (chunk.logits != nullptr) Logits(chunk, worker);
-}
-
-/// The token's row of the embedding, and the angles of its position.
-void Transformer::Impl::Embed(const Chunk& chunk, int row, float* scratch) {
-  const int id = chunk.tokens[row];
-  const PanelMatrix& embedding = weights_.embedding;
-  kernels_->unpack(embedding.panels[id / kPanelRows], embedding.block_count(), scratch);
-  float* x = x_.floats() + row * x_stride_;
-  for (int i = 0; i < width_; ++i) x[i] = scratch[i * kPanelRows + id % kPanelRows];
-  float* cos_sin = cos_sin_.floats() + row * head_dim_;
-  for (const double frequency : rope_frequencies_) {
-    const double angle = (chunk.position + row) * frequency;
-    *cos_sin++ = static_cast<float>(std::cos(angle));
-    *cos_sin++ = static_cast<float>(std::sin(angle));
-  }
-}
-
-void Transformer::Impl::ComputeLayer(const Chunk& chunk, int layer, Worker& worker) {
-  const LayerWeights& weights = weights_.layers[layer];
-  const int rows = chunk.rows();
-  const Rows<float> x{x_.floats(), x_stride_}, qkv{qkv_.floats(), qkv_stride_};
-  const Rows<float> attended{attended_.floats(), attended_stride_}, ff{ff_.floats(), ff_stride_};
-  Multiply(weights.qkv, {x, weights.attention_norm}, rows, qkv, Epilogue::kStore, worker);
-  rows == 1 ? DecodeAttention(chunk, layer, worker) : PrefillAttention(chunk, layer, worker);
-  Multiply(weights.output, {attended}, rows, x, Epilogue::kAdd, worker);
-  Multiply(weights.gate_up, {x, weights.ffn_norm}, rows, ff, Epilogue::kSwiGlu, worker);
-  Multiply(weights.down, {ff}, rows, x, Epilogue::kAdd, worker);
-}
-
-void Transformer::Impl::Multiply(const PanelMatrix& matrix, Input in, int rows, Rows<float> out,
-                                 Epilogue epilogue, Worker& worker, int output_columns) {
-  if (in.gain != nullptr && rows > 1) {
-    const Rows<float> normed{normed_.floats(), x_stride_};
-    Share(rows, worker, [&](int row) {
-      Norm(in.rows.data + row * in.rows.stride, in.gain, normed.data + row * normed.stride);
-    });
-    in = {normed};
-  }
-  MatmulArgs args = {.panels = matrix.panels.data(),
-                     .block_count = matrix.block_count(),
-                     .x = in.rows.data,
-                     .x_stride = in.rows.stride,
-                     .rows = rows,
-                     .y = out.data,
-                     .y_stride = out.stride,
-                     .output_columns = output_columns,
-                     .epilogue = epilogue};
-  // An item has an even number of panels: SwiGLU's gate and up belong together.
-  const int panels = matrix.panel_count(), step = rows == 1 ? kernels_->fused_panels : 2;
-  Share((panels + step - 1) / step, worker, [&](int item) {
-    const int first = item * step, count = std::min(step, panels - first);
-    if (rows > 1) {
-      kernels_->matmul_tile(args, first, count, worker.scratch);
-      return;
-    }
-    if (in.gain != nullptr) {
-      Norm(in.rows.data, in.gain, worker.normed);
-      args.x = worker.normed;
-      in.gain = nullptr;
-    }
-    kernels_->matmul_fused(args, first, count);
-  });
-}
-
-AttentionArgs Transformer::Impl::AttentionOf(const Chunk& chunk, int layer) const {
-  return {.q = qkv_.floats(),
-          .q_stride = qkv_stride_,
-          .out = attended_.floats(),
-          .out_stride = attended_stride_,
-          .heads = heads_,
-          .kv_heads = kv_heads_,
-          .head_dim = head_dim_,
-          .rows = chunk.rows(),
-          .position = chunk.position,
-          .blocks = chunk.blocks.data(),
-          .keys_offset = chunk.geometry.head_offset(layer, KvHalf::kKeys, 0),
-          .values_offset = chunk.geometry.head_offset(layer, KvHalf::kValues, 0),
-          .head_bytes = chunk.geometry.head_bytes(),
-          .half = chunk.geometry.dtype == KvDtype::kF16};
-}
-
-void Transformer::Impl::Rotate(float* x, int heads, int row) const {
-  kernels_->rope(x, heads, head_dim_, cos_sin_.floats() + row * head_dim_,
-                 config_.rope_layout == RopeLayout::kHalves);
-}
-
-/// Rotates the KV head's key in place and writes key and value to the row of their token.
-void Transformer::Impl::StoreKv(const Chunk& chunk, int layer, int kv_head, int row) const {
-  float* qkv = qkv_.floats() + row * qkv_stride_;
-  float* key = qkv + keys_at_ + kv_head * head_dim_;
-  const float* value = qkv + values_at_ + kv_head * head_dim_;
-  const bool half = chunk.geometry.dtype == KvDtype::kF16;
-  const int position = chunk.position + row;
-  Rotate(key, 1, row);
-  kernels_->store_kv(key, head_dim_, half, chunk.kv_row(position, layer, KvHalf::kKeys, kv_head));
-  kernels_->store_kv(value, head_dim_, half,
-                     chunk.kv_row(position, layer, KvHalf::kValues, kv_head));
-}
-
-void Transformer::Impl::PrefillAttention(const Chunk& chunk, int layer, Worker& worker) {
-  Share(chunk.rows(), worker, [&](int row) {
-    Rotate(qkv_.floats() + row * qkv_stride_, heads_, row);
-    for (int kv_head = 0; kv_head < kv_heads_; ++kv_head) StoreKv(chunk, layer, kv_head, row);
-  });
-  const AttentionArgs args = AttentionOf(chunk, layer);
-  const int first_group = chunk.position / kGroupTokens;
-  const int tiles = (chunk.position + chunk.rows() - 1) / kGroupTokens - first_group + 1;
-  Share(tiles * kv_heads_, worker, [&](int i) {  // the last tiles, with most to read, first
-    kernels_->attend_tile(args, tiles - 1 - i / kv_heads_, i % kv_heads_, worker.scratch);
-  });
-}
-
-void Transformer::Impl::DecodeAttention(const Chunk& chunk, int layer, Worker& worker) {
-  AttentionArgs args = AttentionOf(chunk, layer);
-  args.q = worker.query;
-  const int spans = chunk.position / kSpanTokens + 1, group = heads_ / kv_heads_;
-  const size_t head_floats = PartialFloats(head_dim_), span_floats = group * head_floats;
-  const auto merge = [&](int head) {
-    const float* first =
-        partials_.floats() + (head / group) * spans * span_floats + (head % group) * head_floats;
-    kernels_->merge_spans(first, span_floats, spans, head_dim_, args.out + head * head_dim_,
-                          worker.scratch);
-  };
-  Share(spans * kv_heads_, worker, [&](int i) {
-    const int span = i / kv_heads_, kv_head = i % kv_heads_;
-    // Only the last span holds the new token: whoever has it stores the token's K and V first.
-    if (span == spans - 1) StoreKv(chunk, layer, kv_head, 0);
-    const int queries_at = kv_head * group * head_dim_;
-    std::copy_n(qkv_.floats() + queries_at, group * head_dim_, worker.query + queries_at);
-    Rotate(worker.query + queries_at, group, 0);
-    kernels_->attend_span(args, span, kv_head,
-                          partials_.floats() + (kv_head * spans + span) * span_floats,
-                          worker.scratch);
-    if (spans == 1) {
-      for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) merge(head);
-    }
-  });
-  if (spans > 1) Share(heads_, worker, merge);
-}
-
-void Transformer::Impl::Logits(const Chunk& chunk, Worker& worker) {
-  const int rows = chunk.logits_rows, vocab = static_cast<int>(config_.vocab);
-  const float* x = x_.floats() + (chunk.rows() - rows) * x_stride_;
-  Multiply(weights_.logits, {{x, x_stride_}, weights_.output_norm}, rows,
-           {chunk.logits, static_cast<size_t>(vocab)}, Epilogue::kStore, worker, vocab);
-}
-
-Transformer::Transformer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Transformer::~Transformer() = default;
-
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelFile& model,
-                                                               const Options& options) {
-  TC_ASSIGN_OR_RETURN(std::unique_ptr<Impl> impl, Impl::Load(model, options.threads));
-  return std::unique_ptr<Transformer>(new Transformer(std::move(impl)));
-}
-
-absl::Status Transformer::Forward(const Step& step) { return impl_->Forward(step); }
-const ModelConfig& Transformer::config() const { return impl_->config(); }
-KvGeometry Transformer::kv_geometry(KvDtype dtype) const { return impl_->geometry(dtype); }
-int Transformer::threads() const { return impl_->threads(); }
-const char* Transformer::kernels() const { return impl_->kernels(); }
 
 }  // namespace thermocline

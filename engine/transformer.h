@@ -1,7 +1,11 @@
-// The forward pass of a llama-architecture model on the CPU, over a paged KV cache, by the rule of
-// exactness: a token's logits and KV bytes depend on the token ids up to it and on nothing else.
-// Not on how a prompt is cut into chunks, on how much of it was cached, on threads, on where blocks
-// lie or in what memory, on the instruction set: so "cached equals uncached" is tested by equality.
+// The forward pass of a llama-architecture model over a paged KV cache. What is here is common to
+// all devices: what a step is, what is refused, how it is cut into chunks. How a chunk is computed
+// is the device's part: cpu_transformer.cc here, cuda_transformer.h on a GPU.
+//
+// On the CPU it follows the rule of exactness: a token's logits and KV bytes depend on the token
+// ids up to it and on nothing else. Not on how a prompt is cut into chunks, on how much of it was
+// cached, on threads, on where blocks lie or in what memory, on the instruction set: so "cached
+// equals uncached" is tested by equality.
 //   1. Every output of a matrix product is one chain of fused multiply-adds over ascending columns,
 //      and weights dequantise to the same f32 whether unpacked into tiles (prefill) or in
 //      registers (decode).
@@ -15,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "base/status.h"
 #include "engine/weights.h"
@@ -38,7 +43,9 @@ class Transformer {
   /// Errors: what the file lacks, what has the wrong shape, which limit a dimension breaks.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelFile& model,
                                                            const Options& options);
-  ~Transformer();
+  virtual ~Transformer() = default;
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
 
   struct Step {
     /// The ids to compute, at positions `position`, `position` + 1, ...
@@ -63,18 +70,42 @@ class Transformer {
   ///         config().context_length; nothing is computed or written then.
   absl::Status Forward(const Step& step);
 
-  const ModelConfig& config() const;
+  const ModelConfig& config() const { return config_; }
   KvGeometry kv_geometry(KvDtype dtype) const;
-  int threads() const;
-  /// Instruction set chosen: "avx512", "avx2" or "portable".
-  const char* kernels() const;
+  virtual int threads() const = 0;
+  /// What computes: on the CPU the instruction set, "avx512", "avx2" or "portable"; else the GPU.
+  virtual const char* kernels() const = 0;
 
   static constexpr int kChunkTokens = 256;
 
+ protected:
+  explicit Transformer(ModelConfig config) : config_(std::move(config)) {}
+
+  /// Consecutive tokens computed at once, checked against the model.
+  struct Chunk {
+    std::span<const int32_t> tokens;
+    int position;
+    std::span<std::byte* const> blocks;
+    KvGeometry geometry;
+    float* logits;    // null: none wanted
+    int logits_rows;  // of the last tokens
+
+    int rows() const { return static_cast<int>(tokens.size()); }
+    std::byte* kv_row(int position, int layer, KvHalf half, int kv_head) const {
+      return blocks[position / kBlockTokens] + geometry.head_offset(layer, half, kv_head) +
+             position % kBlockTokens * geometry.row_bytes();
+    }
+  };
+
+  /// Before the chunks of a step, none of which has more than `rows` tokens.
+  virtual absl::Status Prepare(const Step& step, int rows) = 0;
+  /// Computes the chunk's KV, and its logits where they are wanted.
+  virtual absl::Status Compute(const Chunk& chunk) = 0;
+
+  const ModelConfig config_;
+
  private:
-  class Impl;
-  explicit Transformer(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  absl::Status Check(const Step& step) const;
 };
 
 }  // namespace thermocline
