@@ -83,6 +83,12 @@ Fault ParseFault(const std::string& item) {
           static_cast<int>(NumberOf(item.substr(equals + 1), "TC_FAKECUDA")), repeatedly};
 }
 
+std::vector<Fault> ParseFaults(const std::string& text) {
+  std::vector<Fault> faults;
+  ForEachItem(text, [&](const std::string& item) { faults.push_back(ParseFault(item)); });
+  return faults;
+}
+
 void SetDelays(const std::string& text) {
   ForEachItem(text, [](const std::string& item) {
     const size_t colon = item.find(':');
@@ -96,8 +102,7 @@ void SetDelays(const std::string& text) {
 }
 
 Context::Context() {
-  ForEachItem(Environment("TC_FAKECUDA"),
-              [this](const std::string& item) { faults.push_back(ParseFault(item)); });
+  faults = ParseFaults(Environment("TC_FAKECUDA"));
   if (const std::string text = Environment("TC_FAKECUDA_DRIVER"); !text.empty()) {
     device.driver_version = static_cast<int>(NumberOf(text, "TC_FAKECUDA_DRIVER"));
   }
