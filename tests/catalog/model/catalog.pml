@@ -6,7 +6,7 @@
  *
  * Reduced to what the argument speaks of: runs of one name, two nodes, names A and B, three slots,
  * one part. The bytes of a slot are the path that they belong to, and POISON once it is reused. The
- * reader does one of three things (its plan), the writer what it likes, a few times (TURNS).
+ * reader does one of four things (its plan), the writer what it likes, a few times (TURNS).
  * Function names are those of catalog/reader.cc, writer.cc and writer_moves.cc; of Commit,
  * tiers/stack_shared.cc.
  */
@@ -25,7 +25,9 @@
 #define PIN(number) (16 + (number))
 #define REQUEST 18 /* to commit B behind the place that pin 1 holds: that place */
 #define ANSWER 19  /* 4 * the new place + its slot */
-#define LOCATIONS 20
+#define ID(node) (19 + (node)) /* TOLD, of the place that the reader was told of; any other is 0 */
+#define LOCATIONS 22
+#define TOLD 1
 
 #define NODE_STATE(version, length) (2 * (version) + (length))
 #define VERSION(state) ((state) / 2)
@@ -45,6 +47,11 @@
 #define ReaderFence() skip
 #else
 #define ReaderFence() Fence(READER)
+#endif
+#ifdef WITHOUT_ADOPTER_FENCE
+#define AdopterFence() skip
+#else
+#define AdopterFence() Fence(READER)
 #endif
 #ifdef WITHOUT_DROP_FENCE
 #define DropFence() skip
@@ -78,8 +85,9 @@
 #define FIRST_CHECKED 0
 #endif
 
-mtype = { MATCH, EXTEND, COMMIT };
+mtype = { MATCH, EXTEND, COMMIT, ADOPT };
 mtype plan; /* what the reader does */
+byte told;  /* the node of which it was told, by one who may have let go of it */
 bool reader_done;
 
 /* ================================================================ the writer */
@@ -135,6 +143,7 @@ inline Append(node, at, name) {
     live[node] = true; parent[node] = at; path[node] = PATH(path[at], name);
     Store(WRITER, NAME(node), name)
   };
+  if :: plan == ADOPT -> Store(WRITER, ID(node), 0) :: else fi;
   Store(WRITER, PARENT(node), at);
   Release(WRITER, STATE(node), NODE_STATE(version[node], 1));
   Fill(node)
@@ -321,6 +330,24 @@ inline MatchAndPin(number, limit) {
   od
 }
 
+/* Pinned, it stands and is the one: then what is above it stands too. */
+inline Adopt() {
+  Release(READER, PIN(1), told);
+  AdopterFence();
+#ifdef WITHOUT_ADOPTER_LOOK
+  right = true;
+#else
+  right = LENGTH(memory[STATE(told)]) > 0;
+  atomic { right = right && memory[ID(told)] == TOLD };
+#endif
+  if
+  :: atomic { right && told == 1 -> step[0] = 1; depth = 1 }
+  :: atomic { right && told == 2 && memory[PARENT(2)] == 1 -> step[0] = 1; step[1] = 2; depth = 2 }
+  :: else -> depth = 0
+  fi;
+  ReadWords()
+}
+
 /* In place, at any later time. Usable ends at the first word that cannot be read. */
 inline UseBytes() {
   level = 0;
@@ -337,7 +364,10 @@ proctype Reader() {
   byte depth, node, level, tries;
   byte step[2], seen[2], word[2];
   bool right;
-  MatchAndPin(1, (plan == MATCH -> 2 : 1));
+  if
+  :: plan == ADOPT -> Adopt()
+  :: else -> MatchAndPin(1, (plan == MATCH -> 2 : 1))
+  fi;
   if
   :: plan == EXTEND && depth > 0 -> /* pin 0 first, then copied up */
      MatchAndPin(0, 2);
@@ -371,20 +401,23 @@ init {
     live[1] = true; parent[1] = 0; path[1] = PATH(0, A); slot[1] = 1; filled[1] = true;
     slot[2] = 2; spare = 3;
     memory[STATE(1)] = NODE_STATE(0, 1); memory[NAME(1)] = A; memory[WORD(1)] = RESTING(1);
-    memory[BYTES(1)] = path[1]; memory[BYTES(2)] = POISON; memory[BYTES(3)] = POISON
+    memory[BYTES(1)] = path[1]; memory[BYTES(2)] = POISON; memory[BYTES(3)] = POISON;
+    told = 1
   };
   if
   :: true
   :: d_step {
        live[2] = true; parent[2] = 1; path[2] = PATH(path[1], B); filled[2] = true;
        memory[STATE(2)] = NODE_STATE(0, 1); memory[NAME(2)] = B; memory[PARENT(2)] = 1;
-       memory[WORD(2)] = RESTING(2); memory[BYTES(2)] = path[2]
+       memory[WORD(2)] = RESTING(2); memory[BYTES(2)] = path[2];
+       told = 2
      }
   fi;
   if
   :: d_step { plan = MATCH; turns = TURNS }
   :: d_step { plan = EXTEND; turns = TURNS - 1 }
   :: d_step { plan = COMMIT; turns = TURNS - 1 }
+  :: d_step { plan = ADOPT; turns = TURNS; memory[ID(told)] = TOLD }
   fi;
   atomic { run Writer(); run Reader(); run Buffers(WRITER); run Buffers(READER) }
 }

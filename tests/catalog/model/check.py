@@ -42,6 +42,8 @@ def cases():
     yield Case("lease", "sequential", "WITHOUT_RAISE_ON_SILENCE")
     for broken in [
             "WITHOUT_READER_FENCE",
+            "WITHOUT_ADOPTER_FENCE",
+            "WITHOUT_ADOPTER_LOOK",
             "WITHOUT_DROP_FENCE",
             "WITHOUT_MOVE_FENCE",
             "WITHOUT_REVALIDATION",
