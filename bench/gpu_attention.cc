@@ -61,8 +61,8 @@ void MeasureDecode(const Device& device, Report& report, const Shape& shape, KvD
   const ShuffledKv kv(shape, dtype);
   const size_t numbers = static_cast<size_t>(shape.sequences) * shape.heads * shape.head_dim;
   const DeviceBuffer q(2 * numbers), out(2 * numbers);
-  const DecodePlan plan =
-      PlanDecode(shape.sequences, shape.kv_heads, shape.tokens, 2 * device.multiprocessors);
+  const DecodePlan plan = PlanDecode(shape.sequences, shape.kv_heads, shape.tokens,
+                                     (IsQuantized(dtype) ? 2 : 1) * device.multiprocessors);
   const DeviceBuffer workspace(
       4 * DecodeWorkspaceFloats(shape.sequences, shape.heads, shape.head_dim, plan.splits));
   DecodeAttentionArgs args{.out = out.As<void>(),
