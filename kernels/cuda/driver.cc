@@ -7,17 +7,21 @@
 namespace thermocline::cuda {
 namespace {
 
-constexpr unsigned kBaseVersion = 12000;
-constexpr unsigned kBatchVersion = 13000;
-constexpr unsigned kBatchWithFailIndexVersion = 12080;
+constexpr int kBaseVersion = 12000;
+constexpr int kBatchVersion = 13000;
+constexpr int kBatchWithFailIndexVersion = 12080;
 
 /// Whether the driver has the call as it was in `version`.
 template <class Function>
-absl::StatusOr<bool> LookUp(const char* name, unsigned version, Function& function) {
+absl::StatusOr<bool> LookUp(const char* name, int version, Function& function) {
+  // A driver answers a version newer than its own with an error.
+  int driver_version = 0;
+  TC_RETURN_IF_ERROR(RuntimeStatus(cudaDriverGetVersion(&driver_version), "cudaDriverGetVersion"));
+  if (driver_version > 0 && version > driver_version) return false;
   void* found = nullptr;
   auto result = cudaDriverEntryPointSymbolNotFound;
-  const cudaError_t error =
-      cudaGetDriverEntryPointByVersion(name, &found, version, cudaEnableDefault, &result);
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(
+      name, &found, static_cast<unsigned>(version), cudaEnableDefault, &result);
   TC_RETURN_IF_ERROR(RuntimeStatus(error, std::string("looking up ") + name));
   if (result != cudaDriverEntryPointSuccess || found == nullptr) return false;
   function = reinterpret_cast<Function>(found);

@@ -55,7 +55,7 @@ const std::vector<EntryPoint>& EntryPoints() {
       Entry<PFN_cuMemSetAccess_v10020>("cuMemSetAccess", 10020, &MemSetAccess),
       Entry<PFN_cuMemcpyBatchAsync_v12080>("cuMemcpyBatchAsync", 12080,
                                            &MemcpyBatchAsyncWithFailIndex),
-      Entry<PFN_cuMemcpyBatchAsync_v13000>("cuMemcpyBatchAsync", 13000, &MemcpyBatchAsync),
+      Entry("cuMemcpyBatchAsync", 13000, &MemcpyBatchAsync),  // 12's headers do not know it
   };
   return entries;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "tests/fakecuda/driver.h"
 #include "tests/fakecuda/fake_cuda.h"
 
 namespace thermocline::fakecuda {
@@ -46,8 +47,8 @@ struct Driver {
       EntryPoint<PFN_cuMemHostRegister_v6050>("cuMemHostRegister");
   PFN_cuMemHostUnregister_v4000 host_unregister =
       EntryPoint<PFN_cuMemHostUnregister_v4000>("cuMemHostUnregister");
-  PFN_cuMemcpyBatchAsync_v13000 copy_batch =
-      EntryPoint<PFN_cuMemcpyBatchAsync_v13000>("cuMemcpyBatchAsync");
+  decltype(&driver::MemcpyBatchAsync) copy_batch =
+      EntryPoint<decltype(&driver::MemcpyBatchAsync)>("cuMemcpyBatchAsync");
 
   static CUmemAllocationProp Properties() {
     CUmemAllocationProp properties = {};
