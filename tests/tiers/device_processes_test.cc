@@ -1,0 +1,306 @@
+// The hot tier's processes: a custodian, a mover and the daemon's side of both, each a process of
+// this very program. Blocks go through all three; then one after the other is killed.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/file_util.h"
+#include "base/units.h"
+#include "kernels/cuda/device.h"
+#include "tests/tiers/scratch_directory.h"
+#include "tests/tiers/test_blocks.h"
+#include "tiers/device_custodian.h"
+#include "tiers/device_moved_memory.h"
+#include "tiers/device_tier.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kChunk = 2 * MiB;
+constexpr uint64_t kBytes = 64 * KiB;
+
+/// This program, told to run one of the tests below that are processes of the tier.
+std::vector<std::string> CommandOf(const std::string& process) {
+  return {"/proc/self/exe", "--gtest_filter=Process.DISABLED_" + process,
+          "--gtest_also_run_disabled_tests", "--gtest_brief=1"};
+}
+
+TEST(Process, DISABLED_Custodian) {
+  const char* const path = std::getenv("TC_TEST_CUSTODIAN");
+  ASSERT_NE(path, nullptr);
+  auto custodian = DeviceCustodian::Open(
+      {.socket_path = path, .capacity_bytes = 8 * kChunk, .chunk_bytes = kChunk});
+  ASSERT_TRUE(custodian.ok()) << custodian.status();
+  const absl::Status served = (*custodian)->Serve(STDIN_FILENO);
+  EXPECT_TRUE(served.ok()) << served;
+}
+
+TEST(Process, DISABLED_Mover) { std::quick_exit(RunDeviceMover(MoverProcess::kSocket)); }
+
+/// A custodian's process; it ends when its standard input does.
+class Custodian {
+ public:
+  explicit Custodian(const std::string& path) {
+    int ends[2];
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    input_.Reset(ends[1]);
+    const UniqueFd theirs(ends[0]);
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDIN_FILENO);
+    ::setenv("TC_TEST_CUSTODIAN", path.c_str(), 1);
+    std::vector<std::string> words = CommandOf("Custodian");
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    EXPECT_EQ(::posix_spawn(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ), 0);
+    ::posix_spawn_file_actions_destroy(&actions);
+    for (int i = 0; i < 600 && !CustodianClient::Connect(path).ok(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+  ~Custodian() {
+    input_.Reset();
+    if (pid_ != 0) ::waitpid(pid_, nullptr, 0);
+  }
+  void Kill() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+  }
+
+ private:
+  UniqueFd input_;
+  pid_t pid_ = 0;
+};
+
+std::shared_ptr<MoverProcess> MakeMover() {
+  return std::make_shared<MoverProcess>(
+      MoverProcess::Options{.command = CommandOf("Mover"),
+                            .chunk_bytes = kChunk,
+                            .least_pause = std::chrono::milliseconds(1)});
+}
+
+/// All of a daemon's side.
+struct Side {
+  std::shared_ptr<MoverProcess> mover;
+  std::shared_ptr<MovedDeviceMemory> memory;
+  std::unique_ptr<DeviceTier> tier;
+};
+
+Side OpenSide(const std::string& directory, const std::string& pool) {
+  Side side;
+  auto custodian = CustodianClient::Connect(directory + "/vram");
+  EXPECT_TRUE(custodian.ok()) << custodian.status();
+  if (!custodian.ok()) return side;
+  side.mover = MakeMover();
+  auto memory = MovedDeviceMemory::Open(*std::move(custodian), side.mover, pool, 0);
+  EXPECT_TRUE(memory.ok()) << memory.status();
+  if (!memory.ok()) return side;
+  side.memory = *std::move(memory);
+  auto tier = DeviceTier::Open({.metadata_path = directory + "/" + pool + ".hot",
+                                .capacity_bytes = 4 * kChunk,
+                                .chunk_bytes = kChunk,
+                                .memory = side.memory});
+  EXPECT_TRUE(tier.ok()) << tier.status();
+  if (tier.ok()) side.tier = *std::move(tier);
+  return side;
+}
+
+class DeviceProcessesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const auto count = cuda::DeviceCount(); !count.ok()) {
+      GTEST_SKIP() << "no CUDA device: " << count.status();
+    }
+    custodian_ = std::make_unique<Custodian>(directory_.path() + "/vram");
+    side_ = OpenSide(directory_.path(), "one");
+    ASSERT_NE(side_.tier, nullptr);
+  }
+  void TearDown() override { ::unsetenv("TC_FAKECUDA"); }
+  void Reopen() {
+    side_ = {};
+    side_ = OpenSide(directory_.path(), "one");
+    ASSERT_NE(side_.tier, nullptr);
+  }
+  absl::Status Put(uint64_t id) {
+    const auto payload = TestPayload(id, 0, kBytes);
+    return side_.tier->Put(TestHeader(id, 0, payload), payload);
+  }
+  absl::StatusOr<bool> Has(uint64_t id) {
+    std::vector<std::byte> room(kBytes);
+    TC_ASSIGN_OR_RETURN(const auto found, side_.tier->Get({id, 0}, room));
+    return found.has_value() && room == TestPayload(id, 0, kBytes);
+  }
+  /// What fails while a mover is being started again, until it does not.
+  template <class Try>
+  static absl::Status Patiently(Try attempt) {
+    absl::Status status;
+    for (int i = 0; i < 200 && absl::IsUnavailable(status = attempt()); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return status;
+  }
+
+  ScratchDirectory directory_;
+  std::unique_ptr<Custodian> custodian_;
+  Side side_;
+};
+
+TEST_F(DeviceProcessesTest, BlocksComeBackThroughAllOfThem) {
+  for (uint64_t id = 1; id <= 40; ++id) {
+    const absl::Status put = Put(id);
+    ASSERT_TRUE(put.ok()) << put;
+  }
+  for (uint64_t id = 1; id <= 40; ++id) EXPECT_EQ(Has(id).value_or(false), true) << id;
+  EXPECT_EQ(side_.mover->starts(), 1u);
+  EXPECT_EQ(side_.memory->Chunks(), (std::vector<uint32_t>{0, 1}));
+}
+
+TEST_F(DeviceProcessesTest, MoreThanTheStagingAreaHoldsIsMovedInPieces) {
+  constexpr uint64_t kChunks = 4;
+  const uint64_t piece = 1531 * KiB;  // no divisor of 8 MiB
+  std::vector<std::byte> host = TestPayload(1, 0, 2 * kChunks * piece);
+  const std::vector<std::byte> expected = host;
+  std::vector<DeviceTransfer> transfers;
+  for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+    ASSERT_TRUE(side_.memory->Lend(chunk).ok());
+    for (const uint64_t part : {0, 1}) {
+      transfers.push_back({.offset = chunk * kChunk + part * (kChunk - piece),
+                           .host = host.data() + (2 * chunk + part) * piece,
+                           .bytes = part == 0 ? kChunk - piece : piece});
+    }
+  }
+  ASSERT_TRUE(side_.memory->Copy(transfers, DeviceDirection::kIn).ok());
+  std::fill(host.begin(), host.end(), std::byte{0});
+  ASSERT_TRUE(side_.memory->Copy(transfers, DeviceDirection::kOut).ok());
+  for (const DeviceTransfer& transfer : transfers) {
+    const auto at = transfer.host - host.data();
+    EXPECT_EQ(std::memcmp(transfer.host, expected.data() + at, transfer.bytes), 0) << at;
+  }
+}
+
+TEST_F(DeviceProcessesTest, AnArenaIsCopiedFromInPlace) {
+  auto fd = MakeSealedMemory("arena", 4 * kChunk);
+  ASSERT_TRUE(fd.ok()) << fd.status();
+  auto* const data = static_cast<std::byte*>(
+      ::mmap(nullptr, 4 * kChunk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd->get(), 0));
+  ASSERT_NE(data, MAP_FAILED);
+  side_.memory->UseHost({data, 4 * kChunk}, fd->get());
+  ASSERT_TRUE(side_.memory->PinHost(0, kChunk).ok());  // one chunk pinned, three not
+  ASSERT_TRUE(side_.memory->Lend(0).ok());
+  std::vector<DeviceTransfer> transfers;
+  for (uint64_t i = 0; i < 16; ++i) {
+    std::byte* const at = data + i * (kChunk / 4);
+    const auto payload = TestPayload(i, 1, kBytes);
+    std::copy(payload.begin(), payload.end(), at);
+    transfers.push_back({.offset = i * kBytes, .host = at, .bytes = kBytes});
+  }
+  const absl::Status in = side_.memory->Copy(transfers, DeviceDirection::kIn);
+  ASSERT_TRUE(in.ok()) << in;
+  std::fill(data, data + 4 * kChunk, std::byte{0});
+  const absl::Status out = side_.memory->Copy(transfers, DeviceDirection::kOut);
+  ASSERT_TRUE(out.ok()) << out;
+  for (uint64_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(std::memcmp(transfers[i].host, TestPayload(i, 1, kBytes).data(), kBytes), 0) << i;
+  }
+  side_ = {};
+  ::munmap(data, 4 * kChunk);
+}
+
+TEST_F(DeviceProcessesTest, AMoverThatIsKilledCostsACopyAndNoBlock) {
+  ASSERT_TRUE(Put(1).ok());
+  ::kill(side_.mover->pid(), SIGKILL);
+  const absl::Status lost = Put(2);
+  EXPECT_TRUE(absl::IsUnavailable(lost)) << lost;
+  const absl::Status again = Patiently([&] { return Put(2); });
+  EXPECT_TRUE(again.ok()) << again;
+  EXPECT_TRUE(Has(1).value_or(false));
+  EXPECT_TRUE(Has(2).value_or(false));
+  EXPECT_EQ(side_.mover->starts(), 2u);
+  EXPECT_EQ(side_.tier->Usage().block_count, 2u);
+}
+
+TEST_F(DeviceProcessesTest, AStickyErrorEndsTheMoverOnly) {
+  ASSERT_TRUE(Put(1).ok());
+  ::kill(side_.mover->pid(), SIGKILL);
+  ::setenv("TC_FAKECUDA", "cudaEventRecord:2=700", 1);  // of the next mover; a GPU has none of it
+  const absl::Status first = Patiently([&] { return Put(2); });
+  const absl::Status second = Put(3);
+  ::unsetenv("TC_FAKECUDA");
+  const uint64_t starts = side_.mover->starts();
+  if (first.ok() && second.ok() && starts == 2) GTEST_SKIP() << "no fake runtime to fail";
+  const absl::Status again = Patiently([&] { return Put(4); });
+  EXPECT_TRUE(again.ok()) << again;
+  EXPECT_THAT(std::string(second.ok() ? first.message() : second.message()),
+              ::testing::HasSubstr("700"));
+  EXPECT_GT(side_.mover->starts(), starts);
+  EXPECT_TRUE(Has(1).value_or(false)) << "the custodian has the memory";
+}
+
+TEST_F(DeviceProcessesTest, ADaemonThatStartsAnewFindsItsHotBlocks) {
+  for (uint64_t id = 1; id <= 3; ++id) ASSERT_TRUE(Put(id).ok());
+  const auto uuid = side_.memory->uuid();
+  Reopen();
+  EXPECT_EQ(side_.memory->uuid(), uuid);
+  EXPECT_EQ(side_.tier->TakeLeft().size(), 3u);
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_TRUE(Has(id).value_or(false)) << id;
+}
+
+TEST_F(DeviceProcessesTest, ACustodianThatEndsTakesItsBlocksAlong) {
+  ASSERT_TRUE(Put(1).ok());
+  custodian_->Kill();
+  EXPECT_TRUE(Has(1).value_or(false)) << "the mover still has it mapped";
+  custodian_ = std::make_unique<Custodian>(directory_.path() + "/vram");
+  Reopen();
+  EXPECT_EQ(side_.tier->Usage().block_count, 0u);
+  EXPECT_FALSE(Has(1).value_or(true));
+  EXPECT_TRUE(Put(1).ok());
+}
+
+TEST_F(DeviceProcessesTest, TheCapacityIsThatOfAllPools) {
+  const Side other = OpenSide(directory_.path(), "two");
+  ASSERT_NE(other.tier, nullptr);
+  for (uint32_t chunk = 0; chunk < 4; ++chunk) {
+    ASSERT_TRUE(side_.memory->Lend(chunk).ok());
+    ASSERT_TRUE(other.memory->Lend(chunk).ok());
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(side_.memory->Lend(4)));
+  other.memory->Return(3);
+  EXPECT_TRUE(side_.memory->Lend(4).ok());
+  EXPECT_EQ(other.memory->Chunks(), (std::vector<uint32_t>{0, 1, 2}));
+}
+
+TEST_F(DeviceProcessesTest, ASecondCustodianIsRefused) {
+  const auto second = DeviceCustodian::Open({.socket_path = directory_.path() + "/vram",
+                                             .capacity_bytes = kChunk,
+                                             .chunk_bytes = kChunk});
+  EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
+}
+
+TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {
+  MoverProcess mover({.command = {"/nonexistent/mover"},
+                      .chunk_bytes = kChunk,
+                      .least_pause = std::chrono::milliseconds(60000)});
+  uint64_t generation = 0;
+  const auto tell = [](const auto&) { return absl::OkStatus(); };
+  const absl::Status first = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
+  EXPECT_TRUE(absl::IsNotFound(first)) << first;
+  const absl::Status second = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
+  EXPECT_TRUE(absl::IsUnavailable(second)) << second;
+  EXPECT_EQ(mover.starts(), 0u);
+}
+
+}  // namespace
+}  // namespace thermocline

@@ -1,0 +1,239 @@
+#include "tiers/device_custodian.h"
+
+#include <poll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "catalog/arena.h"
+#include "kernels/cuda/device.h"
+#include "tiers/device_wire.h"
+
+namespace thermocline {
+namespace {
+
+enum Verb : uint32_t { kHello = 1, kLend = 2, kReturn = 3, kExport = 4, kChunks = 5 };
+constexpr size_t kMaxPoolName = 63;
+constexpr uint64_t kChunkGrain = 2 * MiB;  // of cuMemCreate, on every device so far
+
+}  // namespace
+
+struct DeviceCustodian::Request {
+  uint32_t version = kDeviceWireVersion;
+  uint32_t verb = 0;
+  uint32_t chunk = 0;
+  uint32_t reserved = 0;
+  char pool[kMaxPoolName + 1] = {};
+};
+
+struct DeviceCustodian::Reply {
+  WireStatus status;
+  uint8_t uuid[16] = {};
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t chunk_bytes = 0;
+  int64_t device = 0;
+  uint8_t chunks[kMaxChunks / 8] = {};  // a bit each
+};
+
+absl::StatusOr<std::unique_ptr<DeviceCustodian>> DeviceCustodian::Open(Options options) {
+  TC_ASSIGN_OR_RETURN(const int devices, cuda::DeviceCount());
+  if (options.device < 0 || options.device >= devices) {
+    return absl::InvalidArgumentError("there is no CUDA device " + std::to_string(options.device) +
+                                      " among " + std::to_string(devices));
+  }
+  if (options.chunk_bytes == 0 || options.chunk_bytes % kChunkGrain != 0) {
+    return absl::InvalidArgumentError("chunks of device memory are multiples of " +
+                                      FormatBytes(kChunkGrain));
+  }
+  TC_ASSIGN_OR_RETURN(UniqueFd listener, ListenAt(options.socket_path));
+  return std::unique_ptr<DeviceCustodian>(
+      new DeviceCustodian(std::move(options), std::move(listener)));
+}
+
+DeviceCustodian::DeviceCustodian(Options options, UniqueFd listener)
+    : options_(std::move(options)), listener_(std::move(listener)) {
+  TC_CHECK(::getrandom(uuid_.data(), uuid_.size(), 0) == static_cast<ssize_t>(uuid_.size()));
+}
+
+DeviceCustodian::~DeviceCustodian() { ::unlink(options_.socket_path.c_str()); }
+
+absl::Status DeviceCustodian::Serve(int stop) {
+  while (true) {
+    std::vector<pollfd> watched = {{stop, POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    for (const UniqueFd& client : clients_) watched.push_back({client.get(), POLLIN, 0});
+    if (::poll(watched.data(), watched.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoStatus(errno, "poll");
+    }
+    if (watched[0].revents != 0) return absl::OkStatus();
+    for (size_t i = watched.size(); i-- > 2;) {
+      if (watched[i].revents != 0 && !Answer(watched[i].fd)) {
+        clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i - 2));
+      }
+    }
+    if (watched[1].revents != 0) Accept();
+  }
+}
+
+void DeviceCustodian::Accept() {
+  UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!client || !IsOwnPeer(client.get()) || clients_.size() >= kMaxClients) return;
+  // A reply fits into an empty socket; one that does not take it is cut off.
+  const timeval patience{.tv_sec = 1, .tv_usec = 0};
+  ::setsockopt(client.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  clients_.push_back(std::move(client));
+}
+
+/// False when it has gone, or says what nobody of ours says.
+bool DeviceCustodian::Answer(int client) {
+  Request request;
+  UniqueFd fd;
+  const auto got = ReceivePacket(client, std::as_writable_bytes(std::span(&request, 1)), fd);
+  if (!got.ok() || *got != sizeof request) return false;
+  request.pool[kMaxPoolName] = 0;
+  Reply reply;
+  const absl::Status status = Do(request, reply, fd);
+  reply.status = WireStatus::Of(status);
+  std::copy(uuid_.begin(), uuid_.end(), reply.uuid);
+  reply.capacity_bytes = options_.capacity_bytes;
+  reply.used_bytes = used_bytes_;
+  reply.chunk_bytes = options_.chunk_bytes;
+  reply.device = options_.device;
+  return SendPacket(client, BytesOf(reply), status.ok() ? fd.get() : -1).ok();
+}
+
+absl::Status DeviceCustodian::Do(const Request& request, Reply& reply, UniqueFd& fd) {
+  fd.Reset();
+  if (request.version != kDeviceWireVersion) {
+    return absl::FailedPreconditionError("the custodian speaks version " +
+                                         std::to_string(kDeviceWireVersion) +
+                                         "; restart it with the daemon's program");
+  }
+  const std::string name = request.pool;
+  if (request.chunk >= kMaxChunks) return absl::InvalidArgumentError("no such chunk");
+  const auto pool = pools_.find(name);
+  const auto slab_of = [&]() -> cuda::Slab* {
+    if (pool == pools_.end()) return nullptr;
+    const auto slab = pool->second.find(request.chunk);
+    return slab == pool->second.end() ? nullptr : &slab->second;
+  };
+  switch (request.verb) {
+    case kHello:
+      return absl::OkStatus();
+    case kLend:
+      return slab_of() != nullptr ? absl::OkStatus() : Lend(name, request.chunk);
+    case kReturn:
+      if (const cuda::Slab* slab = slab_of()) {
+        used_bytes_ -= slab->bytes();
+        pool->second.erase(request.chunk);
+        if (pool->second.empty()) pools_.erase(pool);
+      }
+      return absl::OkStatus();
+    case kExport: {
+      const cuda::Slab* const slab = slab_of();
+      if (slab == nullptr) return absl::NotFoundError("the pool has no such chunk");
+      TC_ASSIGN_OR_RETURN(fd, slab->Export());
+      return absl::OkStatus();
+    }
+    case kChunks:
+      if (pool == pools_.end()) return absl::OkStatus();
+      for (const auto& [chunk, slab] : pool->second) {
+        reply.chunks[chunk / 8] |= static_cast<uint8_t>(1u << chunk % 8);
+      }
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError("no such request");
+  }
+}
+
+absl::Status DeviceCustodian::Lend(const std::string& pool, uint32_t chunk) {
+  if (used_bytes_ + options_.chunk_bytes > options_.capacity_bytes) {
+    return absl::ResourceExhaustedError("the hot tier's " + FormatBytes(options_.capacity_bytes) +
+                                        " are lent");
+  }
+  if (pools_.size() >= kMaxPools && !pools_.contains(pool)) {
+    return absl::ResourceExhaustedError("there are " + std::to_string(kMaxPools) + " pools");
+  }
+  TC_ASSIGN_OR_RETURN(cuda::Slab slab, cuda::Slab::Create(options_.device, options_.chunk_bytes));
+  used_bytes_ += slab.bytes();
+  pools_[pool][chunk] = std::move(slab);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<CustodianClient>> CustodianClient::Connect(
+    const std::string& socket_path) {
+  TC_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTo(socket_path));
+  if (!IsOwnPeer(socket.get())) {
+    return absl::FailedPreconditionError("who listens at " + socket_path +
+                                         " is another user; is it the custodian?");
+  }
+  std::unique_ptr<CustodianClient> client(new CustodianClient(std::move(socket)));
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  TC_RETURN_IF_ERROR(client->Call(kHello, "", 0, reply, fd));
+  std::copy(std::begin(reply.uuid), std::end(reply.uuid), client->view_.uuid.begin());
+  client->view_.capacity_bytes = reply.capacity_bytes;
+  client->view_.used_bytes = reply.used_bytes;
+  client->view_.chunk_bytes = reply.chunk_bytes;
+  client->view_.device = static_cast<int>(reply.device);
+  return client;
+}
+
+absl::Status CustodianClient::Call(uint32_t verb, std::string_view pool, uint32_t chunk,
+                                   DeviceCustodian::Reply& reply, UniqueFd& fd) {
+  if (pool.size() > kMaxPoolName) {
+    return absl::InvalidArgumentError("a pool's name has at most 63 bytes: " + std::string(pool));
+  }
+  DeviceCustodian::Request request;
+  request.verb = verb;
+  request.chunk = chunk;
+  std::copy(pool.begin(), pool.end(), request.pool);
+  MutexLock lock(mutex_);
+  TC_RETURN_IF_ERROR(SendPacket(socket_.get(), BytesOf(request)));
+  TC_ASSIGN_OR_RETURN(
+      const size_t got,
+      ReceivePacket(socket_.get(), std::as_writable_bytes(std::span(&reply, 1)), fd));
+  if (got != sizeof reply) return absl::UnavailableError("the custodian of the hot tier has gone");
+  return reply.status.Get();
+}
+
+absl::Status CustodianClient::Lend(std::string_view pool, uint32_t chunk) {
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  return Call(kLend, pool, chunk, reply, fd);
+}
+
+absl::Status CustodianClient::Return(std::string_view pool, uint32_t chunk) {
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  return Call(kReturn, pool, chunk, reply, fd);
+}
+
+absl::StatusOr<UniqueFd> CustodianClient::Export(std::string_view pool, uint32_t chunk) {
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  TC_RETURN_IF_ERROR(Call(kExport, pool, chunk, reply, fd));
+  if (!fd) return absl::DataLossError("the custodian sent no descriptor");
+  return fd;
+}
+
+absl::StatusOr<std::vector<uint32_t>> CustodianClient::Chunks(std::string_view pool) {
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  TC_RETURN_IF_ERROR(Call(kChunks, pool, 0, reply, fd));
+  std::vector<uint32_t> chunks;
+  for (uint32_t chunk = 0; chunk < kMaxChunks; ++chunk) {
+    if ((reply.chunks[chunk / 8] >> chunk % 8 & 1) != 0) chunks.push_back(chunk);
+  }
+  return chunks;
+}
+
+}  // namespace thermocline

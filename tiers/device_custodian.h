@@ -1,0 +1,98 @@
+// The custodian of the hot tier's memory: the process that creates slabs of a device and hands them
+// to those who may have them, by descriptors. It maps nothing, launches nothing and has no context,
+// so that no error of CUDA can take it down; what it keeps is there for as long as it lives,
+// whoever else comes and goes. When it ends, memory lives on with those who have it mapped, and no
+// daemon finds it any more: another custodian's uuid differs.
+//
+// Slabs lie in pools, one a tenant, by number; each is one chunk of its hot tier. A client may ask
+// for any: those of this user alone may connect.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "kernels/cuda/memory.h"
+
+namespace thermocline {
+
+/// What a custodian says of itself.
+struct CustodianView {
+  std::array<uint8_t, 16> uuid{};  // of its slabs: no other custodian has the same
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t chunk_bytes = 0;
+  int device = 0;
+};
+
+/// Thread: one.
+class DeviceCustodian {
+ public:
+  struct Options {
+    std::string socket_path;
+    uint64_t capacity_bytes = 0;  // of all pools together; hard
+    uint64_t chunk_bytes = 0;     // a multiple of 2 MiB
+    int device = 0;
+  };
+  /// Listens. Errors: AlreadyExists when another one does; InvalidArgument; Unavailable,
+  /// Unimplemented without a device; those of ListenAt.
+  static absl::StatusOr<std::unique_ptr<DeviceCustodian>> Open(Options options);
+  ~DeviceCustodian();
+
+  /// Answers until `stop` is readable. Errors: of poll.
+  absl::Status Serve(int stop);
+
+ private:
+  static constexpr size_t kMaxClients = 64;
+  static constexpr size_t kMaxPools = 1024;
+  struct Request;
+  struct Reply;
+  friend class CustodianClient;
+
+  DeviceCustodian(Options options, UniqueFd listener);
+  void Accept();
+  bool Answer(int client);
+  absl::Status Do(const Request& request, Reply& reply, UniqueFd& fd);
+  absl::Status Lend(const std::string& pool, uint32_t chunk);
+
+  const Options options_;
+  UniqueFd listener_;
+  std::array<uint8_t, 16> uuid_;
+  std::vector<UniqueFd> clients_;
+  std::map<std::string, std::map<uint32_t, cuda::Slab>> pools_;
+  uint64_t used_bytes_ = 0;
+};
+
+/// Thread: any, one call at a time. Every call answers Unavailable once the custodian has gone.
+class CustodianClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<CustodianClient>> Connect(const std::string& socket_path);
+
+  const CustodianView& view() const { return view_; }  // as it was when we connected
+  /// The pool has this chunk then. Errors: ResourceExhausted beyond the capacity, or when the
+  /// device has no more.
+  absl::Status Lend(std::string_view pool, uint32_t chunk);
+  /// Absent is fine.
+  absl::Status Return(std::string_view pool, uint32_t chunk);
+  /// The chunk's slab. Errors: NotFound.
+  absl::StatusOr<UniqueFd> Export(std::string_view pool, uint32_t chunk);
+  /// Those that the pool has, ascending.
+  absl::StatusOr<std::vector<uint32_t>> Chunks(std::string_view pool);
+
+ private:
+  explicit CustodianClient(UniqueFd socket) : socket_(std::move(socket)) {}
+  absl::Status Call(uint32_t verb, std::string_view pool, uint32_t chunk,
+                    DeviceCustodian::Reply& reply, UniqueFd& fd);
+
+  Mutex mutex_;  // held during a call
+  UniqueFd socket_;
+  CustodianView view_;
+};
+
+}  // namespace thermocline

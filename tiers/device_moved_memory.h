@@ -1,0 +1,125 @@
+// Device memory as a process without CUDA has it: slabs from the custodian, bytes by the mover.
+//
+// The mover is started when it is first needed, and again, after a while, when it has ended; what
+// it had mapped is mapped again then, so that its end shows as copies that fail for a moment. Bytes
+// outside of the memory that it maps go through a staging area.
+#pragma once
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/unique_fd.h"
+#include "tiers/device_custodian.h"
+#include "tiers/device_memory.h"
+#include "tiers/device_mover.h"
+
+namespace thermocline {
+
+/// The mover's process, seen from the daemon; pools of several tenants share it.
+/// Thread: any. Owner: ends the process in its destructor.
+class MoverProcess {
+ public:
+  struct Options {
+    std::vector<std::string> command;  // that calls RunDeviceMover(kSocket)
+    int device = 0;
+    uint64_t chunk_bytes = 0;
+    std::chrono::milliseconds patience{30000};    // with one request
+    std::chrono::milliseconds least_pause{1000};  // between its end and the next start; doubles
+    std::chrono::milliseconds most_pause{60000};
+  };
+  static constexpr int kSocket = 3;
+
+  explicit MoverProcess(Options options) : options_(std::move(options)) {}
+  ~MoverProcess();
+
+  /// Of a request to the mover that runs, or is started for it. `generation`: which one the caller
+  /// has told what it needs to know; when another one runs, `tell` is called before, and makes the
+  /// calls that tell it, by `call`.
+  /// Errors: Unavailable when it cannot be started, has ended, or does not answer, and none of its
+  ///         copies is under way any more; its own.
+  using CallMover = std::function<absl::Status(const MoverRequest& request,
+                                               std::span<const MoverTransfer> transfers, int fd)>;
+  absl::Status Call(uint64_t& generation, const std::function<absl::Status(const CallMover&)>& tell,
+                    const MoverRequest& request, std::span<const MoverTransfer> transfers = {},
+                    int fd = -1);
+  uint64_t starts() const;
+  pid_t pid() const;  // 0: none runs
+
+ private:
+  using SteadyTime = std::chrono::steady_clock::time_point;
+  absl::Status EnsureRunning() TC_REQUIRES(mutex_);
+  absl::Status Start() TC_REQUIRES(mutex_);
+  absl::Status CallOnce(const MoverRequest& request, std::span<const MoverTransfer> transfers,
+                        int fd) TC_REQUIRES(mutex_);
+  void End(const std::string& why) TC_REQUIRES(mutex_);
+
+  const Options options_;
+  mutable Mutex mutex_;  // held during a request: one is under way at a time
+  UniqueFd socket_ TC_GUARDED_BY(mutex_);
+  pid_t pid_ TC_GUARDED_BY(mutex_) = 0;
+  uint64_t starts_ TC_GUARDED_BY(mutex_) = 0;
+  std::chrono::milliseconds pause_ TC_GUARDED_BY(mutex_){0};
+  SteadyTime not_before_ TC_GUARDED_BY(mutex_){};
+  std::string why_ended_ TC_GUARDED_BY(mutex_);
+};
+
+/// Thread: as DeviceMemory. Owner: borrows nothing; shares custodian and mover.
+class MovedDeviceMemory final : public DeviceMemory {
+ public:
+  /// `pool`: its name with the custodian; `number`: with the mover, another one each.
+  static absl::StatusOr<std::unique_ptr<MovedDeviceMemory>> Open(
+      std::shared_ptr<CustodianClient> custodian, std::shared_ptr<MoverProcess> mover,
+      std::string pool, uint32_t number);
+  ~MovedDeviceMemory() override;
+
+  std::array<uint8_t, 16> uuid() const override { return custodian_->view().uuid; }
+  std::vector<uint32_t> Chunks() const override;
+  absl::Status Lend(uint32_t chunk) override;
+  void Return(uint32_t chunk) override;
+  absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override;
+
+  /// Memory that the mover maps by this descriptor, whole, and copies from and to directly. It must
+  /// outlive this. Once, before the first copy.
+  void UseHost(std::span<std::byte> host, int fd);
+  /// A piece of it that has its memory: copies there need no staging by the driver.
+  absl::Status PinHost(uint64_t offset, uint64_t bytes);
+
+ private:
+  MovedDeviceMemory(std::shared_ptr<CustodianClient> custodian, std::shared_ptr<MoverProcess> mover,
+                    std::string pool, uint32_t number);
+  absl::Status TellMover(const MoverProcess::CallMover& call) TC_REQUIRES(mutex_);
+  absl::Status Call(const MoverRequest& request, std::span<const MoverTransfer> transfers = {},
+                    int fd = -1) TC_REQUIRES(mutex_);
+  MoverRequest MapRequest(uint32_t chunk) const;
+  absl::Status Flush(DeviceDirection direction, std::vector<MoverTransfer>& batch)
+      TC_REQUIRES(mutex_);
+  MoverRequest Request(MoverVerb verb) const {
+    return {.verb = verb, .pool = number_, .chunk_bytes = custodian_->view().chunk_bytes};
+  }
+
+  static constexpr uint32_t kStaging = 0;  // hosts
+  static constexpr uint32_t kArena = 1;
+  static constexpr uint64_t kStagingBytes = 8u << 20;
+
+  const std::shared_ptr<CustodianClient> custodian_;
+  const std::shared_ptr<MoverProcess> mover_;
+  const std::string pool_;
+  const uint32_t number_;
+  Mutex mutex_;  // held during a copy: one of a pool is under way at a time
+  uint64_t generation_ TC_GUARDED_BY(mutex_) = 0;
+  std::vector<uint32_t> chunks_ TC_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint64_t> pinned_ TC_GUARDED_BY(mutex_);  // offset: bytes
+  std::span<std::byte> arena_;
+  int arena_fd_ = -1;
+  UniqueFd staging_fd_;
+  std::span<std::byte> staging_;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,136 @@
+#include "tiers/device_wire.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace thermocline {
+namespace {
+
+constexpr int kBacklog = 16;
+
+absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return absl::InvalidArgumentError("the path of a socket has at most " +
+                                      std::to_string(sizeof address.sun_path - 1) +
+                                      " bytes: " + path);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+absl::StatusOr<UniqueFd> MakeSocket() {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!fd) return ErrnoStatus(errno, "socket");
+  return fd;
+}
+
+}  // namespace
+
+WireStatus WireStatus::Of(const absl::Status& status, bool sticky) {
+  WireStatus wire;
+  wire.code = static_cast<uint32_t>(status.code());
+  wire.sticky = sticky ? 1 : 0;
+  const size_t count = std::min<size_t>(status.message().size(), sizeof wire.message - 1);
+  std::memcpy(wire.message, status.message().data(), count);
+  return wire;
+}
+
+absl::Status WireStatus::Get() const {
+  const auto* const end = static_cast<const char*>(std::memchr(message, 0, sizeof message));
+  const size_t count = end == nullptr ? sizeof message : static_cast<size_t>(end - message);
+  const auto known =
+      std::min<uint32_t>(code, static_cast<uint32_t>(absl::StatusCode::kUnauthenticated));
+  return absl::Status(static_cast<absl::StatusCode>(known), std::string(message, count));
+}
+
+absl::Status SendPacket(int socket, std::span<const std::byte> bytes, int fd) {
+  iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+  alignas(cmsghdr) char room[CMSG_SPACE(sizeof fd)] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = room;
+    message.msg_controllen = sizeof room;
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  while (::sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
+    if (errno != EINTR) return ErrnoStatus(errno, "send to a process of the hot tier");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> ReceivePacket(int socket, std::span<std::byte> room, UniqueFd& fd) {
+  iovec part{room.data(), room.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  ssize_t got = 0;
+  while ((got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC)) < 0) {
+    if (errno == ECONNRESET) return size_t{0};
+    if (errno != EINTR) return ErrnoStatus(errno, "receive from a process of the hot tier");
+  }
+  fd.Reset();
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int raw = -1;
+    std::memcpy(&raw, CMSG_DATA(header), sizeof raw);
+    fd.Reset(raw);
+  }
+  if ((message.msg_flags & MSG_TRUNC) != 0) {
+    return absl::DataLossError("a process of the hot tier sent a longer message than there are");
+  }
+  return static_cast<size_t>(got);
+}
+
+absl::StatusOr<UniqueFd> ListenAt(const std::string& path) {
+  TC_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
+  if (ConnectTo(path).ok()) {
+    return absl::AlreadyExistsError("somebody listens at " + path +
+                                    " already; end it first, or give another path");
+  }
+  ::unlink(path.c_str());
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket());
+  const mode_t mask = ::umask(0177);
+  const int bound = ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::umask(mask);
+  if (bound != 0) return ErrnoStatus(error, "bind " + path, "is its directory there?");
+  if (::listen(fd.get(), kBacklog) != 0) return ErrnoStatus(errno, "listen at " + path);
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
+  TC_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket());
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return absl::UnavailableError("connect " + path + ": " + std::strerror(errno) +
+                                  "; is the custodian running?");
+  }
+  return fd;
+}
+
+bool IsOwnPeer(int socket) {
+  ucred peer{};
+  socklen_t bytes = sizeof peer;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 &&
+         (peer.uid == ::geteuid() || peer.uid == 0);
+}
+
+}  // namespace thermocline
