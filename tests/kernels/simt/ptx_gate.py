@@ -25,6 +25,7 @@ WIDE = {
     "DecodeByRows": "ld.global.nc.L1::no_allocate.v4.u32",
     "PrefillAttention": "cp.async.cg.shared.global",
     "PrefillByRows": "ld.global.v4.u32",
+    "CopyPieces": "ld.global.nc.L1::no_allocate.v4.u32",
     "BlockCopy": "ld.global.nc.L1::no_allocate.v4.u32",
     "KvAppend": "ld.global.nc.L1::no_allocate.v4.u32",
     "Embedding": "ld.global.nc.L1::no_allocate.v4.u32",
