@@ -175,7 +175,7 @@ template <class Code, int kHeadDim>
 struct CodeState {
   float out[CodeTiles<Code, kHeadDim>::kNumbers / 8][4];
   float weights[4];  ///< the sum of the rounded weights, where values have a bias
-  float largest[2];  ///< exponents over `multiplier`
+  float largest[2];  ///< score, before the multiplier unless there is a softcap
   float sum[2];      ///< of the lane's own tokens
 };
 
@@ -280,9 +280,8 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
         float& score = scores[n][2 * half + i];
         score *= i == 0 ? scales.x : scales.y;
         if (kSoftcap) {
-          const float capped =
-              simt::FastTanh(__fdividef(score * queries.unit[half] * args.scale, args.softcap));
-          score = args.softcap * kLog2E * capped;
+          const float limit = args.softcap * kLog2E;
+          score = limit - __fdividef(2 * limit, 1 + simt::Exp2(score * multiplier[half]));
         }
         score = inside ? score : -INFINITY;
         largest[half] = fmaxf(largest[half], score);
@@ -296,16 +295,17 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
   for (int half = 0; half < 2; ++half) {
     float most = fmaxf(largest[half], __shfl_xor_sync(kWholeWarp, largest[half], 1));
     most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, 2));
-    const float base = most == -INFINITY ? 0 : -most * multiplier[half];  // no token yet: no NaN
-    const float kept = simt::Exp2(fmaf(state.largest[half], multiplier[half], base));
+    const float times = kSoftcap ? 1 : multiplier[half];
+    const float base = most == -INFINITY ? 0 : -most * times;  // no token yet: no NaN
+    const float kept = simt::Exp2(fmaf(state.largest[half], times, base));
     state.largest[half] = most;
     state.sum[half] *= kept;
     state.weights[2 * half] *= kept;
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
       const float offset = base + static_cast<float>(Code::kLargestLog2);
-      const float a = simt::Exp2(fmaf(scores[n][2 * half], multiplier[half], offset));
-      const float b = simt::Exp2(fmaf(scores[n][2 * half + 1], multiplier[half], offset));
+      const float a = simt::Exp2(fmaf(scores[n][2 * half], times, offset));
+      const float b = simt::Exp2(fmaf(scores[n][2 * half + 1], times, offset));
       state.sum[half] += a + b;
       weights[n / 2][n % 2 * 2 + half] =
           simt::MultiplyHalves(simt::PackHalves(a, b), value_scales[n]);
@@ -320,7 +320,7 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
 }
 
 /// Leaves the warp's state in shared memory as MergeWarps takes it.
-template <class Code, int kHeadDim>
+template <class Code, int kHeadDim, bool kSoftcap>
 __device__ __forceinline__ void KeepState(const float (&multiplier)[2],
                                           const CodeState<Code, kHeadDim>& state, float* states) {
   using Tile = CodeTiles<Code, kHeadDim>;
@@ -352,7 +352,8 @@ __device__ __forceinline__ void KeepState(const float (&multiplier)[2],
       }
     }
     if (lane % 4 == 0) {
-      simt::Store8(sums + 2 * row, make_float2(state.largest[half] * multiplier[half], sum));
+      simt::Store8(sums + 2 * row,
+                   make_float2(state.largest[half] * (kSoftcap ? 1 : multiplier[half]), sum));
     }
   }
 }
@@ -388,12 +389,9 @@ __global__ void __launch_bounds__(kDecodeThreads)
   } else {
     LoadQueries<Bfloat16>(q, group, queries);
   }
-  float multiplier[2] = {1, 1};
-  if (!kSoftcap) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-      multiplier[half] = queries.unit[half] * args.scale * kLog2E;
-  }
+  // Of the exponent; with a softcap, of 2^x in tanh = 1 - 2 / (1 + 2^x).
+  const float of_scores = args.scale * kLog2E * (kSoftcap ? 2 / args.softcap : 1);
+  const float multiplier[2] = {queries.unit[0] * of_scores, queries.unit[1] * of_scores};
   CodeState<Code, kHeadDim> state = {{}, {}, {-INFINITY, -INFINITY}, {0, 0}};
   const int step = threadIdx.x / kWarpThreads * Tile::kWarpTokens;
   for (int tile = 0; tile < tiles; ++tile) {
@@ -407,7 +405,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
   simt::CopyAsyncWait<0>();
   __syncthreads();
   float* const states = reinterpret_cast<float*>(raw);
-  KeepState(multiplier, state, states);
+  KeepState<Code, kHeadDim, kSoftcap>(multiplier, state, states);
   __syncthreads();
   if (args.type == NumberType::kF16) {
     MergeWarps<Half, kHeadDim, Tile::kStateRow>(args, states);

@@ -11,6 +11,10 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kBlocksAtOnce = 128;
 constexpr int kUnitBytes = 16;
+template <WeightType kType>
+constexpr int kNumbersOf = WeightBlockNumbers(kType);
+template <WeightType kType>
+constexpr int kBytesOf = WeightBlockBytes(kType);
 
 /// A 16-bit word of a block, which is aligned to no more.
 __device__ __forceinline__ uint32_t WordAt(const std::byte* at) {
@@ -66,9 +70,10 @@ __device__ __forceinline__ void Decode8(const std::byte* block, int part, float 
 }
 
 /// Grid: kBlocksAtOnce stored blocks each.
-template <class T, WeightType kType, int kBlockBytes, int kBlockNumbers>
+template <class T, WeightType kType>
 __global__ void __launch_bounds__(kThreads)
     DequantizeWeights(const __grid_constant__ DequantizeWeightsArgs args) {
+  constexpr int kBlockBytes = kBytesOf<kType>, kBlockNumbers = kNumbersOf<kType>;
   TC_SHARED(uint4, stage, kBlocksAtOnce * kBlockBytes / kUnitBytes);
   constexpr int kParts = kBlockNumbers / 8;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kBlocksAtOnce;
@@ -95,11 +100,11 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T, WeightType kType>
 CudaError LaunchOfType(const DequantizeWeightsArgs& args, CudaStream stream) {
-  constexpr int kNumbers = WeightBlockNumbers(kType), kBytes = WeightBlockBytes(kType);
+  constexpr int kNumbers = kNumbersOf<kType>;
   if (args.numbers % kNumbers != 0) return CudaError::kInvalidValue;
   const int64_t blocks = (args.numbers / kNumbers - 1) / kBlocksAtOnce + 1;
   const LaunchShape shape{.grid = {static_cast<uint32_t>(blocks)}, .block = {kThreads}};
-  return simt::Launch(DequantizeWeights<T, kType, kBytes, kNumbers>, shape, stream, args);
+  return simt::Launch(DequantizeWeights<T, kType>, shape, stream, args);
 }
 
 template <class T>

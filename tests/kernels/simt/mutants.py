@@ -23,6 +23,7 @@ TESTS = {
     "simt_dequantize_weights_test_checked": ("dequantize_weights",),
     "simt_prefill_attention_test_checked": ("prefill_attention", "prefill_attention_rows"),
     "simt_sample_test_checked": ("sample",),
+    "simt_copy_pieces_test_checked": ("copy_pieces",),
 }
 RUN_SECONDS = 120
 # What kernels share: looked through after a kernel's own source and header.
@@ -197,7 +198,7 @@ MUTANTS = [
     ("decode_attention_int4", "no barrier before the ring's memory is used anew",
      "simt::CopyAsyncWait<0>();\n  __syncthreads();", "simt::CopyAsyncWait<0>();"),
     ("decode_attention_int4", "no barrier before the states are merged",
-     "KeepState(multiplier, state, states);\n  __syncthreads();", "KeepState(multiplier, state, states);"),
+     "(multiplier, state, states);\n  __syncthreads();", "(multiplier, state, states);"),
     ("decode_attention_int4", "tokens beyond the sequence are looked up", "min(token, end - 1)", "token"),
     ("decode_attention_int4", "one token too many", "static_cast<uint32_t>(span.end - span.begin);",
      "static_cast<uint32_t>(span.end - span.begin + 1);"),
@@ -214,7 +215,7 @@ MUTANTS = [
     ("decode_attention_int4", "odd pairs of keys keep their factor", "factor[i % 2] / (i / 2 == 1 ? Code::kOddFactor : 1)", "factor[i % 2]"),
     ("decode_attention_int4", "odd pairs of values keep their factor", "Code::kValueUnit / (r % 2 == 1 ? Code::kOddFactor : 1)", "Code::kValueUnit"),
     ("decode_attention_int4", "queries in another order than keys", "pairs[1] = __byte_perm(v.x, v.z, kHighs)", "pairs[1] = __byte_perm(v.x, v.y, kHighs)"),
-    ("decode_attention_int4", "rows of queries keep their factor", "queries.unit[half] * args.scale * kLog2E", "Code::kKeyUnit * args.scale * kLog2E"),
+    ("decode_attention_int4", "rows of queries keep their factor", "queries.unit[0] * of_scores", "Code::kKeyUnit * of_scores"),
     ("decode_attention_int4", "results in another order than values", "chunk * Tile::kPairs + r][2 * half + j / Tile::kPairs]",
      "chunk * Tile::kPairs + r][2 * half + j % 2]"),
     ("decode_attention_int4", "half of a result keeps its scale", "state.out[n][2 * half + 1] *= kept;", ""),
@@ -223,6 +224,7 @@ MUTANTS = [
      "return row / 8 * 8 + row % kAtOnce * kChunks + row % 8 / kAtOnce;", "return row;"),
     ("decode_attention_int4", "states that meet in the same banks", "(32 + kStateShift - kNumbers % 32) % 32", "0"),
     ("decode_attention_int4", "no softcap", "args.softcap > 0 ? DecodeCodes", "args.softcap < 0 ? DecodeCodes"),
+    ("decode_attention_int4", "another softcap", "(kSoftcap ? 2 / args.softcap : 1)", "(kSoftcap ? 1 / args.softcap : 1)"),
     ("decode_attention_int8", "the sign of keys is lost", "0x00800080", "0x00000000"),
     ("decode_attention_int8", "the sign of values is lost", "kMagic = 0x64806480", "kMagic = 0x64006400"),
     ("decode_attention_e4m3", "pairs of keys exchanged", "simt::HalvesOfE4m3(word, pairs[0], pairs[1]);",
