@@ -7,16 +7,14 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <thread>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/admin_service.h"
+#include "daemon/connection_door.h"
 #include "daemon/control_service.h"
 #include "daemon/data_service.h"
 
@@ -58,10 +56,32 @@ absl::Status CannotListen(const std::string& address) {
                                 "; is the address taken, or its directory not writable?");
 }
 
-absl::Status SetMode(const std::string& socket, mode_t mode) {
-  if (::chmod(socket.c_str(), mode) == 0) return absl::OkStatus();
-  return ErrnoStatus(errno, "chmod " + socket);
-}
+/// A server whose connections come in by a door of ours.
+class UnixServer {
+ public:
+  explicit UnixServer(grpc::ServerBuilder& builder)
+      : acceptor_(builder.experimental().AddExternalConnectionAcceptor(
+            grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+            grpc::InsecureServerCredentials())),
+        server_(builder.BuildAndStart()) {}
+  absl::Status Open(const std::string& socket, mode_t mode) {
+    if (server_ == nullptr) return absl::InternalError("gRPC does not start a server");
+    TC_ASSIGN_OR_RETURN(
+        door_, ConnectionDoor::Open(DoorFor(socket, mode), [this](int fd) {
+          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+          connection.fd = fd;
+          acceptor_->HandleNewConnection(&connection);
+        }));
+    return absl::OkStatus();
+  }
+  void Close() { door_.reset(); }
+  grpc::Server* server() { return server_.get(); }
+
+ private:
+  const std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  const std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<ConnectionDoor> door_;
+};
 
 }  // namespace
 
@@ -70,7 +90,6 @@ struct OpenDoor {
   explicit OpenDoor(const ServiceContext& services) : control(services), data(services) {}
   ControlService control;
   DataService data;
-  std::unique_ptr<grpc::Server> server;
 };
 
 struct GrpcServer::Impl {
@@ -78,12 +97,13 @@ struct GrpcServer::Impl {
   std::shared_ptr<RemoteSessions> remote;  // shared with its timer
   std::unique_ptr<RemoteTokenFile> tokens;
   TlsFiles tls;
-  std::vector<std::string> sockets;
   int tcp_port = 0;
   std::unique_ptr<OpenDoor> local;
   std::unique_ptr<OpenDoor> tcp;  // none: not asked for
   std::unique_ptr<AdminService> admin;
-  std::unique_ptr<grpc::Server> admin_server;
+  std::unique_ptr<UnixServer> local_server;
+  std::unique_ptr<UnixServer> admin_server;
+  std::unique_ptr<grpc::Server> tcp_server;
   std::vector<std::thread> stopping;
 
   absl::Status OpenTokens(const std::string& file);
@@ -101,18 +121,14 @@ absl::Status GrpcServer::Impl::OpenTokens(const std::string& file) {
 
 absl::Status GrpcServer::Impl::OpenLocal(const GrpcServerOptions& options,
                                          ServiceContext services) {
-  const std::string& socket = options.socket;
   services.tokens = tokens.get();
   services.tenant_of_guests = options.guests_are_default ? tenants[0] : nullptr;
   local = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
   SetLimits(builder);
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
   builder.RegisterService(&local->control).RegisterService(&local->data);
-  local->server = builder.BuildAndStart();
-  if (local->server == nullptr) return CannotListen(socket);
-  sockets.push_back(socket);
-  return SetMode(socket, options.serves_others ? 0666 : 0600);
+  local_server = std::make_unique<UnixServer>(builder);
+  return local_server->Open(options.socket, options.serves_others ? 0666 : 0600);
 }
 
 absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
@@ -120,12 +136,9 @@ absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
   admin = std::make_unique<AdminService>(services);
   grpc::ServerBuilder builder;
   SetLimits(builder);
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
   builder.RegisterService(admin.get());
-  admin_server = builder.BuildAndStart();
-  if (admin_server == nullptr) return CannotListen(socket);
-  sockets.push_back(socket);
-  return SetMode(socket, 0600);
+  admin_server = std::make_unique<UnixServer>(builder);
+  return admin_server->Open(socket, 0600);
 }
 
 absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, ServiceContext services) {
@@ -150,8 +163,8 @@ absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, Service
   builder.SetResourceQuota(grpc::ResourceQuota("tcp").Resize(kMaxTcpBytes));
   builder.AddListeningPort(options.tcp_address, CredentialsOf(tls), &tcp_port);
   builder.RegisterService(&tcp->control).RegisterService(&tcp->data);
-  tcp->server = builder.BuildAndStart();
-  return tcp->server == nullptr ? CannotListen(options.tcp_address) : absl::OkStatus();
+  tcp_server = builder.BuildAndStart();
+  return tcp_server == nullptr ? CannotListen(options.tcp_address) : absl::OkStatus();
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -192,9 +205,11 @@ void GrpcServer::BeginStop() {
   impl_->remote->Stop("the daemon stops; it may be back soon");
   // Shutdown() returns when every call is answered, and some wait for the stack, which is stopped
   // after us: so it has threads of its own.
-  std::vector<grpc::Server*> servers = {impl_->admin_server.get()};
-  for (const OpenDoor* door : {impl_->local.get(), impl_->tcp.get()}) {
-    if (door != nullptr) servers.push_back(door->server.get());
+  std::vector<grpc::Server*> servers = {impl_->tcp_server.get()};
+  for (UnixServer* of_socket : {impl_->local_server.get(), impl_->admin_server.get()}) {
+    if (of_socket == nullptr) continue;
+    of_socket->Close();
+    servers.push_back(of_socket->server());
   }
   for (grpc::Server* server : servers) {
     if (server == nullptr) continue;
@@ -206,7 +221,6 @@ void GrpcServer::BeginStop() {
 GrpcServer::~GrpcServer() {
   BeginStop();
   for (std::thread& thread : impl_->stopping) thread.join();
-  for (const std::string& socket : impl_->sockets) ::unlink(socket.c_str());
 }
 
 void GrpcServer::Reload() {

@@ -27,7 +27,8 @@ namespace {
 
 /// Connections to one home that have not been welcomed yet, beyond the sessions.
 constexpr size_t kMaxPendingConnections = 64;
-constexpr size_t kStranger = SIZE_MAX;  // whose home is none
+constexpr size_t kMaxPendingOfProcess = 16;  // of these
+constexpr size_t kStranger = SIZE_MAX;       // whose home is none
 /// After a failed accept (no descriptors left), so that it does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
@@ -62,6 +63,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
   struct Pending {
     std::shared_ptr<SessionConnection> connection;
     size_t home = 0;
+    pid_t pid = 0;
   };
   struct Session {
     std::shared_ptr<SessionConnection> connection;
@@ -89,7 +91,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
 
   void Accept();
   void OnAccepted(asio::local::stream_protocol::socket socket);
-  absl::StatusOr<size_t> HomeOf(SessionConnection& connection) const;
+  absl::StatusOr<size_t> HomeOf(const PeerUser& user) const;
   absl::Status Admit(uint64_t number, const Pending& pending, const v1::Hello& hello);
   const SessionHome& HomeOf(const Session& session) const { return options_.homes[session.home]; }
   void OnJoined(uint64_t number, const absl::Status& joined);
@@ -221,24 +223,28 @@ void SessionServer::Impl::Accept() {
 void SessionServer::Impl::OnAccepted(asio::local::stream_protocol::socket socket) {
   const uint64_t number = next_number_++;
   auto connection = std::make_shared<SessionConnection>(std::move(socket), number, *this);
-  const absl::StatusOr<size_t> home = HomeOf(*connection);
+  const absl::StatusOr<PeerUser> user = UserOf(connection->fd());
+  const absl::StatusOr<size_t> home = user.ok() ? HomeOf(*user) : user.status();
   if (!home.ok()) {
-    CountRefusal(number, 0, kStranger, home.status());
+    CountRefusal(number, user.ok() ? user->pid : 0, kStranger, home.status());
     return connection->Refuse(home.status());
   }
-  pending_.emplace(number, Pending{connection, *home});
+  pending_.emplace(number, Pending{connection, *home, user->pid});
   connection->Start(options_.hello_deadline);
 }
 
 // Before it has said a word: a stranger's words are not read, and nobody takes the room of others.
-absl::StatusOr<size_t> SessionServer::Impl::HomeOf(SessionConnection& connection) const {
-  TC_ASSIGN_OR_RETURN(const PeerUser user, UserOf(connection.fd()));
+absl::StatusOr<size_t> SessionServer::Impl::HomeOf(const PeerUser& user) const {
   TC_ASSIGN_OR_RETURN(const size_t home, options_.home_of(user));
-  const auto pending = std::count_if(pending_.begin(), pending_.end(),
-                                     [&](const auto& entry) { return entry.second.home == home; });
-  if (static_cast<size_t>(pending) < kMaxPendingConnections) return home;
+  size_t of_home = 0, of_process = 0;
+  for (const auto& [number, pending] : pending_) {
+    of_home += pending.home == home ? 1 : 0;
+    of_process += pending.pid == user.pid ? 1 : 0;
+  }
+  if (of_home < kMaxPendingConnections && of_process < kMaxPendingOfProcess) return home;
   return absl::ResourceExhaustedError("too many connections that have not said hello (" +
-                                      std::to_string(kMaxPendingConnections) + "); try again");
+                                      std::to_string(of_process) + " of this process, " +
+                                      std::to_string(of_home) + " in all); try again");
 }
 
 void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {

@@ -106,7 +106,7 @@ absl::StatusOr<PeerUser> UserOf(int socket_fd) {
   if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
     return ErrnoStatus(errno, "SO_PEERCRED");
   }
-  PeerUser user{.uid = credentials.uid, .gids = {credentials.gid}};
+  PeerUser user{.uid = credentials.uid, .gids = {credentials.gid}, .pid = credentials.pid};
   // Without them the primary group alone counts. Where there are more, the kernel says how many.
   std::vector<gid_t> others(kUsualGroups);
   int error = ERANGE;

@@ -35,6 +35,7 @@ absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim, mode_t mode = 0600);
 struct PeerUser {
   uid_t uid = 0;
   std::vector<gid_t> gids;  // the primary group, then the others
+  pid_t pid = 0;            // 0: not to be seen from here
 };
 absl::StatusOr<PeerUser> UserOf(int socket_fd);
 
