@@ -59,6 +59,7 @@ class PayloadStream : public LoadStream<v1::ReadResponse, Piece>,
   virtual absl::Status Check(TenantView& tenant, v1::ReadResponse& copied) const = 0;
 
   Tenant& tenant() const { return *tenant_; }
+  DaemonMetrics& metrics() const { return metrics_; }
   uint64_t session() const { return session_; }
 
  private:
@@ -177,10 +178,27 @@ class KeyBlocks final : public PayloadStream {
       const absl::StatusOr<TenantView::OpenSpace> space = view.SpaceOf(space_, *keys_);
       if (!space.ok()) return End(space.status());
       const auto blocks = view.stack->LookUp(space_, keys_->names, part_);
-      if (blocks.ok()) Enqueue(ItemsOf(*view.stack, *blocks));
+      if (blocks.ok()) {
+        Count(*blocks);
+        Enqueue(ItemsOf(*view.stack, *blocks));
+      }
       End(blocks.status());
     });
     if (!posted) End(TooManyWait());
+  }
+  /// What is not warm is counted when it is matched.
+  void Count(const std::vector<BlockView>& blocks) {
+    constexpr auto kWarm = static_cast<size_t>(TierKind::kWarm);
+    DaemonMetrics::Hits hits;
+    uint64_t asked = keys_->names.size();
+    for (const BlockView& block : blocks) {
+      if (block.part != part_ || block.tier == TierKind::kNone) continue;
+      const bool warm = block.tier == TierKind::kWarm;
+      asked -= warm ? 0 : 1;
+      hits.bytes[kWarm] += warm ? block.bytes : 0;
+      hits.tokens[kWarm] += warm ? kPlaceTokens : 0;
+    }
+    metrics().Matched(asked * kPlaceTokens, hits);
   }
   std::vector<Piece> ItemsOf(const TierStack& stack,
                              const std::vector<BlockView>& blocks) const override {

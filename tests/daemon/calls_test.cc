@@ -465,6 +465,25 @@ TEST_F(CallsTest, AStoppedClientLosesItsLeasesAndKeepsItsSlotsUntilItsProcessEnd
   ::close(ready[1]);
 }
 
+TEST_F(CallsTest, WhatAKilledClientHasCountedIsNotForgotten) {
+  const RawClient other(place_);
+  const v1::StatsResponse before = StatsOf(other);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const testing::RawSession session = testing::SayHello(place_.socket);
+    session.control->lookups.fetch_add(1000);
+    session.control->warm_hits.fetch_add(777);
+    session.control->absent.fetch_add(55);
+    ::raise(SIGKILL);
+  }
+  ::waitpid(child, nullptr, 0);
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).sessions() == 1; }));
+  const v1::StatsResponse after = StatsOf(other);
+  EXPECT_EQ(after.lookups() - before.lookups(), 1000u);
+  EXPECT_EQ(after.misses() - before.misses(), 55u);
+  EXPECT_EQ(after.tiers(0).hits() - before.tiers(0).hits(), 777u);
+}
+
 // Noise all over its control area, at once and while others work.
 TEST_F(CallsTest, OnlyTheClientThatScribblesOverItsControlAreaIsCutOff) {
   RawClient good(place_), bad(place_);
