@@ -135,14 +135,14 @@ __global__ void __launch_bounds__(256)
   float largest = -INFINITY, out = 0, sum = 0;
   for (int split = 0; split < args.splits; ++split) {
     const float other = sums[2 * split];
-    if (other == -INFINITY) continue;
+    if (sums[2 * split + 1] == 0) continue;
     const float now = fmaxf(largest, other);
     const float kept = simt::Exp2(largest - now), weight = simt::Exp2(other - now);
     out = out * kept + parts[split * args.head_dim + d] * weight;
     sum = sum * kept + sums[2 * split + 1] * weight;
     largest = now;
   }
-  static_cast<T*>(args.out)[head * args.head_dim + d] = FromFloat<T>(sum > 0 ? out / sum : 0);
+  static_cast<T*>(args.out)[head * args.head_dim + d] = FromFloat<T>(sum == 0 ? 0 : out / sum);
 }
 
 template <class T, int kHeadDim>

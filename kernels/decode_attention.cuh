@@ -13,7 +13,8 @@ struct Span {
 
 __device__ __forceinline__ Span SpanOf(const DecodeAttentionArgs& args, int split, int length) {
   const int first = args.window > 0 ? max(0, length - args.window) : 0;
-  return {max(split * args.split_tokens, first), min((split + 1) * args.split_tokens, length)};
+  const int from = first / kBlockTokens * kBlockTokens + split * args.split_tokens;
+  return {max(from, first), min(from + args.split_tokens, length)};
 }
 
 /// Number d of the result of `head` (of all sequences), or of this split's state for the merge.
@@ -21,7 +22,7 @@ template <class T>
 __device__ __forceinline__ void StoreResult(const DecodeAttentionArgs& args, int64_t head,
                                             int split, int d, float out, float largest, float sum) {
   if (args.splits == 1) {
-    static_cast<T*>(args.out)[head * args.head_dim + d] = FromFloat<T>(sum > 0 ? out / sum : 0);
+    static_cast<T*>(args.out)[head * args.head_dim + d] = FromFloat<T>(sum == 0 ? 0 : out / sum);
     return;
   }
   const int64_t part = head * args.splits + split;

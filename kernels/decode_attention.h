@@ -18,7 +18,8 @@ namespace thermocline {
 ///         [sequences][table_stride] ids of blocks of 16 tokens, read only where a token lies;
 ///         lengths [sequences]; workspace [DecodeWorkspaceFloats(..)] where splits > 1.
 /// Units:  window in tokens, 0 for none: the last `window` are attended. softcap 0 for none: else
-///         scores are softcap * tanh(score / softcap). scale is above 0. split_tokens: tokens of each split.
+///         scores are softcap * tanh(score / softcap). scale is above 0. split_tokens: tokens of
+///         each split.
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, or on misaligned
 ///         strides.
@@ -39,7 +40,7 @@ struct DecodeAttentionArgs {
   int kv_heads = 0;
   int head_dim = 0;
   int splits = 1;
-  int split_tokens = 0;  ///< splits * split_tokens reaches the longest sequence
+  int split_tokens = 0;  ///< splits * split_tokens reaches what PlanDecode is told
   int window = 0;
   float scale = 0;
   float softcap = 0;
@@ -53,8 +54,10 @@ struct DecodePlan {
   int split_tokens = 0;
 };
 /// The fewest splits that fill the device about as evenly as any number would (FlashAttention-3's
-/// rule: 85% of the best). `resident_blocks`: thread blocks that the device is to run at once; an
-/// H100 was fastest with one a multiprocessor over 16-bit KV, with two over codes.
+/// rule: 85% of the best). `longest_tokens`: that one sequence attends: with a window at most
+/// window + 15, since splits are counted from the block on in which it begins. `resident_blocks`:
+/// thread blocks that the device is to run at once; an H100 was fastest with one a multiprocessor
+/// over 16-bit KV, with two over codes.
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks);
 
 inline size_t DecodeWorkspaceFloats(int sequences, int heads, int head_dim, int splits) {

@@ -8,19 +8,24 @@ namespace {
 
 constexpr int kThreads = 128;
 
-/// Of two packed halves; NaN stays.
-__device__ __forceinline__ uint32_t SaturateHalves(uint32_t pair) {
-  if ((pair & 0x7fff) == 0x7c00) --pair;
-  if ((pair & 0x7fff0000) == 0x7c000000) pair -= 0x10000;
+template <class T>
+inline constexpr uint32_t kInfinity = 0x7c00;
+template <>
+inline constexpr uint32_t kInfinity<Bfloat16> = 0x7f80;
+
+/// Of two packed numbers; NaN stays.
+template <class T>
+__device__ __forceinline__ uint32_t SaturatePair(uint32_t pair) {
+  if ((pair & 0x7fff) == kInfinity<T>) --pair;
+  if ((pair & 0x7fff0000) == kInfinity<T> << 16) pair -= 0x10000;
   return pair;
 }
 
-__device__ __forceinline__ uint4 Saturate(Half, uint4 packed) {
-  return make_uint4(SaturateHalves(packed.x), SaturateHalves(packed.y), SaturateHalves(packed.z),
-                    SaturateHalves(packed.w));
+template <class T>
+__device__ __forceinline__ uint4 Saturate(uint4 packed) {
+  return make_uint4(SaturatePair<T>(packed.x), SaturatePair<T>(packed.y), SaturatePair<T>(packed.z),
+                    SaturatePair<T>(packed.w));
 }
-
-__device__ __forceinline__ uint4 Saturate(Bfloat16, uint4 packed) { return packed; }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) KvAppend(const __grid_constant__ KvAppendArgs args) {
@@ -40,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) KvAppend(const __grid_constant__ KvA
                           token * args.token_stride + 8 * of_half;
     std::byte* const to = row + (is_value ? args.kv.values_offset : args.kv.keys_offset) +
                           head * args.kv.head_stride + 16 * chunk;
-    simt::Store16(to, Saturate(T{}, simt::LoadOnce16(from)));
+    simt::Store16(to, Saturate<T>(simt::LoadOnce16(from)));
   }
 }
 

@@ -7,8 +7,8 @@
 namespace thermocline {
 
 /// Copies token i's K and V to row positions[i] % 16 of block tables[sequences[i]][positions[i] /
-/// 16]. Halves beyond the largest finite one saturate, so that a masked value's product with 0 is
-/// 0. Shape:  keys, values [tokens][kv_heads][head_dim] of `type`, tokens token_stride apart;
+/// 16]. Infinities become the largest finite number, so that a masked value's product with 0 is 0.
+/// Shape:  keys, values [tokens][kv_heads][head_dim] of `type`, tokens token_stride apart;
 ///         sequences, positions [tokens]; tables [..][table_stride]. A token with a negative
 ///         position (padding of a captured graph) is left out.
 /// Units:  token_stride in numbers; it and head_dim multiples of 8, pointers of 16 bytes.

@@ -78,7 +78,7 @@ __device__ __forceinline__ void StoreRows(
       float sum = state.sum[half];
       sum += __shfl_xor_sync(kWholeWarp, sum, 1);
       sum += __shfl_xor_sync(kWholeWarp, sum, 2);
-      const float weight = sum > 0 ? 1.0f / sum : 0;
+      const float weight = sum == 0 ? 0 : 1.0f / sum;
       uint16_t* const row = part + (f * kFragmentRows + lane / 4 + 8 * half) * kRow + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kHeadDim / 8; ++n) {

@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr uint32_t kRoom = 2048;  ///< for tokens in shared memory
-constexpr int kIdBits = 18;
+constexpr int kIdBits = 19;
 constexpr uint64_t kLastId = kSampleMaxVocabulary - 1;
 static_assert(kSampleMaxVocabulary == 1 << kIdBits);
 constexpr float kWeightOne = 0x1p40f;

@@ -7,7 +7,7 @@
 
 namespace thermocline {
 
-inline constexpr int kSampleMaxVocabulary = 1 << 18;
+inline constexpr int kSampleMaxVocabulary = 1 << 19;
 
 /// How one sequence's next token is chosen.
 struct SampleSettings {

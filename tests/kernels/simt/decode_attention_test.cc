@@ -50,6 +50,22 @@ TEST(DecodeAttentionTest, HeadsThatTensorCoresDoNotFit) {
   Check<Bfloat16>({.lengths = {20}, .group = 17, .head_dim = 64});  // more heads than a fragment
 }
 
+TEST(DecodeAttentionTest, NotANumberStaysOne) {
+  for (const int splits : {1, 3}) {
+    DecodeRun<Half, PagedSequences<Half>> run(AttentionCase{
+        .lengths = {40, 100, 0}, .kv_heads = 2, .group = 2, .head_dim = 64, .splits = splits});
+    std::vector<Half> queries(run.queries);
+    queries[64] = FromFloat<Half>(NAN);  // of sequence 0, head 1
+    const DeviceArray<Half> q(queries);
+    run.args.q = q.data();
+    ASSERT_EQ(LaunchDecodeAttention(run.args, nullptr), CudaError::kSuccess);
+    const std::vector<Half> out = run.out.ToHost();
+    for (size_t i = 0; i < out.size(); ++i) {
+      EXPECT_EQ(std::isnan(ToFloat(out[i])), i / 64 == 1) << i;
+    }
+  }
+}
+
 TEST(DecodeAttentionTest, OtherShapesAreRefused) {
   DecodeAttentionArgs args{
       .sequences = 1, .heads = 4, .kv_heads = 1, .head_dim = 68, .split_tokens = 16, .scale = 1};

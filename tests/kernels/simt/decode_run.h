@@ -29,7 +29,8 @@ struct DecodeRun {
         tables(sequences.tables()),
         lengths(std::vector<int32_t>(c.lengths.begin(), c.lengths.end())),
         workspace(DecodeWorkspaceFloats(c.sequences(), c.heads(), c.head_dim, c.splits)) {
-    const int tiles = (c.longest() - 1) / 16 + 1;
+    const int attended = c.window > 0 ? std::min(c.longest(), c.window + 15) : c.longest();
+    const int tiles = (attended - 1) / 16 + 1;
     args = {.out = out.data(),
             .q = q.data(),
             .kv = sequences.View(pool.data()),

@@ -68,9 +68,7 @@ void CheckAppend(int kv_heads, int head_dim) {
     for (const KvHalf half : {KvHalf::kKeys, KvHalf::kValues}) {
       for (int i = 0; i < kv_heads * head_dim; ++i) {
         T number = (half == KvHalf::kKeys ? keys : values)[token * stride + i];
-        if (std::is_same_v<T, Half> && std::isinf(ToFloat(number))) {
-          number = FromFloat<T>(std::copysign(kLargestHalf, ToFloat(number)));
-        }
+        if (std::isinf(ToFloat(number))) --number.bits;  // the largest that is finite
         std::memcpy(pool.data() + block * geometry.block_bytes() +
                         geometry.head_offset(1, half, i / head_dim) +
                         positions[token] % 16 * geometry.row_bytes() + i % head_dim * 2,
