@@ -79,7 +79,12 @@ absl::StatusOr<Lease> Space::Import(std::string_view exported, Timeout timeout) 
   rep->space = state_;
   TC_ASSIGN_OR_RETURN(const Root root, state_->RootIn(*rep->connection, deadline));
   if (path.epoch() != rep->connection->epoch()) return Gone();
-  if (path.place() != 0 && !rep->connection->remote()) {
+  if (path.place() != 0 && rep->connection->remote()) {
+    return absl::FailedPreconditionError(
+        "the path was exported by a process that has the daemon's map, which this one has not; "
+        "match it");
+  }
+  if (path.place() != 0) {
     rep->generation = rep->connection->LeaseGeneration();
     TC_RETURN_IF_ERROR(rep->AdoptLocal(root, PlaceFromBits(path.place()), path.id()));
   } else {

@@ -62,6 +62,34 @@ TEST_P(DaemonTest, WhatIsPutIsMatchedAndViewedInPlace) {
   EXPECT_EQ(elsewhere->Match(tokens)->depth(), 0u);
 }
 
+TEST_P(DaemonTest, ALeaseIsExportedToWhoeverCanTakeItOver) {
+  const auto tokens = Prompt(4, 6);
+  Put(tokens, 6);
+  auto lease = space_.Match(tokens);
+  ASSERT_OK(lease.status());
+  const auto exported = lease->Export();
+  ASSERT_OK(exported.status());
+  for (const bool remote : {false, true}) {
+    const std::string address = "unix://" + daemon_.socket() + ".grpc";
+    auto other = Client::Connect(
+        {.socket_path = daemon_.socket(), .remote = {.address = remote ? address : ""}});
+    ASSERT_OK(other.status());
+    auto same = (*other)->OpenSpace(TestSpace());
+    ASSERT_OK(same.status());
+    auto taken = same->Import(*exported);
+    if (remote && !GetParam()) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(taken.status())) << taken.status();
+      EXPECT_THAT(std::string(taken.status().message()), HasSubstr("has the daemon's map"));
+      continue;
+    }
+    ASSERT_OK(taken.status());
+    EXPECT_EQ(taken->depth(), 6u);
+    EXPECT_EQ(*taken->Load(), 6u);
+    EXPECT_EQ(RightPlaces(*same, *taken, tokens), 6u);
+    EXPECT_TRUE(taken->StillValid());
+  }
+}
+
 TEST_P(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
   const auto tokens = Prompt(17, 3);
   Put(tokens, 3);

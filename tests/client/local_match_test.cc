@@ -242,6 +242,35 @@ TEST_F(LocalMatchTest, AClientThatVerifiesAlwaysSeesWhatWasSpoiledAfterTheCheck)
   EXPECT_EQ(seen->depth(), 2u);
 }
 
+TEST(ReportTest, ADamagedBlockThatAClientMeetsIsDroppedByTheDaemonAndPutAnew) {
+  DaemonProcess daemon({.cold_capacity = "0", .more = {"--scrub-rate=0"}});
+  const auto client = daemon.Connect();
+  const auto space = client->OpenSpace(TestSpace());
+  ASSERT_OK(space.status());
+  const auto tokens = Prompt(1, 4);
+  {
+    auto lease = space->Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Extend(*space, *lease, tokens, 4));
+    const_cast<std::byte&>(lease->View(2)[77]) ^= std::byte{1};
+  }
+  auto careful = Client::Connect({.socket_path = daemon.socket(), .verify_always = true});
+  ASSERT_OK(careful.status());
+  const auto same = (*careful)->OpenSpace(TestSpace());
+  EXPECT_EQ(*same->Match(tokens)->Load(), 2u) << "it is met, and reported";
+  EXPECT_TRUE(Eventually([&] { return client->Stats()->corrupt_blocks == 1; }));
+  EXPECT_TRUE(Eventually([&] { return space->Match(tokens)->depth() == 2; }))
+      << "others miss it, who would have trusted the daemon's check";
+  auto lease = same->Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_EQ(lease->depth(), 2u);
+  ASSERT_OK(Extend(*same, *lease, tokens, 4));
+  auto mended = space->Match(tokens);
+  ASSERT_OK(mended.status());
+  EXPECT_EQ(RightPlaces(*space, *mended, tokens), 4u);
+  EXPECT_EQ(client->Stats()->corrupt_blocks, 1u);
+}
+
 TEST_F(LocalMatchTest, WindowsAndWholeBlocksHoldInSharedMemoryToo) {
   SpaceSpec spec = TestSpace(kBlockBytes, "hybrid");
   spec.block_tokens = 32;
