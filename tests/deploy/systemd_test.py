@@ -52,6 +52,7 @@ class UnitTest(unittest.TestCase):
             with open(unit, "w", encoding="utf-8") as file:
                 file.write(read(os.path.join(UNITS, "thermoclined.service")).replace("/usr/local/bin", os.path.join(BUILD, "bin")))
             mount = shutil.copy(os.path.join(UNITS, "run-thermocline.mount"), directory)
+            drop_ins = shutil.copytree(os.path.join(UNITS, "thermoclined.service.d"), unit + ".d")
             for arguments in (["verify", unit, mount], ["security", "--offline=true", f"--threshold={MOST_EXPOSURE}", unit]):
                 run = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
                 self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
@@ -60,6 +61,10 @@ class UnitTest(unittest.TestCase):
                 else:
                     level = re.search(r"Overall exposure level for .*: (\S+)", run.stdout).group(1)
                     self.assertIn(f"says {level} of 10", read(os.path.join(TOP, "docs/deploy.md")))
+            with open(os.path.join(drop_ins, "copy.conf"), "a", encoding="utf-8") as file:
+                file.write("BindReadonlyPath=/run\n")
+            run = subprocess.run(["systemd-analyze", "verify", unit, mount], capture_output=True, text=True)
+            self.assertIn("BindReadonlyPath", run.stdout + run.stderr, "the drop-in was not read")
 
 
 MISSING = machine.missing()
@@ -187,7 +192,21 @@ class ServiceTest(unittest.TestCase):
         self.assertEqual((self.show("ExecMainStatus"), self.show("NRestarts")), ("2", "0"))
         self.assertIn("warm_capacity", self.run_in("journalctl --no-pager --unit thermoclined"))
 
-    def test_7_memory_is_given_back(self):
+    def test_7_users_that_do_not_trust_each_other_are_served_from_copies(self):
+        self.run_in("useradd --system alice; useradd --system mallory")
+        self.run_in(f"install -D -m 644 -t /etc/systemd/system/thermoclined.service.d {UNITS}/thermoclined.service.d/copy.conf; "
+                    "sed -i '/^arena_dir/a commit = \"copy\"\\narena_view = \"/run/thermocline-view\"' /etc/thermocline/thermocline.toml; "
+                    "printf '\\n[[tenant]]\\nname = \"alice\"\\nuids = [%s]\\n' $(id -u alice) >> /etc/thermocline/thermocline.toml")
+        self.run_in("systemctl stop thermoclined; find /run/thermocline -mindepth 1 -delete; systemctl daemon-reload; systemctl start thermoclined")
+        self.assertEqual(self.run_in("stat --format %a /run/thermocline"), "711")
+        self.assertTrue(self.in_daemon("-d /run/thermocline-view") and not self.in_daemon("-w /run/thermocline-view"))
+        ctl = "thermoctl --socket /run/thermocline/thermocline.sock"
+        self.run_in(f"runuser -u alice -- {ctl} put --name hers /tmp/secret")
+        self.assertEqual(self.run_in(f"cd /tmp; runuser -u alice -- {ctl} get --name hers /dev/stdout"), SECRET)
+        self.run_in(f"runuser -u mallory -- {ctl} status && exit 1; true")
+        self.assertNotIn(" ERROR ", self.run_in("journalctl --no-pager --unit thermoclined --since -1min"))
+
+    def test_8_memory_is_given_back(self):
         self.run_in("systemctl stop thermoclined run-thermocline.mount; ! findmnt /run/thermocline")
 
 
