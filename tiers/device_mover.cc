@@ -1,6 +1,7 @@
 #include "tiers/device_mover.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -25,6 +26,11 @@ constexpr uint64_t kMaxHostBytes = uint64_t{1} << 40;
 class HostMapping {
  public:
   static absl::StatusOr<HostMapping> Map(int fd, uint64_t bytes) {
+    struct stat file {};
+    if (::fstat(fd, &file) != 0) return ErrnoStatus(errno, "stat host memory in the mover");
+    if (static_cast<uint64_t>(file.st_size) < bytes) {
+      return absl::InvalidArgumentError("host memory is said to be larger than its file");
+    }
     void* const data =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (data == MAP_FAILED) return ErrnoStatus(errno, "map host memory in the mover");
