@@ -152,6 +152,7 @@ CudaError LaunchAttention(const DecodeAttentionArgs& args, CudaStream stream) {
                static_cast<uint32_t>(args.sequences)},
       .block = {kThreads},
       .shared_bytes = Tiles<kHeadDim>::kSharedBytes};
+  if (shape.shared_bytes > simt::MostSharedBytes()) return LaunchDecodeByRows(args, stream);
   return simt::Launch(DecodeAttention<T, kHeadDim>, shape, stream, args);
 }
 

@@ -25,7 +25,9 @@ namespace thermocline {
 ///         strides.
 /// Cost:   with head dimensions 64, 80, 96, 128 and 256 and groups of at most 16 query heads, each
 ///         cached row is read once for its group, 2 * length * head_dim * 2 bytes a KV head, and
-///         tensor cores do the work of 16 heads. Else each query head reads its rows itself.
+///         tensor cores do the work of 16 heads. Else, and with head dimensions from 128 where the
+///         device grants a block less shared memory (99 KiB: sm_86, sm_89, sm_120), each query head
+///         reads its rows itself.
 /// Source: Flash-Decoding (Dao et al., 2023); PagedAttention, SOSP'23, section 4.
 struct DecodeAttentionArgs {
   void* out = nullptr;

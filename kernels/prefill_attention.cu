@@ -183,6 +183,7 @@ CudaError LaunchTiles(const PrefillAttentionArgs& args, CudaStream stream) {
                static_cast<uint32_t>(args.kv_heads), static_cast<uint32_t>(args.sequences)},
       .block = {kThreads},
       .shared_bytes = Tiles<kHeadDim>::kSharedBytes};
+  if (shape.shared_bytes > simt::MostSharedBytes()) return LaunchPrefillByRows(args, stream);
   return simt::Launch(PrefillAttention<T, kHeadDim>, shape, stream, args);
 }
 

@@ -27,7 +27,9 @@ namespace thermocline {
 /// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 128 rows
 /// of
 ///         queries (64 at 256), the heads of a group beside each other, and reads KV once for all.
-///         Else a warp for each query head of each token, which reads its rows itself.
+///         Else, and where the device grants a block less shared memory than that takes (99 KiB, at
+///         128: sm_86, sm_89, sm_120), a warp for each query head of each token, which reads its
+///         rows itself.
 /// Source: FlashAttention-2 (Dao, 2023), section 3.1; PagedAttention, SOSP'23, section 4.
 struct PrefillAttentionArgs {
   void* out = nullptr;

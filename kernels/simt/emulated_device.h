@@ -173,6 +173,9 @@ void MultiplyAdd(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1
   MultiplyFragments({file, line}, c, a, b0, b1, std::is_same_v<T, Bfloat16>);
 }
 
+/// Dynamic shared memory that a block may have.
+inline size_t MostSharedBytes() { return SharedBytesOfDevice(); }
+
 /// As under nvcc, except that without a fake runtime's streams the kernel has ended on return.
 template <class Arguments>
 CudaError Launch(void (*kernel)(Arguments), const LaunchShape& shape, CudaStream stream,

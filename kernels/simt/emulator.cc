@@ -2,6 +2,7 @@
 #include "kernels/simt/emulator.h"
 
 #include <sys/mman.h>
+#include <atomic>
 
 #include <cstdarg>
 #include <cstdio>
@@ -38,6 +39,7 @@ constinit thread_local Block* current_block = nullptr;
 namespace {
 
 constinit thread_local Schedule schedule{};
+constinit std::atomic<size_t> shared_bytes_of_device = 227 * 1024;
 
 char* MapMemory(size_t bytes) {
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -246,7 +248,7 @@ bool IsLaunchable(const LaunchShape& shape) {
   const uint64_t threads = uint64_t{extent.x} * extent.y * extent.z;
   return threads > 0 && threads <= kMaxBlockThreads && extent.z <= 64 &&
          uint64_t{grid.x} * grid.y * grid.z > 0 && grid.x <= 0x7fffffff && grid.y <= 65535 &&
-         grid.z <= 65535 && shape.shared_bytes <= kMaxSharedBytes;
+         grid.z <= 65535 && shape.shared_bytes <= SharedBytesOfDevice();
 }
 
 void RunGrid(const LaunchShape& shape, void (*call)(void*), void* context, size_t context_bytes) {
@@ -297,6 +299,9 @@ void Fail(const char* format, ...) {
   std::fputc('\n', stderr);
   std::abort();
 }
+
+void SetSharedBytesOfDevice(size_t bytes) { shared_bytes_of_device = bytes; }
+size_t SharedBytesOfDevice() { return shared_bytes_of_device; }
 
 void SetSchedule(const Schedule& wanted) { schedule = wanted; }
 

@@ -46,6 +46,10 @@ struct Schedule {
 /// For later launches of the calling thread.
 void SetSchedule(const Schedule& schedule);
 
+/// Shared memory that later launches may ask for a block: 227 KiB, until another is set.
+void SetSharedBytesOfDevice(size_t bytes);
+size_t SharedBytesOfDevice();
+
 /// Whether kernels of this program are linked to the checker.
 bool IsChecked();
 

@@ -14,7 +14,6 @@ inline constexpr uint32_t kLanes = 32;
 inline constexpr uint32_t kMaxBlockThreads = 1024;
 inline constexpr size_t kStackBytes = 64 * 1024;
 /// What sm_90 grants a block, and room for the gaps around static objects.
-inline constexpr size_t kMaxSharedBytes = 227 * 1024;
 inline constexpr size_t kSharedArenaBytes = 256 * 1024;
 inline constexpr int kMaxPendingCopies = 128;
 inline constexpr int kMaxCopyGroups = 16;

@@ -20,6 +20,8 @@ void Check(cudaError_t error, const char* what) {
 }  // namespace
 
 void SetSchedule(const Schedule&) {}
+size_t SharedBytesOfDevice() { return 0; }
+void SetSharedBytesOfDevice(size_t) {}  // the hardware has its own
 bool IsChecked() { return false; }
 std::vector<AccessSite> TakeAccessSites() { return {}; }
 void CollectAccesses(bool) {}

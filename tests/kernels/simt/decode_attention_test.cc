@@ -50,6 +50,14 @@ TEST(DecodeAttentionTest, HeadsThatTensorCoresDoNotFit) {
   Check<Bfloat16>({.lengths = {20}, .group = 17, .head_dim = 64});  // more heads than a fragment
 }
 
+TEST(DecodeAttentionTest, ADeviceWithLittleSharedMemoryTakesTheOtherForm) {
+  const size_t plenty = simt::SharedBytesOfDevice();
+  simt::SetSharedBytesOfDevice(99 * 1024);
+  Check<Half>({.lengths = {70, 1}, .kv_heads = 2, .group = 4, .head_dim = 128, .splits = 2});
+  Check<Bfloat16>({.lengths = {40}, .group = 2, .head_dim = 256});
+  simt::SetSharedBytesOfDevice(plenty);
+}
+
 TEST(DecodeAttentionTest, NotANumberStaysOne) {
   for (const int splits : {1, 3}) {
     DecodeRun<Half, PagedSequences<Half>> run(AttentionCase{

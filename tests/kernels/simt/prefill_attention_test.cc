@@ -151,6 +151,13 @@ TEST(PrefillAttentionTest, WidestHeads) {
   Check<Half>({{.lengths = {70}, .group = 1, .head_dim = 256, .window = 33}, {3}});
 }
 
+TEST(PrefillAttentionTest, ADeviceWithLittleSharedMemoryTakesTheOtherForm) {
+  const size_t plenty = simt::SharedBytesOfDevice();
+  simt::SetSharedBytesOfDevice(99 * 1024);
+  Check<Half>({{.lengths = {70, 20}, .group = 2, .head_dim = 128}, {9, 3}});
+  simt::SetSharedBytesOfDevice(plenty);
+}
+
 TEST(PrefillAttentionTest, OddHeadsWideGroupsSoftcap) {
   Check<Bfloat16>({{.lengths = {90}, .group = 16, .head_dim = 80, .softcap = 2}, {5}});
   Check<Half>({{.lengths = {100}, .group = 7, .head_dim = 96, .softcap = 30}, {12}});
