@@ -52,6 +52,27 @@ TEST_F(KeyReaderTest, EachKeyIsFoundInItsPlaceWhateverTheOrder) {
   LookUp({});
 }
 
+TEST_F(KeyReaderTest, ASearchThatBeganInATableThatWasReplacedFindsItsChild) {
+  SmallCatalog growing({.node_count = 4000, .run_places = 1, .table_log2 = 6});
+  const Catalog& catalog = growing.memory.catalog();
+  const Place parent{growing.root.node, 0};
+  for (uint64_t i = 0; i < 100; ++i) growing.Add({i});
+  std::vector<Catalog::Search> begun, guessed;
+  for (uint64_t i = 0; i < 100; ++i) {
+    begun.push_back(catalog.Begin(parent, NameOf(i)));
+    guessed.push_back(begun.back());
+    catalog.Guess(guessed.back());
+  }
+  ASSERT_EQ(catalog.table_log2().load(), 6u);
+  for (uint64_t i = 100; i < 3000; ++i) growing.Add({i});
+  ASSERT_GE(catalog.table_log2().load(), 8u) << "the old one has been emptied";
+  for (uint64_t i = 0; i < 100; ++i) {
+    EXPECT_NE(catalog.End(guessed[i], parent, NameOf(i)).node, 0u) << i;
+    catalog.Guess(begun[i]);
+    EXPECT_NE(catalog.End(begun[i], parent, NameOf(i)).node, 0u) << i;
+  }
+}
+
 TEST_F(KeyReaderTest, WhatLiesDeeperIsNoKey) {
   small_.Add({1, 2});
   small_.Add({1, 3});  // a run of its own, below the first
