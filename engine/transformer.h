@@ -56,6 +56,9 @@ class Transformer {
     /// `position` may be mapped read-only.
     std::span<std::byte* const> blocks;
     KvDtype kv_dtype = KvDtype::kF32;
+    /// The sequence is that of the step before, its KV before `position` as it was then: what a
+    /// device has of it need not be fetched again.
+    bool continues = false;
     /// Empty: none. [vocabulary]: of the last token. [tokens][vocabulary]: of every token.
     std::span<float> logits = {};
     /// Called on the caller's thread after every chunk with the tokens computed so far.

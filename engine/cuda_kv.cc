@@ -1,0 +1,78 @@
+#include "engine/cuda_kv.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/units.h"
+#include "kernels/cuda/copies.h"
+
+namespace thermocline {
+namespace {
+constexpr uint64_t kSlabBytes = 64 * MiB;
+}  // namespace
+
+absl::Status CudaKv::Reserve(size_t tokens) {
+  const size_t wanted = BlocksOf(tokens);
+  if (blocks_.size() >= wanted) return absl::OkStatus();
+  const uint64_t stride = RoundUp(geometry_.block_bytes(), kIdBytes);
+  const uint64_t of_slab = std::max<uint64_t>(1, kSlabBytes / stride);
+  while (blocks_.size() < wanted) {
+    TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer slab, cuda::DeviceBuffer::Allocate(of_slab * stride));
+    for (uint64_t i = 0; i < of_slab; ++i) blocks_.push_back(slab.data() + i * stride);
+    slabs_.push_back(std::move(slab));
+  }
+  lowest_ = *std::min_element(blocks_.begin(), blocks_.end());
+  table_.clear();
+  for (const std::byte* block : blocks_) {
+    const int64_t id = (block - lowest_) / kIdBytes;
+    if (id > INT32_MAX) {
+      blocks_.clear();
+      slabs_.clear();
+      return absl::ResourceExhaustedError("device memory for KV lies " +
+                                          FormatBytes(static_cast<uint64_t>(id * kIdBytes)) +
+                                          " apart; ask for a smaller context");
+    }
+    table_.push_back(static_cast<int32_t>(id));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaKv::Fetch(std::span<std::byte* const> blocks, size_t tokens,
+                           const cuda::Stream& stream) {
+  std::vector<cuda::Copy> copies;
+  for (size_t i = 0; i < BlocksOf(tokens); ++i) {
+    copies.push_back({.to = blocks_[i], .from = blocks[i], .bytes = geometry_.block_bytes()});
+  }
+  return copies.empty() ? absl::OkStatus() : cuda::CopyBatchAsync(copies, stream.get());
+}
+
+absl::Status CudaKv::Store(std::span<std::byte* const> blocks, size_t begin, size_t end,
+                           const cuda::Stream& stream) {
+  const size_t first = begin / kBlockTokens, last = BlocksOf(end);
+  const uint64_t bytes = geometry_.block_bytes();
+  if (staged_.bytes() < (last - first) * bytes) {
+    TC_ASSIGN_OR_RETURN(staged_, cuda::PinnedBuffer::Allocate((last - first) * bytes));
+  }
+  std::vector<cuda::Copy> copies;
+  for (size_t i = first; i < last; ++i) {
+    copies.push_back(
+        {.to = staged_.data() + (i - first) * bytes, .from = blocks_[i], .bytes = bytes});
+  }
+  TC_RETURN_IF_ERROR(cuda::CopyBatchAsync(copies, stream.get()));
+  TC_RETURN_IF_ERROR(stream.Synchronize());
+  const size_t row_bytes = geometry_.row_bytes(), head_bytes = geometry_.head_bytes();
+  for (size_t i = first; i < last; ++i) {
+    const size_t from = std::max(begin, i * kBlockTokens) - i * kBlockTokens;
+    const size_t to = std::min(end, (i + 1) * kBlockTokens) - i * kBlockTokens;
+    const std::byte* const staged = staged_.data() + (i - first) * bytes;
+    for (uint64_t head = from * row_bytes; head < bytes; head += head_bytes) {
+      std::memcpy(blocks[i] + head, staged + head, (to - from) * row_bytes);
+    }
+  }
+  return absl::OkStatus();
+}
+
+PagedKv CudaKv::View(int layer) const { return LayerOf(geometry_, layer, lowest_, kIdBytes); }
+
+}  // namespace thermocline

@@ -1,0 +1,145 @@
+#include "engine/cuda_weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <string>
+#include <utility>
+
+#include "base/units.h"
+#include "engine/dequantize.h"
+#include "kernels/cuda/copies.h"
+#include "kernels/cuda/device.h"
+#include "kernels/simt/numbers.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kAlignment = 256;
+constexpr uint64_t kGrain = 8;  // numbers of 16 bytes, which the kernels take at once
+constexpr uint64_t kStagedNumbers = uint64_t{8} << 20;  // converted and sent at once
+
+/// Plans where every matrix lies first, then converts and sends them.
+class Sender {
+ public:
+  explicit Sender(const ModelFile& model) : model_(model) {}
+
+  /// Rows of a matrix, or (`rows` is 0) a vector.
+  struct Part {
+    std::string name;
+    uint64_t rows;
+  };
+
+  /// A matrix of the parts' rows, each part's count rounded up to `row_grain` and each row to
+  /// `stride` numbers. Sets `place` once all is sent.
+  absl::Status Plan(const std::byte*& place, std::initializer_list<Part> parts, uint64_t columns,
+                    uint64_t stride, uint64_t row_grain = 1) {
+    places_.push_back({&place, bytes_});
+    for (const auto& [name, rows] : parts) {
+      TC_ASSIGN_OR_RETURN(const Tensor* const tensor, rows == 0
+                                                          ? model_.Require(name, {columns})
+                                                          : model_.Require(name, {rows, columns}));
+      if (columns % BlockElements(tensor->type) != 0) {
+        return absl::InvalidArgumentError(model_.path() + ": " + name + " ends inside a block");
+      }
+      jobs_.push_back({tensor, bytes_, stride});
+      bytes_ += RoundUp(std::max<uint64_t>(rows, 1), row_grain) * stride * sizeof(Half);
+    }
+    bytes_ = RoundUp(bytes_, kAlignment);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<cuda::DeviceBuffer> SendAll() {
+    TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer memory, cuda::DeviceBuffer::Allocate(bytes_));
+    TC_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::Stream::Create());
+    TC_RETURN_IF_ERROR(cuda::FillAsync(memory.data(), 0, bytes_, stream.get()));
+    for (const Job& job : jobs_) TC_RETURN_IF_ERROR(Send(job, memory.data(), stream));
+    for (const auto& [place, offset] : places_) *place = memory.data() + offset;
+    return memory;
+  }
+
+ private:
+  struct Job {
+    const Tensor* tensor;
+    uint64_t offset;
+    uint64_t stride;
+  };
+
+  absl::Status Send(const Job& job, std::byte* memory, const cuda::Stream& stream) {
+    const uint64_t rows = job.tensor->rows(), columns = job.tensor->columns();
+    const uint64_t rows_at_once = std::max<uint64_t>(1, kStagedNumbers / job.stride);
+    std::vector<float> row(columns);
+    for (uint64_t first = 0; first < rows; first += rows_at_once) {
+      const uint64_t count = std::min(rows_at_once, rows - first);
+      staged_.assign(count * job.stride, Half{0});
+      for (uint64_t i = 0; i < count; ++i) {
+        Dequantize(job.tensor->type, job.tensor->row(first + i), row);
+        for (uint64_t c = 0; c < columns; ++c) {
+          if (!(std::fabs(row[c]) <= kLargestHalf)) {
+            return absl::InvalidArgumentError(model_.path() + ": " + job.tensor->name +
+                                              " has a weight beyond f16; run it on the CPU");
+          }
+          staged_[i * job.stride + c] = FromFloat<Half>(row[c]);
+        }
+      }
+      TC_RETURN_IF_ERROR(
+          cuda::CopyAsync({.to = memory + job.offset + first * job.stride * sizeof(Half),
+                           .from = reinterpret_cast<const std::byte*>(staged_.data()),
+                           .bytes = staged_.size() * sizeof(Half)},
+                          stream.get()));
+      TC_RETURN_IF_ERROR(stream.Synchronize());
+    }
+    return absl::OkStatus();
+  }
+
+  const ModelFile& model_;
+  std::vector<std::pair<const std::byte**, uint64_t>> places_;
+  std::vector<Job> jobs_;
+  uint64_t bytes_ = 0;
+  std::vector<Half> staged_;
+};
+
+absl::Status PlanLayer(Sender& sender, const ModelConfig& config, uint64_t ff, uint32_t index,
+                       CudaWeights::Layer& layer) {
+  const std::string prefix = "blk." + std::to_string(index) + ".";
+  const auto name = [&](const char* part) { return prefix + part + ".weight"; };
+  const uint64_t width = config.embedding_width, q_width = uint64_t{config.heads} * config.head_dim;
+  const uint64_t kv_width = uint64_t{config.kv_heads} * config.head_dim;
+  const uint64_t ff_width = config.ff_width;
+  TC_RETURN_IF_ERROR(sender.Plan(layer.attention_norm, {{name("attn_norm"), 0}}, width, width));
+  TC_RETURN_IF_ERROR(sender.Plan(
+      layer.qkv,
+      {{name("attn_q"), q_width}, {name("attn_k"), kv_width}, {name("attn_v"), kv_width}}, width,
+      width));
+  TC_RETURN_IF_ERROR(sender.Plan(layer.output, {{name("attn_output"), width}}, q_width, q_width));
+  TC_RETURN_IF_ERROR(sender.Plan(layer.ffn_norm, {{name("ffn_norm"), 0}}, width, width));
+  TC_RETURN_IF_ERROR(sender.Plan(layer.gate_up,
+                                 {{name("ffn_gate"), ff_width}, {name("ffn_up"), ff_width}}, width,
+                                 width, kGrain));
+  return sender.Plan(layer.down, {{name("ffn_down"), width}}, ff_width, ff);
+}
+
+}  // namespace
+
+absl::StatusOr<CudaWeights> CudaWeights::Load(const ModelFile& model, const ModelConfig& config) {
+  CudaWeights weights;
+  const uint64_t width = config.embedding_width, ff = RoundUp(config.ff_width, kGrain);
+  weights.ff = static_cast<int>(ff);
+  weights.layers.resize(config.layers);
+  Sender sender(model);
+  TC_RETURN_IF_ERROR(
+      sender.Plan(weights.embedding, {{"token_embd.weight", config.vocab}}, width, width));
+  for (uint32_t i = 0; i < config.layers; ++i) {
+    TC_RETURN_IF_ERROR(PlanLayer(sender, config, ff, i, weights.layers[i]));
+  }
+  TC_RETURN_IF_ERROR(sender.Plan(weights.output_norm, {{"output_norm.weight", 0}}, width, width));
+  if (!config.tied_embeddings) {
+    TC_RETURN_IF_ERROR(
+        sender.Plan(weights.logits, {{"output.weight", config.vocab}}, width, width));
+  }
+  TC_ASSIGN_OR_RETURN(weights.memory, sender.SendAll());
+  if (config.tied_embeddings) weights.logits = weights.embedding;
+  return weights;
+}
+
+}  // namespace thermocline

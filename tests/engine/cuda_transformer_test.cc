@@ -1,0 +1,227 @@
+// The forward pass on a GPU, against the golden tokens and against the CPU's with f16 KV. Without a
+// GPU it is the same host code and the same kernels: the fake runtime, emulated kernels, a stand-in
+// for cuBLASLt. Where CUDA cannot be used the tests skip, visibly.
+#include "engine/cuda_transformer.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "engine/sampler.h"
+#include "kernels/cuda/device.h"
+#include "kernels/simt/numbers.h"
+#include "tests/engine/transformer_fixture.h"
+
+namespace thermocline {
+namespace {
+
+/// What f16 weights and activations may cost a logit of the tiny models.
+constexpr double kLogitTolerance = 0.05;
+
+absl::StatusOr<std::unique_ptr<Transformer>> LoadCuda(const std::string& path,
+                                                      uint32_t context = 0) {
+  TC_ASSIGN_OR_RETURN(const auto file, ModelFile::Open(path, {.context_length = context}));
+  return LoadOnCuda(*file);
+}
+
+class CudaTransformerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+#ifdef TC_CUBLASLT_STANDIN
+    setenv("THERMOCLINE_CUBLASLT", TC_CUBLASLT_STANDIN, 1);
+#endif
+  }
+
+  /// Null, and the test skipped, where there is no file, no GPU or no cuBLASLt.
+  std::unique_ptr<Transformer> LoadOrSkip(const std::string& path, uint32_t context = 0) {
+    if (!Exists(path)) {
+      Skip("needs " + path);
+      return nullptr;
+    }
+    auto model = LoadCuda(path, context);
+    if (!model.ok() &&
+        (absl::IsUnavailable(model.status()) || absl::IsUnimplemented(model.status()))) {
+      Skip(std::string(model.status().message()));
+      return nullptr;
+    }
+    EXPECT_TRUE(model.ok()) << model.status();
+    return model.ok() ? *std::move(model) : nullptr;
+  }
+  static void Skip(const std::string& why) { GTEST_SKIP() << why; }
+};
+
+/// Feeds ids[from, to) in chunks, as steps of which each goes on from the last.
+std::vector<float> Feed(Transformer& model, TestSequence& sequence, const std::vector<int32_t>& ids,
+                        size_t from, size_t to, int chunk, bool continues) {
+  std::vector<float> logits(model.config().vocab);
+  for (size_t i = from; i < to; i += static_cast<size_t>(chunk)) {
+    const size_t count = std::min<size_t>(static_cast<size_t>(chunk), to - i);
+    const absl::Status status = model.Forward({.tokens = {ids.data() + i, count},
+                                               .position = static_cast<int>(i),
+                                               .blocks = sequence.blocks(),
+                                               .kv_dtype = KvDtype::kF16,
+                                               .continues = continues || i > from,
+                                               .logits = logits,
+                                               .chunk_tokens = chunk});
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  return logits;
+}
+
+double MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(std::isfinite(a[i])) << i;
+    worst = std::max(worst, std::fabs(double{a[i]} - double{b[i]}));
+  }
+  return worst;
+}
+
+TEST_F(CudaTransformerTest, GeneratesTheGoldenTokensOfStories260K) {
+  TC_NEED_FILE(ModelData("golden/p0.json"));
+  const auto model = LoadOrSkip(ModelData("stories260K.gguf"), 512);
+  if (model == nullptr) return;
+  const auto wanted = ReadJson(ModelData("golden/p0.json"))["out_ids"].get<std::vector<int32_t>>();
+  TestSequence sequence(*model, KvDtype::kF16, 257);
+  std::vector<int32_t> ids = {1};
+  while (ids.size() <= wanted.size() && ids.size() <= 256) {
+    const size_t last = ids.size() - 1;
+    ids.push_back(GreedyToken(Feed(*model, sequence, ids, last, last + 1, 1, last > 0)));
+  }
+  ids.erase(ids.begin());
+  EXPECT_GE(ids.size(), 255u);
+  EXPECT_TRUE(std::equal(ids.begin(), ids.end(), wanted.begin()));
+  std::printf("%zu golden tokens on %s\n", ids.size(), model->kernels());
+}
+
+class AgainstTheCpuTest : public CudaTransformerTest {
+ protected:
+  void SetUp() override {
+    CudaTransformerTest::SetUp();
+    gpu_ = LoadOrSkip(ModelData("stories260K.gguf"), 512);
+    if (gpu_ == nullptr) return;
+    cpu_ = LoadModel(ModelData("stories260K.gguf"), 1, "", 512);
+    ASSERT_TRUE(cpu_);
+    for (size_t i = 0; i < 150; ++i) ids_.push_back(static_cast<int32_t>(3 + i * 37 % 500));
+  }
+  std::unique_ptr<Transformer> gpu_, cpu_;
+  std::vector<int32_t> ids_;
+};
+
+TEST_F(AgainstTheCpuTest, ChunksAndCachedPrefixesGiveItsLogits) {
+  TestSequence expected(*cpu_, KvDtype::kF16, ids_.size());
+  const std::vector<float> wanted = Feed(*cpu_, expected, ids_, 0, ids_.size(), 256, false);
+  TestSequence whole(*gpu_, KvDtype::kF16, ids_.size());
+  EXPECT_LT(MaxDifference(Feed(*gpu_, whole, ids_, 0, ids_.size(), 256, false), wanted),
+            kLogitTolerance);
+  TestSequence cut(*gpu_, KvDtype::kF16, ids_.size(), true);
+  EXPECT_LT(MaxDifference(Feed(*gpu_, cut, ids_, 0, ids_.size(), 67, false), wanted),
+            kLogitTolerance);
+  // A prefix that somebody else computed, fetched from his blocks; and the CPU's.
+  for (TestSequence* const source : {&whole, &expected}) {
+    TestSequence rest(*gpu_, KvDtype::kF16, ids_.size());
+    for (size_t i = 0; i < 6; ++i) rest.blocks()[i] = source->blocks()[i];
+    EXPECT_LT(MaxDifference(Feed(*gpu_, rest, ids_, 96, ids_.size(), 256, false), wanted),
+              kLogitTolerance);
+  }
+}
+
+TEST_F(AgainstTheCpuTest, KvComesBackAndNothingElseIsTouched) {
+  const size_t count = 41;
+  TestSequence expected(*cpu_, KvDtype::kF16, 64), actual(*gpu_, KvDtype::kF16, 64);
+  Feed(*cpu_, expected, ids_, 0, count, 256, false);
+  Feed(*gpu_, actual, ids_, 0, 20, 20, false);
+  Feed(*gpu_, actual, ids_, 20, count, 256, true);
+  const std::string a = actual.Kv(64), b = expected.Kv(64);
+  const size_t written = a.size() / 64 * count;
+  EXPECT_EQ(a.substr(written), std::string(a.size() - written, '\xff'));
+  double worst = 0;
+  for (size_t i = 0; i < written; i += 2) {
+    uint16_t x, y;
+    std::memcpy(&x, a.data() + i, 2);
+    std::memcpy(&y, b.data() + i, 2);
+    worst = std::max(worst, std::fabs(double{ToFloat(Half{x})} - double{ToFloat(Half{y})}));
+  }
+  EXPECT_LT(worst, 0.05);
+}
+
+TEST_F(AgainstTheCpuTest, AStepThatContinuesFetchesNothing) {
+  TestSequence sequence(*gpu_, KvDtype::kF16, ids_.size());
+  Feed(*gpu_, sequence, ids_, 0, 100, 256, false);
+  const std::vector<float> fetched = Feed(*gpu_, sequence, ids_, 100, 101, 1, false);
+  for (size_t i = 0; i < 6; ++i) {
+    std::memset(sequence.blocks()[i], 0xff, sequence.geometry().block_bytes());
+  }
+  EXPECT_EQ(Feed(*gpu_, sequence, ids_, 100, 101, 1, true), fetched);
+  EXPECT_NE(Feed(*gpu_, sequence, ids_, 100, 101, 1, false), fetched);
+}
+
+TEST_F(AgainstTheCpuTest, LogitsOfEveryToken) {
+  const std::vector<int32_t> ids(ids_.begin(), ids_.begin() + 30);
+  TestSequence expected(*cpu_, KvDtype::kF16, 30), actual(*gpu_, KvDtype::kF16, 30);
+  std::vector<float> wanted(30 * cpu_->config().vocab), logits(wanted.size());
+  ASSERT_TRUE(cpu_->Forward({.tokens = ids,
+                             .blocks = expected.blocks(),
+                             .kv_dtype = KvDtype::kF16,
+                             .logits = wanted})
+                  .ok());
+  const absl::Status status = gpu_->Forward({.tokens = ids,
+                                             .blocks = actual.blocks(),
+                                             .kv_dtype = KvDtype::kF16,
+                                             .logits = logits,
+                                             .chunk_tokens = 17});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_LT(MaxDifference(logits, wanted), kLogitTolerance);
+}
+
+TEST_F(AgainstTheCpuTest, OtherKvIsRefused) {
+  TestSequence sequence(*gpu_, KvDtype::kF32, 16);
+  const absl::Status status = gpu_->Forward(
+      {.tokens = {ids_.data(), 5}, .blocks = sequence.blocks(), .kv_dtype = KvDtype::kF32});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+}
+
+TEST_F(CudaTransformerTest, PairsRotatedInHalves) {
+  const auto gpu = LoadOrSkip(ModelData("stories260K-hf"), 512);
+  if (gpu == nullptr) return;
+  const auto cpu = LoadModel(ModelData("stories260K-hf"), 1, "", 512);
+  ASSERT_TRUE(cpu);
+  std::vector<int32_t> ids(40);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(3 + i * 41 % 500);
+  TestSequence a(*gpu, KvDtype::kF16, 40), b(*cpu, KvDtype::kF16, 40);
+  EXPECT_LT(
+      MaxDifference(Feed(*gpu, a, ids, 0, 40, 256, false), Feed(*cpu, b, ids, 0, 40, 256, false)),
+      kLogitTolerance);
+}
+
+TEST_F(CudaTransformerTest, EightTokensOfSmolLm2) {
+  TC_NEED_FILE(ModelData("smollm2/a_capital.json"));
+  const auto model = LoadOrSkip(SmolLm2Path(), 256);
+  if (model == nullptr) return;
+  const auto golden = ReadJson(ModelData("smollm2/a_capital.json"));
+  auto ids = golden["prompt_ids"].get<std::vector<int32_t>>();
+  const auto wanted = golden["runs"]["dequant_kvf32"]["output_ids"].get<std::vector<int32_t>>();
+  const size_t prompt = ids.size(), count = 8;
+  TestSequence sequence(*model, KvDtype::kF16, prompt + count);
+  std::vector<float> logits = Feed(*model, sequence, ids, 0, prompt, 256, false);
+  while (ids.size() < prompt + count) {
+    ids.push_back(GreedyToken(logits));
+    logits = Feed(*model, sequence, ids, ids.size() - 1, ids.size(), 1, true);
+  }
+  EXPECT_EQ(std::vector<int32_t>(ids.begin() + static_cast<ptrdiff_t>(prompt), ids.end()),
+            std::vector<int32_t>(wanted.begin(), wanted.begin() + count));
+}
+
+TEST_F(CudaTransformerTest, AMissingCublasLtIsToldByName) {
+  TC_NEED_FILE(ModelData("stories260K.gguf"));
+  setenv("THERMOCLINE_CUBLASLT", "/nowhere/libcublasLt.so", 1);
+  const auto model = LoadCuda(ModelData("stories260K.gguf"), 512);
+  unsetenv("THERMOCLINE_CUBLASLT");
+  ASSERT_EQ(model.status().code(), absl::StatusCode::kUnavailable) << model.status();
+  if (cuda::DeviceCount().ok()) {
+    EXPECT_NE(model.status().message().find("/nowhere"), std::string::npos) << model.status();
+  }
+}
+
+}  // namespace
+}  // namespace thermocline
