@@ -193,17 +193,21 @@ class ServiceTest(unittest.TestCase):
         self.assertIn("warm_capacity", self.run_in("journalctl --no-pager --unit thermoclined"))
 
     def test_7_users_that_do_not_trust_each_other_are_served_from_copies(self):
-        self.run_in("useradd --system alice; useradd --system mallory")
+        self.run_in("useradd --system alice; useradd --system mallory; "
+                    "rm -f /run/systemd/system/thermoclined.service.d/test.conf; "
+                    f"install -D -m 644 -t /etc/thermocline {UNITS}/thermocline.toml")
         self.run_in(f"install -D -m 644 -t /etc/systemd/system/thermoclined.service.d {UNITS}/thermoclined.service.d/copy.conf; "
                     "sed -i '/^arena_dir/a commit = \"copy\"\\narena_view = \"/run/thermocline-view\"' /etc/thermocline/thermocline.toml; "
                     "printf '\\n[[tenant]]\\nname = \"alice\"\\nuids = [%s]\\n' $(id -u alice) >> /etc/thermocline/thermocline.toml")
         self.run_in("systemctl stop thermoclined; find /run/thermocline -mindepth 1 -delete; systemctl daemon-reload; systemctl start thermoclined")
         self.assertEqual(self.run_in("stat --format %a /run/thermocline"), "711")
-        self.assertTrue(self.in_daemon("-d /run/thermocline-view") and not self.in_daemon("-w /run/thermocline-view"))
+        self.assertIn("Read-only file system",
+                      self.run_in(f"! nsenter --target {self.show('MainPID')} --mount touch /run/thermocline-view/x 2>&1"))
         ctl = "thermoctl --socket /run/thermocline/thermocline.sock"
         self.run_in(f"runuser -u alice -- {ctl} put --name hers /tmp/secret")
-        self.assertEqual(self.run_in(f"cd /tmp; runuser -u alice -- {ctl} get --name hers /dev/stdout"), SECRET)
-        self.run_in(f"runuser -u mallory -- {ctl} status && exit 1; true")
+        self.run_in(f"install -d -o alice /tmp/alice; runuser -u alice -- {ctl} get --name hers /tmp/alice/back")
+        self.assertEqual(self.run_in("cat /tmp/alice/back"), SECRET)
+        self.run_in(f"! runuser -u mallory -- {ctl} status")
         self.assertNotIn(" ERROR ", self.run_in("journalctl --no-pager --unit thermoclined --since -1min"))
 
     def test_8_memory_is_given_back(self):
