@@ -2,10 +2,11 @@
 // blocks: from the token ids to a lease, and to letting go of it. `match_pin` asks for one prompt
 // again and again, as the turns of a conversation do; `match_pin_flushed` drives everything out of
 // the caches before each; `match_view` also lists every block of the lease. Then the same beside a
-// client that commits, and from several processes at once.
-// Measured beside them in the same run: one EXISTS of 512 keys by a real Redis that holds as many
-// keys (it counts them, and pins nothing), one batch_is_exist of 512 keys by Mooncake Store over
-// memory of its own (the same), and one empty gRPC call over the daemon's socket.
+// client that commits, and from several processes at once. `lookup` asks for keys of an opaque
+// space in no order, each a path of its own, as those peers' calls do; `read_keys` copies their
+// blocks. Measured beside them in the same run: one EXISTS of 512 keys by a real Redis that holds
+// as many keys (it counts them, and pins nothing), one batch_is_exist of 512 keys by Mooncake Store
+// over memory of its own (the same), and one empty gRPC call over the daemon's socket.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <fstream>
 #include <functional>
 #include <numeric>
+#include <random>
 #include <thread>
 
 #include "base/units.h"
@@ -38,6 +40,7 @@ constexpr size_t kFlushBytes = 256 * MiB;
 constexpr int kRounds = 5;
 constexpr size_t kMooncakeKeys = 1 << 16;  // fewer than ours and Redis's: it takes long to put
 constexpr int kMooncakeCalls = 100;
+constexpr uint32_t kKeys = 1 << 16;
 
 struct Size {
   uint32_t paths;
@@ -133,7 +136,7 @@ absl::StatusOr<double> EmptyCall(const std::string& socket, int count) {
   return Median(std::move(means));
 }
 
-std::string RedisKey(uint32_t number) {
+std::string KeyOf(uint32_t number) {
   std::string key = std::to_string(number);
   key.resize(32, '.');
   return key;
@@ -146,13 +149,13 @@ absl::StatusOr<double> RedisExists(Redis& redis, uint32_t keys, int count) {
   constexpr uint32_t kPipelined = 4096;
   for (uint32_t key = 0; key < keys;) {
     const uint32_t end = std::min(keys, key + kPipelined);
-    for (uint32_t k = key; k < end; ++k) redis.AppendSet(RedisKey(k), &byte, 1);
+    for (uint32_t k = key; k < end; ++k) redis.AppendSet(KeyOf(k), &byte, 1);
     for (; key < end; ++key) {
       if (!redis.TakeOk()) return absl::InternalError("redis answered wrongly");
     }
   }
   std::vector<std::string> asked;
-  for (uint32_t i = 0; i < 512; ++i) asked.push_back(RedisKey(i * (keys / 512)));
+  for (uint32_t i = 0; i < 512; ++i) asked.push_back(KeyOf(i * (keys / 512)));
   std::vector<double> means;
   for (int round = 0; round < kRounds; ++round) {
     bool right = true;
@@ -282,6 +285,68 @@ absl::Status RunBesideWriter(const Space& space, const Size& size, const std::st
   return absl::OkStatus();
 }
 
+/// Each as a path of its own.
+absl::Status PutKeys(const Space& space, uint32_t count) {
+  TC_ASSIGN_OR_RETURN(Lease lease, space.Match(NamesView()));
+  for (uint32_t number = 0; number < count; ++number) {
+    TC_ASSIGN_OR_RETURN(auto slots, space.Reserve(1, 0, std::chrono::milliseconds(1000)));
+    std::memset(slots[0].bytes().data(), 1, slots[0].bytes().size());
+    TC_RETURN_IF_ERROR(lease.Commit(std::vector<std::string>{KeyOf(number)}, std::move(slots)));
+    TC_RETURN_IF_ERROR(lease.Truncate(0));
+  }
+  return absl::OkStatus();
+}
+
+/// The median of rounds of the mean of `count` calls, in microseconds.
+absl::StatusOr<double> RepeatKeys(
+    int count, const std::function<absl::StatusOr<std::vector<BlockTier>>()>& call) {
+  std::vector<double> means;
+  for (int round = 0; round < kRounds; ++round) {
+    bool right = true;
+    const double ms = Milliseconds([&] {
+      for (int i = 0; i < count && right; ++i) {
+        const auto tiers = call();
+        right = tiers.ok() && std::count(tiers->begin(), tiers->end(), BlockTier::kWarm) ==
+                                  static_cast<ptrdiff_t>(tiers->size());
+      }
+    });
+    if (!right) return absl::InternalError("a key that was put is not warm");
+    means.push_back(ms * 1e3 / count);
+  }
+  return Median(std::move(means));
+}
+
+absl::Status RunKeys(Client& client, uint32_t keys, int count, double exists_us, double mooncake_us,
+                     Report& report) {
+  SpaceSpec spec = SmallBlockSpec();
+  spec.opaque_names = true;
+  spec.key_bytes = 32;
+  TC_ASSIGN_OR_RETURN(const Space space, client.OpenSpace(spec));
+  TC_RETURN_IF_ERROR(PutKeys(space, keys));
+  std::vector<std::string> asked;
+  for (uint32_t i = 0; i < 512; ++i) asked.push_back(KeyOf(i * (keys / 512)));
+  std::shuffle(asked.begin(), asked.end(), std::mt19937(1));
+  TC_ASSIGN_OR_RETURN(const double us, RepeatKeys(count, [&] { return space.LookUp(asked); }));
+  const std::string name = "lookup/keys:512";
+  report.Add({name, "latency", us, "us", "", 0});
+  if (exists_us > 0) {
+    report.Add({name, "latency", us, "us", "redis_exists_512", us / exists_us});
+  }
+  if (mooncake_us > 0) {
+    report.Add({name, "latency", us, "us", "mooncake_batch_is_exist_512", us / mooncake_us});
+  }
+  std::vector<std::byte> memory(asked.size() * spec.parts[0].block_bytes);
+  std::vector<std::span<std::byte>> buffers;
+  for (size_t i = 0; i < asked.size(); ++i) {
+    buffers.push_back(
+        std::span(memory).subspan(i * spec.parts[0].block_bytes, spec.parts[0].block_bytes));
+  }
+  TC_ASSIGN_OR_RETURN(const double read_us,
+                      RepeatKeys(count, [&] { return space.Read(asked, buffers); }));
+  report.Add({"read_keys/keys:512", "latency", read_us, "us", name, read_us / us});
+  return absl::OkStatus();
+}
+
 /// What daemon and clients take while nobody asks for anything.
 absl::Status RunIdle(const DaemonProcess& daemon, double seconds, Report& report) {
   constexpr int kClients = 8;
@@ -400,6 +465,8 @@ absl::Status Run(const Arguments& arguments, Report& report) {
     report.Add(
         {"match_view" + suffix, "latency", view_us, "us", "match_pin" + suffix, view_us / us});
   }
+  TC_RETURN_IF_ERROR(
+      RunKeys(*client, arguments.quick ? 2048 : kKeys, few, exists_us, mooncake_us, report));
   const double seconds = arguments.quick ? 0.2 : 3;
   TC_RETURN_IF_ERROR(
       RunBesideWriter(space, size, daemon->socket_path(), seconds, match_512_us, report));
