@@ -14,18 +14,30 @@ namespace thermocline {
 
 inline constexpr float kLog2E = 1.44269504f;
 
-/// A score is Capped(product) * ScoreUnit, as an exponent of 2.
-template <class Args>
+/// A score is Capped(product) * ScoreUnit, as an exponent of 2. kCapped: whether args.softcap is
+/// above 0; few models have one.
+template <bool kCapped, class Args>
 __device__ __forceinline__ float Capped(const Args& args, float product) {
-  if (args.softcap > 0) {
+  if constexpr (kCapped) {
     return args.softcap * simt::FastTanh(__fdividef(product * args.scale, args.softcap));
   }
   return product;
 }
 
+template <bool kCapped, class Args>
+__device__ __forceinline__ float ScoreUnit(const Args& args) {
+  return kCapped ? kLog2E : args.scale * kLog2E;
+}
+
+/// The same, where a kernel has one form for both.
+template <class Args>
+__device__ __forceinline__ float Capped(const Args& args, float product) {
+  return args.softcap > 0 ? Capped<true>(args, product) : product;
+}
+
 template <class Args>
 __device__ __forceinline__ float ScoreUnit(const Args& args) {
-  return args.softcap > 0 ? kLog2E : args.scale * kLog2E;
+  return args.softcap > 0 ? ScoreUnit<true>(args) : ScoreUnit<false>(args);
 }
 
 template <class Args>

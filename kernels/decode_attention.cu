@@ -65,7 +65,7 @@ __device__ __forceinline__ void KeepState(const WarpState<kHeadDim>& state, floa
 }
 
 /// Grid: splits, KV heads, sequences.
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, bool kCapped>
 __global__ void __launch_bounds__(kThreads)
     DecodeAttention(const __grid_constant__ DecodeAttentionArgs args) {
   using Shared = Tiles<kHeadDim>;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[0][i] = queries[k][i];
   };
-  const float unit = ScoreUnit(args);
+  const float unit = ScoreUnit<kCapped>(args);
   WarpState<kHeadDim> state[1] = {{{}, {-INFINITY, -INFINITY}, {0, 0}}};
   const int warp_token = threadIdx.x / kWarpThreads * kRows;
   for (int tile = 0; tile < tiles; ++tile) {
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads)
     const int first = span.begin + tile * kTileTokens + warp_token;
     const auto capped = [&](int, int, int at, float product) {
       const int token = first + at;
-      return token < span.end ? Capped(args, product) : -INFINITY;
+      return token < span.end ? Capped<kCapped>(args, product) : -INFINITY;
     };
     AttendTokens<T, kHeadDim, kRows, 1>(load_queries, keys, keys + Shared::kTileNumbers, unit,
                                         capped, state);
@@ -153,7 +153,9 @@ CudaError LaunchAttention(const DecodeAttentionArgs& args, CudaStream stream) {
       .block = {kThreads},
       .shared_bytes = Tiles<kHeadDim>::kSharedBytes};
   if (shape.shared_bytes > simt::MostSharedBytes()) return LaunchDecodeByRows(args, stream);
-  return simt::Launch(DecodeAttention<T, kHeadDim>, shape, stream, args);
+  return simt::Launch(
+      args.softcap > 0 ? DecodeAttention<T, kHeadDim, true> : DecodeAttention<T, kHeadDim, false>,
+      shape, stream, args);
 }
 
 template <class T>

@@ -19,7 +19,11 @@ struct Tiles {
   static constexpr int kRows = kThreads / kWarpThreads * kFragments * kFragmentRows;
   /// Of the ring, and of one step of the softmax: as many as fit the registers.
   static constexpr int kTokens = kHeadDim > 128 ? 32 : 64;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr int kStepTokens = kHeadDim == 128 ? 16 : 32;  // ptxas finds one register too few
+#else
   static constexpr int kStepTokens = 32;
+#endif
   static constexpr int kCopiesAtOnce = kHeadDim > 80 ? 4 : 64;
   static constexpr int kTileNumbers = kTokens * kRowNumbers<kHeadDim>;
   static constexpr int kQueryNumbers = kRows * kRowNumbers<kHeadDim>;  ///< before the ring

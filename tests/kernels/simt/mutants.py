@@ -86,7 +86,7 @@ MUTANTS = [
      "FromFloat<T>(out / sum);\n    return"),
     ("decode_attention", "the merge of an empty sequence divides by zero",
      "FromFloat<T>(sum == 0 ? 0 : out / sum);\n}", "FromFloat<T>(out / sum);\n}"),
-    ("decode_attention", "no softcap", "if (args.softcap > 0)", "if (args.softcap < 0)"),
+    ("decode_attention", "no softcap", "args.softcap > 0 ? DecodeAttention", "args.softcap < 0 ? DecodeAttention"),
     ("decode_attention", "half of a row's lanes agree on its maximum",
      "largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));", ""),
     ("decode_attention", "a shuffle that not all lanes reach",
