@@ -41,11 +41,13 @@ class Generation {
                                 .position = static_cast<int>(held_),
                                 .blocks = kv_.blocks(),
                                 .kv_dtype = dtype_,
+                                .continues = continues_,
                                 .logits = logits_,
                                 .progress = progress}));
+      continues_ = true;
       if (kv_.Intact()) break;
       // The logits need one id computed at least, even where every row could be kept.
-      held_ = std::min(kv_.Recover(), ids_.size() - 1);
+      Recover();
     }
     held_ = ids_.size();
     return absl::OkStatus();
@@ -55,8 +57,7 @@ class Generation {
   void Publish() {
     if (request_.recompute_everything) return;
     kv_.Commit(std::span<const int32_t>(ids_).first(held_));
-    if (kv_.Intact()) return;
-    held_ = std::min(kv_.Recover(), ids_.size() - 1);
+    if (!kv_.Intact()) Recover();
   }
 
   /// Waits for what was published, so that the next turn finds it.
@@ -70,13 +71,19 @@ class Generation {
   size_t held() const { return held_; }
 
  private:
+  void Recover() {
+    held_ = std::min(kv_.Recover(), ids_.size() - 1);
+    continues_ = false;
+  }
+
   Transformer& transformer_;
   const KvDtype dtype_;
   KvSequence& kv_;
   const GenerateRequest& request_;
   std::vector<int32_t> ids_;
   std::vector<float> logits_;
-  size_t held_ = 0;  // tokens whose KV is in place
+  size_t held_ = 0;         // tokens whose KV is in place
+  bool continues_ = false;  // where the forward pass before left it
 };
 
 }  // namespace

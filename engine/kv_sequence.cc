@@ -28,10 +28,11 @@ constexpr std::chrono::milliseconds kLastBackoff{60'000};
 
 }  // namespace
 
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights) {
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
+                  std::string_view numerics) {
   SpaceSpec spec;
-  spec.model =
-      config.architecture + " by thermocline-engine, numerics " + std::to_string(kNumericsVersion);
+  spec.model = config.architecture + " by thermocline-engine, numerics " +
+               (numerics.empty() ? std::to_string(kNumericsVersion) : std::string(numerics));
   std::copy(weights.begin(), weights.end(), spec.weights_sha256.begin());
   spec.kv_dtype = KvDtypeName(geometry.dtype);
   spec.layers = config.layers;

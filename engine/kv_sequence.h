@@ -22,6 +22,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -32,8 +33,10 @@
 namespace thermocline {
 
 /// The space of a model's KV as this engine computes it. The weights' content is the model,
-/// whatever its file is called.
-SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights);
+/// whatever its file is called; `numerics` tells apart what computes it differently, empty: the
+/// CPU.
+SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
+                  std::string_view numerics = {});
 
 /// Thread: one at a time.
 /// Owner:  borrows `pages` and `client`, which outlive it.

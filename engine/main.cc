@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/chat_template.h"
+#include "engine/cuda_transformer.h"
 #include "engine/generator.h"
 #include "engine/options.h"
 #include "engine/tokenizer.h"
@@ -75,13 +76,40 @@ void ShowProgress(size_t done, size_t total) {
   std::fflush(stderr);
 }
 
+/// A model on the device that computes it.
+struct Loaded {
+  std::unique_ptr<Transformer> transformer;
+  KvDtype dtype = KvDtype::kF32;
+  std::string_view numerics;  // of SpaceOf
+};
+absl::StatusOr<Loaded> LoadModel(const EngineOptions& options, const ModelFile& file) {
+  using Device = EngineOptions::Device;
+  // KV as f32 is kept by the CPU alone.
+  const bool wants_f32 = options.kv_dtype == KvDtype::kF32;
+  if (options.device == Device::kCuda && wants_f32) {
+    return absl::InvalidArgumentError("on a GPU, KV is kept as f16; leave --kv f32 out");
+  }
+  Loaded loaded;
+  if (options.device != Device::kCpu && !wants_f32) {
+    absl::StatusOr<std::unique_ptr<Transformer>> on_gpu = LoadOnCuda(file);
+    if (on_gpu.ok()) {
+      return Loaded{*std::move(on_gpu), KvDtype::kF16, kCudaNumerics};
+    }
+    if (options.device == Device::kCuda) return on_gpu.status();
+    std::cerr << "thermocline-engine: going on on the CPU: " << on_gpu.status().message() << "\n";
+  }
+  TC_ASSIGN_OR_RETURN(loaded.transformer, Transformer::Load(file, {.threads = options.threads}));
+  loaded.dtype = options.kv_dtype.value_or(KvDtype::kF32);
+  return loaded;
+}
+
 /// The daemon's cache for this model; nothing (told once, on standard error) when it cannot be had.
 struct Cache {
   std::unique_ptr<Client> client;
   std::optional<Space> space;
 };
 Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const ModelConfig& config,
-                   const KvGeometry& geometry) {
+                   const KvGeometry& geometry, std::string_view numerics) {
   Cache cache;
   if (options.cache != EngineOptions::Cache::kDaemon) return cache;
   const absl::Status status = [&]() -> absl::Status {
@@ -89,7 +117,8 @@ Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const Mo
     TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
                                                        .client_name = "thermocline-engine",
                                                        .timeout = kConnectTimeout}));
-    TC_ASSIGN_OR_RETURN(cache.space, cache.client->OpenSpace(SpaceOf(config, geometry, digest)));
+    TC_ASSIGN_OR_RETURN(cache.space,
+                        cache.client->OpenSpace(SpaceOf(config, geometry, digest, numerics)));
     return absl::OkStatus();
   }();
   if (!status.ok()) {
@@ -140,10 +169,10 @@ absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
   request.end_ids = tokenizer ? tokenizer->end_of_generation() : config.eos_ids;
   TC_RETURN_IF_ERROR(CheckRequest(config, request));
 
-  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
-  const KvGeometry geometry = transformer->kv_geometry(options.kv_dtype);
+  TC_ASSIGN_OR_RETURN(const Loaded model, LoadModel(options, file));
+  const KvGeometry geometry = model.transformer->kv_geometry(model.dtype);
   PrivateBlocks pages(geometry, BlocksOf(config.context_length));
-  Cache cache = ConnectCache(options, file, config, geometry);
+  Cache cache = ConnectCache(options, file, config, geometry, model.numerics);
   const auto tell = [&](const absl::Status&) {
     std::cerr << "thermocline-engine: going on without a cache: the daemon at "
               << cache.client->socket_path() << " does not answer\n";
@@ -168,7 +197,7 @@ absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
     };
   }
   TC_ASSIGN_OR_RETURN(const GenerateResult result,
-                      Generate(*transformer, options.kv_dtype, *kv, request));
+                      Generate(*model.transformer, model.dtype, *kv, request));
   if (decoder) emit(decoder->Finish());
   if (options.json) {
     std::cout << ToJson(request, result, text)
@@ -191,15 +220,15 @@ absl::Status RunLogits(const EngineOptions& options, const ModelFile& file) {
                                  std::to_string(config.context_length) +
                                  "; give fewer, or a larger context with --context");
   }
-  TC_ASSIGN_OR_RETURN(auto transformer, Transformer::Load(file, {.threads = options.threads}));
-  PrivateBlocks pages(transformer->kv_geometry(options.kv_dtype), BlocksOf(count));
+  TC_ASSIGN_OR_RETURN(const Loaded model, LoadModel(options, file));
+  PrivateBlocks pages(model.transformer->kv_geometry(model.dtype), BlocksOf(count));
   KvSequence kv(pages);
   TC_RETURN_IF_ERROR(kv.Extend(count));
   std::vector<float> logits(count * config.vocab);
-  TC_RETURN_IF_ERROR(transformer->Forward({.tokens = options.tokens,
-                                           .blocks = kv.blocks(),
-                                           .kv_dtype = options.kv_dtype,
-                                           .logits = logits}));
+  TC_RETURN_IF_ERROR(model.transformer->Forward({.tokens = options.tokens,
+                                                 .blocks = kv.blocks(),
+                                                 .kv_dtype = model.dtype,
+                                                 .logits = logits}));
   std::ofstream out(options.out, std::ios::binary);
   out.write(reinterpret_cast<const char*>(logits.data()),
             static_cast<std::streamsize>(logits.size() * sizeof(float)));

@@ -37,10 +37,17 @@ void AddModel(CLI::App* verb, EngineOptions& options) {
 void AddForward(CLI::App* verb, EngineOptions& options) {
   static const std::map<std::string, KvDtype> kDtypes = {{"f32", KvDtype::kF32},
                                                          {"f16", KvDtype::kF16}};
-  verb->add_option("--kv", options.kv_dtype, "how keys and values are kept: f32 or f16")
+  verb->add_option("--kv", options.kv_dtype, "how keys and values are kept (f32; on a GPU f16)")
       ->transform(CLI::CheckedTransformer(kDtypes).description(""))
-      ->type_name("f32|f16")
-      ->default_str("f32");
+      ->type_name("f32|f16");
+  static const std::map<std::string, EngineOptions::Device> kDevices = {
+      {"cpu", EngineOptions::Device::kCpu},
+      {"cuda", EngineOptions::Device::kCuda},
+      {"auto", EngineOptions::Device::kAuto}};
+  verb->add_option("--device", options.device, "what computes; auto: a GPU, or else the CPU")
+      ->transform(CLI::CheckedTransformer(kDevices).description(""))
+      ->type_name("cpu|cuda|auto")
+      ->default_str("cpu");
   verb->add_option("--context", options.context, "tokens of context, if not what the file says")
       ->transform(Whole(1u << 28));
   verb->add_option("--threads", options.threads, "threads, 0 = all cores")->transform(Whole(1024));
@@ -91,7 +98,7 @@ void AddGenerate(CLI::App& app, EngineOptions& options) {
 
 std::optional<EngineOptions> ParseEngineOptions(int argc, char** argv, int& exit_code) {
   EngineOptions options;
-  CLI::App app("Runs a language model on the CPU, its KV cache kept by thermoclined.");
+  CLI::App app("Runs a language model on the CPU or a GPU, its KV cache kept by thermoclined.");
   app.require_subcommand(1);
   app.set_version_flag("--version", "thermocline-engine " + std::string(Version()));
   AddGenerate(app, options);

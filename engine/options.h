@@ -12,13 +12,15 @@ namespace thermocline {
 
 struct EngineOptions {
   enum class Verb { kGenerate, kLogits, kTokenize, kDetokenize };
+  enum class Device { kCpu, kCuda, kAuto };       // kAuto: a GPU where there is one
   enum class Cache { kDaemon, kPrivate, kNone };  // kNone: recompute everything for every token
 
   Verb verb = Verb::kGenerate;
   std::string model;
+  Device device = Device::kCpu;
   int threads = 0;
   uint32_t context = 0;
-  KvDtype kv_dtype = KvDtype::kF32;
+  std::optional<KvDtype> kv_dtype;  // nothing: as the device likes it best
   bool json = false;
 
   // The prompt of generate, in one of four forms; of logits, tokens.

@@ -73,8 +73,8 @@ class Usage(CliTest):
     def test_help_names_every_option(self):
         for verb, options in {
                 "generate": ("--model --prompt --prompt-file --chat --tokens --system --max-tokens --temperature --top-p "
-                             "--seed --kv --context --socket --no-cache --no-kv-cache --threads --json"),
-                "logits": "--model --tokens --out --kv --context --threads", "tokenize": "--model --special",
+                             "--seed --kv --device --context --socket --no-cache --no-kv-cache --threads --json"),
+                "logits": "--model --tokens --out --kv --device --context --threads", "tokenize": "--model --special",
                 "detokenize": "--model"}.items():
             done = engine(verb, "--help")
             self.assertEqual(done.returncode, 0)
