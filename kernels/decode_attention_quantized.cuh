@@ -41,6 +41,7 @@ struct CodeTiles {
   static constexpr size_t kPipelineBytes = size_t{kStages} * kStageBytes;
   static constexpr size_t kSharedBytes =
       kPipelineBytes > kStateBytes ? kPipelineBytes : kStateBytes;
+  static_assert(kSharedBytes <= 99 * 1024, "every device grants a block that much");
 };
 
 /// Of rows shorter than 128 bytes, several are written at once: such, of each eight, that they meet

@@ -20,6 +20,19 @@ __device__ __forceinline__ float Clamp(float x, float limit) {
   return fminf(fmaxf(x, -limit), limit);  // NaN becomes -limit
 }
 
+/// Four e4m3 numbers of a word, none of them NaN, as halves: numbers 0 and 2, and 1 and 3.
+__device__ __forceinline__ void HalvesOfE4m3(uint32_t word, uint32_t (&pairs)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  simt::ConvertE4m3(word, pairs[0], pairs[1]);
+#else
+  // Exponent and fraction in a half's place are the number times 2^-8, subnormal or not.
+  constexpr uint32_t kUnits = 0x5c005c00;  // 256 twice
+  const uint32_t up = word << 8;
+  pairs[0] = simt::MultiplyHalves(simt::AndOr(up, 0x80008000, up >> 1 & 0x3f803f80), kUnits);
+  pairs[1] = simt::MultiplyHalves(simt::AndOr(word, 0x80008000, word >> 1 & 0x3f803f80), kUnits);
+#endif
+}
+
 struct Int8Code {
   static constexpr KvDtype kDtype = KvDtype::kInt8;
   static constexpr int kWordNumbers = 4;
@@ -72,10 +85,10 @@ struct E4m3Code {
   static constexpr float kOddFactor = 1;
 
   __device__ __forceinline__ static void KeyPairs(uint32_t word, uint32_t (&pairs)[2]) {
-    simt::HalvesOfE4m3(word, pairs[0], pairs[1]);
+    HalvesOfE4m3(word, pairs);
   }
   __device__ __forceinline__ static void ValuePairs(uint32_t word, uint32_t (&pairs)[2]) {
-    simt::HalvesOfE4m3(word, pairs[0], pairs[1]);
+    HalvesOfE4m3(word, pairs);
   }
 
   __device__ __forceinline__ static void Encode8(const float (&x)[8], uint32_t (&words)[2]) {

@@ -50,9 +50,9 @@ __device__ __forceinline__ float2 UnpackHalves(uint32_t pair) {
   return y;
 }
 
-/// Four e4m3 numbers of a word, none of them NaN, as halves: numbers 0 and 2, and 1 and 3.
-__device__ __forceinline__ void HalvesOfE4m3(uint32_t word, uint32_t& even, uint32_t& odd) {
 #if __CUDA_ARCH__ >= 890
+/// Four e4m3 numbers of a word as halves: numbers 0 and 2, and 1 and 3.
+__device__ __forceinline__ void ConvertE4m3(uint32_t word, uint32_t& even, uint32_t& odd) {
   asm("{\n\t.reg .b16 low, high;\n\t.reg .b32 sorted;\n\t"
       "prmt.b32 sorted, %2, %2, 0x3120;\n\t"
       "mov.b32 {low, high}, sorted;\n\t"
@@ -60,14 +60,8 @@ __device__ __forceinline__ void HalvesOfE4m3(uint32_t word, uint32_t& even, uint
       "cvt.rn.f16x2.e4m3x2 %1, high;\n\t}"
       : "=r"(even), "=r"(odd)
       : "r"(word));
-#else
-  // Exponent and fraction in a half's place are the number times 2^-8, subnormal or not.
-  constexpr uint32_t kUnits = 0x5c005c00;  // 256 twice
-  const uint32_t up = word << 8;
-  even = MultiplyHalves(AndOr(up, 0x80008000, up >> 1 & 0x3f803f80), kUnits);
-  odd = MultiplyHalves(AndOr(word, 0x80008000, word >> 1 & 0x3f803f80), kUnits);
-#endif
 }
+#endif
 
 __device__ __forceinline__ void Store8(void* to, uint2 value) { *static_cast<uint2*>(to) = value; }
 

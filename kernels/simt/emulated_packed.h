@@ -35,12 +35,6 @@ inline uint32_t MultiplyHalves(uint32_t a, uint32_t b) {
   return PackHalves(HalfOf(a, 0) * HalfOf(b, 0), HalfOf(a, 1) * HalfOf(b, 1));
 }
 
-inline void HalvesOfE4m3(uint32_t word, uint32_t& even, uint32_t& odd) {
-  const auto number = [=](int i) { return ToFloat(Fp8E4m3{static_cast<uint8_t>(word >> 8 * i)}); };
-  even = PackHalves(number(0), number(2));
-  odd = PackHalves(number(1), number(3));
-}
-
 inline void Store8(void* to, uint2 value) { StoreAligned(to, &value, sizeof(value)); }
 inline void Store16(void* to, float4 value) { StoreAligned(to, &value, sizeof(value)); }
 
