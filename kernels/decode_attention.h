@@ -59,7 +59,7 @@ struct DecodePlan {
 /// rule: 85% of the best). `longest_tokens`: that one sequence attends: with a window at most
 /// window + 15, since splits are counted from the block on in which it begins. `resident_blocks`:
 /// thread blocks that the device is to run at once; an H100 was fastest with one a multiprocessor
-/// over 16-bit KV, with two over codes.
+/// over 16-bit KV, two over codes, and eight without tensor cores.
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks);
 
 inline size_t DecodeWorkspaceFloats(int sequences, int heads, int head_dim, int splits) {
