@@ -87,6 +87,7 @@ rocksdb::ColumnFamilyOptions EntryOptions() {
   options.compression = rocksdb::kNoCompression;
   options.write_buffer_size = kEntryBufferBytes;
   options.level_compaction_dynamic_level_bytes = true;
+  options.disable_auto_compactions = true;  // until BeginMerging
   return options;
 }
 
@@ -363,6 +364,11 @@ absl::Status SegmentDatabase::ForEachEntry(
     if (!visit(BytesOf(at->key()), BytesOf(at->value()))) break;
   }
   return DiskStatus(at->status(), "read the entries");
+}
+
+// A failure leaves more tables than need be, until the next opening.
+void SegmentDatabase::BeginMerging() {
+  db_->EnableAutoCompaction({entries_}).PermitUncheckedError();
 }
 
 absl::Status SegmentDatabase::Commit(std::span<const EntryChange> changes, bool durable) {

@@ -82,6 +82,9 @@ class SegmentDatabase {
   absl::Status ForEachEntry(const std::function<bool(std::span<const std::byte>,
                                                      std::span<const std::byte>)>& visit) const;
 
+  /// Lets entries be merged in the background, which would disturb whoever reads all of them.
+  void BeginMerging();
+
   /// All of them or none. If `durable`, they survive a power loss, and so do all before. After an
   /// error nobody knows which, until the store is opened anew; no other is taken before.
   absl::Status Commit(std::span<const EntryChange> changes, bool durable);

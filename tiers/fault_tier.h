@@ -48,7 +48,7 @@ class FaultTier : public Tier {
   }
   absl::Status Sync() override;
   TierUsage Usage() const override { return below_->Usage(); }
-  std::vector<BlockRef> TakeLost() override { return below_->TakeLost(); }
+  std::vector<LostBlock> TakeLost() override { return below_->TakeLost(); }
   bool RefusesWrites() const override { return below_->RefusesWrites(); }
   std::string State() const override { return below_->State(); }
 

@@ -85,12 +85,16 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     index = BuildIndex(*database, known);
   }
   TC_RETURN_IF_ERROR(index.status());
+  database->BeginMerging();
   std::vector<BlockRef> lost;
   if (known != nullptr) lost = known->NotIn(*index);
   MutexLock lock(mutex_);
-  for (const BlockRef ref : lost) corrupt_count_ += to_erase_.contains(ref) ? 0 : 1;
+  for (const BlockRef ref : lost) {
+    const bool was_to_go = to_erase_.contains(ref);
+    corrupt_count_ += was_to_go ? 0 : 1;
+    lost_.push_back({ref, was_to_go});
+  }
   to_erase_.clear();
-  lost_.insert(lost_.end(), lost.begin(), lost.end());
   index_ = *std::move(index);
   database_ = std::move(database);
   return absl::OkStatus();

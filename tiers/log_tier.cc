@@ -1,7 +1,6 @@
 #include "tiers/log_tier.h"
 
 #include <algorithm>
-#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -54,15 +53,13 @@ LogTier::LogTier(Options options) : options_(std::move(options)) {}
 LogTier::~LogTier() = default;
 
 absl::Status LogTier::Add(SegmentWriter& writer, const BlockRecord& record,
-                          std::span<const std::byte> stored, Draft& draft) const {
+                          std::span<const std::byte> stored, uint64_t from, Draft& draft) const {
   const BlockRef ref = RefOf(record);
   TC_ASSIGN_OR_RETURN(const FilePlace place, writer.Add(ref, stored));
   EntryChange entry{ref, std::string(kEntryHeadBytes, '\0')};
   TC_RETURN_IF_ERROR(options_.envelope.EncodeRecord(record, entry.value));
   SealEntry({ref, draft.sequence, place}, entry.value);
-  draft.changes.push_back(std::move(entry));
-  draft.blocks.push_back(ref);
-  draft.places.push_back(place);
+  draft.records.push_back({std::move(entry), place, from});
   return absl::OkStatus();
 }
 
@@ -80,7 +77,7 @@ void LogTier::PutAll(std::span<TierPut> puts) {
     TC_ASSIGN_OR_RETURN(const Database database, Writable());
     draft.sequence = next_sequence_++;
     TC_RETURN_IF_ERROR(WritePuts(*database, puts, order, draft));
-    if (draft.blocks.empty()) return absl::OkStatus();
+    if (draft.records.empty()) return absl::OkStatus();
     TC_RETURN_IF_ERROR(Commit(*database, draft));
     RemoveEmptied(*database);
     return absl::OkStatus();
@@ -136,7 +133,7 @@ absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> pu
   for (const size_t i : order) {
     TierPut& put = puts[i];
     const BlockRef ref = RefOf(*put.record);
-    if (!draft.blocks.empty() && draft.blocks.back() == ref) continue;  // a newer one is written
+    if (!draft.records.empty() && draft.records.back().change.ref == ref) continue;  // a newer one
     if (Checksum(put.payload) != put.record->payload_checksum) {
       put.status = absl::DataLossError("cold tier: payload and header of " + Named(ref) +
                                        " disagree; it is not stored");
@@ -145,35 +142,44 @@ absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> pu
     const auto most = room.OfBytes(BlockEnvelope::MostBytes(*put.record));
     TC_ASSIGN_OR_RETURN(const uint64_t bytes,
                         options_.envelope.Encode(*put.record, put.payload, most));
-    TC_RETURN_IF_ERROR(Add(writer, *put.record, most.first(bytes), draft));
+    TC_RETURN_IF_ERROR(Add(writer, *put.record, most.first(bytes), 0, draft));
   }
-  if (draft.blocks.empty()) return absl::OkStatus();
+  if (draft.records.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
   return absl::OkStatus();
 }
 
 // After a failure the segment is there, and whether its entries are nobody knows: it stays.
 absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
-  const absl::Status status =
-      Noted(database.Commit(draft.changes, /*durable=*/!draft.blocks.empty()));
+  MutexLock order(order_mutex_);
+  std::vector<EntryChange> changes;
+  {
+    MutexLock lock(mutex_);
+    std::erase_if(draft.records, [&](const Record& record) TC_NO_THREAD_SAFETY_ANALYSIS {
+      const LogIndex::Place* const place = index_.Find(record.change.ref);
+      return record.from != 0 && (place == nullptr || place->sequence != record.from);
+    });
+    for (const Record& record : draft.records) changes.push_back(record.change);
+  }
+  const bool is_written = draft.bytes > 0;
+  const absl::Status status = Noted(database.Commit(changes, /*durable=*/is_written));
   MutexLock lock(mutex_);
   reserved_bytes_ -= std::exchange(draft.reserved_bytes, 0);
-  if (!draft.blocks.empty()) index_.AddSegment(draft.sequence, draft.bytes);
-  if (!status.ok()) {
-    for (size_t i = draft.blocks.size(); i < draft.changes.size(); ++i) {
-      to_erase_.insert(draft.changes[i].ref);
-    }
-    return status;
-  }
-  for (size_t i = 0; i < draft.changes.size(); ++i) {
-    const EntryChange& change = draft.changes[i];
-    if (i >= draft.blocks.size()) {
-      index_.Erase(change.ref);
+  if (is_written) index_.AddSegment(draft.sequence, draft.bytes);
+  bool is_needed = !status.ok();
+  for (const Record& record : draft.records) {
+    const BlockRef ref = record.change.ref;
+    if (!status.ok()) {
+      if (record.is_erasure()) to_erase_.insert(ref);
+    } else if (record.is_erasure()) {
+      index_.Erase(ref);
     } else {
-      const size_t bytes = sizeof(EntryKey) + change.value.size();
-      index_.Set(change.ref, {draft.sequence, static_cast<uint32_t>(bytes), draft.places[i]});
+      const size_t bytes = sizeof(EntryKey) + record.change.value.size();
+      index_.Set(ref, {draft.sequence, static_cast<uint32_t>(bytes), record.place});
+      is_needed = true;
     }
   }
+  if (is_written && !is_needed) to_remove_.push_back(draft.sequence);
   return status;
 }
 
@@ -222,8 +228,9 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
   }
   if (PlaceOf(ref).sequence != sequence) return;
-  const EntryChange erasure{ref, ""};
-  (void)Noted(database.Commit({&erasure, 1}, /*durable=*/false));
+  Draft draft;
+  draft.records.push_back({.change = {ref, ""}, .from = sequence});
+  (void)Commit(database, draft);
   {
     MutexLock lock(mutex_);  // if it cannot be erased now, it is not here any more all the same
     const LogIndex::Place* const place = index_.Find(ref);
@@ -239,10 +246,10 @@ absl::Status LogTier::EraseAll(std::span<const BlockRef> refs) {
   {
     MutexLock lock(mutex_);
     for (const BlockRef ref : refs) {
-      if (index_.Find(ref) != nullptr) draft.changes.push_back({ref, ""});
+      if (index_.Find(ref) != nullptr) draft.records.push_back({.change = {ref, ""}});
     }
   }
-  if (draft.changes.empty()) return absl::OkStatus();
+  if (draft.records.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
   TC_RETURN_IF_ERROR(Commit(*database, draft));
   RemoveEmptied(*database);
@@ -296,11 +303,15 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
   kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
   Draft draft{.sequence = next_sequence_++};
   TC_RETURN_IF_ERROR(WriteKept(*database, kept, draft));
-  std::vector<BlockRef> all = segment->blocks, gone;
-  std::sort(all.begin(), all.end(), Precedes);
-  std::set_difference(all.begin(), all.end(), draft.blocks.begin(), draft.blocks.end(),
-                      std::back_inserter(gone), Precedes);
-  for (const BlockRef ref : gone) draft.changes.push_back({ref, ""});
+  const size_t moved = draft.records.size();
+  for (const BlockRef ref : segment->blocks) {
+    const auto end = draft.records.begin() + static_cast<ptrdiff_t>(moved);
+    const auto at = std::lower_bound(
+        draft.records.begin(), end, ref,
+        [](const Record& record, BlockRef ref) { return Precedes(record.change.ref, ref); });
+    if (at != end && at->change.ref == ref) continue;
+    draft.records.push_back({.change = {ref, ""}, .from = sequence});
+  }
   TC_RETURN_IF_ERROR(Commit(*database, draft));
   RemoveEmptied(*database);
   return absl::OkStatus();
@@ -320,20 +331,20 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     const absl::Status read = database.ReadBlock(head, [&](std::span<const std::byte> stored) {
       const auto record = options_.envelope.Decode(ref, stored, payload);
       if (!record.ok()) return record.status();
-      const auto added =
-          AddKept(writer, *record, payload.first(record->payload_bytes), stored, draft);
+      const auto added = AddKept(writer, *record, payload.first(record->payload_bytes), stored,
+                                 from.sequence, draft);
       written = added.status();
       if (added.ok()) bytes += *added;
       return absl::OkStatus();
     });
     TC_RETURN_IF_ERROR(written);
-    if (read.ok()) continue;
+    if (read.ok() || PlaceOf(ref).sequence != from.sequence) continue;  // it has gone meanwhile
     if (!IsDamage(read)) return read;
     DropUnusable(database, ref, from.sequence, read);
     MutexLock lock(mutex_);
-    lost_.push_back(ref);
+    lost_.push_back({.ref = ref});
   }
-  if (draft.blocks.empty()) return absl::OkStatus();
+  if (draft.records.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
   kept_bytes_ += bytes;
   return absl::OkStatus();
@@ -341,18 +352,19 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
 
 absl::StatusOr<uint64_t> LogTier::AddKept(SegmentWriter& writer, const BlockRecord& record,
                                           std::span<const std::byte> payload,
-                                          std::span<const std::byte> stored, Draft& draft) const {
+                                          std::span<const std::byte> stored, uint64_t from,
+                                          Draft& draft) const {
   Room room;
   if (!options_.envelope.IsUnderNewestKey(stored)) {
     const auto most = room.OfBytes(BlockEnvelope::MostBytes(record));
     TC_ASSIGN_OR_RETURN(const uint64_t bytes, options_.envelope.Encode(record, payload, most));
     stored = most.first(bytes);
   }
-  TC_RETURN_IF_ERROR(Add(writer, record, stored, draft));
+  TC_RETURN_IF_ERROR(Add(writer, record, stored, from, draft));
   return stored.size();
 }
 
-std::vector<BlockRef> LogTier::TakeLost() {
+std::vector<LostBlock> LogTier::TakeLost() {
   MutexLock lock(mutex_);
   return std::exchange(lost_, {});
 }

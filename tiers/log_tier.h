@@ -65,21 +65,25 @@ class LogTier : public Tier {
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override;
   TierUsage Usage() const override;
-  std::vector<BlockRef> TakeLost() override;
+  std::vector<LostBlock> TakeLost() override;
   bool RefusesWrites() const override;
   std::string State() const override;
 
  private:
   using Database = std::shared_ptr<SegmentDatabase>;
-  /// What one segment will have, when it is written.
+  /// A block that is put, moved or erased.
+  struct Record {
+    EntryChange change;
+    FilePlace place = {};  // in the draft's segment
+    uint64_t from = 0;  // the segment where it must be until then, else it stays as it is; 0: any
+    bool is_erasure() const { return change.value.empty(); }
+  };
+  /// What one segment will have, when it is written, and what goes with that.
   struct Draft {
     uint64_t sequence = 0;
-    uint64_t bytes = 0;           // of its file, once that is finished
-    uint64_t reserved_bytes = 0;  // until it is known
-    std::vector<EntryChange> changes =
-        {};                              // of the blocks; then erasures of what does not come along
-    std::vector<BlockRef> blocks = {};   // ascending
-    std::vector<FilePlace> places = {};  // of the blocks
+    uint64_t bytes = 0;                // of its file; 0: it is not written
+    uint64_t reserved_bytes = 0;       // until that is known
+    std::vector<Record> records = {};  // of its blocks, ascending; then erasures
   };
 
   explicit LogTier(Options options);
@@ -103,16 +107,18 @@ class LogTier : public Tier {
   /// bytes.
   absl::StatusOr<uint64_t> AddKept(SegmentWriter& writer, const BlockRecord& record,
                                    std::span<const std::byte> payload,
-                                   std::span<const std::byte> stored, Draft& draft) const;
+                                   std::span<const std::byte> stored, uint64_t from,
+                                   Draft& draft) const;
   /// Puts a block into the segment that the draft is of.
   absl::Status Add(SegmentWriter& writer, const BlockRecord& record,
-                   std::span<const std::byte> stored, Draft& draft) const;
+                   std::span<const std::byte> stored, uint64_t from, Draft& draft) const;
   std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
   absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
                          std::span<const size_t> order, Draft& draft);
   absl::Status WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep, Draft& draft);
-  /// Makes the draft's changes durable, and known.
-  absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_);
+  /// Makes the draft's changes durable, and known; but for those of blocks that others have moved,
+  /// replaced or erased meanwhile.
+  absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_, order_mutex_);
   void RemoveEmptied(SegmentDatabase& database) TC_EXCLUDES(mutex_);
   /// Forgets a block that does not open, unless it lies elsewhere by now. One that does not verify
   /// is counted; one whose key is gone is not damaged.
@@ -128,10 +134,13 @@ class LogTier : public Tier {
   LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
 
+  // Of two changes of one block the last on disk must be the last that is known. So it is held
+  // while entries are written, which is done one by one anyway.
+  Mutex order_mutex_;
   mutable Mutex mutex_;  // never held across I/O
   Database database_ TC_GUARDED_BY(mutex_);
   LogIndex index_ TC_GUARDED_BY(mutex_);
-  std::vector<BlockRef> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
+  std::vector<LostBlock> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
   // By writes that failed: they may be gone, or not.
   std::unordered_set<BlockRef, BlockRefHash> to_erase_ TC_GUARDED_BY(mutex_);
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way

@@ -1,6 +1,6 @@
 // What goes to the cold tier and leaves it. One job, of erasures or of writes, is under way at
 // most, so that writes find the room that was counted for them, and calls about one block keep
-// their order.
+// their order. Small segments are made large ones beside the jobs, lest a commit wait for that.
 //
 // In a tier of segments room is made by giving up the oldest one whole. Of its blocks those that
 // are warm too lose their copy, and tails leave with their names; what is left (pinned, leased, or
@@ -25,8 +25,13 @@ namespace {
 constexpr int kSegmentsLookedAt = 8;
 constexpr uint64_t kLeastGain = 16;  // a share of a segment's bytes
 constexpr size_t kBlocksLookedAt = size_t{1} << 18;
-constexpr size_t kSegmentsToFold = 16;
-constexpr uint64_t kMostJobBytes = 32 * MiB;  // while a commit waits for the disk
+// Segments of less than a quarter of a full one are small. As soon as they are half of one together
+// they become one, so that what was committed is written twice; and of one class before, when there
+// are very many.
+constexpr uint64_t kSmallShare = 4;
+constexpr uint64_t kFoldedShare = 2;
+constexpr size_t kMostSmallSegments = 512;
+constexpr uint64_t kMostJobBytes = 32 * MiB;  // while somebody waits, or may have to
 constexpr int kFailuresUntilStuck = 2;
 constexpr std::chrono::minutes kLeastStuckTime{1};  // doubled with each further failure
 constexpr std::chrono::hours kMostStuckTime{1};
@@ -47,7 +52,9 @@ int SizeClass(uint64_t bytes) { return static_cast<int>(std::bit_width(bytes)) /
 }  // namespace
 
 bool StackCore::ColdJobIsLate() const {
-  return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
+  const SteadyTime since = options_.clock->Now() - options_.write_deadline;
+  if (job_running_) return since >= job_began_;
+  return waits_for_fold_ && since >= fold_began_;
 }
 
 bool StackCore::cold_writable() const {
@@ -127,7 +134,8 @@ uint64_t StackCore::DropColdTails(const std::vector<uint64_t>& ids) {
 
 // Room for so many bytes, in the tier's way. Whether any comes, by the next job.
 bool StackCore::MakeColdRoom(uint64_t bytes) {
-  if (segment_drop_) return true;
+  if (fold_running_) waits_for_fold_ = true;  // only one of the two may exceed the capacity
+  if (segment_drop_ || fold_running_) return true;
   return cold_->SegmentFrom(0) ? EvictSegment() : EvictCold(bytes) > 0;
 }
 
@@ -213,36 +221,73 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
   return plan;
 }
 
-// What commits wait for is written in small segments: of many of about one size, wherever they lie,
-// there will be one. So of each class fewer than kSegmentsToFold stay small.
+// What commits wait for is written in small segments, of which there will be large ones. Nothing
+// waits for that but who needs room in a full tier.
 void StackCore::FoldSegments() {
-  if (cold_ == nullptr || job_running_ || segment_drop_ || !cold_writable()) return;
-  const uint64_t limit =
-      durable_waits_.empty() ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes);
+  if (cold_ == nullptr || fold_running_ || segment_drop_ || drop_running_) return;
+  if (closing_ || !cold_writable()) return;
+  const TierUsage usage = cold_->Usage();
+  const bool has_room = usage.used_bytes + SegmentBytes() <= ColdCapacity(usage);
+  const std::vector<uint64_t> sequences =
+      SegmentsToFold(has_room ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes));
+  if (sequences.empty()) return;
+  SegmentDrop fold{.sequence = sequences.front()};
+  for (const uint64_t sequence : sequences) {
+    const auto segment = cold_->SegmentFrom(sequence);
+    if (!segment || segment->sequence != sequence) continue;
+    std::copy_if(segment->blocks.begin(), segment->blocks.end(), std::back_inserter(fold.keep),
+                 [&](BlockRef ref) { return HasColdCopy(ref); });
+  }
+  for (const BlockRef ref : fold.keep) write_budget_.Spend(BytesOf(ref));
+  fold_running_ = true;
+  fold_began_ = options_.clock->Now();
+  options_.disk([cold = cold_, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_),
+                 fold = std::move(fold)] {
+    absl::Status status = cold->DropSegment(fold.sequence, fold.keep);
+    strand([weak, sequence = fold.sequence, status = std::move(status)] {
+      if (const auto self = weak.lock()) (*self)->FinishFold(sequence, status);
+    });
+  });
+}
+
+// Of `bytes` together at most, the oldest first; none: that is not worth it yet.
+std::vector<uint64_t> StackCore::SegmentsToFold(uint64_t bytes) const {
   struct Run {
     std::vector<uint64_t> sequences;
     uint64_t bytes = 0;
-  };
-  std::map<int, Run> runs;
-  for (const auto& [sequence, bytes] : cold_->SegmentSizes()) {
-    if (bytes >= SegmentBytes() / kSegmentsToFold || IsStuck(sequence)) continue;
-    Run& run = runs[SizeClass(bytes)];
-    if (run.bytes + bytes > limit) continue;
-    run.bytes += bytes;
-    run.sequences.push_back(sequence);
-  }
-  for (const auto& [size_class, run] : runs) {
-    if (run.sequences.size() < kSegmentsToFold) continue;
-    segment_drop_ = SegmentDrop{.sequence = run.sequences.front()};
-    for (const uint64_t sequence : run.sequences) {
-      const auto segment = cold_->SegmentFrom(sequence);
-      if (!segment || segment->sequence != sequence) continue;
-      std::copy_if(segment->blocks.begin(), segment->blocks.end(),
-                   std::back_inserter(segment_drop_->keep),
-                   [&](BlockRef ref) { return HasColdCopy(ref); });
+    void Add(const SegmentSize& segment, uint64_t most_bytes) {
+      if (bytes + segment.bytes > most_bytes) return;
+      bytes += segment.bytes;
+      sequences.push_back(segment.sequence);
     }
-    return SchedulePump();
+  };
+  Run all;
+  std::map<int, Run> classes;
+  size_t count = 0;
+  for (const SegmentSize& segment : cold_->SegmentSizes()) {
+    if (segment.bytes >= bytes / kSmallShare || IsStuck(segment.sequence)) continue;
+    ++count;
+    all.Add(segment, bytes);
+    classes[SizeClass(segment.bytes)].Add(segment, bytes);
   }
+  if (all.bytes >= bytes / kFoldedShare) return std::move(all.sequences);
+  if (count < kMostSmallSegments) return {};
+  const auto most =
+      std::max_element(classes.begin(), classes.end(), [](const auto& a, const auto& b) {
+        return a.second.sequences.size() < b.second.sequences.size();
+      });
+  return std::move(most->second.sequences);
+}
+
+void StackCore::FinishFold(uint64_t sequence, const absl::Status& status) {
+  fold_running_ = waits_for_fold_ = false;
+  ForgetLostCopies();
+  if (absl::IsNotFound(status)) return SchedulePump();  // the last of its blocks was erased
+  if (!status.ok()) {
+    NoteStuck(sequence, status);
+    NoteWrites(status);
+  }
+  SchedulePump();
 }
 
 // Whether it could not be given up, a while ago.
@@ -270,12 +315,17 @@ void StackCore::NoteStuck(uint64_t sequence, const absl::Status& why) {
 // What the tier has dropped by itself: what is warm is written again, the rest is lost.
 void StackCore::ForgetLostCopies() {
   if (cold_ == nullptr) return;
-  std::vector<BlockRef> lost = cold_->TakeLost();
-  std::erase_if(lost, [&](BlockRef ref) { return !HasColdCopy(ref); });
+  std::vector<LostBlock> lost = cold_->TakeLost();
+  std::erase_if(lost, [&](const LostBlock& block) { return !HasColdCopy(block.ref); });
   if (lost.empty()) return;
-  LogEvent(LogLevel::kWarning, "cold_copies_lost", {{"blocks", lost.size()}});
+  const auto erased = static_cast<uint64_t>(std::count_if(
+      lost.begin(), lost.end(), [](const LostBlock& block) { return block.was_to_go; }));
+  if (erased < lost.size()) {
+    LogEvent(LogLevel::kWarning, "cold_copies_lost", {{"blocks", lost.size() - erased}});
+  }
+  if (erased > 0) LogEvent(LogLevel::kInfo, "cold_copies_erased", {{"blocks", erased}});
   std::vector<Place> tails;
-  for (const BlockRef ref : lost) {
+  for (const auto& [ref, was_to_go] : lost) {
     const Place place = *writer_.PlaceOf(ref.id);
     ChangeWord(ref.id, place, ref.part, writer_.word(place, ref.part).WithColdCopy(false));
     if (!writer_.word(place, ref.part).empty()) continue;
@@ -372,6 +422,7 @@ void StackCore::RunColdJob() {
   }
   writes_are_next_ = job.writes.empty();
   job_running_ = true;
+  drop_running_ = job.drop.has_value();
   job_began_ = options_.clock->Now();
   ++cold_jobs_;
   cold_writes_.Try();
@@ -445,7 +496,7 @@ void StackCore::CancelWrites() {
 }
 
 void StackCore::FinishColdJob(ColdJob job) {
-  job_running_ = false;
+  job_running_ = drop_running_ = false;
   doomed_is_free_ = true;
   FinishErasures(job);
   if (job.drop) FinishDrop(*job.drop, job.drop_status);
@@ -457,14 +508,16 @@ void StackCore::FinishColdJob(ColdJob job) {
     FinishWrite(write);
     if (!absl::IsDataLoss(write.status)) refused.Update(write.status);
   }
-  if (!refused.ok()) write_refusal_ = std::string(refused.message());
-  if (refused.ok()) {
-    cold_writes_.Succeeded();
-  } else if (cold_writes_.Failed()) {
-    LogEvent(LogLevel::kWarning, "cold_tier_refused",
-             {{"cause", refused}, {"retry_ms", kColdPause.count()}});
-  }
+  NoteWrites(refused);
   SchedulePump();
+}
+
+void StackCore::NoteWrites(const absl::Status& status) {
+  if (status.ok()) return cold_writes_.Succeeded();
+  write_refusal_ = std::string(status.message());
+  if (!cold_writes_.Failed()) return;
+  LogEvent(LogLevel::kWarning, "cold_tier_refused",
+           {{"cause", status}, {"retry_ms", kColdPause.count()}});
 }
 
 // Those that failed, and perhaps some that did not, are tried again.

@@ -347,6 +347,8 @@ class StackCore final : public TierStack {
   std::optional<SegmentPlan> BestSegment(bool& keep_warm);
   SegmentPlan PlanOf(TierSegment segment) const;
   void FoldSegments();
+  std::vector<uint64_t> SegmentsToFold(uint64_t bytes) const;
+  void FinishFold(uint64_t sequence, const absl::Status& status);
   bool IsStuck(uint64_t sequence) const;
   bool HasColdCopy(BlockRef ref) const;
   /// Whether it has one that does not go at the moment.
@@ -368,6 +370,7 @@ class StackCore final : public TierStack {
   void TakeWrites(ColdJob& job);
   void CancelWrites();
   void FinishColdJob(ColdJob job);
+  void NoteWrites(const absl::Status& status);
   void FinishErasures(const ColdJob& job);
   void FinishDrop(const SegmentDrop& drop, const absl::Status& status);
   void FinishWrite(const ColdWrite& write);
@@ -424,14 +427,6 @@ class StackCore final : public TierStack {
   void AdvancePrefetches();
 
   // ---- stack_scrub.cc
-  struct ScrubItem {
-    BlockRef ref;
-    uint64_t offset = 0;
-    uint64_t bytes = 0;
-    uint64_t checksum = 0;
-    bool is_checked = false;  // as its word says
-    bool right = false;       // out
-  };
   void BeginScrubTick();
   void Scrub();
   bool MayScrubMore(uint64_t bytes) const;
@@ -548,6 +543,9 @@ class StackCore final : public TierStack {
   uint64_t room_from_ = 0;  // where the next search for room begins
   std::map<uint64_t, StuckSegment> stuck_;
   bool job_running_ = false;
+  bool drop_running_ = false;           // by that job, of a segment
+  bool fold_running_ = false;           // beside a job that drops none
+  bool waits_for_fold_ = false;         // who needs room
   bool writes_are_next_ = false;        // the last job made room
   bool cold_full_ = false;              // the last job found no room
   std::optional<uint64_t> full_since_;  // bytes that had gone to cold when it was full last
@@ -556,7 +554,7 @@ class StackCore final : public TierStack {
   Breaker cold_writes_;
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;
-  SteadyTime job_began_{};
+  SteadyTime job_began_{}, fold_began_{};
   uint64_t cold_jobs_ = 0;
   uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;

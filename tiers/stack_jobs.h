@@ -149,11 +149,22 @@ struct SavedWait {
   TierStack::DoneCallback done;
 };
 
+/// A warm block that is read back.
+struct ScrubItem {
+  BlockRef ref;
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+  uint64_t checksum = 0;
+  bool is_checked = false;  // as its word says
+  bool right = false;       // out
+};
+
 struct ColdItem {
   BlockRef ref;
   uint64_t bytes = 0;
-  absl::Status status;   // of reading it whole
-  bool is_gone = false;  // read, and found nowhere
+  absl::Status status;     // of reading it whole
+  bool is_gone = false;    // read, and found nowhere
+  bool is_sealed = false;  // gone as its key is, which is no damage
 };
 
 struct ColdScrub {
@@ -170,6 +181,7 @@ struct ColdScrub {
   TierStack::FlushCallback checked;
   uint64_t blocks = 0;
   uint64_t damaged = 0;
+  uint64_t sealed = 0;  // dropped, as their keys are gone
 };
 
 }  // namespace thermocline

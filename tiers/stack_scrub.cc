@@ -110,7 +110,7 @@ bool StackCore::NextScrubChunk() {
 }
 
 // nullopt for what is not there any more, or was never (a slot that somebody fills).
-std::optional<StackCore::ScrubItem> StackCore::ScrubItemOf(BlockRef ref) const {
+std::optional<ScrubItem> StackCore::ScrubItemOf(BlockRef ref) const {
   const auto place = writer_.PlaceOf(ref.id);
   if (!place || ref.part >= places_.at(ref.id).parts.size()) return std::nullopt;
   const Word word = writer_.word(*place, ref.part);
@@ -189,6 +189,10 @@ ColdScrub& StackCore::BeginRound() {
 void StackCore::EndCheck(absl::Status status) {
   const FlushCallback done = std::move(cold_scrub_.checked);
   const uint64_t blocks = cold_scrub_.blocks, damaged = cold_scrub_.damaged;
+  if (cold_scrub_.sealed > 0) {
+    LogEvent(LogLevel::kInfo, "cold_blocks_without_key",
+             {{"blocks", cold_scrub_.sealed}, {"data_dir", options_.data_dir}});
+  }
   BeginRound();
   done(std::move(status), blocks, damaged);
 }
@@ -241,9 +245,12 @@ void StackCore::ScrubCold() {
     for (ColdItem& item : *items) {
       payload.resize(item.bytes);
       start->at = clock->Now();
+      const uint64_t damaged = cold->Usage().corrupt_count;
       const auto found = ReadWhole(*cold, item.ref, payload);
       item.status = found.status();
       item.is_gone = found.ok() && !found->has_value();
+      // The tier has dropped it, and counts what was damaged.
+      item.is_sealed = item.is_gone && cold->Usage().corrupt_count == damaged;
     }
     strand([items, jobs, round, weak] {
       if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs, round);
@@ -277,7 +284,7 @@ void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t job
     }
     if (!item.is_gone) NoteDamage(item.ref, item.status);
     DropUnusableCopy(item.ref);
-    if (is_tallied) ++cold_scrub_.damaged;
+    if (is_tallied) ++(item.is_sealed ? cold_scrub_.sealed : cold_scrub_.damaged);
   }
   // Success says something of the disk only when nothing else is read.
   if (unread > 0) FailRead("blocks cannot be read back");

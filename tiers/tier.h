@@ -57,6 +57,12 @@ struct SegmentSize {
   uint64_t bytes = 0;
 };
 
+/// A block that a tier had, and has no more.
+struct LostBlock {
+  BlockRef ref;
+  bool was_to_go = false;  // erased by a call that failed; else it was damaged
+};
+
 struct TierUsage {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;  // what counts against the capacity
@@ -111,8 +117,8 @@ class Tier {
   /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
   /// beyond the capacity if need be. Blocks of other segments in `keep` come along, so that small
   /// segments can be made a large one. What does not verify is dropped and counted; absent ones are
-  /// fine. Gets go on meanwhile and find what is kept. Not concurrent with Put and Erase. An error
-  /// leaves every block where it was.
+  /// fine. Gets go on meanwhile and find what is kept; so do Puts and Erases, and what they replace
+  /// or erase stays so. An error leaves every block where it was.
   [[nodiscard]] virtual absl::Status DropSegment(uint64_t sequence,
                                                  std::span<const BlockRef> /*keep*/) {
     return absl::NotFoundError("no segment " + std::to_string(sequence));
@@ -131,7 +137,7 @@ class Tier {
 
   /// Blocks that it has lost since the last call without a Get that would have told: damaged ones
   /// that DropSegment met, and what is missing after its store was opened anew.
-  virtual std::vector<BlockRef> TakeLost() { return {}; }
+  virtual std::vector<LostBlock> TakeLost() { return {}; }
 
   /// Whether it takes no writes at the moment. Then Sync looks whether it can again.
   [[nodiscard]] virtual bool RefusesWrites() const { return false; }

@@ -3,6 +3,7 @@
 #include "tiers/log_tier.h"
 
 #include <gmock/gmock.h>
+#include <rocksdb/file_system.h>
 
 #include <algorithm>
 #include <atomic>
@@ -222,6 +223,77 @@ TEST(LogTierTest, AStoreOfThisFormFromEarlierIsRead) {
     EXPECT_EQ((*read)->header_checksum, record.header_checksum);
     EXPECT_EQ((*read)->inner, record.inner);
   }
+}
+
+/// Calls somebody before a segment's file is made.
+class WatchedFiles : public rocksdb::FileSystemWrapper {
+ public:
+  WatchedFiles() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
+  const char* Name() const override { return "WatchedFiles"; }
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override {
+    if (path.find("/incoming/") != std::string::npos) {
+      if (const auto call = std::exchange(before, nullptr)) call();
+    }
+    return FileSystemWrapper::NewWritableFile(path, options, file, debug);
+  }
+  std::function<void()> before;
+};
+
+TEST(LogTierTest, WhatIsErasedOrReplacedWhileItsSegmentIsDroppedStaysSo) {
+  ScratchDirectory directory;
+  const auto files = std::make_shared<WatchedFiles>();
+  const auto open = [&] {
+    auto tier = LogTier::Open(
+        {.directory = directory.path(), .capacity_bytes = 8 * MiB, .file_system = files});
+    EXPECT_TRUE(tier.ok()) << tier.status();
+    return *std::move(tier);
+  };
+  std::unique_ptr<Tier> tier = open();
+  Fill(*tier, 6, 8192, 6);
+  const TierSegment segment = *tier->SegmentFrom(0);
+  const auto payload = TestPayload(1, 1, 8192);
+  const BlockHeader newer = TestHeader(1, 0, payload);
+  files->before = [&] {
+    EXPECT_TRUE(tier->EraseAll(std::vector<BlockRef>{{.id = 2}, {.id = 5}}).ok());
+    EXPECT_TRUE(tier->Put(newer, payload).ok());
+  };
+  // Of the six 1, 2 and 3 are kept; 2 and 5 are erased meanwhile, 1 is put anew.
+  ASSERT_TRUE(
+      tier->DropSegment(segment.sequence, std::vector<BlockRef>{{.id = 1}, {.id = 2}, {.id = 3}})
+          .ok());
+  for (const bool reopened : {false, true}) {
+    if (reopened) {
+      tier.reset();
+      tier = open();
+    }
+    std::vector<std::byte> room(8192);
+    for (uint64_t id = 1; id <= 6; ++id) {
+      const auto found = tier->Get({.id = id}, room);
+      ASSERT_TRUE(found.ok()) << found.status();
+      EXPECT_EQ(found->has_value(), id == 1 || id == 3) << id;
+      if (id != 1) continue;
+      EXPECT_EQ(std::memcmp(room.data(), payload.data(), room.size()), 0);
+    }
+    EXPECT_EQ(tier->Usage().block_count, 2u);
+    EXPECT_EQ(tier->Usage().corrupt_count, 0u);
+    EXPECT_EQ(tier->SegmentSizes().size(), 2u);
+  }
+}
+
+TEST(LogTierTest, ASegmentOfWhichNothingIsNeededAnyMoreLeavesNothing) {
+  ScratchDirectory directory;
+  const auto files = std::make_shared<WatchedFiles>();
+  auto tier = LogTier::Open(
+      {.directory = directory.path(), .capacity_bytes = 8 * MiB, .file_system = files});
+  ASSERT_TRUE(tier.ok()) << tier.status();
+  Fill(**tier, 2, 8192, 2);
+  const TierSegment segment = *(*tier)->SegmentFrom(0);
+  files->before = [&] { EXPECT_TRUE((*tier)->EraseAll(segment.blocks).ok()); };
+  EXPECT_TRUE((*tier)->DropSegment(segment.sequence, segment.blocks).ok());
+  EXPECT_EQ((*tier)->Usage().used_bytes, 0u);
+  EXPECT_EQ((*tier)->Usage().corrupt_count, 0u);
 }
 
 TEST(FaultTierTest, PutAllAndDropSegmentFailOrAreLost) {

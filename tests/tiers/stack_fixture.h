@@ -222,6 +222,12 @@ inline std::vector<Name> TestNames(const std::vector<uint64_t>& values) {
   for (uint64_t value : values) names.push_back(TestName(value));
   return names;
 }
+/// A path of so many of its own.
+inline std::vector<Name> TestPath(uint64_t number, uint64_t blocks) {
+  std::vector<uint64_t> values;
+  for (uint64_t depth = 0; depth < blocks; ++depth) values.push_back(number + 100'000 * depth);
+  return TestNames(values);
+}
 
 /// The only legal content of a block: a pattern of its space, its path of names and its part.
 inline void FillLegal(std::span<std::byte> payload, uint32_t space, uint32_t part,

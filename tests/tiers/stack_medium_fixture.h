@@ -23,9 +23,6 @@ class StackMediumTest : public StackTest {
           done_ = true;
         });
   }
-  void StepStrand() {
-    while (stack_->StepStrand()) continue;
-  }
 
   size_t ready_ = 0;
   bool done_ = false;

@@ -300,25 +300,28 @@ TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {
 }
 
 TEST_F(StackDurableTest, ManySmallSegmentsBecomeOne) {
-  Use({.warm_blocks = 64, .cold_blocks = 1024, .chunk_blocks = 64, .durability = Durability::kAck});
+  Use({.warm_blocks = 256,
+       .cold_blocks = 1024,
+       .chunk_blocks = 256,
+       .durability = Durability::kAck});
   const uint64_t one = [&] {
-    CommitDurably(TestNames({1}));
+    CommitDurably(TestPath(1, 4));
     stack_->Advance(milliseconds(20));
     stack_->Settle();
     return (*stack_)->Stats().tiers[1].used_bytes;
   }();
   for (uint64_t i = 2; i <= 40; ++i) {
-    CommitDurably(TestNames({i}));
+    CommitDurably(TestPath(i, 4));
     stack_->Advance(milliseconds(20));
     stack_->Settle();
   }
   ASSERT_EQ(answers_, std::vector<absl::Status>(40));
   (*stack_)->Tick();
   stack_->Settle();
-  EXPECT_EQ(Tiers(1), 40u);
+  EXPECT_EQ(Tiers(1), 160u);
   EXPECT_LT((*stack_)->Stats().tiers[1].used_bytes, 40 * (one - 256)) << "a table has its price";
   const uint64_t folded = (*stack_)->Stats().tiers[1].kept_bytes;
-  EXPECT_GE(folded, 40 * kTestBlockBytes);
+  EXPECT_GE(folded, 160 * kTestBlockBytes);
   (*stack_)->Tick();
   stack_->Settle();
   EXPECT_EQ((*stack_)->Stats().tiers[1].kept_bytes, folded) << "once is enough";
@@ -326,7 +329,43 @@ TEST_F(StackDurableTest, ManySmallSegmentsBecomeOne) {
   client_.reset();
   stack_->RestartWithoutMemory();
   Connect();
-  for (uint64_t i = 1; i <= 40; ++i) EXPECT_EQ(client_->Match(TestNames({i})).depth, 1u) << i;
+  for (uint64_t i = 1; i <= 40; ++i) EXPECT_EQ(client_->Match(TestPath(i, 4)).depth, 4u) << i;
+}
+
+TEST_F(StackDurableTest, AFoldUnderWayDelaysNoCommit) {
+  Use({.warm_blocks = 256,
+       .cold_blocks = 1024,
+       .chunk_blocks = 256,
+       .durability = Durability::kAck});
+  for (uint64_t i = 1; i <= 40; ++i) {
+    CommitDurably(TestPath(i, 4));
+    stack_->Advance(milliseconds(20));
+    stack_->Settle();
+  }
+  (*stack_)->Tick();
+  StepStrand();
+  ASSERT_EQ(stack_->disk_tasks(), 1u) << "the fold";
+  CommitDurably(TestPath(41, 4));
+  stack_->Advance(milliseconds(20));
+  StepStrand();
+  ASSERT_EQ(stack_->disk_tasks(), 2u);
+  EXPECT_TRUE(stack_->StepDisk(1));
+  StepStrand();
+  EXPECT_EQ(answers_, std::vector<absl::Status>(41)) << "before the fold has begun";
+  // What is deleted meanwhile stays so.
+  ASSERT_EQ(*(*stack_)->Delete(FingerprintOf(spec_), TestPath(7, 4)), 1u);
+  while (stack_->disk_tasks() < 2) ASSERT_TRUE(stack_->StepStrand());
+  EXPECT_TRUE(stack_->StepDisk(1));
+  stack_->Settle();
+  EXPECT_EQ(Tiers(1), 41 * 4 - 1u);
+  EXPECT_GE((*stack_)->Stats().tiers[1].kept_bytes, 158 * kTestBlockBytes);
+  ExpectBooksAgree();
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  for (uint64_t i = 1; i <= 41; ++i) {
+    EXPECT_EQ(client_->Match(TestPath(i, 4)).depth, i == 7 ? 3u : 4u) << i;
+  }
 }
 
 }  // namespace

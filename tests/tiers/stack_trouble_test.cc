@@ -38,6 +38,27 @@ TEST_F(StackMediumTest, WhatWasErasedByItsKeyIsNoDamage) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackMediumTest, ACheckCallsNoBlockDamagedOfWhichTheKeyIsGone) {
+  ScratchDirectory directory;
+  const std::string file = directory.path() + "/keys";
+  WriteKey(file, "1 " + std::string(64, 'a'));
+  Use({.scrub = false, .keys = *KeySource::Open({.file = file})});
+  Write(TestNames({1, 2, 3}));
+  FlushTier(*stack_, TierKind::kWarm);
+  WriteKey(file, "2 " + std::string(64, 'b'));
+  ASSERT_TRUE(stack_->sizes().keys->Reload().ok());
+  bool done = false;
+  (*stack_)->Check([&](absl::Status status, uint64_t blocks, uint64_t damaged) {
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(blocks, 3u);
+    EXPECT_EQ(damaged, 0u);
+    done = true;
+  });
+  stack_->SettleUntil(done);
+  EXPECT_EQ(Tiers(1), 0u) << "they are given up all the same";
+  ExpectBooksAgree();
+}
+
 TEST_F(StackMediumTest, WithoutAnyKeyNothingIsReadAndNothingWritten) {
   ScratchDirectory directory;
   const std::string file = directory.path() + "/keys";
