@@ -64,8 +64,12 @@ absl::Status Run(const Arguments& arguments, Report& report) {
                         .has_lmcache = has_lmcache,
                         .report = report};
   const std::pair<const char*, absl::Status (*)(const ColdBench&)> parts[] = {
-      {"throughput", AddThroughput}, {"beside", AddBesideWriter}, {"churn", AddChurn},
-      {"opening", AddOpening},       {"traces", AddTraces},
+      {"throughput", AddThroughput},
+      {"beside", AddBesideWriter},
+      {"churn", AddChurn},
+      {"opening", AddOpening},
+      {"ack", AddAck},
+      {"traces", AddTraces},
   };
   for (const auto& [name, part] : parts) {
     if (arguments.only.empty() || arguments.only == name) TC_RETURN_IF_ERROR(part(bench));

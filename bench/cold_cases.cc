@@ -99,8 +99,8 @@ class DiskWatch {
 };
 
 struct ChurnShape {
-  size_t capacity_bytes = 2 * GiB;
-  size_t segment_bytes = 128 * MiB;  // a sixteenth, as the tier stack has it
+  size_t capacity_bytes = 1 * GiB;
+  size_t segment_bytes = 64 * MiB;  // a sixteenth, as the tier stack has it
   size_t written_times = 3;
   size_t writes_a_read = 8;
 };
@@ -160,7 +160,7 @@ absl::StatusOr<std::unique_ptr<Tier>> OpenColdTier(const std::string& directory,
 absl::Status AddBesideWriter(const ColdBench& bench) {
   const size_t segment = bench.quick ? 8 : 64;
   const size_t count = bench.quick ? 16 : 512;  // that are read, of 1 MiB
-  const std::chrono::milliseconds time(bench.quick ? 300 : 15000);
+  const std::chrono::milliseconds time(bench.quick ? 300 : 10000);
   const ScratchDirectory scratch(bench.directory + "/beside");
   TC_ASSIGN_OR_RETURN(const ColdBlocks blocks, ColdBlocks::Make(bench.content, MiB));
   TC_ASSIGN_OR_RETURN(auto tier, OpenColdTier(scratch.path() + "/thermocline", 6 * GiB));

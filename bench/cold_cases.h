@@ -47,6 +47,8 @@ absl::Status AddBesideWriter(const ColdBench& bench);
 absl::Status AddChurn(const ColdBench& bench);
 /// `open`: a tier of a million small blocks is opened.
 absl::Status AddOpening(const ColdBench& bench);
+/// `ack`: commits that wait for the disk, and what is written for them.
+absl::Status AddAck(const ColdBench& bench);
 /// `trace`: request traces through the tier stack.
 absl::Status AddTraces(const ColdBench& bench);
 

@@ -22,9 +22,9 @@ constexpr uint64_t kCapacityBytes = 6 * GiB;
 
 struct Shape {
   int rounds = 3;
-  size_t segment_bytes = 256 * MiB;
-  size_t single_read_bytes = 128 * MiB;
-  size_t many_read_bytes = 256 * MiB;
+  size_t segment_bytes = 128 * MiB;
+  size_t single_read_bytes = 64 * MiB;
+  size_t many_read_bytes = 128 * MiB;
 };
 
 /// What one store made of one case.
