@@ -9,27 +9,16 @@
 #include <cstring>
 
 #include "catalog/arena.h"
-#include "tests/catalog/arena_testing.h"
+#include "tests/catalog/arena_fixture.h"
 
 namespace thermocline {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint64_t kChunk = MiB;
-constexpr uint32_t kFirstPage = kArenaDataOffset / kPageBytes;
+constexpr uint64_t kChunk = kTestChunkBytes;
 
-class ArenaMendTest : public ::testing::Test {
- protected:
-  ArenaOptions Options() const {
-    return {.path = directory_.path() + "/arena",
-            .capacity_bytes = 4 * kChunk,
-            .chunk_bytes = kChunk,
-            .capacity_option = "warm.capacity"};
-  }
-
-  ShmDirectory directory_;
-};
+class ArenaMendTest : public ArenaFixture {};
 
 TEST_F(ArenaMendTest, WhatIsWrittenOverTheHeaderChangesNothing) {
   Arena arena = Arena::Open(Options()).value();

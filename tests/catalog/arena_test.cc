@@ -17,7 +17,7 @@
 #include "catalog/arena_places.h"
 #include "catalog/slabs.h"
 #include "catalog/slot_headers.h"
-#include "tests/catalog/arena_testing.h"
+#include "tests/catalog/arena_fixture.h"
 #include "tests/catalog/catalog_testing.h"
 
 namespace thermocline {
@@ -25,17 +25,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint64_t kChunk = MiB;
-constexpr uint32_t kFirstPage = kArenaDataOffset / kPageBytes;
+constexpr uint64_t kChunk = kTestChunkBytes;
 
-class ArenaTest : public ::testing::Test {
+class ArenaTest : public ArenaFixture {
  protected:
-  ArenaOptions Options(uint64_t capacity_bytes = 4 * kChunk) const {
-    return {.path = directory_.path() + "/arena",
-            .capacity_bytes = capacity_bytes,
-            .chunk_bytes = kChunk,
-            .capacity_option = "warm.capacity"};
-  }
   // Overwrites bytes of the file, with nobody having it open.
   void Overwrite(uint64_t offset, const void* bytes, size_t size, const std::string& suffix = "") {
     UniqueFd fd(open((Options().path + suffix).c_str(), O_RDWR));
@@ -43,8 +36,6 @@ class ArenaTest : public ::testing::Test {
     ASSERT_EQ(pwrite(fd.get(), bytes, size, static_cast<off_t>(offset)),
               static_cast<ssize_t>(size));
   }
-
-  ShmDirectory directory_;
 };
 
 TEST_F(ArenaTest, BytesAndIdentityOutliveTheDaemon) {

@@ -1,6 +1,7 @@
 #include "tests/crash/loop_disk.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -52,6 +53,7 @@ LoopDisk::LoopDisk(std::string image, std::string directory)
     : image_(std::move(image)), directory_(std::move(directory)) {}
 
 LoopDisk::~LoopDisk() {
+  if (is_frozen_) (void)Thaw();
   if (is_mounted_ && !Unmount().ok()) ::umount2(directory_.c_str(), MNT_DETACH);
 }
 
@@ -66,12 +68,26 @@ absl::Status LoopDisk::Make(uint64_t bytes) {
   return Mount();
 }
 
-absl::Status LoopDisk::Cut() {
+absl::Status LoopDisk::Ask(unsigned long request, void* argument, const char* what) const {
   const UniqueFd root(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (root && ::ioctl(root.get(), request, argument) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, std::string(what) + " the file system of " + directory_);
+}
+
+absl::Status LoopDisk::Cut() {
   uint32_t flags = kWithoutLogFlush;
-  if (!root || ::ioctl(root.get(), kShutdown, &flags) != 0) {
-    return ErrnoStatus(errno, "shut down the file system of " + directory_);
-  }
+  return Ask(kShutdown, &flags, "shut down");
+}
+
+absl::Status LoopDisk::Freeze() {
+  TC_RETURN_IF_ERROR(Ask(FIFREEZE, nullptr, "freeze"));
+  is_frozen_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status LoopDisk::Thaw() {
+  TC_RETURN_IF_ERROR(Ask(FITHAW, nullptr, "thaw"));
+  is_frozen_ = false;
   return absl::OkStatus();
 }
 

@@ -30,6 +30,9 @@ class LoopDisk {
   /// Makes the file system, and mounts it.
   /// Errors: why there can be none here.
   absl::Status Make(uint64_t bytes);
+  /// What is written hangs until it is thawed, as for a snapshot; reads go on.
+  absl::Status Freeze();
+  absl::Status Thaw();
   /// The power is gone.
   absl::Status Cut();
   /// The power is back. When nobody uses it any more.
@@ -38,10 +41,12 @@ class LoopDisk {
  private:
   absl::Status Mount();
   absl::Status Unmount();
+  absl::Status Ask(unsigned long request, void* argument, const char* what) const;
 
   const std::string image_;
   const std::string directory_;
   bool is_mounted_ = false;
+  bool is_frozen_ = false;
 };
 
 }  // namespace thermocline::crash

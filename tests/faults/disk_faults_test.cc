@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <future>
 #include <iterator>
 #include <thread>
@@ -165,41 +166,65 @@ Row HungWrites(const Scale&) {
   return Result(findings);
 }
 
-/// The kernel's own: every call on the file system fails, until it is mounted anew.
-Row DeadFileSystem(const Scale&) {
+/// Over ext4 on a loop device of its own.
+Row OnLoopDisk(const std::function<void(Patient&, crash::LoopDisk&, Findings&)>& trial) {
   std::unique_ptr<crash::LoopDisk> disk;
   absl::Status made;
+  std::string image;
   SubjectOptions options = Plain();
   options.prepare = [&](const crash::DaemonDirectories& directories) {
-    disk = std::make_unique<crash::LoopDisk>(directories.arena + ".disk", directories.data);
+    image = directories.arena + ".disk";
+    disk = std::make_unique<crash::LoopDisk>(image, directories.data);
     made = disk->Make(2 * GiB);
   };
-  std::string image;
   options.release = [&] { disk.reset(); };
   Findings findings;
-  Row row;
   {
     Patient patient(options, findings);
-    image = patient.subject().directories().arena + ".disk";
-    if (made.ok()) {
-      patient.StartProbe();
-      TC_CHECK(disk->Cut().ok());
-      TellValues(findings, "on disk: ", patient.GetCold(), false);
-      patient.PutMany(false);
-      patient.TellSigns("", "cold_");
-      patient.StopProbe();
-      patient.TellLives();
-      patient.subject().Kill();
-      findings.Tell(disk->Remount().ok(), "mounted anew and started");
-      patient.subject().Start();
-      TellValues(findings, "on disk: ", patient.GetCold(), true);
-    }
+    if (made.ok()) trial(patient, *disk, findings);
   }
   std::filesystem::remove(image);
   std::filesystem::remove(image + ".log");
-  if (!made.ok())
-    return Skipped("no loop device can be mounted here: " + std::string(made.message()));
-  return Result(findings);
+  if (made.ok()) return Result(findings);
+  return Skipped("no loop device can be mounted here: " + std::string(made.message()));
+}
+
+/// The kernel's own: every call on the file system fails, until it is mounted anew.
+Row DeadFileSystem(const Scale&) {
+  return OnLoopDisk([](Patient& patient, crash::LoopDisk& disk, Findings& findings) {
+    patient.StartProbe();
+    TC_CHECK(disk.Cut().ok());
+    TellValues(findings, "on disk: ", patient.GetCold(), false);
+    patient.PutMany(false);
+    patient.TellSigns("", "cold_");
+    patient.StopProbe();
+    patient.TellLives();
+    patient.subject().Kill();
+    findings.Tell(disk.Remount().ok(), "mounted anew and started");
+    patient.subject().Start();
+    TellValues(findings, "on disk: ", patient.GetCold(), true);
+  });
+}
+
+/// The kernel's own, too: writes wait in it, however they are made.
+Row FrozenFileSystem(const Scale&) {
+  return OnLoopDisk([](Patient& patient, crash::LoopDisk& disk, Findings& findings) {
+    patient.StartProbe();
+    TC_CHECK(disk.Freeze().ok());
+    patient.PutMany(true);
+    std::this_thread::sleep_for(kHungWrites);
+    patient.PutMany(false);
+    Tally tally;
+    const double ms = Milliseconds([&] { tally = patient.GetCold(); });
+    TellValues(findings, "on disk: ", tally, false);
+    findings.Tell(ms < 10'000, "asked for in " + std::to_string(int(ms)) + " ms");
+    patient.TellSigns("a write takes longer", "cold_write_late");
+    findings.Tell(disk.Thaw().ok(), "thawed");
+    patient.StopProbe();
+    patient.TellRecovery();
+    TellValues(findings, "then on disk: ", patient.GetCold(), true);
+    patient.TellLives();
+  });
 }
 
 // ---- a full disk
@@ -387,6 +412,10 @@ constexpr Trial kTrials[] = {
     {"writes hang", "none returns", "after ten seconds nobody waits for them", HungWrites},
     {"the file system dies", "ext4 shut down (EXT4_IOC_SHUTDOWN)",
      "memory alone; what was synced is there when it is mounted anew", DeadFileSystem},
+    {"the file system is frozen", "FIFREEZE of ext4, as for a snapshot",
+     "after ten seconds nobody waits for writes; reads go on, or are misses; thawed, by itself "
+     "back",
+     FrozenFileSystem},
     {"the disk is full", "a tmpfs of 64 MiB (ENOSPC)", "puts go on; with room back by itself",
      FullDisk},
     {"a bit flipped: blocks", "one in each of all", "misses", FlippedBlocks},
