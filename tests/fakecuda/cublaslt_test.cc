@@ -16,6 +16,9 @@ constexpr cudaDataType kTypeOf = std::is_same_v<T, Half>       ? CUDA_R_16F
                                  : std::is_same_v<T, Bfloat16> ? CUDA_R_16BF
                                                                : CUDA_R_32F;
 
+/// A call of the library, by its name.
+#define TC_LT(name) Call(decltype(&::name){}, #name)
+
 class CublasLtTest : public FakeCudaTest {
  protected:
   void SetUp() override {
@@ -26,12 +29,17 @@ class CublasLtTest : public FakeCudaTest {
     stream_ = NewStream();
   }
 
+  void TearDown() override {
+    for (const auto layout : layouts_) TC_LT(cublasLtMatrixLayoutDestroy)(layout);
+    for (const auto operation : operations_) TC_LT(cublasLtMatmulDescDestroy)(operation);
+    EXPECT_EQ(TC_LT(cublasLtDestroy)(handle_), CUBLAS_STATUS_SUCCESS);
+    FakeCudaTest::TearDown();
+  }
+
   template <class Function>
   Function Call(Function, const char* name) {
     return reinterpret_cast<Function>(dlsym(library_, name));
   }
-
-#define TC_LT(name) Call(decltype(&::name){}, #name)
 
   struct Matrix {
     uint64_t rows, columns;
@@ -54,6 +62,7 @@ class CublasLtTest : public FakeCudaTest {
     EXPECT_EQ(TC_LT(cublasLtMatrixLayoutSetAttribute)(layout, CUBLASLT_MATRIX_LAYOUT_ORDER,
                                                       &matrix.order, sizeof matrix.order),
               CUBLAS_STATUS_SUCCESS);
+    layouts_.push_back(layout);
     return layout;
   }
 
@@ -117,6 +126,7 @@ class CublasLtTest : public FakeCudaTest {
     EXPECT_EQ(TC_LT(cublasLtMatmulDescSetAttribute)(operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                                     &transpose, sizeof transpose),
               CUBLAS_STATUS_SUCCESS);
+    operations_.push_back(operation);
     return operation;
   }
 
@@ -135,6 +145,7 @@ class CublasLtTest : public FakeCudaTest {
                                                     &result, &found),
               CUBLAS_STATUS_SUCCESS);
     EXPECT_EQ(found, 1);
+    EXPECT_EQ(TC_LT(cublasLtMatmulPreferenceDestroy)(preference), CUBLAS_STATUS_SUCCESS);
     EXPECT_GT(result.workspaceSize, 0u);
     return {result.algo, result.workspaceSize};
   }
@@ -143,6 +154,8 @@ class CublasLtTest : public FakeCudaTest {
   cublasLtHandle_t handle_ = nullptr;
   cudaStream_t stream_ = nullptr;
   std::mt19937 random_{1};
+  std::vector<cublasLtMatrixLayout_t> layouts_;
+  std::vector<cublasLtMatmulDesc_t> operations_;
 };
 
 TEST_F(CublasLtTest, MultipliesWhateverLiesHow) {
@@ -165,12 +178,13 @@ TEST_F(CublasLtTest, TakesItsTurnOnTheStream) {
   *three = 3;
   const float alpha = 1, beta = 0;
   const auto layout = NewLayout(CUDA_R_32F, one);
-  SetDelay(stream_, 20'000);
+  Gate gate(stream_);
   EXPECT_EQ(cudaMemcpyAsync(a, three, 4, cudaMemcpyDefault, stream_), cudaSuccess);
   EXPECT_EQ(TC_LT(cublasLtMatmul)(handle_, NewOperation(false), &alpha, a, layout, a, layout, &beta,
                                   d, layout, d, layout, nullptr, nullptr, 0, stream_),
             CUBLAS_STATUS_SUCCESS);
   EXPECT_EQ(cudaStreamQuery(stream_), cudaErrorNotReady);
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
   EXPECT_EQ(Read(d), 9);
   EXPECT_EQ(CallCount("cublasLtMatmul"), 1);

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -108,6 +109,37 @@ struct Driver {
 };
 
 inline void* Pointer(CUdeviceptr address) { return reinterpret_cast<void*>(address); }
+
+/// Holds a stream up, until it is opened or ends.
+class Gate {
+ public:
+  explicit Gate(cudaStream_t stream) {
+    auto* const opened = new std::shared_future<void>(open_.get_future());
+    EXPECT_EQ(cudaLaunchHostFunc(
+                  stream,
+                  [](void* argument) {
+                    auto* const wanted = static_cast<std::shared_future<void>*>(argument);
+                    wanted->wait();
+                    delete wanted;
+                  },
+                  opened),
+              cudaSuccess);
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+  ~Gate() {
+    if (!is_open_) Open();
+  }
+
+  void Open() {
+    is_open_ = true;
+    open_.set_value();
+  }
+
+ private:
+  std::promise<void> open_;
+  bool is_open_ = false;
+};
 
 /// What NewDeviceArray gave: freed at the end of each test, if the test has not.
 inline std::vector<void*> device_arrays;

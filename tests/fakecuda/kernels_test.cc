@@ -31,13 +31,14 @@ class KernelTest : public FakeCudaTest {
 TEST_F(KernelTest, TakesItsTurnBetweenCopies) {
   int* const pinned = NewPinnedArray<int>(2);
   *pinned = 40;
-  SetDelay(stream_, 20'000);
+  Gate gate(stream_);
   int* const last = numbers_ + kCount - 1;
   EXPECT_EQ(cudaMemcpyAsync(last, pinned, sizeof(int), cudaMemcpyDefault, stream_), cudaSuccess);
   EXPECT_EQ(Launch(numbers_, 2, stream_), 0);
   EXPECT_EQ(cudaMemcpyAsync(pinned + 1, last, sizeof(int), cudaMemcpyDefault, stream_),
             cudaSuccess);
   EXPECT_EQ(cudaStreamQuery(stream_), cudaErrorNotReady);
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
   EXPECT_EQ(pinned[1], 42);
   EXPECT_EQ(Read(numbers_), 2);

@@ -9,8 +9,6 @@
 namespace thermocline::fakecuda {
 namespace {
 
-constexpr int64_t kSlowUs = 50'000;
-
 using MemoryTest = FakeCudaTest;
 
 TEST_F(MemoryTest, IsExhaustedAtTheDevicesSize) {
@@ -58,11 +56,12 @@ TEST_F(MemoryTest, PageableSourcesAreReadByTheCallAndPinnedOnesByTheStream) {
   int pageable = 1;
   *pinned = 1;
   const cudaStream_t stream = NewStream();
-  SetDelay(stream, kSlowUs);
+  Gate gate(stream);
   EXPECT_EQ(cudaMemcpyAsync(device, &pageable, 4, cudaMemcpyDefault, stream), cudaSuccess);
   EXPECT_EQ(cudaMemcpyAsync(device + 1, pinned, 4, cudaMemcpyDefault, stream), cudaSuccess);
   pageable = 2;
   *pinned = 2;
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   EXPECT_EQ(Read(device), 1);
   EXPECT_EQ(Read(device + 1), 2);
@@ -77,9 +76,10 @@ TEST_F(MemoryTest, PageableDestinationsAreWrittenOnReturnAndPinnedOnesAreNot) {
   EXPECT_EQ(cudaMemsetAsync(device, 1, 4, stream), cudaSuccess);
   EXPECT_EQ(cudaMemcpyAsync(&pageable, device, 4, cudaMemcpyDefault, stream), cudaSuccess);
   EXPECT_EQ(pageable, 0x01010101);
-  SetDelay(stream, kSlowUs);
+  Gate gate(stream);
   EXPECT_EQ(cudaMemcpyAsync(pinned, device, 4, cudaMemcpyDefault, stream), cudaSuccess);
   EXPECT_EQ(*static_cast<volatile int*>(pinned), 0);
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   EXPECT_EQ(*pinned, 0x01010101);
 }
@@ -112,7 +112,7 @@ TEST_F(MemoryTest, ABatchCopiesAllOfItsPieces) {
     from.push_back(reinterpret_cast<CUdeviceptr>(pinned + i));
   }
   const cudaStream_t stream = NewStream();
-  SetDelay(stream, kSlowUs);
+  Gate gate(stream);
   CUmemcpyAttributes attributes[2] = {};
   attributes[0].srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL;
   attributes[1].srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
@@ -128,6 +128,7 @@ TEST_F(MemoryTest, ABatchCopiesAllOfItsPieces) {
   indices[0] = 0;
   EXPECT_EQ(copy(2, stream), CUDA_SUCCESS);
   std::memset(pinned, 0, kCount * sizeof(int));
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   EXPECT_EQ(Read(device + kCount / 2 - 1), static_cast<int>(kCount / 2 - 1));
   EXPECT_EQ(Read(device + kCount / 2), 0) << "read in the stream's order, after it was changed";

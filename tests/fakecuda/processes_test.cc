@@ -18,8 +18,6 @@ extern char** environ;
 namespace thermocline::fakecuda {
 namespace {
 
-constexpr int64_t kSlowUs = 100'000;
-
 /// The other process; killed at the end if it is still there.
 class Peer {
  public:
@@ -90,7 +88,6 @@ class ProcessTest : public FakeCudaTest {
   }
 
   void Fill(int value) {
-    SetDelay(stream_, kSlowUs);
     EXPECT_EQ(cudaMemsetAsync(Pointer(address_), value, kSlabBytes, stream_), cudaSuccess);
     EXPECT_EQ(cudaEventRecord(event_, stream_), cudaSuccess);
   }
@@ -111,13 +108,17 @@ class ProcessTest : public FakeCudaTest {
 
 TEST_F(ProcessTest, APeerThatWaitsForTheEventReadsWhatWasWritten) {
   Peer peer("wait-and-read");
+  Gate gate(stream_);
   Fill(42);
   Grant(peer);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  gate.Open();
   EXPECT_EQ(peer.Finish().value, 42);
 }
 
 TEST_F(ProcessTest, APeerThatForgetsToWaitReadsTooEarly) {
   Peer peer("read");
+  Gate gate(stream_);
   Fill(42);
   Grant(peer);
   EXPECT_EQ(peer.Finish().value, 0);

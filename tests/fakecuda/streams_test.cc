@@ -9,8 +9,6 @@
 namespace thermocline::fakecuda {
 namespace {
 
-constexpr int64_t kSlowUs = 50'000;
-
 class StreamTest : public FakeCudaTest {
  protected:
   struct Note {
@@ -48,9 +46,10 @@ class StreamTest : public FakeCudaTest {
 
 TEST_F(StreamTest, DoesItsWorkInOrder) {
   const cudaStream_t stream = NewStream();
-  SetDelay(stream, 1000);
+  Gate gate(stream);
   for (char letter = 'a'; letter <= 'j'; ++letter) Write(stream, letter);
   EXPECT_EQ(cudaStreamQuery(stream), cudaErrorNotReady);
+  gate.Open();
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   EXPECT_EQ(cudaStreamQuery(stream), cudaSuccess);
   EXPECT_EQ(text(), "abcdefghij");
@@ -60,9 +59,11 @@ TEST_F(StreamTest, DoesItsWorkInOrder) {
 
 TEST_F(StreamTest, WithoutAnEventASlowStreamIsOvertaken) {
   const cudaStream_t slow = NewStream(), fast = NewStream();
-  SetDelay(slow, kSlowUs);
+  Gate gate(slow);
   Write(slow, 's');
   Write(fast, 'f');
+  EXPECT_EQ(cudaStreamSynchronize(fast), cudaSuccess);
+  gate.Open();
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(text(), "fs");
 }
@@ -70,7 +71,7 @@ TEST_F(StreamTest, WithoutAnEventASlowStreamIsOvertaken) {
 TEST_F(StreamTest, AnEventOrdersTwoStreams) {
   const cudaStream_t slow = NewStream(), fast = NewStream();
   const cudaEvent_t event = NewEvent();
-  SetDelay(slow, kSlowUs);
+  Gate gate(slow);
   Write(slow, 's');
   EXPECT_EQ(cudaEventQuery(event), cudaSuccess) << "never recorded, it has passed";
   EXPECT_EQ(cudaEventRecord(event, slow), cudaSuccess);
@@ -78,9 +79,14 @@ TEST_F(StreamTest, AnEventOrdersTwoStreams) {
   EXPECT_EQ(cudaStreamWaitEvent(fast, event, 0), cudaSuccess);
   Write(fast, 'f');
   // Recorded anew, it means later work to those who ask later alone.
+  Gate second_gate(slow);
   Write(slow, 't');
   EXPECT_EQ(cudaEventRecord(event, slow), cudaSuccess);
   EXPECT_EQ(cudaEventDestroy(event), cudaSuccess) << "before it has passed, as CUDA allows";
+  gate.Open();
+  EXPECT_EQ(cudaStreamSynchronize(fast), cudaSuccess);
+  EXPECT_EQ(text(), "sf");
+  second_gate.Open();
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(text(), "sft");
 }
@@ -88,27 +94,39 @@ TEST_F(StreamTest, AnEventOrdersTwoStreams) {
 TEST_F(StreamTest, TheDefaultStreamIsAFenceBetweenBlockingStreamsAlone) {
   const cudaStream_t blocking = NewStream(cudaStreamDefault), other = NewStream(cudaStreamDefault);
   const cudaStream_t free = NewStream(cudaStreamNonBlocking);
-  SetDelay(blocking, kSlowUs);
+  Gate gate(blocking);
   Write(blocking, 'a');
   Write(nullptr, 'b');
   Write(other, 'c');
   Write(free, 'f');
+  EXPECT_EQ(cudaStreamSynchronize(free), cudaSuccess);
+  EXPECT_EQ(text(), "f");
+  gate.Open();
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(text(), "fabc");
 }
 
 TEST_F(StreamTest, ADestroyedStreamFinishesItsWork) {
   const cudaStream_t stream = NewStream();
-  SetDelay(stream, kSlowUs);
+  Gate gate(stream);
   Write(stream, 'a');
-  const auto before = std::chrono::steady_clock::now();
-  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
-  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::microseconds(kSlowUs));
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess) << "without waiting";
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaErrorInvalidResourceHandle);
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidResourceHandle);
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  gate.Open();
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(text(), "a");
+}
+
+TEST_F(StreamTest, ADelayIsBeforeEachPieceOfWork) {
+  const cudaStream_t stream = NewStream();
+  SetDelay(stream, 20'000);
+  const auto before = std::chrono::steady_clock::now();
+  Write(stream, 'a');
+  Write(stream, 'b');
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_GE(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(40));
 }
 
 TEST_F(StreamTest, EventsForOtherProcessesCannotTime) {
