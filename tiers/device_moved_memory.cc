@@ -100,7 +100,8 @@ absl::Status MoverProcess::CallOnce(const MoverRequest& request,
   if (pid_ == 0) return absl::UnavailableError("the mover has ended (" + why_ended_ + ")");
   std::vector<std::byte> packet(sizeof request + transfers.size_bytes());
   std::memcpy(packet.data(), &request, sizeof request);
-  std::memcpy(packet.data() + sizeof request, transfers.data(), transfers.size_bytes());
+  const auto behind = std::as_bytes(transfers);
+  std::copy(behind.begin(), behind.end(), packet.begin() + sizeof request);
   WireStatus reply;
   absl::Status status = SendPacket(socket_.get(), packet, fd);
   std::string why(status.message());

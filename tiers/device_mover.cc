@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -175,8 +176,8 @@ int RunDeviceMover(int socket) {
     std::memcpy(&request, room.data(), sizeof request);
     std::vector<MoverTransfer> transfers((*got - sizeof request) / sizeof(MoverTransfer));
     if (request.count != transfers.size()) return 0;
-    std::memcpy(transfers.data(), room.data() + sizeof request,
-                transfers.size() * sizeof(MoverTransfer));
+    std::copy_n(room.begin() + sizeof request, transfers.size() * sizeof(MoverTransfer),
+                std::as_writable_bytes(std::span(transfers)).begin());
     const absl::Status status = mover.Do(request, transfers, fd.get());
     const bool is_lost = cuda::IsSticky(status);
     const bool sent = SendPacket(socket, BytesOf(WireStatus::Of(status, is_lost))).ok();

@@ -64,6 +64,8 @@ absl::Status DeviceTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
     if (!status.ok()) options_.memory->Return(chunk);
   }
   if (!status.ok()) LogEvent(LogLevel::kWarning, "hot_does_not_grow", {{"cause", status}});
+  if (absl::IsUnavailable(status))
+    mover_status_ = status;  // for a moment: the next put tries again
   return status;
 }
 
@@ -220,7 +222,7 @@ void DeviceTier::PutAll(std::span<TierPut> puts) {
   if (transfers.empty()) return;
   const absl::Status status = options_.memory->Copy(transfers, DeviceDirection::kIn);
   MutexLock lock(mutex_);
-  copy_status_ = status;
+  mover_status_ = status;
   for (const auto& [put, page] : staged) {
     put->status = status;
     if (!status.ok()) {
@@ -255,7 +257,7 @@ absl::StatusOr<std::optional<BlockRecord>> DeviceTier::Get(BlockRef ref,
   const bool is_right = status.ok() && VerifyRecord(record).ok() &&
                         Checksum(payload.first(record.payload_bytes)) == record.payload_checksum;
   MutexLock lock(mutex_);
-  copy_status_ = status;
+  mover_status_ = status;
   TC_RETURN_IF_ERROR(status);
   if (is_right) return record;
   LogEvent(LogLevel::kWarning, "hot_block_dropped", {{"id", ref.id}, {"part", ref.part}});
@@ -286,7 +288,7 @@ TierUsage DeviceTier::Usage() const {
 
 std::string DeviceTier::State() const {
   MutexLock lock(mutex_);
-  if (!copy_status_.ok()) return "cannot move blocks: " + std::string(copy_status_.message());
+  if (!mover_status_.ok()) return "cannot move blocks: " + std::string(mover_status_.message());
   if (slabs_.lend_status().ok()) return "ok";
   return "serves from the " + FormatBytes(slabs_.lent_bytes()) +
          " that it has: " + std::string(slabs_.lend_status().message());

@@ -101,7 +101,7 @@ class DeviceTier final : public Tier {
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
   std::unordered_map<BlockRef, uint32_t, BlockRefHash> index_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
-  absl::Status copy_status_ TC_GUARDED_BY(mutex_);  // of the last one
+  absl::Status mover_status_ TC_GUARDED_BY(mutex_);  // of what it was asked for last
   std::vector<Left> left_;
   std::vector<Granted> left_granted_;
   uint64_t lost_count_ = 0;

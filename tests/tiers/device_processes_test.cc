@@ -128,7 +128,11 @@ class DeviceProcessesTest : public ::testing::Test {
     side_ = OpenSide(directory_.path(), "one");
     ASSERT_NE(side_.tier, nullptr);
   }
-  void TearDown() override { ::unsetenv("TC_FAKECUDA"); }
+  void TearDown() override {
+    for (const char* told : {"TC_FAKECUDA", "TC_FAKECUDA_DELAY", "TC_FAKECUDA_DRIVER"}) {
+      ::unsetenv(told);
+    }
+  }
   void Reopen() {
     side_ = {};
     side_ = OpenSide(directory_.path(), "one");
@@ -267,6 +271,46 @@ TEST_F(DeviceProcessesTest, ACustodianThatEndsTakesItsBlocksAlong) {
   EXPECT_EQ(side_.tier->Usage().block_count, 0u);
   EXPECT_FALSE(Has(1).value_or(true));
   EXPECT_TRUE(Put(1).ok());
+}
+
+TEST_F(DeviceProcessesTest, WhatIsPublishedIsThereHoweverSlowItsStreamIs) {
+  ::setenv("TC_FAKECUDA_DELAY", "1:100000", 1);  // the mover's first, by which blocks come in
+  ASSERT_TRUE(Put(1).ok());
+  EXPECT_TRUE(Has(1).value_or(false));
+}
+
+TEST_F(DeviceProcessesTest, ADeviceThatIsFullIsServedFromWhatThereIs) {
+  custodian_->Kill();
+  ::setenv("TC_FAKECUDA_VRAM", "4194304", 1);  // two chunks
+  custodian_ = std::make_unique<Custodian>(directory_.path() + "/vram");
+  ::unsetenv("TC_FAKECUDA_VRAM");
+  Reopen();
+  uint64_t id = 1;
+  absl::Status status;
+  while (id < 1000 && (status = Put(id)).ok()) ++id;
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  if (side_.memory->Chunks().size() == 4) GTEST_SKIP() << "no fake runtime to be full";
+  EXPECT_EQ(id, 1 + 2 * kChunk / kBytes);
+  EXPECT_THAT(side_.tier->State(), ::testing::HasSubstr("cuMemCreate"));
+  EXPECT_TRUE(Has(1).value_or(false));
+  ASSERT_TRUE(side_.tier->Erase({1, 0}).ok());
+  EXPECT_TRUE(Put(id).ok());
+}
+
+TEST_F(DeviceProcessesTest, AMoverThatFindsNoDriverSaysSo) {
+  ::setenv("TC_FAKECUDA_DRIVER", "0", 1);
+  const absl::Status status = Put(1);
+  if (status.ok()) GTEST_SKIP() << "no fake runtime without a driver";
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(side_.tier->State(), ::testing::HasSubstr("cudaErrorInsufficientDriver"));
+  EXPECT_TRUE(side_.memory->Chunks().empty()) << "memory that nobody can fill goes back";
+  ::unsetenv("TC_FAKECUDA_DRIVER");
+  const absl::Status again = Patiently([&] {
+    side_.tier->ReturnEmptyChunks();  // and tries to lend once more
+    const absl::Status put = Put(1);
+    return absl::IsResourceExhausted(put) ? absl::UnavailableError("not yet") : put;
+  });
+  EXPECT_TRUE(again.ok()) << again;
 }
 
 TEST_F(DeviceProcessesTest, TheCapacityIsThatOfAllPools) {
