@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets everything up, builds, and shows the main job on this machine: a real language model answers questions about a long
 # document, and skips reading the document again because a daemon kept its KV cache.
-#   ./demo.sh [--json FILE]
+#   ./demo.sh [--json FILE] [--device auto|cpu|cuda]
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 shm_kib=$(df --output=avail -k /dev/shm | tail -1)

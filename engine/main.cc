@@ -93,6 +93,7 @@ absl::StatusOr<Loaded> LoadModel(const EngineOptions& options, const ModelFile& 
   if (options.device != Device::kCpu && !wants_f32) {
     absl::StatusOr<std::unique_ptr<Transformer>> on_gpu = LoadOnCuda(file);
     if (on_gpu.ok()) {
+      TC_RETURN_IF_ERROR((*on_gpu)->WarmUp(KvDtype::kF16));
       return Loaded{*std::move(on_gpu), KvDtype::kF16, kCudaNumerics};
     }
     if (options.device == Device::kCuda) return on_gpu.status();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 namespace thermocline {
 namespace {
@@ -88,6 +89,22 @@ absl::Status Transformer::Forward(const Step& step) {
     if (step.progress) step.progress(done);
   }
   return absl::OkStatus();
+}
+
+absl::Status Transformer::WarmUp(KvDtype kv_dtype) {
+  const size_t chunk = std::min<size_t>(kChunkTokens, config_.context_length - 1);
+  const size_t block_bytes = kv_geometry(kv_dtype).block_bytes();
+  std::vector<std::byte> memory(BlocksOf(chunk + 1) * block_bytes);
+  std::vector<std::byte*> blocks;
+  for (size_t at = 0; at < memory.size(); at += block_bytes) blocks.push_back(memory.data() + at);
+  const std::vector<int32_t> tokens(chunk, 0);
+  std::vector<float> logits(config_.vocab);
+  Step step = {.tokens = tokens, .blocks = blocks, .kv_dtype = kv_dtype, .logits = logits};
+  TC_RETURN_IF_ERROR(Forward(step));
+  step.tokens = std::span(tokens).first(1);
+  step.position = static_cast<int>(chunk);
+  step.continues = true;
+  return Forward(step);
 }
 
 }  // namespace thermocline

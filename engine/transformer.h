@@ -73,6 +73,10 @@ class Transformer {
   ///         config().context_length; nothing is computed or written then.
   absl::Status Forward(const Step& step);
 
+  /// Computes a chunk and a token behind it, for nothing: what a device makes ready when it first
+  /// computes (kernels, the choice of algorithms) is then there, and no prompt waits for it.
+  absl::Status WarmUp(KvDtype kv_dtype);
+
   const ModelConfig& config() const { return config_; }
   KvGeometry kv_geometry(KvDtype dtype) const;
   virtual int threads() const = 0;

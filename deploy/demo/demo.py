@@ -23,9 +23,10 @@ os.environ["THERMOCLINE_CONFIG"] = os.devnull
 
 
 class Demo:
-    def __init__(self, programs, model, scratch):
+    def __init__(self, programs, model, device, scratch):
         self.bin = programs
         self.model = model
+        self.device = device
         here = os.path.dirname(os.path.abspath(__file__))
         with open(os.path.join(here, "document.txt"), encoding="utf-8") as file:
             self.document = file.read().strip()
@@ -71,7 +72,7 @@ class Demo:
         where = ["--socket", self.socket] if cache else ["--no-cache"]
         run = subprocess.run(
             [os.path.join(self.bin, "thermocline-engine"), "generate", "--model", self.model, "--chat", prompt,
-             "--max-tokens", str(MAX_TOKENS), "--json", *where], check=True, capture_output=True, text=True)
+             "--device", self.device, "--max-tokens", str(MAX_TOKENS), "--json", *where], check=True, capture_output=True, text=True)
         return json.loads(run.stdout)
 
 
@@ -79,11 +80,13 @@ def main():
     parser = argparse.ArgumentParser(prog="demo.sh", description=__doc__.splitlines()[0])
     parser.add_argument("--bin", metavar="DIR", required=True, help="where the programs were built")
     parser.add_argument("--model", metavar="FILE", required=True, help="a model in GGUF that can chat")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="what the engine computes on; auto: a GPU "
+                        "if it can")
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     arguments = parser.parse_args()
 
     scratch = tempfile.mkdtemp(prefix="thermocline-demo.")
-    demo = Demo(arguments.bin, arguments.model, scratch)
+    demo = Demo(arguments.bin, arguments.model, arguments.device, scratch)
     model_name = os.path.basename(arguments.model)
     restart_ms = 0.0
 
