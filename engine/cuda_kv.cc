@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "base/units.h"
@@ -14,27 +15,32 @@ constexpr uint64_t kSlabBytes = 64 * MiB;
 
 absl::Status CudaKv::Reserve(size_t tokens) {
   const size_t wanted = BlocksOf(tokens);
-  if (blocks_.size() >= wanted) return absl::OkStatus();
+  if (table_.size() >= wanted) return absl::OkStatus();
   const uint64_t stride = RoundUp(geometry_.block_bytes(), kIdBytes);
   const uint64_t of_slab = std::max<uint64_t>(1, kSlabBytes / stride);
-  while (blocks_.size() < wanted) {
+  std::vector<cuda::DeviceBuffer> slabs;
+  std::vector<std::byte*> blocks = blocks_;
+  while (blocks.size() < wanted) {
     TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer slab, cuda::DeviceBuffer::Allocate(of_slab * stride));
-    for (uint64_t i = 0; i < of_slab; ++i) blocks_.push_back(slab.data() + i * stride);
-    slabs_.push_back(std::move(slab));
+    for (uint64_t i = 0; i < of_slab; ++i) blocks.push_back(slab.data() + i * stride);
+    slabs.push_back(std::move(slab));
   }
-  lowest_ = *std::min_element(blocks_.begin(), blocks_.end());
-  table_.clear();
-  for (const std::byte* block : blocks_) {
-    const int64_t id = (block - lowest_) / kIdBytes;
+  std::byte* const lowest = *std::min_element(blocks.begin(), blocks.end());
+  std::vector<int32_t> table;
+  for (const std::byte* block : blocks) {
+    const int64_t id = (block - lowest) / kIdBytes;
     if (id > INT32_MAX) {
-      blocks_.clear();
-      slabs_.clear();
       return absl::ResourceExhaustedError("device memory for KV lies " +
                                           FormatBytes(static_cast<uint64_t>(id * kIdBytes)) +
                                           " apart; ask for a smaller context");
     }
-    table_.push_back(static_cast<int32_t>(id));
+    table.push_back(static_cast<int32_t>(id));
   }
+  // All is had: from here on nothing fails.
+  std::move(slabs.begin(), slabs.end(), std::back_inserter(slabs_));
+  blocks_ = std::move(blocks);
+  lowest_ = lowest;
+  table_ = std::move(table);
   return absl::OkStatus();
 }
 

@@ -19,7 +19,7 @@ class CudaKv {
  public:
   explicit CudaKv(const KvGeometry& geometry) : geometry_(geometry) {}
 
-  /// Makes room for the positions [0, tokens).
+  /// Makes room for the positions [0, tokens), or leaves all as it is.
   /// Errors: ResourceExhausted.
   absl::Status Reserve(size_t tokens);
 
