@@ -2,7 +2,7 @@
 // that y^T = weights x^T is asked for, with the weights transposed.
 #include "kernels/cuda/cublaslt.h"
 
-#include <cublasLt.h>
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -10,6 +10,8 @@
 #include <string>
 #include <tuple>
 
+#include "kernels/cuda/cublaslt_api.h"
+#include "kernels/cuda/errors.h"
 #include "kernels/cuda/memory.h"
 
 namespace thermocline::cuda {
@@ -19,42 +21,58 @@ constexpr uint64_t kWorkspaceBytes = uint64_t{32} << 20;  // what NVIDIA advises
 constexpr uint32_t kAlignment = 16;
 constexpr size_t kMaxPlans = 512;
 
-/// The library's calls, by name.
-struct Library {
-  decltype(&::cublasLtCreate) create = nullptr;
-  decltype(&::cublasLtDestroy) destroy = nullptr;
-  decltype(&::cublasLtMatmul) matmul = nullptr;
-  decltype(&::cublasLtMatmulDescCreate) desc_create = nullptr;
-  decltype(&::cublasLtMatmulDescDestroy) desc_destroy = nullptr;
-  decltype(&::cublasLtMatmulDescSetAttribute) desc_set = nullptr;
-  decltype(&::cublasLtMatrixLayoutCreate) layout_create = nullptr;
-  decltype(&::cublasLtMatrixLayoutDestroy) layout_destroy = nullptr;
-  decltype(&::cublasLtMatmulPreferenceCreate) preference_create = nullptr;
-  decltype(&::cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
-  decltype(&::cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
-  decltype(&::cublasLtMatmulAlgoGetHeuristic) get_heuristic = nullptr;
-};
-
-absl::Status StatusOf(cublasStatus_t status, const char* call) {
-  if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+absl::Status StatusOf(cublaslt::Status status, const char* call) {
+  if (status == cublaslt::kSuccess) return absl::OkStatus();
   const std::string text = std::string(call) + " answers status " + std::to_string(status);
   switch (status) {
-    case CUBLAS_STATUS_INVALID_VALUE:
-    case CUBLAS_STATUS_NOT_SUPPORTED:
+    case cublaslt::kInvalidValue:
+    case cublaslt::kNotSupported:
       return absl::InvalidArgumentError(text + ": not a shape that it multiplies");
-    case CUBLAS_STATUS_ALLOC_FAILED:
+    case cublaslt::kAllocFailed:
       return absl::ResourceExhaustedError(text + ": out of memory");
     default:
       return absl::InternalError(text);
   }
 }
 
+/// Why the library could not execute. It may have a runtime of its own, of whose errors ours learns
+/// only when it asks the device. OK where nothing tells.
+absl::Status ErrorOf(CudaStream stream) {
+  cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) error = cudaStreamQuery(stream);
+  if (error == cudaErrorNotReady) {
+    cudaGetLastError();
+    error = cudaSuccess;
+  }
+  return RuntimeStatus(error, "cublasLtMatmul");
+}
+
+absl::Status Check(const MatrixProduct& product) {
+  if (product.rows < 0 || product.outputs <= 0 || product.inputs <= 0) {
+    return absl::InvalidArgumentError("a matrix product of " + std::to_string(product.rows) +
+                                      " rows, " + std::to_string(product.inputs) + " inputs and " +
+                                      std::to_string(product.outputs) + " outputs");
+  }
+  const auto check = [](const char* name, const void* pointer, int64_t stride, int64_t bytes) {
+    if (reinterpret_cast<uintptr_t>(pointer) % kAlignment == 0 &&
+        stride * bytes % kAlignment == 0) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(
+        std::string("a matrix product's ") + name + " whose address, or whose rows' distance of " +
+        std::to_string(stride * bytes) + " bytes, is no multiple of 16 bytes");
+  };
+  TC_RETURN_IF_ERROR(check("y", product.y, product.y_stride, product.float_result ? 4 : 2));
+  TC_RETURN_IF_ERROR(check("x", product.x, product.x_stride, 2));
+  return check("weights", product.weights, product.inputs, 2);
+}
+
 /// Never closed: its threads and contexts outlive whoever used it.
-absl::StatusOr<Library> Open() {
+absl::StatusOr<cublaslt::Calls> Open() {
   const char* named = std::getenv("THERMOCLINE_CUBLASLT");
   const std::string name = named != nullptr && *named != '\0'
                                ? std::string(named)
-                               : "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+                               : "libcublasLt.so." + std::to_string(CUDART_VERSION / 1000);
   void* const handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     const char* why = dlerror();
@@ -62,7 +80,7 @@ absl::StatusOr<Library> Open() {
                                   "; install cuBLAS, or name its libcublasLt in "
                                   "THERMOCLINE_CUBLASLT");
   }
-  Library library;
+  cublaslt::Calls library{};
   absl::Status found;
   const auto find = [&](auto& call, const char* symbol) {
     call = reinterpret_cast<std::decay_t<decltype(call)>>(dlsym(handle, symbol));
@@ -88,17 +106,17 @@ absl::StatusOr<Library> Open() {
 
 /// How products of one shape are computed. Owner: destroys the descriptors.
 struct Plan {
-  const Library* library;
-  cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t weights = nullptr, x = nullptr, y = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
+  const cublaslt::Calls* library;
+  cublaslt::MatmulDesc* operation = nullptr;
+  cublaslt::MatrixLayout *weights = nullptr, *x = nullptr, *y = nullptr;
+  cublaslt::MatmulAlgo algorithm{};
 
-  explicit Plan(const Library* calls) : library(calls) {}
+  explicit Plan(const cublaslt::Calls* calls) : library(calls) {}
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   ~Plan() {
     if (operation != nullptr) library->desc_destroy(operation);
-    for (const cublasLtMatrixLayout_t layout : {weights, x, y}) {
+    for (cublaslt::MatrixLayout* const layout : {weights, x, y}) {
       if (layout != nullptr) library->layout_destroy(layout);
     }
   }
@@ -121,13 +139,16 @@ class CublasLt::Impl {
   }
 
   absl::Status Multiply(const MatrixProduct& product, CudaStream stream) {
+    TC_RETURN_IF_ERROR(Check(product));
+    if (product.rows == 0) return absl::OkStatus();
     TC_ASSIGN_OR_RETURN(const Plan* const plan, PlanOf(product));
     const float alpha = 1, beta = product.add ? 1 : 0;
-    return StatusOf(
+    const cublaslt::Status status =
         library_.matmul(handle_, plan->operation, &alpha, product.weights, plan->weights, product.x,
                         plan->x, &beta, product.y, plan->y, product.y, plan->y, &plan->algorithm,
-                        workspace_.data(), workspace_.bytes(), stream),
-        "cublasLtMatmul");
+                        workspace_.data(), workspace_.bytes(), stream);
+    if (status == cublaslt::kExecutionFailed) TC_RETURN_IF_ERROR(ErrorOf(stream));
+    return StatusOf(status, "cublasLtMatmul");
   }
 
  private:
@@ -146,42 +167,43 @@ class CublasLt::Impl {
   }
 
   absl::Status Describe(const MatrixProduct& product, Plan& plan) const {
-    const cudaDataType in = product.type == NumberType::kF16 ? CUDA_R_16F : CUDA_R_16BF;
-    const auto layout = [&](cublasLtMatrixLayout_t& out, cudaDataType type, int rows, int columns,
-                            int64_t stride) {
+    const cublaslt::DataType in =
+        product.type == NumberType::kF16 ? cublaslt::kR16F : cublaslt::kR16BF;
+    const auto layout = [&](cublaslt::MatrixLayout*& out, cublaslt::DataType type, int rows,
+                            int columns, int64_t stride) {
       return StatusOf(library_.layout_create(&out, type, static_cast<uint64_t>(rows),
                                              static_cast<uint64_t>(columns), stride),
                       "cublasLtMatrixLayoutCreate");
     };
     TC_RETURN_IF_ERROR(
-        StatusOf(library_.desc_create(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+        StatusOf(library_.desc_create(&plan.operation, cublaslt::kCompute32F, cublaslt::kR32F),
                  "cublasLtMatmulDescCreate"));
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    TC_RETURN_IF_ERROR(StatusOf(library_.desc_set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                  &transposed, sizeof(transposed)),
-                                "cublasLtMatmulDescSetAttribute"));
+    const cublaslt::Operation transposed = cublaslt::kOpT;
+    TC_RETURN_IF_ERROR(StatusOf(
+        library_.desc_set(plan.operation, cublaslt::kDescTransA, &transposed, sizeof(transposed)),
+        "cublasLtMatmulDescSetAttribute"));
     TC_RETURN_IF_ERROR(layout(plan.weights, in, product.inputs, product.outputs, product.inputs));
     TC_RETURN_IF_ERROR(layout(plan.x, in, product.inputs, product.rows, product.x_stride));
-    return layout(plan.y, product.float_result ? CUDA_R_32F : in, product.outputs, product.rows,
-                  product.y_stride);
+    return layout(plan.y, product.float_result ? cublaslt::kR32F : in, product.outputs,
+                  product.rows, product.y_stride);
   }
 
   absl::Status Choose(Plan& plan) const {
-    cublasLtMatmulPreference_t preference = nullptr;
+    cublaslt::MatmulPreference* preference = nullptr;
     TC_RETURN_IF_ERROR(
         StatusOf(library_.preference_create(&preference), "cublasLtMatmulPreferenceCreate"));
-    const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    const auto set = [&](cublaslt::MatmulPreferenceAttribute attribute, const auto& value) {
       return library_.preference_set(preference, attribute, &value, sizeof(value));
     };
-    cublasStatus_t status = set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    cublaslt::Status status = set(cublaslt::kPrefMaxWorkspaceBytes, kWorkspaceBytes);
     for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-      if (status == CUBLAS_STATUS_SUCCESS) status = set(attribute, kAlignment);
+         {cublaslt::kPrefMinAlignmentABytes, cublaslt::kPrefMinAlignmentBBytes,
+          cublaslt::kPrefMinAlignmentCBytes, cublaslt::kPrefMinAlignmentDBytes}) {
+      if (status == cublaslt::kSuccess) status = set(attribute, kAlignment);
     }
-    cublasLtMatmulHeuristicResult_t best{};
+    cublaslt::MatmulHeuristicResult best{};
     int found = 0;
-    if (status == CUBLAS_STATUS_SUCCESS) {
+    if (status == cublaslt::kSuccess) {
       status = library_.get_heuristic(handle_, plan.operation, plan.weights, plan.x, plan.y, plan.y,
                                       preference, 1, &best, &found);
     }
@@ -194,8 +216,8 @@ class CublasLt::Impl {
     return absl::OkStatus();
   }
 
-  Library library_;
-  cublasLtHandle_t handle_ = nullptr;
+  cublaslt::Calls library_{};
+  cublaslt::Context* handle_ = nullptr;
   DeviceBuffer workspace_;
   std::map<Shape, std::unique_ptr<Plan>> plans_;
 };

@@ -14,7 +14,7 @@ namespace thermocline::cuda {
 /// Shape:  x [rows][inputs], weights [outputs][inputs] of `type`; y [rows][outputs] of `type`, or
 ///         float32. Rows of x and y x_stride and y_stride numbers apart, those of weights
 ///         `inputs`.
-/// Units:  pointers and rows multiples of 16 bytes.
+/// Units:  pointers and the distances of rows multiples of 16 bytes. No rows: nothing is done.
 struct MatrixProduct {
   void* y = nullptr;
   const void* x = nullptr;
@@ -33,16 +33,17 @@ struct MatrixProduct {
 ///         workspace.
 class CublasLt {
  public:
-  /// Loads libcublasLt of the major version that this program was built for, or the file that the
-  /// environment variable THERMOCLINE_CUBLASLT names, for the thread's device.
-  /// Errors: Unavailable where it is not to be had; Unimplemented when built without its header.
+  /// Loads libcublasLt of the major version of CUDA that this program was built with, or the file
+  /// that the environment variable THERMOCLINE_CUBLASLT names, for the thread's device. Errors:
+  /// Unavailable where it is not to be had; Unimplemented when built without CUDA.
   static absl::StatusOr<std::unique_ptr<CublasLt>> Load();
   ~CublasLt();
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
   /// Ordered on `stream`; never synchronises. How a shape is best multiplied is asked once.
-  /// Errors: InvalidArgument for a shape that the library refuses, else as CUDA has it.
+  /// Errors: InvalidArgument for what is not as MatrixProduct says or a shape that the library
+  ///         refuses, else as CUDA has it, of earlier work, too.
   absl::Status Multiply(const MatrixProduct& product, CudaStream stream);
 
  private:

@@ -1,6 +1,7 @@
 // kernels/cuda where the build has no toolkit: nothing can be created, so that only what creates
 // has to answer.
 #include "kernels/cuda/copies.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/memory.h"
 
@@ -53,5 +54,10 @@ absl::Status CopyBatchAsync(std::span<const Copy>, CudaStream, const CopyOptions
   return BuiltWithout();
 }
 absl::Status FillAsync(std::byte*, uint8_t, uint64_t, CudaStream) { return BuiltWithout(); }
+
+class CublasLt::Impl {};
+absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Load() { return BuiltWithout(); }
+CublasLt::~CublasLt() = default;
+absl::Status CublasLt::Multiply(const MatrixProduct&, CudaStream) { return BuiltWithout(); }
 
 }  // namespace thermocline::cuda
