@@ -1,5 +1,6 @@
 #include "tiers/device_moved_memory.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -14,8 +15,26 @@
 #include "base/file_util.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "tiers/device_mover_lock.h"
 
 namespace thermocline {
+namespace {
+
+/// The same, by a number that no descriptor of the mover's has.
+absl::StatusOr<UniqueFd> MoveAside(UniqueFd fd) {
+  UniqueFd aside(::fcntl(fd.get(), F_DUPFD_CLOEXEC, MoverProcess::kLock + 1));
+  if (!aside) return ErrnoStatus(errno, "duplicate a descriptor for the mover");
+  return aside;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<MoverProcess>> MoverProcess::Open(Options options) {
+  TC_ASSIGN_OR_RETURN(UniqueFd lock, LockMover(options.lock_path, options.former_patience));
+  TC_ASSIGN_OR_RETURN(lock, MoveAside(std::move(lock)));
+  return std::shared_ptr<MoverProcess>(new MoverProcess(std::move(options), std::move(lock)));
+}
+
 MoverProcess::~MoverProcess() {
   MutexLock lock(mutex_);
   if (pid_ == 0) return;
@@ -70,7 +89,7 @@ absl::Status MoverProcess::Start() {
     return ErrnoStatus(errno, "socketpair");
   }
   socket_.Reset(ends[0]);
-  const UniqueFd theirs(ends[1]);
+  TC_ASSIGN_OR_RETURN(const UniqueFd theirs, MoveAside(UniqueFd(ends[1])));
   const timeval patience{.tv_sec = options_.patience.count() / 1000,
                          .tv_usec = options_.patience.count() % 1000 * 1000};
   ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
@@ -82,6 +101,7 @@ absl::Status MoverProcess::Start() {
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), kSocket);
+  ::posix_spawn_file_actions_adddup2(&actions, lock_.get(), kLock);
   pid_t pid = 0;
   const int error = ::posix_spawn(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);

@@ -27,16 +27,21 @@ namespace thermocline {
 class MoverProcess {
  public:
   struct Options {
-    std::vector<std::string> command;  // that calls RunDeviceMover(kSocket)
+    std::vector<std::string> command;  // that calls RunDeviceMover(kSocket, kLock)
     int device = 0;
     uint64_t chunk_bytes = 0;
-    std::chrono::milliseconds patience{30000};    // with one request
-    std::chrono::milliseconds least_pause{1000};  // between its end and the next start; doubles
+    std::string lock_path;                            // see device_mover_lock.h
+    std::chrono::milliseconds former_patience{5000};  // with an earlier daemon's mover
+    std::chrono::milliseconds patience{30000};        // with one request
+    std::chrono::milliseconds least_pause{1000};      // between its end and the next start; doubles
     std::chrono::milliseconds most_pause{60000};
   };
   static constexpr int kSocket = 3;
+  static constexpr int kLock = 4;
 
-  explicit MoverProcess(Options options) : options_(std::move(options)) {}
+  /// Ends what an earlier daemon has left running. To be opened before hot memory, or an arena that
+  /// a mover copies to, is adopted. Errors: of LockMover.
+  static absl::StatusOr<std::shared_ptr<MoverProcess>> Open(Options options);
   ~MoverProcess();
 
   /// Of a request to the mover that runs, or is started for it. `generation`: which one the caller
@@ -53,6 +58,8 @@ class MoverProcess {
   pid_t pid() const;  // 0: none runs
 
  private:
+  MoverProcess(Options options, UniqueFd lock)
+      : options_(std::move(options)), lock_(std::move(lock)) {}
   using SteadyTime = std::chrono::steady_clock::time_point;
   absl::Status EnsureRunning() TC_REQUIRES(mutex_);
   absl::Status Start() TC_REQUIRES(mutex_);
@@ -61,6 +68,7 @@ class MoverProcess {
   void End(const std::string& why) TC_REQUIRES(mutex_);
 
   const Options options_;
+  const UniqueFd lock_;  // of the movers, one after the other
   mutable Mutex mutex_;  // held during a request: one is under way at a time
   UniqueFd socket_ TC_GUARDED_BY(mutex_);
   pid_t pid_ TC_GUARDED_BY(mutex_) = 0;

@@ -15,12 +15,14 @@
 #include "catalog/arena.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/memory.h"
+#include "tiers/device_mover_lock.h"
 #include "tiers/device_slabs.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int kLost = 3;
+constexpr int kNoLock = 4;
 constexpr uint64_t kMaxHostBytes = uint64_t{1} << 40;
 
 /// A file of memory, mapped whole.
@@ -165,7 +167,11 @@ class Mover {
 
 }  // namespace
 
-int RunDeviceMover(int socket) {
+int RunDeviceMover(int socket, int lock) {
+  if (const absl::Status status = SignMoverLock(lock); !status.ok()) {
+    LogEvent(LogLevel::kError, "mover_without_lock", {{"cause", status}});
+    return kNoLock;
+  }
   Mover mover;
   std::vector<std::byte> room(sizeof(MoverRequest) + kMaxMoverTransfers * sizeof(MoverTransfer));
   while (true) {

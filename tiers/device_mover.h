@@ -47,9 +47,9 @@ struct MoverTransfer {
 inline constexpr uint32_t kMaxMoverTransfers = 1024;  // of one request
 inline constexpr uint32_t kMaxMoverPools = 1024;
 
-/// Serves a daemon at the other end of `socket` until that goes. Answers the exit code: 0, or 3
-/// after an error of CUDA that this process cannot survive, which the daemon was told of.
-/// Thread: the process's only one.
-int RunDeviceMover(int socket);
+/// Serves a daemon at the other end of `socket` until that goes, and signs its `lock`. Answers the
+/// exit code: 0, or 3 after an error of CUDA that this process cannot survive, which the daemon was
+/// told of. Thread: the process's only one.
+int RunDeviceMover(int socket, int lock);
 
 }  // namespace thermocline

@@ -29,7 +29,9 @@ constexpr int kOutOfMemory = 2;
 constexpr int kIllegalAddress = 700;
 constexpr int kLaunchFailure = 719;
 
-TEST(Process, DISABLED_Mover) { std::quick_exit(RunDeviceMover(MoverProcess::kSocket)); }
+TEST(Process, DISABLED_Mover) {
+  std::quick_exit(RunDeviceMover(MoverProcess::kSocket, MoverProcess::kLock));
+}
 
 class HotTierTest : public testing::Test {
  protected:
@@ -58,11 +60,14 @@ class HotTierTest : public testing::Test {
     if (variable != nullptr) setenv(variable, value.c_str(), 1);
     auto client = CustodianClient::Connect(directory_.path() + "/vram");
     ASSERT_TRUE(client.ok()) << client.status();
-    mover_ = std::make_shared<MoverProcess>(
-        MoverProcess::Options{.command = {"/proc/self/exe", "--gtest_filter=Process.DISABLED_Mover",
-                                          "--gtest_also_run_disabled_tests", "--gtest_brief=1"},
-                              .chunk_bytes = kChunk,
-                              .least_pause = std::chrono::milliseconds(1)});
+    auto mover =
+        MoverProcess::Open({.command = {"/proc/self/exe", "--gtest_filter=Process.DISABLED_Mover",
+                                        "--gtest_also_run_disabled_tests", "--gtest_brief=1"},
+                            .chunk_bytes = kChunk,
+                            .lock_path = directory_.path() + "/mover",
+                            .least_pause = std::chrono::milliseconds(1)});
+    ASSERT_TRUE(mover.ok()) << mover.status();
+    mover_ = *std::move(mover);
     auto memory = MovedDeviceMemory::Open(*std::move(client), mover_, "pool", 0);
     ASSERT_TRUE(memory.ok()) << memory.status();
     auto tier = DeviceTier::Open({.metadata_path = directory_.path() + "/hot",

@@ -17,12 +17,14 @@
 #include <vector>
 
 #include "base/file_util.h"
+#include "base/process.h"
 #include "base/units.h"
 #include "kernels/cuda/device.h"
 #include "tests/tiers/scratch_directory.h"
 #include "tests/tiers/test_blocks.h"
 #include "tiers/device_custodian.h"
 #include "tiers/device_moved_memory.h"
+#include "tiers/device_mover_lock.h"
 #include "tiers/device_tier.h"
 
 namespace thermocline {
@@ -47,7 +49,18 @@ TEST(Process, DISABLED_Custodian) {
   EXPECT_TRUE(served.ok()) << served;
 }
 
-TEST(Process, DISABLED_Mover) { std::quick_exit(RunDeviceMover(MoverProcess::kSocket)); }
+TEST(Process, DISABLED_Mover) {
+  std::quick_exit(RunDeviceMover(MoverProcess::kSocket, MoverProcess::kLock));
+}
+
+pid_t Spawn(std::vector<std::string> words) {
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t pid = 0;
+  EXPECT_EQ(::posix_spawn(&pid, arguments[0], nullptr, nullptr, arguments.data(), environ), 0);
+  return pid;
+}
 
 /// A custodian's process; it ends when its standard input does.
 class Custodian {
@@ -85,11 +98,12 @@ class Custodian {
   pid_t pid_ = 0;
 };
 
-std::shared_ptr<MoverProcess> MakeMover() {
-  return std::make_shared<MoverProcess>(
-      MoverProcess::Options{.command = CommandOf("Mover"),
-                            .chunk_bytes = kChunk,
-                            .least_pause = std::chrono::milliseconds(1)});
+absl::StatusOr<std::shared_ptr<MoverProcess>> OpenMover(const std::string& lock_path) {
+  return MoverProcess::Open({.command = CommandOf("Mover"),
+                             .chunk_bytes = kChunk,
+                             .lock_path = lock_path,
+                             .former_patience = std::chrono::milliseconds(100),
+                             .least_pause = std::chrono::milliseconds(1)});
 }
 
 /// All of a daemon's side.
@@ -104,7 +118,10 @@ Side OpenSide(const std::string& directory, const std::string& pool) {
   auto custodian = CustodianClient::Connect(directory + "/vram");
   EXPECT_TRUE(custodian.ok()) << custodian.status();
   if (!custodian.ok()) return side;
-  side.mover = MakeMover();
+  auto mover = OpenMover(directory + "/" + pool + ".mover");
+  EXPECT_TRUE(mover.ok()) << mover.status();
+  if (!mover.ok()) return side;
+  side.mover = *std::move(mover);
   auto memory = MovedDeviceMemory::Open(*std::move(custodian), side.mover, pool, 0);
   EXPECT_TRUE(memory.ok()) << memory.status();
   if (!memory.ok()) return side;
@@ -116,6 +133,19 @@ Side OpenSide(const std::string& directory, const std::string& pool) {
   EXPECT_TRUE(tier.ok()) << tier.status();
   if (tier.ok()) side.tier = *std::move(tier);
   return side;
+}
+
+/// Puts a block, says which mover it has, and gets the block again and again.
+TEST(Process, DISABLED_Daemon) {
+  const std::string directory = std::getenv("TC_TEST_DIRECTORY");
+  const Side side = OpenSide(directory, "one");
+  ASSERT_NE(side.tier, nullptr);
+  const auto payload = TestPayload(1, 0, kBytes);
+  ASSERT_TRUE(side.tier->Put(TestHeader(1, 0, payload), payload).ok());
+  const std::string pid = std::to_string(side.mover->pid());
+  ASSERT_TRUE(WriteFileAtomically(directory + "/mover.pid", pid).ok());
+  std::vector<std::byte> room(kBytes);
+  while (side.tier->Get({1, 0}, room).ok()) continue;
 }
 
 class DeviceProcessesTest : public ::testing::Test {
@@ -262,6 +292,41 @@ TEST_F(DeviceProcessesTest, ADaemonThatStartsAnewFindsItsHotBlocks) {
   for (uint64_t id = 1; id <= 3; ++id) EXPECT_TRUE(Has(id).value_or(false)) << id;
 }
 
+TEST_F(DeviceProcessesTest, TheMoverOfADaemonThatWasKilledCopiesNothingBesideTheNextOne) {
+  side_ = {};
+  ::setenv("TC_FAKECUDA_DELAY", "2:60000000", 1);  // its second stream, by which blocks go out
+  ::setenv("TC_TEST_DIRECTORY", directory_.path().c_str(), 1);
+  const pid_t daemon = Spawn(CommandOf("Daemon"));
+  ::unsetenv("TC_FAKECUDA_DELAY");
+  absl::StatusOr<std::string> told;
+  for (int i = 0; i < 600 && !told.ok(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    told = ReadFile(directory_.path() + "/mover.pid", 64);
+  }
+  ASSERT_TRUE(told.ok()) << told.status();
+  const auto mover = OpenPidFd(std::stoi(*told));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // amid a copy, by now
+  ASSERT_TRUE(mover.ok() && !HasExited(*mover));
+  ::kill(daemon, SIGKILL);
+  ::waitpid(daemon, nullptr, 0);
+  Reopen();
+  EXPECT_TRUE(HasExited(*mover));
+  EXPECT_TRUE(Has(1).value_or(false));
+}
+
+TEST_F(DeviceProcessesTest, ALockThatNamesAnEarlierProcessOfTheSameNumberEndsNobody) {
+  const pid_t stranger = Spawn({"/bin/sleep", "600"});
+  const std::string path = directory_.path() + "/other.mover";
+  ASSERT_TRUE(WriteFileAtomically(path, std::to_string(stranger) + " 1\n").ok());
+  const auto lock = LockMover(path, std::chrono::milliseconds(10));
+  EXPECT_TRUE(lock.ok()) << lock.status();
+  EXPECT_EQ(::waitpid(stranger, nullptr, WNOHANG), 0) << "it was ended";
+  const auto second = LockMover(path, std::chrono::milliseconds(10));
+  EXPECT_TRUE(absl::IsUnavailable(second.status())) << second.status();
+  ::kill(stranger, SIGKILL);
+  ::waitpid(stranger, nullptr, 0);
+}
+
 TEST_F(DeviceProcessesTest, ACustodianThatEndsTakesItsBlocksAlong) {
   ASSERT_TRUE(Put(1).ok());
   custodian_->Kill();
@@ -334,9 +399,13 @@ TEST_F(DeviceProcessesTest, ASecondCustodianIsRefused) {
 }
 
 TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {
-  MoverProcess mover({.command = {"/nonexistent/mover"},
-                      .chunk_bytes = kChunk,
-                      .least_pause = std::chrono::milliseconds(60000)});
+  const ScratchDirectory directory;
+  const auto opened = MoverProcess::Open({.command = {"/nonexistent/mover"},
+                                          .chunk_bytes = kChunk,
+                                          .lock_path = directory.path() + "/mover",
+                                          .least_pause = std::chrono::milliseconds(60000)});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  MoverProcess& mover = **opened;
   uint64_t generation = 0;
   const auto tell = [](const auto&) { return absl::OkStatus(); };
   const absl::Status first = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
