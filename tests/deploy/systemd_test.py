@@ -20,6 +20,7 @@ TOP = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 UNITS = os.path.join(TOP, "deploy/systemd")
 CONFIG = os.path.join(UNITS, "thermocline.toml")
 MOST_EXPOSURE = 15  # in tenths; 100 is a service without any protection
+MOST_EXPOSURE_AS_ROOT = 17  # with copy.conf
 CAP_SYS_RESOURCE = 1 << 24  # of Linux
 PATIENCE_S = 30
 SECRET = "prompts" * 40_000  # some blocks
@@ -52,15 +53,20 @@ class UnitTest(unittest.TestCase):
             with open(unit, "w", encoding="utf-8") as file:
                 file.write(read(os.path.join(UNITS, "thermoclined.service")).replace("/usr/local/bin", os.path.join(BUILD, "bin")))
             mount = shutil.copy(os.path.join(UNITS, "run-thermocline.mount"), directory)
-            drop_ins = shutil.copytree(os.path.join(UNITS, "thermoclined.service.d"), unit + ".d")
-            for arguments in (["verify", unit, mount], ["security", "--offline=true", f"--threshold={MOST_EXPOSURE}", unit]):
+            def analyze(*arguments):
                 run = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
                 self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
-                if arguments[0] == "verify":
-                    self.assertEqual(run.stdout + run.stderr, "", "an unknown or misspelled option")
-                else:
-                    level = re.search(r"Overall exposure level for .*: (\S+)", run.stdout).group(1)
-                    self.assertIn(f"says {level} of 10", read(os.path.join(TOP, "docs/deploy.md")))
+                return run.stdout + run.stderr
+
+            def exposure(threshold):
+                seen = analyze("security", "--offline=true", f"--threshold={threshold}", unit)
+                return re.search(r"Overall exposure level for .*: (\S+)", seen).group(1)
+
+            page = read(os.path.join(TOP, "docs/deploy.md"))
+            self.assertIn(f"says {exposure(MOST_EXPOSURE)} of 10", page)
+            drop_ins = shutil.copytree(os.path.join(UNITS, "thermoclined.service.d"), unit + ".d")
+            self.assertEqual(analyze("verify", unit, mount), "", "an unknown or misspelled option")
+            self.assertIn(f"with `copy.conf` {exposure(MOST_EXPOSURE_AS_ROOT)}", page)
             with open(os.path.join(drop_ins, "copy.conf"), "a", encoding="utf-8") as file:
                 file.write("BindReadonlyPath=/run\n")
             run = subprocess.run(["systemd-analyze", "verify", unit, mount], capture_output=True, text=True)
