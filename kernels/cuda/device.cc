@@ -30,6 +30,11 @@ absl::StatusOr<DeviceInfo> Describe(int device) {
   info.compute_minor = properties.minor;
   info.multiprocessors = properties.multiProcessorCount;
   info.total_bytes = properties.totalGlobalMem;
+  int reaches = 0;
+  TC_RETURN_IF_ERROR(RuntimeStatus(
+      cudaDeviceGetAttribute(&reaches, cudaDevAttrCanUseHostPointerForRegisteredMem, device),
+      "cudaDeviceGetAttribute"));
+  info.reaches_pinned_by_host_address = reaches == 1;
   TC_RETURN_IF_ERROR(
       RuntimeStatus(cudaDriverGetVersion(&info.driver_version), "cudaDriverGetVersion"));
   TC_RETURN_IF_ERROR(

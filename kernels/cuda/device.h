@@ -42,8 +42,9 @@ struct DeviceInfo {
   int compute_minor = 0;
   int multiprocessors = 0;
   uint64_t total_bytes = 0;
-  int driver_version = 0;   // 13010 is 13.1
-  int runtime_version = 0;  // that this program was built with
+  bool reaches_pinned_by_host_address = false;  // what others than CUDA allocated, once pinned
+  int driver_version = 0;                       // 13010 is 13.1
+  int runtime_version = 0;                      // that this program was built with
 };
 /// Without a context. Errors: as DeviceCount, InvalidArgument for a number that is none.
 absl::StatusOr<DeviceInfo> Describe(int device);

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/log.h"
 #include "base/units.h"
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/errors.h"
@@ -67,7 +68,11 @@ absl::StatusOr<HostPin> HostPin::Register(std::byte* data, uint64_t bytes) {
 
 HostPin::~HostPin() {
   if (data_ == nullptr) return;
-  if (const auto driver = GetDriver(); driver.ok()) (*driver)->mem_host_unregister(data_);
+  const auto driver = GetDriver();
+  if (!driver.ok()) return;
+  const absl::Status status =
+      DriverStatus((*driver)->mem_host_unregister(data_), "cuMemHostUnregister");
+  if (!status.ok()) LogEvent(LogLevel::kWarning, "memory_not_unpinned", {{"cause", status}});
 }
 
 absl::StatusOr<Slab> Slab::Create(int device, uint64_t bytes) {

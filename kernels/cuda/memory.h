@@ -64,7 +64,8 @@ class PinnedBuffer {
 };
 
 /// Host memory of somebody else's (a mapped file's, too), pinned for the thread's device.
-/// Thread: any. Owner: unpins it; the memory itself is the caller's, and must outlive it.
+/// Thread: any that uses the device. Owner: unpins it; the memory itself is the caller's, and must
+/// outlive it.
 class HostPin {
  public:
   HostPin() = default;
