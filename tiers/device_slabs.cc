@@ -11,6 +11,7 @@
 namespace thermocline {
 
 absl::StatusOr<std::unique_ptr<DeviceSlabs>> DeviceSlabs::Create(int device, uint64_t chunk_bytes) {
+  TC_ASSIGN_OR_RETURN(const cuda::DeviceInfo info, cuda::Describe(device));
   TC_RETURN_IF_ERROR(cuda::UseDevice(device));
   std::array<std::unique_ptr<Lane>, 2> lanes;
   for (auto& lane : lanes) {
@@ -18,12 +19,18 @@ absl::StatusOr<std::unique_ptr<DeviceSlabs>> DeviceSlabs::Create(int device, uin
     TC_ASSIGN_OR_RETURN(cuda::Event done, cuda::Event::Create());
     lane.reset(new Lane{.mutex = {}, .stream = std::move(stream), .done = std::move(done)});
   }
-  return std::unique_ptr<DeviceSlabs>(new DeviceSlabs(device, chunk_bytes, std::move(lanes)));
+  return std::unique_ptr<DeviceSlabs>(
+      new DeviceSlabs(device, chunk_bytes, info.reaches_pinned_by_host_address, std::move(lanes)));
 }
 
-DeviceSlabs::DeviceSlabs(int device, uint64_t chunk_bytes,
+DeviceSlabs::DeviceSlabs(int device, uint64_t chunk_bytes, bool kernel_reaches_pinned,
                          std::array<std::unique_ptr<Lane>, 2> lanes)
-    : device_(device), chunk_bytes_(chunk_bytes), lanes_(std::move(lanes)) {}
+    : device_(device),
+      chunk_bytes_(chunk_bytes),
+      kernel_reaches_pinned_(kernel_reaches_pinned),
+      lanes_(std::move(lanes)) {}
+
+DeviceSlabs::~DeviceSlabs() { cuda::UseDevice(device_).IgnoreError(); }  // whose its members are
 
 absl::Status DeviceSlabs::Map(uint32_t chunk, const cuda::Slab& slab) {
   TC_RETURN_IF_ERROR(cuda::UseDevice(device_));
@@ -39,7 +46,21 @@ absl::Status DeviceSlabs::Map(uint32_t chunk, const cuda::Slab& slab) {
   return absl::OkStatus();
 }
 
+absl::Status DeviceSlabs::Clear(uint32_t chunk) {
+  std::byte* data = nullptr;
+  {
+    MutexLock lock(mutex_);
+    TC_ASSIGN_OR_RETURN(data, AddressOf({.offset = chunk * chunk_bytes_, .bytes = chunk_bytes_}));
+  }
+  TC_RETURN_IF_ERROR(cuda::UseDevice(device_));
+  Lane& lane = *lanes_[static_cast<size_t>(DeviceDirection::kIn)];
+  MutexLock lock(lane.mutex);
+  TC_RETURN_IF_ERROR(cuda::FillAsync(data, 0, chunk_bytes_, lane.stream.get()));
+  return lane.stream.Synchronize();
+}
+
 void DeviceSlabs::Unmap(uint32_t chunk) {
+  cuda::UseDevice(device_).IgnoreError();
   cuda::SlabMapping mapping;
   MutexLock lock(mutex_);
   if (const auto found = chunks_.find(chunk); found != chunks_.end()) {
@@ -57,6 +78,7 @@ absl::Status DeviceSlabs::Pin(std::span<std::byte> host) {
 }
 
 void DeviceSlabs::Unpin(const std::byte* host) {
+  cuda::UseDevice(device_).IgnoreError();
   Pinned pinned;
   MutexLock lock(mutex_);
   if (const auto found = pinned_.find(host); found != pinned_.end()) {
@@ -74,7 +96,9 @@ bool DeviceSlabs::IsPinned(const std::byte* host, uint64_t bytes) const {
 
 absl::StatusOr<std::byte*> DeviceSlabs::AddressOf(const DeviceTransfer& transfer) {
   const uint64_t within = transfer.offset % chunk_bytes_;
-  const auto chunk = chunks_.find(static_cast<uint32_t>(transfer.offset / chunk_bytes_));
+  const uint64_t number = transfer.offset / chunk_bytes_;
+  const auto chunk =
+      number > UINT32_MAX ? chunks_.end() : chunks_.find(static_cast<uint32_t>(number));
   if (chunk == chunks_.end() || transfer.bytes > chunk_bytes_ - within) {
     return absl::InvalidArgumentError("no chunk of device memory has " +
                                       std::to_string(transfer.bytes) + " bytes at offset " +
@@ -102,12 +126,17 @@ absl::Status DeviceSlabs::Copy(std::span<const DeviceTransfer> transfers,
   Lane& lane = *lanes_[static_cast<size_t>(direction)];
   MutexLock lock(lane.mutex);
   const CudaStream stream = lane.stream.get();
-  absl::Status status = cuda::CopyBatchAsync(direct, stream, {.device_reaches_all = true});
+  absl::Status status =
+      cuda::CopyBatchAsync(direct, stream, {.device_reaches_all = kernel_reaches_pinned_});
   for (const cuda::Copy& copy : staged) {
     if (status.ok()) status = cuda::CopyAsync(copy, stream);
   }
   absl::Status waited = lane.done.Record(stream);
-  if (waited.ok()) waited = lane.done.Synchronize();
+  if (waited.ok()) {
+    waited = lane.done.Synchronize();
+  } else if (!cuda::IsSticky(waited)) {
+    lane.stream.Synchronize().IgnoreError();  // what was given is under way all the same
+  }
   return status.ok() ? waited : status;
 }
 
@@ -131,6 +160,10 @@ std::vector<uint32_t> OwnDeviceMemory::Chunks() const {
 absl::Status OwnDeviceMemory::Lend(uint32_t chunk) {
   TC_ASSIGN_OR_RETURN(cuda::Slab slab, cuda::Slab::Create(slabs_->device(), chunk_bytes_));
   TC_RETURN_IF_ERROR(slabs_->Map(chunk, slab));
+  if (absl::Status status = slabs_->Clear(chunk); !status.ok()) {
+    slabs_->Unmap(chunk);
+    return status;
+  }
   chunks_[chunk] = std::move(slab);
   return absl::OkStatus();
 }

@@ -22,9 +22,13 @@ namespace thermocline {
 class DeviceSlabs {
  public:
   static absl::StatusOr<std::unique_ptr<DeviceSlabs>> Create(int device, uint64_t chunk_bytes);
+  ~DeviceSlabs();
 
   /// Maps a chunk's slab, in place of another one.
   absl::Status Map(uint32_t chunk, const cuda::Slab& slab);
+  /// Of a mapped chunk: all bytes are 0 then. Whoever has the memory now sees nothing of who had it
+  /// before.
+  absl::Status Clear(uint32_t chunk);
   /// Nothing is being moved there.
   void Unmap(uint32_t chunk);
   /// Host memory that transfers name is copied directly where it is pinned, and staged by the
@@ -44,7 +48,8 @@ class DeviceSlabs {
     cuda::Stream stream;
     cuda::Event done;
   };
-  DeviceSlabs(int device, uint64_t chunk_bytes, std::array<std::unique_ptr<Lane>, 2> lanes);
+  DeviceSlabs(int device, uint64_t chunk_bytes, bool kernel_reaches_pinned,
+              std::array<std::unique_ptr<Lane>, 2> lanes);
   absl::StatusOr<std::byte*> AddressOf(const DeviceTransfer& transfer) TC_REQUIRES(mutex_);
   bool IsPinned(const std::byte* host, uint64_t bytes) const TC_REQUIRES(mutex_);
 
@@ -55,6 +60,7 @@ class DeviceSlabs {
 
   const int device_;
   const uint64_t chunk_bytes_;
+  const bool kernel_reaches_pinned_;            // by its address here
   std::array<std::unique_ptr<Lane>, 2> lanes_;  // by direction
   mutable Mutex mutex_;                         // never held during a call of the driver
   std::map<uint32_t, cuda::SlabMapping> chunks_ TC_GUARDED_BY(mutex_);

@@ -295,7 +295,8 @@ TEST_F(DeviceSlabsTest, BytesComeBackFromPinnedMemory) {
 
 TEST_F(DeviceSlabsTest, WhatLiesOutsideOfItsChunksIsRefused) {
   std::vector<std::byte> host(64 * KiB);
-  for (const uint64_t offset : {2 * kChunk, kChunk - 4096}) {
+  // The last one has chunk 0 in its lower 32 bits.
+  for (const uint64_t offset : {2 * kChunk, kChunk - 4096, (uint64_t{1} << 32) * kChunk}) {
     const DeviceTransfer transfer{.offset = offset, .host = host.data(), .bytes = host.size()};
     EXPECT_TRUE(absl::IsInvalidArgument(memory_->Copy({&transfer, 1}, DeviceDirection::kIn)));
   }
