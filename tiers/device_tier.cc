@@ -33,6 +33,7 @@ absl::StatusOr<SlotHeaders> OpenHeaders(const SlotHeadersOf& memory) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceTier>> DeviceTier::Open(Options options) {
+  if (options.chunk_bytes == 0) return absl::InvalidArgumentError("hot tier: chunks of no bytes");
   options.capacity_bytes = options.capacity_bytes / options.chunk_bytes * options.chunk_bytes;
   if (options.capacity_bytes == 0) {
     return absl::InvalidArgumentError("hot tier: its capacity is less than a chunk of " +
@@ -57,16 +58,31 @@ DeviceTier::DeviceTier(Options options, SlotHeaders headers)
               .lend = [this](uint32_t chunk, uint64_t slot_bytes)
                           TC_NO_THREAD_SAFETY_ANALYSIS { return Lend(chunk, slot_bytes); }}) {}
 
+// Memory that is missing is only noted here: who reserves has it lent outside of the lock, for a
+// mover may take long, and then asks again.
 absl::Status DeviceTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
-  absl::Status status = options_.memory->Lend(chunk);
-  if (status.ok()) {
-    status = headers_.LendChunk(chunk, slot_bytes);
-    if (!status.ok()) options_.memory->Return(chunk);
+  absl::Status status;
+  if (!has_memory_.contains(chunk)) {
+    status = std::exchange(not_lent_, absl::OkStatus());
+    if (status.ok()) {
+      wanted_ = chunk;
+      return absl::UnavailableError("the chunk's memory is to be lent first");
+    }
   }
+  if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
   if (!status.ok()) LogEvent(LogLevel::kWarning, "hot_does_not_grow", {{"cause", status}});
-  if (absl::IsUnavailable(status))
-    mover_status_ = status;  // for a moment: the next put tries again
   return status;
+}
+
+void DeviceTier::LendMemory(uint32_t chunk) {
+  const absl::Status status = options_.memory->Lend(chunk);
+  MutexLock lock(mutex_);
+  if (status.ok()) {
+    has_memory_.insert(chunk);
+  } else if (absl::IsUnavailable(status)) {
+    mover_status_ = status;
+  }
+  not_lent_ = status;
 }
 
 // Headers and memory may disagree in two ways: memory of which nobody knows what it holds is given
@@ -92,6 +108,7 @@ absl::Status DeviceTier::Adopt() {
 
 absl::Status DeviceTier::AdoptChunk(uint32_t chunk) {
   TC_RETURN_IF_ERROR(slabs_.RestoreChunk(chunk, headers_.SlotBytesOfChunk(chunk)));
+  has_memory_.insert(chunk);
   std::vector<uint32_t> pages;
   headers_.VisitSlots(chunk, [&](uint32_t page, const SlotRecord&) { pages.push_back(page); });
   for (const uint32_t page : pages) AdoptSlot(page);
@@ -129,7 +146,29 @@ void DeviceTier::AdoptSlot(uint32_t page) {
 
 absl::StatusOr<std::optional<uint32_t>> DeviceTier::Reserve(uint64_t bytes, ProcessRef owner,
                                                             uint32_t inner_count) {
-  MutexLock lock(mutex_);
+  {
+    MutexLock lock(mutex_);
+    auto page = ReserveLocked(bytes, owner, inner_count);
+    if (!wanted_) return page;
+  }
+  MutexLock lending(lending_mutex_);
+  for (int i = 0; i < kMaxLendings; ++i) {
+    std::optional<uint32_t> wanted;
+    {
+      MutexLock lock(mutex_);
+      auto page = ReserveLocked(bytes, owner, inner_count);
+      not_lent_ = absl::OkStatus();
+      wanted = wanted_;
+      if (!wanted) return page;
+    }
+    LendMemory(*wanted);
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<std::optional<uint32_t>> DeviceTier::ReserveLocked(uint64_t bytes, ProcessRef owner,
+                                                                  uint32_t inner_count) {
+  wanted_.reset();
   TC_ASSIGN_OR_RETURN(auto reservation, slabs_.Reserve(SlabAllocator::SlotBytes(bytes)));
   if (!reservation) return std::nullopt;
   TC_RETURN_IF_ERROR(headers_.AllocateInner(reservation->page(), inner_count));
@@ -176,11 +215,18 @@ uint64_t DeviceTier::FreeSlots(uint64_t bytes) const {
 }
 
 void DeviceTier::ReturnEmptyChunks() {
-  MutexLock lock(mutex_);
-  while (const auto chunk = slabs_.ReclaimEmptyChunk()) {
-    headers_.ForgetChunk(*chunk);
-    options_.memory->Return(*chunk);
+  MutexLock lending(lending_mutex_);
+  std::vector<uint32_t> empty;
+  {
+    MutexLock lock(mutex_);
+    while (const auto chunk = slabs_.ReclaimEmptyChunk()) headers_.ForgetChunk(*chunk);
+    for (const uint32_t chunk : has_memory_) {
+      if (!slabs_.IsLent(chunk)) empty.push_back(chunk);
+    }
+    for (const uint32_t chunk : empty) has_memory_.erase(chunk);
   }
+  for (const uint32_t chunk : empty) options_.memory->Return(chunk);
+  MutexLock lock(mutex_);
   slabs_.RetryLending();
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -91,17 +92,26 @@ class DeviceTier final : public Tier {
   absl::Status Adopt();
   absl::Status AdoptChunk(uint32_t chunk) TC_REQUIRES(mutex_);
   void AdoptSlot(uint32_t page) TC_REQUIRES(mutex_);
+  absl::StatusOr<std::optional<uint32_t>> ReserveLocked(uint64_t bytes, ProcessRef owner,
+                                                        uint32_t inner_count) TC_REQUIRES(mutex_);
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
+  void LendMemory(uint32_t chunk) TC_REQUIRES(lending_mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
   absl::StatusOr<uint32_t> Stage(const TierPut& put);
 
+  static constexpr int kMaxLendings = 4;  // of one reservation
+
   const Options options_;
-  mutable Mutex mutex_;  // never held while bytes are moved
+  Mutex lending_mutex_;  // held while memory is lent or given back; taken before the other
+  mutable Mutex mutex_;  // never held while bytes are moved, or memory is lent
   SlotHeaders headers_ TC_GUARDED_BY(mutex_);
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
   std::unordered_map<BlockRef, uint32_t, BlockRefHash> index_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
-  absl::Status mover_status_ TC_GUARDED_BY(mutex_);  // of what it was asked for last
+  absl::Status mover_status_ TC_GUARDED_BY(mutex_);       // of what it was asked for last
+  std::set<uint32_t> has_memory_ TC_GUARDED_BY(mutex_);   // chunks, lent to a slot size or not
+  std::optional<uint32_t> wanted_ TC_GUARDED_BY(mutex_);  // the chunk whose memory is missing
+  absl::Status not_lent_ TC_GUARDED_BY(mutex_);           // why the last one has none
   std::vector<Left> left_;
   std::vector<Granted> left_granted_;
   uint64_t lost_count_ = 0;
