@@ -14,13 +14,14 @@
 #include "base/units.h"
 #include "catalog/arena.h"
 #include "kernels/cuda/device.h"
-#include "tiers/device_wire.h"
 
 namespace thermocline {
 namespace {
 
 enum Verb : uint32_t { kHello = 1, kLend = 2, kReturn = 3, kExport = 4, kChunks = 5 };
 constexpr size_t kMaxPoolName = 63;
+constexpr int kAcceptPauseMs = 100;
+constexpr std::chrono::milliseconds kReplyPatience{1000};
 constexpr uint64_t kChunkGrain = 2 * MiB;  // of cuMemCreate, on every device so far
 
 }  // namespace
@@ -53,23 +54,27 @@ absl::StatusOr<std::unique_ptr<DeviceCustodian>> DeviceCustodian::Open(Options o
     return absl::InvalidArgumentError("chunks of device memory are multiples of " +
                                       FormatBytes(kChunkGrain));
   }
-  TC_ASSIGN_OR_RETURN(UniqueFd listener, ListenAt(options.socket_path));
+  TC_ASSIGN_OR_RETURN(Listener listener, ListenAt(options.socket_path));
   return std::unique_ptr<DeviceCustodian>(
       new DeviceCustodian(std::move(options), std::move(listener)));
 }
 
-DeviceCustodian::DeviceCustodian(Options options, UniqueFd listener)
+DeviceCustodian::DeviceCustodian(Options options, Listener listener)
     : options_(std::move(options)), listener_(std::move(listener)) {
   TC_CHECK(::getrandom(uuid_.data(), uuid_.size(), 0) == static_cast<ssize_t>(uuid_.size()));
 }
 
 DeviceCustodian::~DeviceCustodian() { ::unlink(options_.socket_path.c_str()); }
 
+// Who cannot be accepted (we may have no descriptor left) is so still when we poll again: a while
+// is left to others then.
 absl::Status DeviceCustodian::Serve(int stop) {
+  bool accepts = true;
   while (true) {
-    std::vector<pollfd> watched = {{stop, POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    std::vector<pollfd> watched = {{stop, POLLIN, 0},
+                                   {accepts ? listener_.socket.get() : -1, POLLIN, 0}};
     for (const UniqueFd& client : clients_) watched.push_back({client.get(), POLLIN, 0});
-    if (::poll(watched.data(), watched.size(), -1) < 0) {
+    if (::poll(watched.data(), watched.size(), accepts ? -1 : kAcceptPauseMs) < 0) {
       if (errno == EINTR) continue;
       return ErrnoStatus(errno, "poll");
     }
@@ -79,17 +84,18 @@ absl::Status DeviceCustodian::Serve(int stop) {
         clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i - 2));
       }
     }
-    if (watched[1].revents != 0) Accept();
+    accepts = watched[1].revents == 0 || Accept();
   }
 }
 
-void DeviceCustodian::Accept() {
-  UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!client || !IsOwnPeer(client.get()) || clients_.size() >= kMaxClients) return;
-  // A reply fits into an empty socket; one that does not take it is cut off.
-  const timeval patience{.tv_sec = 1, .tv_usec = 0};
-  ::setsockopt(client.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+/// False when it should not be tried again at once.
+bool DeviceCustodian::Accept() {
+  UniqueFd client(::accept4(listener_.socket.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!client) return errno == EINTR || errno == EAGAIN || errno == ECONNABORTED;
+  if (!IsOwnPeer(client.get()) || clients_.size() >= kMaxClients) return true;
+  SetPatience(client.get(), kReplyPatience);  // a reply fits into an empty socket
   clients_.push_back(std::move(client));
+  return true;
 }
 
 /// False when it has gone, or says what nobody of ours says.
@@ -163,28 +169,72 @@ absl::Status DeviceCustodian::Lend(const std::string& pool, uint32_t chunk) {
     return absl::ResourceExhaustedError("there are " + std::to_string(kMaxPools) + " pools");
   }
   TC_ASSIGN_OR_RETURN(cuda::Slab slab, cuda::Slab::Create(options_.device, options_.chunk_bytes));
+  if (used_bytes_ + slab.bytes() > options_.capacity_bytes) {  // the device rounds up
+    return absl::ResourceExhaustedError("the hot tier has no room for a slab of " +
+                                        FormatBytes(slab.bytes()));
+  }
   used_bytes_ += slab.bytes();
   pools_[pool][chunk] = std::move(slab);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<CustodianClient>> CustodianClient::Connect(
-    const std::string& socket_path) {
-  TC_ASSIGN_OR_RETURN(UniqueFd socket, ConnectTo(socket_path));
-  if (!IsOwnPeer(socket.get())) {
-    return absl::FailedPreconditionError("who listens at " + socket_path +
-                                         " is another user; is it the custodian?");
-  }
-  std::unique_ptr<CustodianClient> client(new CustodianClient(std::move(socket)));
+    const std::string& socket_path, std::chrono::milliseconds patience) {
+  std::unique_ptr<CustodianClient> client(new CustodianClient(socket_path, patience));
+  MutexLock lock(client->mutex_);
+  TC_RETURN_IF_ERROR(client->Reconnect());
+  return client;
+}
+
+absl::Status CustodianClient::Reconnect() {
+  TC_ASSIGN_OR_RETURN(socket_, ConnectTo(socket_path_, patience_));
+  DeviceCustodian::Request request;
+  request.verb = kHello;
   DeviceCustodian::Reply reply;
   UniqueFd fd;
-  TC_RETURN_IF_ERROR(client->Call(kHello, "", 0, reply, fd));
-  std::copy(std::begin(reply.uuid), std::end(reply.uuid), client->view_.uuid.begin());
-  client->view_.capacity_bytes = reply.capacity_bytes;
-  client->view_.used_bytes = reply.used_bytes;
-  client->view_.chunk_bytes = reply.chunk_bytes;
-  client->view_.device = static_cast<int>(reply.device);
-  return client;
+  absl::Status status;
+  if (!IsOwnPeer(socket_.get())) {
+    status = absl::FailedPreconditionError("who listens at " + socket_path_ +
+                                           " is another user; is it the custodian?");
+  } else {
+    status = Exchange(request, reply, fd);
+  }
+  if (status.ok() && reply.chunk_bytes == 0) {
+    status = absl::DataLossError("the custodian's chunks have no bytes");
+  }
+  const bool is_first = view_.chunk_bytes == 0;
+  if (status.ok() && !is_first &&
+      !std::equal(std::begin(reply.uuid), std::end(reply.uuid), view_.uuid.begin())) {
+    status = absl::FailedPreconditionError(
+        "the custodian of the hot tier is another one now: all that was hot is lost; restart the "
+        "daemon");
+  }
+  if (!status.ok()) {
+    socket_.Reset();
+    return status;
+  }
+  if (!is_first) return status;
+  std::copy(std::begin(reply.uuid), std::end(reply.uuid), view_.uuid.begin());
+  view_.capacity_bytes = reply.capacity_bytes;
+  view_.used_bytes = reply.used_bytes;
+  view_.chunk_bytes = reply.chunk_bytes;
+  view_.device = static_cast<int>(reply.device);
+  return status;
+}
+
+/// After any failure nothing more is said on this connection, since an answer may come still.
+absl::Status CustodianClient::Exchange(const DeviceCustodian::Request& request,
+                                       DeviceCustodian::Reply& reply, UniqueFd& fd) {
+  absl::Status status = SendPacket(socket_.get(), BytesOf(request));
+  if (status.ok()) {
+    const auto got = ReceivePacket(socket_.get(), std::as_writable_bytes(std::span(&reply, 1)), fd);
+    if (got.ok() && *got == sizeof reply) return reply.status.Get();
+    status = got.status();
+  }
+  socket_.Reset();
+  fd.Reset();
+  return absl::UnavailableError("the custodian of the hot tier does not answer" +
+                                (status.ok() ? "" : ": " + std::string(status.message())));
 }
 
 absl::Status CustodianClient::Call(uint32_t verb, std::string_view pool, uint32_t chunk,
@@ -197,12 +247,8 @@ absl::Status CustodianClient::Call(uint32_t verb, std::string_view pool, uint32_
   request.chunk = chunk;
   std::copy(pool.begin(), pool.end(), request.pool);
   MutexLock lock(mutex_);
-  TC_RETURN_IF_ERROR(SendPacket(socket_.get(), BytesOf(request)));
-  TC_ASSIGN_OR_RETURN(
-      const size_t got,
-      ReceivePacket(socket_.get(), std::as_writable_bytes(std::span(&reply, 1)), fd));
-  if (got != sizeof reply) return absl::UnavailableError("the custodian of the hot tier has gone");
-  return reply.status.Get();
+  if (!socket_) TC_RETURN_IF_ERROR(Reconnect());
+  return Exchange(request, reply, fd);
 }
 
 absl::Status CustodianClient::Lend(std::string_view pool, uint32_t chunk) {

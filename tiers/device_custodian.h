@@ -8,6 +8,7 @@
 // for any: those of this user alone may connect.
 #pragma once
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "kernels/cuda/memory.h"
+#include "tiers/device_wire.h"
 
 namespace thermocline {
 
@@ -55,24 +57,29 @@ class DeviceCustodian {
   struct Reply;
   friend class CustodianClient;
 
-  DeviceCustodian(Options options, UniqueFd listener);
-  void Accept();
+  DeviceCustodian(Options options, Listener listener);
+  bool Accept();
   bool Answer(int client);
   absl::Status Do(const Request& request, Reply& reply, UniqueFd& fd);
   absl::Status Lend(const std::string& pool, uint32_t chunk);
 
   const Options options_;
-  UniqueFd listener_;
+  Listener listener_;
   std::array<uint8_t, 16> uuid_;
   std::vector<UniqueFd> clients_;
   std::map<std::string, std::map<uint32_t, cuda::Slab>> pools_;
   uint64_t used_bytes_ = 0;
 };
 
-/// Thread: any, one call at a time. Every call answers Unavailable once the custodian has gone.
+/// Thread: any, one call at a time.
+/// Errors: Every call answers Unavailable while the custodian does not answer, and connects again;
+///         FailedPrecondition once another one answers in its place: then all that was hot is lost,
+///         but for what a mover has mapped still.
 class CustodianClient {
  public:
-  static absl::StatusOr<std::unique_ptr<CustodianClient>> Connect(const std::string& socket_path);
+  static constexpr std::chrono::milliseconds kPatience{10000};  // cuMemCreate may take a second
+  static absl::StatusOr<std::unique_ptr<CustodianClient>> Connect(
+      const std::string& socket_path, std::chrono::milliseconds patience = kPatience);
 
   const CustodianView& view() const { return view_; }  // as it was when we connected
   /// The pool has this chunk then. Errors: ResourceExhausted beyond the capacity, or when the
@@ -86,12 +93,18 @@ class CustodianClient {
   absl::StatusOr<std::vector<uint32_t>> Chunks(std::string_view pool);
 
  private:
-  explicit CustodianClient(UniqueFd socket) : socket_(std::move(socket)) {}
+  CustodianClient(std::string socket_path, std::chrono::milliseconds patience)
+      : socket_path_(std::move(socket_path)), patience_(patience) {}
+  absl::Status Reconnect() TC_REQUIRES(mutex_);
+  absl::Status Exchange(const DeviceCustodian::Request& request, DeviceCustodian::Reply& reply,
+                        UniqueFd& fd) TC_REQUIRES(mutex_);
   absl::Status Call(uint32_t verb, std::string_view pool, uint32_t chunk,
                     DeviceCustodian::Reply& reply, UniqueFd& fd);
 
-  Mutex mutex_;  // held during a call
-  UniqueFd socket_;
+  const std::string socket_path_;
+  const std::chrono::milliseconds patience_;
+  Mutex mutex_;                            // held during a call
+  UniqueFd socket_ TC_GUARDED_BY(mutex_);  // none after a call without an answer
   CustodianView view_;
 };
 

@@ -1,5 +1,7 @@
 #include "tiers/device_wire.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -8,11 +10,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 namespace thermocline {
 namespace {
 
 constexpr int kBacklog = 16;
+constexpr size_t kMaxDescriptors = 253;  // of one packet: SCM_MAX_FD
+constexpr std::chrono::milliseconds kProbePatience{1000};
 
 absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
   sockaddr_un address{};
@@ -30,6 +35,22 @@ absl::StatusOr<UniqueFd> MakeSocket() {
   UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!fd) return ErrnoStatus(errno, "socket");
   return fd;
+}
+
+/// All that came along with a message: the kernel has opened them, whatever we expected.
+std::vector<UniqueFd> DescriptorsOf(msghdr& message) {
+  std::vector<UniqueFd> descriptors;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int raw = -1;
+      std::memcpy(&raw, CMSG_DATA(header) + i * sizeof raw, sizeof raw);
+      descriptors.emplace_back(raw);
+    }
+  }
+  return descriptors;
 }
 
 }  // namespace
@@ -74,7 +95,7 @@ absl::Status SendPacket(int socket, std::span<const std::byte> bytes, int fd) {
 
 absl::StatusOr<size_t> ReceivePacket(int socket, std::span<std::byte> room, UniqueFd& fd) {
   iovec part{room.data(), room.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxDescriptors * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -86,22 +107,24 @@ absl::StatusOr<size_t> ReceivePacket(int socket, std::span<std::byte> room, Uniq
     if (errno != EINTR) return ErrnoStatus(errno, "receive from a process of the hot tier");
   }
   fd.Reset();
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int raw = -1;
-    std::memcpy(&raw, CMSG_DATA(header), sizeof raw);
-    fd.Reset(raw);
+  std::vector<UniqueFd> descriptors = DescriptorsOf(message);
+  if (descriptors.size() > 1 || (message.msg_flags & MSG_CTRUNC) != 0) {
+    return absl::DataLossError("a process of the hot tier sent more than one descriptor");
   }
+  if (!descriptors.empty()) fd = std::move(descriptors.front());
   if ((message.msg_flags & MSG_TRUNC) != 0) {
     return absl::DataLossError("a process of the hot tier sent a longer message than there are");
   }
   return static_cast<size_t>(got);
 }
 
-absl::StatusOr<UniqueFd> ListenAt(const std::string& path) {
+// Only who holds the lock takes a socket away, so that of two who start at once one stays.
+absl::StatusOr<Listener> ListenAt(const std::string& path) {
   TC_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
-  if (ConnectTo(path).ok()) {
+  const std::string lock_path = path + ".lock";
+  UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) return ErrnoStatus(errno, "open " + lock_path, "is its directory there?");
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 || ConnectTo(path, kProbePatience).ok()) {
     return absl::AlreadyExistsError("somebody listens at " + path +
                                     " already; end it first, or give another path");
   }
@@ -113,12 +136,19 @@ absl::StatusOr<UniqueFd> ListenAt(const std::string& path) {
   ::umask(mask);
   if (bound != 0) return ErrnoStatus(error, "bind " + path, "is its directory there?");
   if (::listen(fd.get(), kBacklog) != 0) return ErrnoStatus(errno, "listen at " + path);
-  return fd;
+  return Listener{.lock = std::move(lock), .socket = std::move(fd)};
 }
 
-absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
+void SetPatience(int socket, std::chrono::milliseconds patience) {
+  const timeval time{.tv_sec = patience.count() / 1000, .tv_usec = patience.count() % 1000 * 1000};
+  ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
+}
+
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& path, std::chrono::milliseconds patience) {
   TC_ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
   TC_ASSIGN_OR_RETURN(UniqueFd fd, MakeSocket());
+  SetPatience(fd.get(), patience);  // the connecting, too
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return absl::UnavailableError("connect " + path + ": " + std::strerror(errno) +
                                   "; is the custodian running?");

@@ -3,6 +3,7 @@
 // version on one machine, which a version number guards; whoever reads one checks its every field
 // all the same.
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,7 +33,8 @@ static_assert(sizeof(WireStatus) == 256);
 absl::Status SendPacket(int socket, std::span<const std::byte> bytes, int fd = -1);
 /// Waits for one packet. Answers its bytes in `room`; 0: the other side has gone. `fd`: what came
 /// along, or nothing.
-/// Errors: DataLoss for a packet larger than `room`; those of recvmsg.
+/// Errors: DataLoss for a packet larger than `room`, or with several descriptors, which are closed;
+///         those of recvmsg.
 absl::StatusOr<size_t> ReceivePacket(int socket, std::span<std::byte> room, UniqueFd& fd);
 
 template <class T>
@@ -41,11 +43,18 @@ std::span<const std::byte> BytesOf(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
-/// A listening socket of this user's alone, in place of one that nobody listens at.
+/// A listening socket, and the lock of its path (an flock on a file beside it, which stays).
+struct Listener {
+  UniqueFd lock;
+  UniqueFd socket;
+};
+/// Of this user's alone, in place of one that nobody listens at.
 /// Errors: AlreadyExists when somebody does; those of the system calls, with the path.
-absl::StatusOr<UniqueFd> ListenAt(const std::string& path);
+absl::StatusOr<Listener> ListenAt(const std::string& path);
+/// What is sent and received there fails after `patience`.
 /// Errors: Unavailable when nobody listens there.
-absl::StatusOr<UniqueFd> ConnectTo(const std::string& path);
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& path, std::chrono::milliseconds patience);
+void SetPatience(int socket, std::chrono::milliseconds patience);
 /// Whether the process at the other end is this user's, or root's.
 bool IsOwnPeer(int socket);
 
