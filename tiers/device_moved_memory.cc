@@ -14,17 +14,31 @@
 #include "base/check.h"
 #include "base/file_util.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/units.h"
 #include "tiers/device_mover_lock.h"
 
 namespace thermocline {
 namespace {
 
+constexpr std::chrono::milliseconds kReapPatience{10000};  // between two log lines
+
 /// The same, by a number that no descriptor of the mover's has.
 absl::StatusOr<UniqueFd> MoveAside(UniqueFd fd) {
   UniqueFd aside(::fcntl(fd.get(), F_DUPFD_CLOEXEC, MoverProcess::kLock + 1));
   if (!aside) return ErrnoStatus(errno, "duplicate a descriptor for the mover");
   return aside;
+}
+
+/// Of a child that ends. What it copies is under way until it has ended, so that there is nothing
+/// else to do for one that the kernel cannot end, but to say so.
+void Reap(pid_t pid) {
+  if (const auto process = OpenPidFd(pid); process.ok()) {
+    while (!WaitForExit(*process, kReapPatience)) {
+      LogEvent(LogLevel::kError, "mover_does_not_end", {{"pid", pid}});
+    }
+  }
+  ::waitpid(pid, nullptr, 0);
 }
 
 }  // namespace
@@ -39,7 +53,9 @@ MoverProcess::~MoverProcess() {
   MutexLock lock(mutex_);
   if (pid_ == 0) return;
   socket_.Reset();  // on which it ends
-  ::waitpid(pid_, nullptr, 0);
+  const auto process = OpenPidFd(pid_);
+  if (!process.ok() || !WaitForExit(*process, options_.end_patience)) ::kill(pid_, SIGKILL);
+  Reap(pid_);
 }
 
 uint64_t MoverProcess::starts() const {
@@ -90,10 +106,7 @@ absl::Status MoverProcess::Start() {
   }
   socket_.Reset(ends[0]);
   TC_ASSIGN_OR_RETURN(const UniqueFd theirs, MoveAside(UniqueFd(ends[1])));
-  const timeval patience{.tv_sec = options_.patience.count() / 1000,
-                         .tv_usec = options_.patience.count() % 1000 * 1000};
-  ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  SetPatience(socket_.get(), options_.patience);
   std::vector<std::string> words = options_.command;
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
@@ -132,7 +145,9 @@ absl::Status MoverProcess::CallOnce(const MoverRequest& request,
     if (got.ok() && *got == sizeof reply) {
       status = reply.Get();
       if (reply.sticky == 0) {
-        pause_ = std::chrono::milliseconds(0);
+        const bool copies =
+            request.verb == MoverVerb::kCopyIn || request.verb == MoverVerb::kCopyOut;
+        if (copies && status.ok()) pause_ = std::chrono::milliseconds(0);  // it is of use again
         return status;
       }
       why = std::string(status.message());
@@ -149,7 +164,7 @@ void MoverProcess::End(const std::string& why) {
   socket_.Reset();
   if (pid_ != 0) {
     ::kill(pid_, SIGKILL);
-    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+    Reap(std::exchange(pid_, 0));
   }
   pause_ = std::clamp(pause_ * 2, options_.least_pause, options_.most_pause);
   not_before_ = std::chrono::steady_clock::now() + pause_;
@@ -198,7 +213,8 @@ absl::Status MovedDeviceMemory::Lend(uint32_t chunk) {
     MutexLock lock(mutex_);
     if (std::find(chunks_.begin(), chunks_.end(), chunk) != chunks_.end()) return status;
     const absl::StatusOr<UniqueFd> slab = custodian_->Export(pool_, chunk);
-    status = slab.ok() ? Call(MapRequest(chunk), {}, slab->get()) : slab.status();
+    status = slab.ok() ? Call(MapRequest(MoverVerb::kMapNewChunk, chunk), {}, slab->get())
+                       : slab.status();
     if (status.ok()) chunks_.push_back(chunk);
   }
   if (!status.ok()) custodian_->Return(pool_, chunk).IgnoreError();
@@ -225,8 +241,8 @@ absl::Status MovedDeviceMemory::Call(const MoverRequest& request,
       transfers, fd);
 }
 
-MoverRequest MovedDeviceMemory::MapRequest(uint32_t chunk) const {
-  MoverRequest request = Request(MoverVerb::kMapChunk);
+MoverRequest MovedDeviceMemory::MapRequest(MoverVerb verb, uint32_t chunk) const {
+  MoverRequest request = Request(verb);
   request.chunk = chunk;
   request.bytes = custodian_->view().chunk_bytes;
   return request;
@@ -249,10 +265,22 @@ absl::Status MovedDeviceMemory::PinHost(uint64_t offset, uint64_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status MovedDeviceMemory::UnpinHost(uint64_t offset) {
+  MutexLock lock(mutex_);
+  if (pinned_.erase(offset) == 0) return absl::OkStatus();
+  // A mover that does not run has nothing pinned, and one to come pins what there is then.
+  if (mover_->pid() == 0) return absl::OkStatus();
+  MoverRequest request = Request(MoverVerb::kUnpinHost);
+  request.host = kArena;
+  request.offset = offset;
+  const absl::Status status = Call(request);
+  return absl::IsUnavailable(status) ? absl::OkStatus() : status;  // it has ended
+}
+
 absl::Status MovedDeviceMemory::TellMover(const MoverProcess::CallMover& call) {
   for (const uint32_t chunk : chunks_) {
     TC_ASSIGN_OR_RETURN(const UniqueFd slab, custodian_->Export(pool_, chunk));
-    TC_RETURN_IF_ERROR(call(MapRequest(chunk), {}, slab.get()));
+    TC_RETURN_IF_ERROR(call(MapRequest(MoverVerb::kMapChunk, chunk), {}, slab.get()));
   }
   MoverRequest request = Request(MoverVerb::kMapHost);
   request.host = kStaging;

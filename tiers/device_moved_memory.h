@@ -33,7 +33,9 @@ class MoverProcess {
     std::string lock_path;                            // see device_mover_lock.h
     std::chrono::milliseconds former_patience{5000};  // with an earlier daemon's mover
     std::chrono::milliseconds patience{30000};        // with one request
-    std::chrono::milliseconds least_pause{1000};      // between its end and the next start; doubles
+    std::chrono::milliseconds end_patience{5000};     // until it is killed
+    std::chrono::milliseconds least_pause{
+        1000};  // between its end and the next start; doubles until one has copied
     std::chrono::milliseconds most_pause{60000};
   };
   static constexpr int kSocket = 3;
@@ -98,6 +100,10 @@ class MovedDeviceMemory final : public DeviceMemory {
   void UseHost(std::span<std::byte> host, int fd);
   /// A piece of it that has its memory: copies there need no staging by the driver.
   absl::Status PinHost(uint64_t offset, uint64_t bytes);
+  /// What was pinned at this offset is so no more: its memory may be given back and, when there is
+  /// other memory, be pinned again. Nothing is being moved there. Absent is fine.
+  /// Errors: the mover's, which does not tell then whether it is.
+  absl::Status UnpinHost(uint64_t offset);
 
  private:
   MovedDeviceMemory(std::shared_ptr<CustodianClient> custodian, std::shared_ptr<MoverProcess> mover,
@@ -105,7 +111,7 @@ class MovedDeviceMemory final : public DeviceMemory {
   absl::Status TellMover(const MoverProcess::CallMover& call) TC_REQUIRES(mutex_);
   absl::Status Call(const MoverRequest& request, std::span<const MoverTransfer> transfers = {},
                     int fd = -1) TC_REQUIRES(mutex_);
-  MoverRequest MapRequest(uint32_t chunk) const;
+  MoverRequest MapRequest(MoverVerb verb, uint32_t chunk) const;
   absl::Status Flush(DeviceDirection direction, std::vector<MoverTransfer>& batch)
       TC_REQUIRES(mutex_);
   MoverRequest Request(MoverVerb verb) const {

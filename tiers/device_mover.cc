@@ -73,6 +73,8 @@ class Mover {
     switch (request.verb) {
       case MoverVerb::kMapChunk:
         return MapChunk(*pool, request, fd);
+      case MoverVerb::kMapNewChunk:
+        return MapNewChunk(*pool, request, fd);
       case MoverVerb::kUnmapChunk:
         pool->slabs->Unmap(request.chunk);
         return absl::OkStatus();
@@ -83,6 +85,8 @@ class Mover {
         return absl::OkStatus();
       case MoverVerb::kPinHost:
         return PinHost(*pool, request);
+      case MoverVerb::kUnpinHost:
+        return UnpinHost(*pool, request);
       case MoverVerb::kCopyIn:
         return Copy(*pool, transfers, DeviceDirection::kIn);
       case MoverVerb::kCopyOut:
@@ -120,6 +124,13 @@ class Mover {
     return pool.slabs->Map(request.chunk, slab);
   }
 
+  absl::Status MapNewChunk(Pool& pool, const MoverRequest& request, int fd) {
+    TC_RETURN_IF_ERROR(MapChunk(pool, request, fd));
+    const absl::Status status = pool.slabs->Clear(request.chunk);
+    if (!status.ok()) pool.slabs->Unmap(request.chunk);
+    return status;
+  }
+
   absl::Status MapHost(Pool& pool, const MoverRequest& request, int fd) {
     if (fd < 0 || request.bytes == 0 || request.bytes > kMaxHostBytes) {
       return absl::InvalidArgumentError("host memory of no size, or without a descriptor");
@@ -146,6 +157,14 @@ class Mover {
     if (data == nullptr) return absl::InvalidArgumentError("no such host memory to pin");
     TC_RETURN_IF_ERROR(pool.slabs->Pin({data, request.bytes}));
     pool.pinned[request.host].push_back(data);
+    return absl::OkStatus();
+  }
+
+  absl::Status UnpinHost(Pool& pool, const MoverRequest& request) {
+    const std::byte* const data = HostAt(pool, request.host, request.offset, 0);
+    if (data == nullptr) return absl::InvalidArgumentError("no such host memory to unpin");
+    pool.slabs->Unpin(data);
+    std::erase(pool.pinned[request.host], data);
     return absl::OkStatus();
   }
 

@@ -21,6 +21,8 @@ enum class MoverVerb : uint32_t {
   kPinHost = 6,     // pool, host, offset, bytes
   kCopyIn = 7,      // pool; `count` transfers follow
   kCopyOut = 8,
+  kUnpinHost = 9,     // pool, host, offset
+  kMapNewChunk = 10,  // as kMapChunk, and clears it
 };
 
 struct MoverRequest {

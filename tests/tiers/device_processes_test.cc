@@ -6,11 +6,13 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -26,6 +28,7 @@
 #include "tiers/device_moved_memory.h"
 #include "tiers/device_mover_lock.h"
 #include "tiers/device_tier.h"
+#include "tiers/device_wire.h"
 
 namespace thermocline {
 namespace {
@@ -88,8 +91,9 @@ class Custodian {
     input_.Reset();
     if (pid_ != 0) ::waitpid(pid_, nullptr, 0);
   }
+  void Signal(int signal) { ::kill(pid_, signal); }
   void Kill() {
-    ::kill(pid_, SIGKILL);
+    Signal(SIGKILL);
     ::waitpid(std::exchange(pid_, 0), nullptr, 0);
   }
 
@@ -253,6 +257,75 @@ TEST_F(DeviceProcessesTest, AnArenaIsCopiedFromInPlace) {
   ::munmap(data, 4 * kChunk);
 }
 
+TEST_F(DeviceProcessesTest, MemoryThatIsUnpinnedMayHaveOtherBytesWhenItIsPinnedAgain) {
+  auto fd = MakeSealedMemory("arena", kChunk);
+  ASSERT_TRUE(fd.ok()) << fd.status();
+  auto* const data = static_cast<std::byte*>(
+      ::mmap(nullptr, kChunk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd->get(), 0));
+  ASSERT_NE(data, MAP_FAILED);
+  side_.memory->UseHost({data, kChunk}, fd->get());
+  ASSERT_TRUE(side_.memory->Lend(0).ok());
+  const DeviceTransfer transfer{.offset = 0, .host = data, .bytes = kBytes};
+  for (uint64_t id = 1; id <= 3; ++id) {
+    const auto payload = TestPayload(id, 0, kBytes);
+    std::copy(payload.begin(), payload.end(), data);
+    const absl::Status pinned = side_.memory->PinHost(0, kChunk);
+    ASSERT_TRUE(pinned.ok()) << pinned;
+    ASSERT_TRUE(side_.memory->Copy({&transfer, 1}, DeviceDirection::kIn).ok());
+    std::fill(data, data + kBytes, std::byte{0});
+    ASSERT_TRUE(side_.memory->Copy({&transfer, 1}, DeviceDirection::kOut).ok());
+    EXPECT_EQ(std::memcmp(data, payload.data(), kBytes), 0) << id;
+    const absl::Status unpinned = side_.memory->UnpinHost(0);
+    EXPECT_TRUE(unpinned.ok()) << unpinned;
+    ASSERT_EQ(::fallocate(fd->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kChunk), 0);
+  }
+  EXPECT_TRUE(side_.memory->UnpinHost(0).ok()) << "nothing is pinned there";
+  side_ = {};
+  ::munmap(data, kChunk);
+}
+
+TEST_F(DeviceProcessesTest, WhatIsFreshlyLentShowsNothingOfWhoHadItBefore) {
+  auto custodian = CustodianClient::Connect(directory_.path() + "/vram");
+  ASSERT_TRUE(custodian.ok()) << custodian.status();
+  auto mover = OpenMover(directory_.path() + "/former.mover");
+  ASSERT_TRUE(mover.ok()) << mover.status();
+  const auto former = MovedDeviceMemory::Open(*std::move(custodian), *mover, "one", 0);
+  ASSERT_TRUE(former.ok()) << former.status();
+  ASSERT_TRUE((*former)->Lend(3).ok());
+  std::vector<std::byte> bytes = TestPayload(1, 0, kBytes);
+  const DeviceTransfer transfer{
+      .offset = 4 * kChunk - kBytes, .host = bytes.data(), .bytes = kBytes};
+  ASSERT_TRUE((*former)->Copy({&transfer, 1}, DeviceDirection::kIn).ok());
+  ASSERT_TRUE(side_.memory->Lend(3).ok());  // the same slab, by its number
+  ASSERT_TRUE(side_.memory->Copy({&transfer, 1}, DeviceDirection::kOut).ok());
+  EXPECT_EQ(bytes, std::vector<std::byte>(kBytes));
+}
+
+TEST_F(DeviceProcessesTest, AMoverThatHangsHoldsUpOnlyWhoAsksForMemory) {
+  const uint64_t fit = kChunk / kBytes;
+  for (uint64_t id = 1; id <= fit; ++id) ASSERT_TRUE(Put(id).ok());
+  const pid_t mover = side_.mover->pid();
+  ::kill(mover, SIGSTOP);
+  std::thread put([&] { EXPECT_TRUE(Put(fit + 1).ok()); });
+  for (int i = 0; i < 1000 && side_.memory->Chunks().size() < 2; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the mover is asked next
+  std::promise<void> are_done;
+  std::thread others([&] {
+    EXPECT_EQ(side_.tier->Usage().block_count, fit);
+    EXPECT_EQ(side_.tier->State(), "ok");
+    EXPECT_TRUE(side_.tier->Erase({1, 0}).ok());
+    are_done.set_value();
+  });
+  EXPECT_EQ(are_done.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  ::kill(mover, SIGCONT);
+  put.join();
+  others.join();
+  EXPECT_TRUE(Has(2).value_or(false));
+  EXPECT_TRUE(Has(fit + 1).value_or(false));
+}
+
 TEST_F(DeviceProcessesTest, AMoverThatIsKilledCostsACopyAndNoBlock) {
   ASSERT_TRUE(Put(1).ok());
   ::kill(side_.mover->pid(), SIGKILL);
@@ -396,6 +469,87 @@ TEST_F(DeviceProcessesTest, ASecondCustodianIsRefused) {
                                              .capacity_bytes = kChunk,
                                              .chunk_bytes = kChunk});
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
+}
+
+TEST_F(DeviceProcessesTest, TheEndWaitsForNoMoverThatHangs) {
+  ASSERT_TRUE(Put(1).ok());
+  ::kill(side_.mover->pid(), SIGSTOP);
+  const auto before = std::chrono::steady_clock::now();
+  side_ = {};
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(20));
+}
+
+TEST_F(DeviceProcessesTest, ThePauseDoublesUntilAMoverHasCopiedSomething) {
+  side_ = {};
+  const auto opened = MoverProcess::Open({.command = CommandOf("Mover"),
+                                          .chunk_bytes = kChunk,
+                                          .lock_path = directory_.path() + "/pausing.mover",
+                                          .least_pause = std::chrono::milliseconds(200)});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  MoverProcess& mover = **opened;
+  uint64_t generation = 0;
+  const auto tell = [](const auto&) { return absl::OkStatus(); };
+  const MoverRequest request = {.verb = MoverVerb::kUnmapHost, .host = 1, .chunk_bytes = kChunk};
+  const auto call = [&] { return mover.Call(generation, tell, request); };
+  ASSERT_TRUE(call().ok());
+  for (const int pause_ms : {200, 400, 800}) {
+    ::kill(mover.pid(), SIGKILL);
+    EXPECT_TRUE(absl::IsUnavailable(call()));
+    const auto before = std::chrono::steady_clock::now();
+    ASSERT_TRUE(Patiently(call).ok());
+    EXPECT_GE(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(pause_ms - 50));
+  }
+}
+
+TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
+  const std::string path = directory_.path() + "/vram";
+  const auto opened = CustodianClient::Connect(path, std::chrono::milliseconds(500));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  CustodianClient& client = **opened;
+  ASSERT_TRUE(client.Lend("pool", 1).ok());
+  custodian_->Signal(SIGSTOP);
+  const absl::Status hung = client.Lend("pool", 2);
+  EXPECT_TRUE(absl::IsUnavailable(hung)) << hung;
+  custodian_->Signal(SIGCONT);
+  ASSERT_TRUE(Patiently([&] { return client.Lend("pool", 5); }).ok());
+  const auto chunks = client.Chunks("pool");  // the answer to this, not to what was asked before
+  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  EXPECT_THAT(*chunks, ::testing::IsSupersetOf({1u, 5u}));
+  custodian_->Kill();
+  EXPECT_TRUE(absl::IsUnavailable(client.Lend("pool", 6)));
+  custodian_ = std::make_unique<Custodian>(path);
+  const absl::Status another = Patiently([&] { return client.Lend("pool", 6); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(another)) << another;
+}
+
+TEST(DeviceWireTest, APacketWithSeveralDescriptorsIsRefusedAndLeaksNone) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+  const int lowest = UniqueFd(::dup(ours.get())).get();
+  char byte = 1;
+  for (const size_t count : {2, 3, 200}) {
+    std::vector<char> room(CMSG_SPACE(count * sizeof(int)));
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = room.data();
+    message.msg_controllen = room.size();
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(count * sizeof(int));
+    const std::vector<int> descriptors(count, ours.get());
+    std::memcpy(CMSG_DATA(header), descriptors.data(), count * sizeof(int));
+    ASSERT_EQ(::sendmsg(theirs.get(), &message, 0), 1);
+    UniqueFd fd;
+    const auto got = ReceivePacket(ours.get(), std::as_writable_bytes(std::span(&byte, 1)), fd);
+    EXPECT_TRUE(absl::IsDataLoss(got.status())) << got.status();
+    EXPECT_FALSE(fd);
+    EXPECT_EQ(UniqueFd(::dup(ours.get())).get(), lowest) << "descriptors are left";
+  }
 }
 
 TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {
