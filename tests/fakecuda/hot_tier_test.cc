@@ -18,6 +18,7 @@
 #include "tests/tiers/test_blocks.h"
 #include "tiers/device_custodian.h"
 #include "tiers/device_moved_memory.h"
+#include "tiers/device_slabs.h"
 #include "tiers/device_tier.h"
 
 namespace thermocline {
@@ -25,6 +26,7 @@ namespace {
 
 constexpr uint64_t kChunk = 2 * MiB;
 constexpr uint64_t kBytes = 256 * KiB;
+constexpr int kInvalidValue = 1;
 constexpr int kOutOfMemory = 2;
 constexpr int kIllegalAddress = 700;
 constexpr int kLaunchFailure = 719;
@@ -145,6 +147,24 @@ TEST_F(HotTierTest, ASlowStreamIsWaitedFor) {
   }
 }
 
+TEST_F(HotTierTest, ACopyThatCannotBeMarkedIsWaitedForAllTheSame) {
+  auto memory = OwnDeviceMemory::Create(0, kChunk);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  ASSERT_TRUE((*memory)->Lend(0).ok());
+  auto host = cuda::PinnedBuffer::Allocate(kBytes);
+  ASSERT_TRUE(host.ok()) << host.status();
+  const std::span<std::byte> bytes(host->data(), kBytes);
+  std::fill(bytes.begin(), bytes.end(), std::byte{1});
+  const DeviceTransfer transfer{.offset = 0, .host = host->data(), .bytes = kBytes};
+  fakecuda::SetDelay(nullptr, 100000);
+  fakecuda::FailCall("cudaEventRecord", 1, kInvalidValue);
+  EXPECT_FALSE((*memory)->Copy({&transfer, 1}, DeviceDirection::kOut).ok());
+  const std::vector<std::byte> before(bytes.begin(), bytes.end());
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), before.begin())) << "it was under way still";
+  fakecuda::SetDelay(nullptr, 0);
+}
+
 struct Fault {
   const char* call;
   int error;
@@ -179,6 +199,7 @@ INSTANTIATE_TEST_SUITE_P(
     Faults, HotTierFaultTest,
     testing::Values(Fault{"cudaMemcpyAsync", kIllegalAddress}, Fault{"cudaMemcpyAsync", 1},
                     Fault{"cudaEventRecord", kLaunchFailure},
+                    Fault{"cudaEventRecord", kInvalidValue},
                     Fault{"cudaEventSynchronize", kIllegalAddress},
                     Fault{"cudaStreamCreateWithPriority", kOutOfMemory},
                     Fault{"cudaEventCreateWithFlags", kOutOfMemory},
