@@ -23,15 +23,14 @@ constexpr int kPauseMilliseconds = 100;  // after an accept that failed
 ConnectionDoorOptions DoorFor(std::string path, mode_t mode) {
   rlimit limit{};
   const size_t descriptors = ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+  const size_t all = std::clamp<size_t>(descriptors / 4, 16, size_t{1} << 14);
+  const size_t of_process = std::clamp<size_t>(descriptors / 16, 8, 1024);
   return {.path = std::move(path),
           .mode = mode,
-          .max_connections = std::clamp<size_t>(descriptors / 4, 16, size_t{1} << 14),
-          .max_of_process = std::clamp<size_t>(descriptors / 16, 8, 1024)};
-}
-
-bool ConnectionDoor::Guest::is_here() const {
-  struct stat now {};
-  return ::fstat(fd, &now) == 0 && S_ISSOCK(now.st_mode) && now.st_ino == inode;
+          .limits = {.all = all,
+                     .of_user = std::max(all / 4, of_process),
+                     .of_process = of_process,
+                     .own_user = ::geteuid()}};
 }
 
 absl::StatusOr<std::unique_ptr<ConnectionDoor>> ConnectionDoor::Open(
@@ -94,34 +93,8 @@ bool ConnectionDoor::Accept() {
 }
 
 absl::Status ConnectionDoor::Admit(int fd) {
-  struct stat own {};
-  if (::fstat(fd, &own) != 0) return ErrnoStatus(errno, "fstat of a connection");
   TC_ASSIGN_OR_RETURN(const PeerUser peer, UserOf(fd));
-  std::vector<Guest>& guests = guests_[peer.pid];
-  if (guests.size() >= options_.max_of_process) ForgetThoseGone(guests);
-  if (guests.size() >= options_.max_of_process) {
-    return absl::ResourceExhaustedError(
-        "process " + std::to_string(peer.pid) + " of user " + std::to_string(peer.uid) + " has " +
-        std::to_string(guests.size()) + " connections already; a client needs one");
-  }
-  if (count_ >= options_.max_connections) {
-    for (auto& [pid, others] : guests_) ForgetThoseGone(others);
-    std::erase_if(guests_, [&](const auto& entry) {
-      return entry.second.empty() && entry.first != peer.pid;
-    });
-  }
-  if (count_ >= options_.max_connections) {
-    return absl::ResourceExhaustedError("all of the " + std::to_string(count_) +
-                                        " connections of this socket are taken; raise "
-                                        "the limit of open files (LimitNOFILE, ulimit -n)");
-  }
-  guests.push_back({fd, own.st_ino});
-  ++count_;
-  return absl::OkStatus();
-}
-
-void ConnectionDoor::ForgetThoseGone(std::vector<Guest>& guests) {
-  count_ -= std::erase_if(guests, [](const Guest& guest) { return !guest.is_here(); });
+  return guests_.Admit(fd, peer);
 }
 
 }  // namespace thermocline

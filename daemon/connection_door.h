@@ -3,27 +3,24 @@
 // many connections at most, and all together leave descriptors over for what the daemon has to do;
 // who wants more is refused, with a line in the log.
 #pragma once
-#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "base/log_limit.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "daemon/door_guests.h"
 
 namespace thermocline {
 
 struct ConnectionDoorOptions {
   std::string path;  // of a socket: what lies there is replaced
   mode_t mode = 0600;
-  size_t max_connections = 256;
-  size_t max_of_process = 64;
+  DoorGuests::Limits limits{};
 };
 
 /// What a process that may have so many descriptors can spend on one door.
@@ -40,25 +37,17 @@ class ConnectionDoor {
   ~ConnectionDoor();
 
  private:
-  /// A connection that was handed on, for as long as its descriptor stands for the same socket.
-  struct Guest {
-    int fd = -1;
-    ino_t inode = 0;
-    bool is_here() const;
-  };
   ConnectionDoor(ConnectionDoorOptions options, std::function<void(int)> hand_on)
-      : options_(std::move(options)), hand_on_(std::move(hand_on)) {}
+      : options_(std::move(options)), hand_on_(std::move(hand_on)), guests_(options_.limits) {}
   void Run();
   bool Accept();
   absl::Status Admit(int fd);
-  void ForgetThoseGone(std::vector<Guest>& guests);
 
   const ConnectionDoorOptions options_;
   const std::function<void(int)> hand_on_;
   UniqueFd listener_, stop_;
   LogLimit refusals_, failures_;
-  std::map<pid_t, std::vector<Guest>> guests_;  // of the thread
-  size_t count_ = 0;                            // of all of them
+  DoorGuests guests_;  // of the thread
   std::thread thread_;
 };
 
