@@ -225,8 +225,8 @@ TEST_F(CudaHostTest, PiecesOfAnySizeAreCopiedByBatches) {
     size_t count;
   };
   for (const auto& [bytes, count] :
-       {Case{16, 15}, Case{16, 300}, Case{4096, 128}, Case{28 * 1024 - 16, 129},
-        Case{28 * 1024, 40}, Case{100, 20}, Case{1 * MiB, 8}, Case{2 * MiB, 1}}) {
+       {Case{16, 15}, Case{16, 300}, Case{4096, 128}, Case{128 * 1024 - 16, 100},
+        Case{128 * 1024, 40}, Case{100, 20}, Case{1 * MiB, 8}, Case{2 * MiB, 1}}) {
     SCOPED_TRACE(std::to_string(count) + " pieces of " + std::to_string(bytes));
     const uint64_t step = RoundUp(bytes + 1, 16);
     const auto pattern = Pattern(count * step, static_cast<uint32_t>(bytes + count));
