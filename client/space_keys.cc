@@ -95,7 +95,8 @@ class KeyRead {
       std::iota(left_.begin(), left_.end(), size_t{0});
     } else {
       std::vector<Place> read;
-      for (size_t key = 0; key < names.size(); ++key) {
+      size_t key = 0;
+      for (; key < names.size() && std::chrono::steady_clock::now() < deadline_; ++key) {
         if (found[key].node == 0) continue;
         const auto block = reader.Pin(root, found[key], part_, pins->own_pin);
         if (!block || !Copy(connection, *block, key)) {
@@ -111,7 +112,7 @@ class KeyRead {
         read.clear();
         left_.clear();
       }
-      Count(connection, read);
+      Count(connection, read, key);
     }
     if (pins != nullptr) connection.local_readers().GiveBack(std::move(pins));
   }
@@ -128,8 +129,9 @@ class KeyRead {
     return CopyAndChecksum(to, from) == block.checksum;  // else the lease reports it
   }
 
-  void Count(Connection& connection, std::span<const Place> read) {
-    const uint64_t asked = keys_.places() - left_.size();  // those are counted by their leases
+  /// `reached`: so many keys before the deadline.
+  void Count(Connection& connection, std::span<const Place> read, size_t reached) {
+    const uint64_t asked = reached - left_.size();  // those are counted by their leases
     connection.local_readers().Count(
         read, {.warm_hits = read.size(),
                .absent = asked - read.size(),

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <random>
@@ -133,6 +134,26 @@ TEST_P(KeysTest, AllPartsAreLookedUpAndOneIsRead) {
     EXPECT_THAT(Read(*space, {2, 3, 1}, part), ElementsAre(kWarm, kNone, kWarm));
   }
   EXPECT_THAT(*space_.LookUp(Keys({1, 2})), Each(kNone)) << "another space's";
+}
+
+TEST_P(KeysTest, WhatIsNotCopiedByTheDeadlineIsAMiss) {
+  constexpr uint64_t kBytes = 1 << 20;
+  constexpr milliseconds kTimeout{20};
+  const auto space = client_->OpenSpace(KeySpace(kBytes));
+  ASSERT_OK(space.status());
+  ASSERT_OK(PutKeys(*space, {1}));
+  ASSERT_THAT(Read(*space, {1}), Each(kWarm));
+  // 4 GiB, which nobody copies in that time.
+  const std::vector<uint32_t> asked(4000, 1);
+  Buffers one(1, kBytes);
+  const std::vector<std::span<std::byte>> buffers(asked.size(), one.spans[0]);
+  const auto tiers = space->Read(Keys(asked), buffers, 0, kTimeout);
+  ASSERT_OK(tiers.status());
+  ASSERT_EQ(tiers->size(), asked.size());
+  EXPECT_EQ(tiers->back(), kNone);
+  const auto late = std::find(tiers->begin(), tiers->end(), kNone);
+  EXPECT_TRUE(std::all_of(late, tiers->end(), [](BlockTier tier) { return tier == kNone; }));
+  EXPECT_THAT(Read(*space, {1}), Each(kWarm)) << "of one that has time";
 }
 
 TEST_P(KeysTest, WhatDoesNotFitIsRefused) {
