@@ -28,15 +28,8 @@ absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
 
 absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumber client,
                                std::shared_ptr<RemoteWork> remote) {
-  const TenantView::Session& own = tenant.sessions.at(session);
-  for (const v1::CommitItem& item : request_->items()) {
-    if (own.granted.Knows(item.offset())) continue;
-    const std::string why = "it offered a slot that was never granted to it, at offset " +
-                            std::to_string(item.offset());
-    if (tenant.cut_off) tenant.cut_off(session, why);
-    return absl::PermissionDeniedError("this session is cut off: " + why);
-  }
-  staging_ = own.staging;
+  TC_RETURN_IF_ERROR(tenant.CheckOffered(session, offsets()));
+  staging_ = tenant.sessions.at(session).staging;
   if (remote != nullptr) {
     TC_ASSIGN_OR_RETURN(in_hand_, SlotsInHand::Take(remote, offsets()));
   }

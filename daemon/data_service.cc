@@ -63,6 +63,9 @@ absl::Status LookUpInto(TenantView& tenant, const v1::LookUpRequest& request, co
 
 absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request,
                         GivenUpGrants& given_up) {
+  const std::span<const uint64_t> given_back(request.offsets().data(),
+                                             static_cast<size_t>(request.offsets_size()));
+  TC_RETURN_IF_ERROR(strand.tenant.CheckOffered(strand.session, given_back));
   const std::span<const uint64_t> grants(request.grants().data(),
                                          static_cast<size_t>(request.grants_size()));
   given_up.Add(strand.session, grants);
@@ -72,7 +75,7 @@ absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& reques
   }
   std::vector<uint64_t> offsets =
       strand.tenant.stack->StillReserved(strand.client, grants, offered);
-  offsets.insert(offsets.end(), request.offsets().begin(), request.offsets().end());
+  offsets.insert(offsets.end(), given_back.begin(), given_back.end());
   SlotsInHand in_hand;
   if (strand.remote != nullptr) {
     TC_ASSIGN_OR_RETURN(in_hand, SlotsInHand::Take(strand.remote, offsets));

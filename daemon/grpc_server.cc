@@ -241,6 +241,10 @@ void GrpcServer::Reload() {
   }
 }
 
+void GrpcServer::CutOff(uint64_t session, const std::string& why) {
+  impl_->remote->CutOff(session, why);
+}
+
 SessionServer::Counters GrpcServer::remote_counters() const { return impl_->remote->counters(); }
 
 int GrpcServer::tcp_port() const { return impl_->tcp_port; }

@@ -51,6 +51,8 @@ class GrpcServer {
   /// Reads the token file again and looks at the files of TLS, which gRPC takes up by itself.
   /// Logs what is wrong; what was read before goes on.
   void Reload();
+  /// Ends a remote session that misbehaves. Thread: any.
+  void CutOff(uint64_t session, const std::string& why);
   SessionServer::Counters remote_counters() const;
   /// Of tcp_address, when its port was 0. 0: none.
   int tcp_port() const;

@@ -122,6 +122,20 @@ void RemoteSessions::End(uint64_t session, const char* how) {
   if (ended) Return(session, *ended, how);
 }
 
+void RemoteSessions::CutOff(uint64_t session, const std::string& why) {
+  const std::optional<Session> ended = Remove(session);
+  if (!ended) return;
+  const absl::Status status =
+      absl::PermissionDeniedError("this session was cut off: " + why + "; connect again");
+  {
+    MutexLock lock(mutex_);
+    ++counters_.refused;
+  }
+  LogRefusal(ended->guest.peer, status);
+  Return(session, *ended, "cut off");
+  ended->guest.ended(status);
+}
+
 void RemoteSessions::Stop(const std::string& reason) {
   std::map<uint64_t, Session> ended;
   {

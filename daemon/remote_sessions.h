@@ -63,6 +63,9 @@ class RemoteSessions : public std::enable_shared_from_this<RemoteSessions> {
   /// The client has gone. Nothing happens when it has ended already.
   void End(uint64_t session, const char* how) TC_EXCLUDES(mutex_);
 
+  /// Ends one that misbehaves, with a line in the log.
+  void CutOff(uint64_t session, const std::string& why) TC_EXCLUDES(mutex_);
+
   /// Ends all of them, and takes no more.
   void Stop(const std::string& reason) TC_EXCLUDES(mutex_);
 

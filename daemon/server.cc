@@ -403,8 +403,10 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   TC_ASSIGN_OR_RETURN(sessions,
                       SessionServer::Start(std::move(session_options), std::move(claim), registry));
   for (Tenant* tenant : tenants) {
-    tenant->SetCutOff(
-        [this](uint64_t session, const std::string& why) { sessions->CutOff(session, why); });
+    tenant->SetCutOff([this](uint64_t session, const std::string& why) {
+      if (session < kFirstRemoteSession) return sessions->CutOff(session, why);
+      grpc->CutOff(session, why);
+    });
   }
   return OpenHttp();
 }

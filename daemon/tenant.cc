@@ -39,6 +39,19 @@ absl::StatusOr<ClientNumber> TenantView::ClientOf(uint64_t session) const {
                                     " has ended; connect again");
 }
 
+absl::Status TenantView::CheckOffered(uint64_t session, std::span<const uint64_t> offsets) const {
+  TC_RETURN_IF_ERROR(ClientOf(session).status());
+  const GrantedSlots& granted = sessions.at(session).granted;
+  for (const uint64_t offset : offsets) {
+    if (granted.Knows(offset)) continue;
+    const std::string why =
+        "it offered a slot that was never granted to it, at offset " + std::to_string(offset);
+    if (cut_off) cut_off(session, why);
+    return absl::PermissionDeniedError("this session is cut off: " + why);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TenantView::OpenSpace> TenantView::SpaceOf(uint32_t space,
                                                           const WireNames& names) const {
   const auto found = spaces.find(space);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 
@@ -42,6 +43,9 @@ struct TenantView {
 
   /// Errors: Unauthenticated when the session has ended meanwhile.
   absl::StatusOr<ClientNumber> ClientOf(uint64_t session) const;
+  /// Ends a session that offers a slot which was never granted to it.
+  /// Errors: PermissionDenied then, Unauthenticated when it has ended before.
+  absl::Status CheckOffered(uint64_t session, std::span<const uint64_t> offsets) const;
   /// Errors: InvalidArgument when names of this form do not fit the space, NotFound for a number
   ///         that was not opened in this epoch.
   absl::StatusOr<OpenSpace> SpaceOf(uint32_t space, const WireNames& names) const;

@@ -226,6 +226,41 @@ TEST_F(RemoteTest, ATokenThatIsTakenOutEndsItsSessions) {
   EXPECT_TRUE(RemoteClient(place_->Channel(), kReaderToken).welcomed());
 }
 
+TEST_F(RemoteTest, WhoOffersAForeignSlotIsCutOff) {
+  auto owner = Connect();
+  const uint32_t space = OpenTestSpace(*owner, TestSpace(kBlockBytes));
+  const uint64_t slot = ReserveSlots(*owner, space, 1).offsets(0);
+  const auto commit = [&](const RemoteClient& thief) {
+    v1::CommitRequest request;
+    request.set_lease(MatchTokens(thief, space, 1, 9).lease());
+    request.mutable_names()->set_tokens(TokensOf(1, 9));
+    request.add_items()->set_offset(slot);
+    v1::CommitResponse response;
+    return thief.Call(*thief.data, &v1::Data::Stub::Commit, request, &response);
+  };
+  const auto abort = [&](const RemoteClient& thief) {
+    v1::AbortRequest request;
+    request.add_offsets(slot);
+    v1::AbortResponse response;
+    return thief.Call(*thief.data, &v1::Data::Stub::Abort, request, &response);
+  };
+  const std::string reason =
+      "it offered a slot that was never granted to it, at offset " + std::to_string(slot);
+  for (const bool commits : {true, false}) {
+    auto thief = Connect();
+    EXPECT_EQ((commits ? commit(*thief) : abort(*thief)).error_code(),
+              grpc::StatusCode::PERMISSION_DENIED);
+    const grpc::Status end = thief->Finish();
+    EXPECT_EQ(end.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+    EXPECT_THAT(end.error_message(), HasSubstr("this session was cut off: " + reason));
+    EXPECT_EQ(abort(*thief).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  }
+  EXPECT_THAT(daemon_->log(), HasSubstr("session_refused"));
+  EXPECT_THAT(daemon_->log(), HasSubstr(reason));
+  EXPECT_TRUE(abort(*owner).ok()) << "the slot is its own still";
+  EXPECT_TRUE(owner->Beat());
+}
+
 TEST_F(RemoteTest, SlotsAreFilledInOrderWholeAndByTheirOwner) {
   auto client = Connect();
   auto thief = Connect();
