@@ -450,7 +450,8 @@ int Report(const Plan& plan, const Tally& t) {
   if (plan.must_notice) return t.violations > 0 ? 0 : 1;
   if (t.violations > 0) return 1;
   const bool busy = t.places_read > 1000 && t.dropped > 1000 &&
-                    (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0));
+                    (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0)) &&
+                    (plan.keys_percent == 0 || (t.keys_read > 1000 && t.keys_lost > 0));
   if (!busy) std::printf("too little happened to show anything\n");
   return busy ? 0 : 1;
 }
