@@ -37,10 +37,14 @@ function(tc_kernel_test name)
   tc_configure(${name}_cases)
   target_link_libraries(${name}_cases PRIVATE tc_simt GTest::gmock ${A_DEPS})
 
-  add_library(${name}_kernels OBJECT ${A_KERNELS})
-  tc_configure(${name}_kernels)
-  target_compile_options(${name}_kernels PRIVATE ${TC_KERNEL_FLAGS} -O3)
-  tc_test(${name} SRCS $<TARGET_OBJECTS:${name}_cases> $<TARGET_OBJECTS:${name}_kernels> DEPS tc_simt ${A_DEPS})
+  set(own_kernels "")
+  if(NOT A_KERNELS MATCHES "^${PROJECT_SOURCE_DIR}/kernels/")  # else they are in tc_emulated_kernels, compiled once for all
+    add_library(${name}_kernels OBJECT ${A_KERNELS})
+    tc_configure(${name}_kernels)
+    target_compile_options(${name}_kernels PRIVATE ${TC_KERNEL_FLAGS} -O3)
+    set(own_kernels $<TARGET_OBJECTS:${name}_kernels>)
+  endif()
+  tc_test(${name} SRCS $<TARGET_OBJECTS:${name}_cases> ${own_kernels} DEPS tc_emulated_kernels tc_simt ${A_DEPS})
 
   if(TC_CUDA AND NOT TC_SANITIZE)
     tc_gpu_program(${name}_gpu SRCS $<TARGET_OBJECTS:${name}_cases>

@@ -318,9 +318,9 @@ TEST_F(PutCallsTest, ACommitOfAnothersSlotIsRefusedAndTheSlotStaysAnothers) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (area.puts_answered != 1 && std::chrono::steady_clock::now() < deadline) ::usleep(1000);
   ASSERT_EQ(area.puts_answered, 1u);
-  EXPECT_EQ(area.put_answers[1].code, uint32_t{grpc::FAILED_PRECONDITION});
+  EXPECT_EQ(area.put_answers[1].code, uint32_t{grpc::PERMISSION_DENIED});
   EXPECT_EQ(area.put_answers[1].kept[0], 0u) << "it is not the thief's";
-  EXPECT_THAT(area.put_answers[1].message, HasSubstr("no slot reserved by this session"));
+  EXPECT_THAT(area.put_answers[1].message, HasSubstr("never granted"));
   EXPECT_EQ(StatsOf(owner).reservations(), 1u);
 }
 
