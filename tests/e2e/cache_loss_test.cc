@@ -121,6 +121,7 @@ TEST_F(CacheLossTest, ADaemonRestartedBetweenTokensIsUsedAgainInTheNextTurn) {
                                       }));
     EXPECT_EQ(result.output_ids, reference_);
     EXPECT_EQ(result.recoveries, 1u);
+    AwaitPrompt(sequence);
     const GenerateResult again = Ask(sequence);
     EXPECT_EQ(again.output_ids, reference_);
     EXPECT_EQ(again.cached_tokens, 12u * kBlockTokens) << "committed before the daemon went";
@@ -141,6 +142,7 @@ TEST_F(CacheLossTest, ADaemonStoppedForLongerThanALeaseIsAMiss) {
   EXPECT_EQ(result.output_ids, reference_);
   EXPECT_EQ(result.recoveries, 1u);
   ::kill(daemon.pid(), SIGCONT);
+  AwaitPrompt(sequence);  // until it ticks, no lease is good
   const GenerateResult again = Ask(sequence);
   EXPECT_EQ(again.output_ids, reference_);
   EXPECT_EQ(again.recoveries, 0u);
