@@ -59,8 +59,7 @@ WireStatus WireStatus::Of(const absl::Status& status, bool sticky) {
   WireStatus wire;
   wire.code = static_cast<uint32_t>(status.code());
   wire.sticky = sticky ? 1 : 0;
-  const size_t count = std::min<size_t>(status.message().size(), sizeof wire.message - 1);
-  std::memcpy(wire.message, status.message().data(), count);
+  status.message().copy(wire.message, sizeof wire.message - 1);
   return wire;
 }
 
