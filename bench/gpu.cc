@@ -16,8 +16,13 @@ void CheckCuda(cudaError_t error, const char* what) {
   std::exit(1);
 }
 
-DeviceBuffer::DeviceBuffer(size_t bytes) : bytes_(bytes) {
-  CheckCuda(cudaMalloc(&data_, bytes), "cudaMalloc");
+DeviceBuffer::DeviceBuffer(size_t bytes) {
+  absl::StatusOr<cuda::DeviceBuffer> memory = cuda::DeviceBuffer::Allocate(bytes);
+  if (!memory.ok()) {
+    std::fprintf(stderr, "bench_gpu: %s\n", memory.status().ToString().c_str());
+    std::exit(1);
+  }
+  memory_ = *std::move(memory);
   // A period that no power of two divides, of numbers of about -1 to 1.
   std::vector<uint16_t> pattern(1'000'003);
   uint32_t state = 1;
@@ -31,8 +36,6 @@ DeviceBuffer::DeviceBuffer(size_t bytes) : bytes_(bytes) {
               "copy to the device");
   }
 }
-
-DeviceBuffer::~DeviceBuffer() { cudaFree(data_); }
 
 DeviceClock::DeviceClock() {
   CheckCuda(cudaEventCreate(&begin_), "cudaEventCreate");

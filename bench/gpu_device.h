@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "bench/report.h"
+#include "kernels/cuda/memory.h"
 #include "kernels/simt/launch.h"
 
 namespace thermocline::bench {
@@ -20,27 +21,25 @@ inline void CheckCuda(CudaError error, const char* what) {
   CheckCuda(static_cast<cudaError_t>(error), what);
 }
 
-/// Owner: frees it. Contents: random numbers of 16 bits, finite as f16 and as bf16, or 0.
+/// Device memory of a benchmark. Contents: random numbers of 16 bits, finite as f16 and as bf16, or
+/// 0.
 class DeviceBuffer {
  public:
   explicit DeviceBuffer(size_t bytes);
   template <class T>
   explicit DeviceBuffer(const std::vector<T>& host) : DeviceBuffer(host.size() * sizeof(T)) {
-    CheckCuda(cudaMemcpy(data_, host.data(), bytes_, cudaMemcpyHostToDevice), "copy to the device");
+    CheckCuda(cudaMemcpy(As<void>(), host.data(), bytes(), cudaMemcpyHostToDevice),
+              "copy to the device");
   }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  ~DeviceBuffer();
 
   template <class T>
   T* As() const {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(static_cast<void*>(memory_.data()));
   }
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const { return memory_.bytes(); }
 
  private:
-  size_t bytes_;
-  void* data_ = nullptr;
+  cuda::DeviceBuffer memory_;
 };
 
 class DeviceClock {

@@ -2,15 +2,13 @@
 // it; what a restart finds; copies that fail; and the slabs themselves, pinned and not.
 #include "tiers/device_tier.h"
 
-#include <signal.h>
-#include <spawn.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/process.h"
 #include "base/units.h"
 #include "kernels/cuda/device.h"
+#include "tests/tiers/living_process.h"
 #include "tests/tiers/tier_conformance.h"
 #include "tiers/device_slabs.h"
 
@@ -209,20 +207,15 @@ TEST_F(DeviceTierTest, EmptyChunksGoBackToTheDevice) {
 }
 
 TEST_F(DeviceTierTest, WhatALivingProcessMayFillStaysInQuarantine) {
-  pid_t child = 0;
-  char sleep[] = "sleep";
-  char seconds[] = "600";
-  char* arguments[] = {sleep, seconds, nullptr};
-  ASSERT_EQ(::posix_spawnp(&child, "sleep", nullptr, nullptr, arguments, nullptr), 0);
-  const ProcessRef other{child, *ProcessStartTime(child)};
+  LivingProcess child;
+  const ProcessRef other{child.pid(), *ProcessStartTime(child.pid())};
   const auto page = tier_->Reserve(kBytes, other)->value();
   Reopen();
   ASSERT_EQ(tier_->left_granted().size(), 1u);
   EXPECT_EQ(tier_->left_granted()[0].page, page);
   EXPECT_EQ(tier_->left_granted()[0].owner, other);
   EXPECT_EQ(tier_->FreeSlots(kBytes), 7u);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
+  child.End();
   Reopen();
   EXPECT_TRUE(tier_->left_granted().empty());
   EXPECT_EQ(tier_->FreeSlots(kBytes), 8u);

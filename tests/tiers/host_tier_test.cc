@@ -3,14 +3,12 @@
 #include "tiers/host_tier.h"
 
 #include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/process.h"
 #include "base/units.h"
+#include "tests/tiers/living_process.h"
 #include "tests/tiers/tier_conformance.h"
 #include "tiers/fault_tier.h"
 
@@ -180,20 +178,15 @@ TEST_F(HostTierTest, AChunkThatLostPagesHasThemAgainAfterARestart) {
 }
 
 TEST_F(HostTierTest, ASlotOfALivingProcessOfTheLastEpochIsHeld) {
-  pid_t child = 0;  // spawned, so that it does not inherit the arena's lock
-  char sleep[] = "sleep";
-  char seconds[] = "600";
-  char* arguments[] = {sleep, seconds, nullptr};
-  ASSERT_EQ(::posix_spawnp(&child, "sleep", nullptr, nullptr, arguments, nullptr), 0);
-  const ProcessRef other{child, *ProcessStartTime(child)};
+  LivingProcess child;
+  const ProcessRef other{child.pid(), *ProcessStartTime(child.pid())};
   const uint64_t offset = tier_->Reserve(kBytes, other)->value();
   Reopen();
   ASSERT_EQ(tier_->left_granted().size(), 1u);
   EXPECT_EQ(tier_->left_granted()[0].offset, offset);
   EXPECT_EQ(tier_->left_granted()[0].owner, other);
   EXPECT_EQ(tier_->FreeSlots(kBytes), 7u);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
+  child.End();
   Reopen();
   EXPECT_TRUE(tier_->left_granted().empty());
   EXPECT_EQ(tier_->FreeSlots(kBytes), 8u);
