@@ -57,18 +57,14 @@ class ShuffledKv {
   DeviceBuffer pool_, tables_, lengths_;
 };
 
-/// As PlanDecode advises.
-int BlocksOfMultiprocessor(const Shape& shape, KvDtype dtype) {
-  if (shape.head_dim % 16 != 0) return 8;
-  return IsQuantized(dtype) ? 2 : 1;
-}
-
 void MeasureDecode(const Device& device, Report& report, const Shape& shape, KvDtype dtype) {
   const ShuffledKv kv(shape, dtype);
   const size_t numbers = static_cast<size_t>(shape.sequences) * shape.heads * shape.head_dim;
   const DeviceBuffer q(2 * numbers), out(2 * numbers);
-  const DecodePlan plan = PlanDecode(shape.sequences, shape.kv_heads, shape.tokens,
-                                     BlocksOfMultiprocessor(shape, dtype) * device.multiprocessors);
+  const DecodePlan plan =
+      PlanDecode(shape.sequences, shape.kv_heads, shape.tokens,
+                 DecodeBlocksOfMultiprocessor(shape.heads / shape.kv_heads, shape.head_dim, dtype) *
+                     device.multiprocessors);
   const DeviceBuffer workspace(
       4 * DecodeWorkspaceFloats(shape.sequences, shape.heads, shape.head_dim, plan.splits));
   DecodeAttentionArgs args{.out = out.As<void>(),

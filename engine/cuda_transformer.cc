@@ -30,8 +30,7 @@ namespace {
 
 constexpr uint64_t kAlignment = 256;
 constexpr int kMaxHeadDim = 256;
-constexpr int kMaxSplits = 128;             // PlanDecode's
-constexpr int kBlocksOfMultiprocessor = 1;  // of decode attention's, which are resident at once
+constexpr int kMaxSplits = 128;  // PlanDecode's
 
 /// Consecutive pieces of one buffer.
 class Pieces {
@@ -332,8 +331,10 @@ absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
                                                      stream),
                               "PrefillAttention");
   }
-  const DecodePlan plan = PlanDecode(1, kv_heads_, chunk.position + 1,
-                                     kBlocksOfMultiprocessor * device_.multiprocessors);
+  const DecodePlan plan =
+      PlanDecode(1, kv_heads_, chunk.position + 1,
+                 DecodeBlocksOfMultiprocessor(heads_ / kv_heads_, head_dim_, KvDtype::kF16) *
+                     device_.multiprocessors);
   return cuda::LaunchStatus(LaunchDecodeAttention({.out = attended_,
                                                    .q = qkv_,
                                                    .kv = kv,

@@ -184,4 +184,29 @@ __device__ __forceinline__ void Merge(RowState& state, const RowState& other) {
   state.largest = largest;
 }
 
+/// The product of a query and a key, of which each of the first `row_lanes` lanes (a power of 2,
+/// and so on for each such group of lanes) has eight numbers; for all lanes of the group.
+__device__ __forceinline__ float RowProduct(const float (&query)[8], const float (&key)[8],
+                                            int row_lanes) {
+  float product = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) product += query[i] * key[i];
+  for (int distance = row_lanes / 2; distance > 0; distance /= 2) {
+    product += __shfl_xor_sync(kWholeWarp, product, distance);
+  }
+  return product;
+}
+
+/// Merges the states of the warp's groups of lanes, for all of them.
+__device__ __forceinline__ void MergeGroups(RowState& state, int row_lanes) {
+  for (int distance = row_lanes; distance < kWarpThreads; distance *= 2) {
+    RowState other;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) other.out[i] = __shfl_xor_sync(kWholeWarp, state.out[i], distance);
+    other.largest = __shfl_xor_sync(kWholeWarp, state.largest, distance);
+    other.sum = __shfl_xor_sync(kWholeWarp, state.sum, distance);
+    Merge(state, other);
+  }
+}
+
 }  // namespace thermocline

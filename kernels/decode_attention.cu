@@ -216,6 +216,13 @@ CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stre
   });
 }
 
+int DecodeBlocksOfMultiprocessor(int group, int head_dim, KvDtype kv_dtype) {
+  const bool tiled =
+      head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+  if (!tiled || group > kRows) return 8;
+  return IsQuantized(kv_dtype) ? 2 : 1;
+}
+
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks) {
   constexpr int kFewTiles = 4;
   constexpr int kMaxSplits = 128;

@@ -58,9 +58,12 @@ struct DecodePlan {
 /// The fewest splits that fill the device about as evenly as any number would (FlashAttention-3's
 /// rule: 85% of the best). `longest_tokens`: that one sequence attends: with a window at most
 /// window + 15, since splits are counted from the block on in which it begins. `resident_blocks`:
-/// thread blocks that the device is to run at once; an H100 was fastest with one a multiprocessor
-/// over 16-bit KV, two over codes, and eight without tensor cores.
+/// thread blocks that the device is to run at once: multiprocessors times the following.
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks);
+
+/// Thread blocks a multiprocessor with which an H100 was fastest (bench/gpu_attention.cc): one over
+/// 16-bit KV, two over codes, eight without tensor cores. `group`: query heads of a KV head.
+int DecodeBlocksOfMultiprocessor(int group, int head_dim, KvDtype kv_dtype);
 
 inline size_t DecodeWorkspaceFloats(int sequences, int heads, int head_dim, int splits) {
   return static_cast<size_t>(sequences) * heads * splits * (head_dim + 2);

@@ -47,26 +47,14 @@ __global__ void __launch_bounds__(kThreads)
       simt::Unpack8<T>(simt::Load16(from + args.kv.keys_offset), key);
       simt::Unpack8<T>(simt::Load16(from + args.kv.values_offset), fresh_state.out);
     }
-    float product = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) product += query[i] * key[i];
-    for (int distance = row_lanes / 2; distance > 0; distance /= 2) {
-      product += __shfl_xor_sync(kWholeWarp, product, distance);
-    }
+    const float product = RowProduct(query, key, row_lanes);
     if (mine <= position) {
       fresh_state.largest = Score(args, product);
       fresh_state.sum = 1;
       Merge(state, fresh_state);
     }
   }
-  for (int distance = row_lanes; distance < kWarpThreads; distance *= 2) {
-    RowState other;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) other.out[i] = __shfl_xor_sync(kWholeWarp, state.out[i], distance);
-    other.largest = __shfl_xor_sync(kWholeWarp, state.largest, distance);
-    other.sum = __shfl_xor_sync(kWholeWarp, state.sum, distance);
-    Merge(state, other);
-  }
+  MergeGroups(state, row_lanes);
   if (lane >= row_lanes || !has_chunk) return;
 #pragma unroll
   for (int i = 0; i < 8; ++i) state.out[i] /= state.sum;

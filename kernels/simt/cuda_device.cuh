@@ -115,11 +115,15 @@ inline constexpr size_t kPlainSharedBytes = 48 * 1024;
 /// Dynamic shared memory that the thread's device grants a block: 227 KiB (sm_90, sm_100), 163
 /// (sm_80), 99 (sm_86, sm_89, sm_120).
 inline size_t MostSharedBytes() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
-          cudaSuccess) {
-    return kPlainSharedBytes;
+  thread_local int known = -1, bytes = 0;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return kPlainSharedBytes;
+  if (device != known) {
+    if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+        cudaSuccess) {
+      return kPlainSharedBytes;
+    }
+    known = device;
   }
   return static_cast<size_t>(bytes);
 }
