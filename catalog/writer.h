@@ -191,7 +191,7 @@ class Writer {
   }
   bool HasMovingWord(Place place) const;
   std::vector<Tail> TailsOf(std::span<const Place> firsts);
-  void CutTail(const Tail& tail, uint32_t keep, DropResult& result);
+  void CutTail(const Tail& tail, DropResult& result);
   void MarkPins();
   void MarkUpwards(Place place);
   uint32_t Marked(NodeId node) const {

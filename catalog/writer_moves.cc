@@ -9,7 +9,7 @@ namespace thermocline {
 
 DropResult Writer::Drop(std::span<const Place> firsts) {
   DropResult result;
-  const std::vector<Tail> tails = TailsOf(firsts);
+  std::vector<Tail> tails = TailsOf(firsts);
   if (tails.empty()) return result;
   for (const Tail& tail : tails) {
     const uint64_t version = catalog_.state(tail.node).version() + (kDropsRaiseVersion ? 1 : 0);
@@ -18,9 +18,20 @@ DropResult Writer::Drop(std::span<const Place> firsts) {
   }
   DropFence();  // the lengths before the pins below, and before any name or slot is overwritten
   MarkPins();
-  for (const Tail& tail : tails) {
-    CutTail(tail, std::clamp(Marked(tail.node), tail.to, tail.old), result);
+  // What a pin saves comes back before anything is cut, so that what is told of leaves holds.
+  for (Tail& tail : tails) {
+    const uint32_t kept = std::clamp(Marked(tail.node), tail.to, tail.old);
+    if (kept != tail.to) {
+      const uint64_t version = catalog_.state(tail.node).version();
+      catalog_.node(tail.node).state.store(NodeState::Of(version, kept).bits,
+                                           std::memory_order_release);
+      tail.to = kept;
+    }
+    if (kept > 0 && kept < tail.old && children({tail.node, kept}) == 0) {
+      result.leaves.push_back({tail.node, kept});
+    }
   }
+  for (const Tail& tail : tails) CutTail(tail, result);
   return result;
 }
 
@@ -57,10 +68,10 @@ bool Writer::HasMovingWord(Place place) const {
   return false;
 }
 
-// Lets the places beyond `keep` go for good, and gives back what a pin has saved.
-void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
+// Lets a tail's places go for good, and their run with the first of them.
+void Writer::CutTail(const Tail& tail, DropResult& result) {
   const uint8_t parts = nodes_[tail.node].parts;
-  for (uint32_t count = keep + 1; count <= tail.old; ++count) {
+  for (uint32_t count = tail.to + 1; count <= tail.old; ++count) {
     const Place place{tail.node, count};
     Dropped dropped{.id = SharedId(place).exchange(0, std::memory_order_relaxed)};
     for (uint32_t part = 0; part < kMaxParts; ++part) {
@@ -74,17 +85,7 @@ void Writer::CutTail(const Tail& tail, uint32_t keep, DropResult& result) {
     places_.Erase(dropped.id);
     result.dropped.push_back(dropped);
   }
-  if (keep != tail.to) {
-    const uint64_t version = catalog_.state(tail.node).version();
-    catalog_.node(tail.node).state.store(NodeState::Of(version, keep).bits,
-                                         std::memory_order_release);
-  }
-  if (keep == tail.old) return;
-  if (keep == 0) {
-    Release(tail.node, result);
-  } else if (children({tail.node, keep}) == 0) {
-    result.leaves.push_back({tail.node, keep});
-  }
+  if (tail.to == 0) Release(tail.node, result);
 }
 
 size_t Writer::BeginMove(std::span<Movement> batch) {

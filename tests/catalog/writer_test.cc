@@ -154,6 +154,36 @@ TEST(WriterTest, DropStopsAtTheLastForkAndTellsNewLeaves) {
   EXPECT_EQ(small.writer.node_count(), 1u);
 }
 
+// The run behind the fork may be given its node before or after the one it hangs at.
+TEST(WriterTest, OfAForkThatAPinSavesInTheSameDropNoLeafIsTold) {
+  for (const bool older_behind : {false, true}) {
+    SmallCatalog small({.node_count = 100, .run_places = 8});
+    const Place reused = small.Add({9});
+    small.Add({1, 2, 3, 4});
+    if (older_behind) small.writer.Drop({{reused}});
+    const Place behind = small.Add({1, 2, 7});
+    const Place last = small.writer.Find(small.root, NamesOf({1, 2, 3, 4})).place;
+    ASSERT_EQ(behind.node < last.node, older_behind);
+    small.writer.SetPin(small.area, 1, last);
+    const Place batch[] = {{last.node, 3}, behind};
+    EXPECT_THAT(small.writer.Drop(batch).leaves, IsEmpty());
+    small.writer.ForgetPins(small.area);
+  }
+}
+
+TEST(WriterTest, ALeafIsToldOnceThoughBothItsSidesGoInOneDrop) {
+  for (const bool older_behind : {false, true}) {
+    SmallCatalog small({.node_count = 100, .run_places = 8});
+    const Place reused = small.Add({9});
+    small.Add({1, 2, 3, 4});
+    if (older_behind) small.writer.Drop({{reused}});
+    const Place behind = small.Add({1, 2, 7});
+    const Place last = small.writer.Find(small.root, NamesOf({1, 2, 3, 4})).place;
+    const Place batch[] = {{last.node, 3}, behind};
+    EXPECT_THAT(small.writer.Drop(batch).leaves, ElementsAre(Place{last.node, 2}));
+  }
+}
+
 TEST(WriterTest, OneBatchMayNameARunTwice) {
   SmallCatalog small;
   const Place last = small.Add({1, 2, 3, 4});
