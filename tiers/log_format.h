@@ -18,6 +18,10 @@
 // a hint: what does not verify there is looked for by its key. Keys of a segment are one range,
 // which nothing else is ever written to. An entry that points to a segment that is not there, and a
 // segment without an entry, are what a crash leaves; both go.
+//
+// The write that takes a segment its last entry adds one of no block: of part 65,535, the sequence
+// for an id, no record. It goes once the file has gone. So a segment without an entry is told from
+// one that has lost them.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -50,6 +54,11 @@ struct FilePlace {
   uint32_t bytes = 0;
   bool operator==(const FilePlace&) const = default;
 };
+
+/// Of the entry that says of a segment that it is to be removed.
+static_assert(kMaxParts <= UINT16_MAX);
+inline BlockRef LeavingRef(uint64_t sequence) { return {sequence, UINT16_MAX}; }
+inline bool IsLeaving(BlockRef ref) { return ref.part == UINT16_MAX; }
 
 struct EntryHead {
   BlockRef ref;

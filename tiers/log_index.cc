@@ -77,6 +77,18 @@ std::vector<uint64_t> LogIndex::EmptySegments() const {
   return empty;
 }
 
+std::vector<uint64_t> LogIndex::SegmentsWithin(std::span<const BlockRef> blocks) const {
+  std::map<uint64_t, uint64_t> counts;
+  for (const BlockRef ref : blocks) {
+    if (const Place* const place = Find(ref)) ++counts[place->sequence];
+  }
+  std::vector<uint64_t> within;
+  for (const auto& [sequence, count] : counts) {
+    if (count == segments_.at(sequence).live) within.push_back(sequence);
+  }
+  return within;
+}
+
 void LogIndex::RemoveSegment(uint64_t sequence) {
   const auto found = segments_.find(sequence);
   TC_CHECK(found != segments_.end() && found->second.live == 0);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,8 @@ class LogIndex {
   std::vector<BlockRef> NotIn(const LogIndex& other) const;
   /// Those without a block.
   std::vector<uint64_t> EmptySegments() const;
+  /// Those that have no other blocks than these, of which none is named twice.
+  std::vector<uint64_t> SegmentsWithin(std::span<const BlockRef> blocks) const;
   /// Segments that lost their last block since the last call.
   std::vector<uint64_t> TakeEmptied() { return std::exchange(emptied_, {}); }
   /// REQUIRES: it has no block.

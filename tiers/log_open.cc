@@ -1,5 +1,6 @@
 // How a log tier opens its store, at a start and behind its own back, and what it finds there.
 #include <algorithm>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -11,7 +12,7 @@
 namespace thermocline {
 namespace {
 
-constexpr size_t kMostLeftBehind = 2;           // segments without entries
+constexpr size_t kMostUnfinished = 2;           // segments: of a PutAll and of a DropSegment
 constexpr std::chrono::seconds kCloseWait{10};  // for reads that are under way
 constexpr std::chrono::milliseconds kCloseStep{5};
 
@@ -40,13 +41,18 @@ class UnusableEntries {
   Kind damaged_, foreign_;
 };
 
-/// How many of the segments without entries are not what an end at any moment leaves: one that was
-/// being written, and one that was being removed. Of those the log of the entries is damaged.
-uint64_t LostSegments(const std::vector<uint64_t>& orphans) {
-  if (orphans.size() <= kMostLeftBehind) return 0;
+/// How many of the segments without entries are not what an end at any moment leaves: those that
+/// were being written, those that were to be removed, and those with none that can be used. Of the
+/// others the log of the entries is damaged.
+uint64_t LostSegments(const std::vector<uint64_t>& orphans, const std::set<uint64_t>& explained) {
+  const auto unexplained =
+      static_cast<size_t>(std::count_if(orphans.begin(), orphans.end(), [&](uint64_t sequence) {
+        return !explained.contains(sequence);
+      }));
+  if (unexplained <= kMostUnfinished) return 0;
   LogEvent(LogLevel::kWarning, "cold_entries_lost",
-           {{"segments", orphans.size()}, {"reason", "the log of the entries has lost its end"}});
-  return orphans.size() - kMostLeftBehind;
+           {{"segments", unexplained}, {"reason", "the log of the entries has lost its end"}});
+  return unexplained - kMostUnfinished;
 }
 
 }  // namespace
@@ -107,14 +113,20 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
   }
   uint64_t newest = index.newest_sequence();
   std::vector<EntryChange> stale;
+  std::set<uint64_t> explained;  // if they have no blocks
   UnusableEntries unusable;
   TC_RETURN_IF_ERROR(database.ForEachEntry([&](auto key, auto value) {
     const auto entry = ReadEntry(key, value);
     if (entry.ok()) newest = std::max(newest, entry->sequence);
+    if (entry.ok() && IsLeaving(entry->ref)) {
+      explained.insert(entry->sequence);
+      return true;
+    }
     const absl::Status usable =
         entry.ok() ? options_.envelope.LookAtRecord(entry->record) : entry.status();
     if (!usable.ok()) {
       unusable.Add(usable);
+      if (entry.ok()) explained.insert(entry->sequence);
       if (const auto ref = ParseEntryKey(key)) stale.push_back({*ref, ""});
       return true;
     }
@@ -130,10 +142,12 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
   corrupt_count_ += unusable.Log();
   next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
   const std::vector<uint64_t> orphans = index.EmptySegments();
-  if (known == nullptr) corrupt_count_ += database.dropped_segments() + LostSegments(orphans);
-  if (orphans.empty() && stale.empty()) return index;
-  LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
-           {{"segments", orphans.size()}, {"entries", stale.size()}});
+  if (known == nullptr)
+    corrupt_count_ += database.dropped_segments() + LostSegments(orphans, explained);
+  if (!orphans.empty() || !stale.empty()) {
+    LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
+             {{"segments", orphans.size()}, {"entries", stale.size()}});
+  }
   // Durably, before a new segment can have the number that they name.
   if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return index;
   for (const uint64_t sequence : orphans) {
@@ -144,6 +158,11 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
       to_remove_.push_back(sequence);
     }
   }
+  std::vector<EntryChange> gone;
+  for (const uint64_t sequence : explained) {
+    if (!index.HasSegment(sequence)) gone.push_back({LeavingRef(sequence), ""});
+  }
+  if (!gone.empty()) (void)Noted(database.Commit(gone, /*durable=*/false));
   return index;
 }
 

@@ -19,6 +19,13 @@ bool Precedes(BlockRef a, BlockRef b) { return std::tie(a.id, a.part) < std::tie
 
 BlockRef RefOf(const BlockHeader& header) { return {header.id, header.part}; }
 
+/// Says that the segment is to be removed.
+EntryChange LeavingEntry(uint64_t sequence) {
+  EntryChange entry{LeavingRef(sequence), std::string(kEntryHeadBytes, '\0')};
+  SealEntry({entry.ref, sequence}, entry.value);
+  return entry;
+}
+
 std::string Named(BlockRef ref) {
   return "block " + std::to_string(ref.id) + " part " + std::to_string(ref.part);
 }
@@ -159,7 +166,14 @@ absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
       const LogIndex::Place* const place = index_.Find(record.change.ref);
       return record.from != 0 && (place == nullptr || place->sequence != record.from);
     });
-    for (const Record& record : draft.records) changes.push_back(record.change);
+    std::vector<BlockRef> moved;
+    for (const Record& record : draft.records) {
+      changes.push_back(record.change);
+      moved.push_back(record.change.ref);
+    }
+    for (const uint64_t sequence : index_.SegmentsWithin(moved)) {
+      changes.push_back(LeavingEntry(sequence));
+    }
   }
   const bool is_written = draft.bytes > 0;
   const absl::Status status = Noted(database.Commit(changes, /*durable=*/is_written));
@@ -264,8 +278,10 @@ void LogTier::RemoveEmptied(SegmentDatabase& database) {
     segments = std::exchange(to_remove_, {});
     for (const uint64_t sequence : index_.TakeEmptied()) segments.push_back(sequence);
   }
+  std::vector<EntryChange> gone;
   for (const uint64_t sequence : segments) {
     const absl::Status status = database.RemoveSegment(sequence);
+    if (status.ok()) gone.push_back({LeavingRef(sequence), ""});
     MutexLock lock(mutex_);
     if (status.ok()) {
       index_.RemoveSegment(sequence);
@@ -273,6 +289,7 @@ void LogTier::RemoveEmptied(SegmentDatabase& database) {
       to_remove_.push_back(sequence);
     }
   }
+  if (!gone.empty()) (void)Noted(database.Commit(gone, /*durable=*/false));
 }
 
 // What is not durable are erasures; another one, of what never was, takes them along.

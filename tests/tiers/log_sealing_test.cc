@@ -189,7 +189,10 @@ TEST_F(LogSealingTest, ARestartWithTheKeyFindsAllAndWithAnotherNothing) {
   for (const Case& c :
        {Case{KeyLine(2, 'b'), false}, Case{KeyLine(1, 'b'), true}, Case{"", false}}) {
     std::filesystem::remove_all(directory_.path() + "/store");
-    Put(*Open(directory_.path(), With(KeyLine(1, 'a'))), 1, kBlocks);
+    {
+      auto tier = Open(directory_.path(), With(KeyLine(1, 'a')));
+      for (uint64_t id = 1; id < kBlocks; ++id) Put(*tier, id, id + 1);  // segments of their own
+    }
     {
       auto tier = Open(directory_.path(), With(c.keys));
       EXPECT_EQ(Found(*tier, 1, kBlocks / 2), 0u);
