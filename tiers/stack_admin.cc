@@ -33,7 +33,7 @@ void StackCore::ReleaseQuarantine() {
   for (auto at = quarantine_.begin(); at != quarantine_.end();) {
     const ProcessRef process = at->second.process;
     const auto [asked, fresh] = gone.try_emplace({process.pid, process.start_time});
-    if (fresh) {
+    if (fresh && process.pid != 0) {  // of a remote session ProcessGone tells
       const auto start_time = ProcessStartTime(process.pid);
       asked->second = absl::IsNotFound(start_time.status()) ||
                       (start_time.ok() && *start_time != process.start_time);

@@ -280,11 +280,13 @@ uint32_t StackCore::UsableBlocks(const Space& space, const std::vector<Place>& p
   uint32_t best = 0;
   for (uint32_t block = 0; size_t{block + 1} * space.block_places <= path.size(); ++block) {
     const Place place = path[size_t{block + 1} * space.block_places - 1];
-    if (places_.at(writer_.IdOf(place)).doomed) return best;
+    const PlaceState& state = places_.at(writer_.IdOf(place));
+    if (state.doomed) return best;
     bool usable = true;
     for (uint32_t part = 0; part < space.part_count(); ++part) {
       const Word word = writer_.word(place, part);
-      const bool readable = !word.moving() && (word.warm_slot() != 0 || word.cold_copy());
+      const bool in_cold = word.cold_copy() && !state.parts[part].leaving;
+      const bool readable = !word.moving() && (word.warm_slot() != 0 || in_cold);
       in_a_row[part] = readable ? in_a_row[part] + 1 : 0;
       const uint32_t window = space.window_blocks[part];
       if (window == 0 && !readable) return best;

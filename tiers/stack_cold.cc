@@ -560,7 +560,8 @@ void StackCore::FinishWrite(const ColdWrite& write) {
     cold_counters_.bytes_in += write.record.payload_bytes;
     warm_counters_.bytes_out += write.record.payload_bytes;
   } else if (absl::IsDataLoss(write.status)) {
-    DropSpoiled(write.ref, *place);
+    NoteSpoiled(write.ref, *place);
+    DropWhatIsSpoiled();
   }
 }
 

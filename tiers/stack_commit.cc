@@ -93,15 +93,17 @@ std::vector<uint64_t> StackCore::StillReserved(ClientNumber client,
 
 void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
   const ProcessRef process = clients_.at(client).process;
+  // Of a remote one the daemon itself may be filling them, until it says that this process is gone.
+  const bool may_be_filled = !process_gone || process.pid == 0;
   for (auto at = reservations_.begin(); at != reservations_.end();) {
     if (at->second.client != client) {
       ++at;
       continue;
     }
-    if (process_gone) {
-      host_->Free(at->first);
-    } else {
+    if (may_be_filled) {
       quarantine_[at->first] = {process, {}};
+    } else {
+      host_->Free(at->first);
     }
     at = reservations_.erase(at);
   }

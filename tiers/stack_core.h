@@ -434,6 +434,7 @@ class StackCore final : public TierStack {
   std::optional<BlockRef> NextToScrub(uint64_t charged);
   std::optional<ScrubItem> ScrubItemOf(BlockRef ref) const;
   void FinishScrub(const std::vector<ScrubItem>& job);
+  void NoteSpoiled(BlockRef ref, Place place);
   void DropWhatIsSpoiled();
   void ScrubCold();
   void EndCheck(absl::Status status);

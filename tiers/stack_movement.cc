@@ -509,9 +509,9 @@ bool StackCore::DropLeaf(Place place) {
 }
 
 // Drops places that nothing stands behind but one another, and inner places, and then what they
-// leave without bytes above them; but none that is leased, busy or pinned. One look at the pins for
-// all that ends a run at the time: of a path of many runs one each, so each round asks for as much
-// of a run as may go.
+// leave without bytes above them; but none that is leased, busy or pinned, nor before such a one.
+// One look at the pins for all that ends a run at the time: of a path of many runs one each, so
+// each round asks for as much of a run as may go.
 void StackCore::DropTails(std::vector<Place> firsts) {
   std::unordered_set<uint64_t> wanted;
   for (Place place : firsts) wanted.insert(writer_.IdOf(place));
@@ -521,7 +521,13 @@ void StackCore::DropTails(std::vector<Place> firsts) {
     return state.busy() || state.pins > 0 || (!wanted.contains(id) && HasBytes(place));
   };
   while (true) {
-    std::erase_if(firsts, stays);
+    // What stands behind a first in its run would go with it.
+    for (Place& first : firsts) {
+      for (Place at = first; writer_.Contains(at); ++at.count) {
+        if (stays(at)) first.count = at.count + 1;
+      }
+    }
+    std::erase_if(firsts, [&](Place first) { return !writer_.Contains(first); });
     if (firsts.empty()) return;
     DropResult result = writer_.Drop(firsts);
     for (const Dropped& dropped : result.dropped) Forget(dropped);

@@ -131,15 +131,23 @@ void StackCore::FinishScrub(const std::vector<ScrubItem>& job) {
     if (!place) continue;
     const Word word = writer_.word(*place, item.ref.part);
     if (!word.readable_warm() || uint64_t{word.warm_slot()} * kPageBytes != item.offset) continue;
-    // From here on readers sum what did not fit, for as long as it is there.
-    if (word.checked() != item.right) {
-      ChangeWord(item.ref.id, *place, item.ref.part, word.WithChecked(item.right));
+    if (!item.right) {
+      NoteSpoiled(item.ref, *place);
+    } else if (!word.checked()) {
+      ChangeWord(item.ref.id, *place, item.ref.part, word.WithChecked(true));
     }
-    if (!item.right && spoiled_.size() < kMaxSuspects) spoiled_[item.ref] = word.warm_slot();
   }
   DropWhatIsSpoiled();
   SchedulePump();
   Scrub();
+}
+
+// From here on readers sum what did not fit, for as long as it is there.
+void StackCore::NoteSpoiled(BlockRef ref, Place place) {
+  const Word word = writer_.word(place, ref.part);
+  if (!word.readable_warm()) return;
+  if (word.checked()) ChangeWord(ref.id, place, ref.part, word.WithChecked(false));
+  if (spoiled_.size() < kMaxSuspects) spoiled_[ref] = word.warm_slot();
 }
 
 // What is leased, or was in the last epoch, stays until it is not.

@@ -255,6 +255,31 @@ TEST_F(StackTest, TheScrubberFindsASpoiledBlockAndDropsItOnceNobodyReadsIt) {
   ExpectBooksAgree();
 }
 
+// A commit that is to be on the disk is leased by whoever waits for it.
+TEST_F(StackTest, ALeasedBlockThatCannotBeWrittenAsItIsSpoiledIsNotCheckedAnyMore) {
+  Use({.durability = Durability::kAck, .scrub = false});
+  CommitDurably(TestNames({1}));
+  const LeaseView lease = client_->Match(TestNames({1}));
+  ASSERT_EQ(lease.depth, 1u);
+  ASSERT_TRUE(lease.blocks[0].checked);
+  const auto payload = (*stack_)->SlotPayload(lease.blocks[0].offset, kTestBlockBytes);
+  const_cast<std::byte*>(payload.data())[9] ^= std::byte{1};
+  stack_->Advance(std::chrono::milliseconds(20));
+  stack_->Settle();
+  const LeaseView other = client_->Match(TestNames({1}));
+  ASSERT_EQ(other.depth, 1u);
+  EXPECT_FALSE(other.blocks[0].checked);
+  client_->Release(lease);
+  client_->Release(other);
+  (*stack_)->Tick();
+  stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 1u);
+  EXPECT_EQ(client_->Match(TestNames({1})).depth, 0u);
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_FALSE(answers_[0].ok());
+  ExpectBooksAgree();
+}
+
 // What the scrubber has listed may be gone, or its chunk be another size's, when it comes to it.
 TEST_F(StackTest, TheScrubberOutlivesDroppedAndRecutChunks) {
   SpaceSpec larger = TestSpec();

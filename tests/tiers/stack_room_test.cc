@@ -74,6 +74,39 @@ TEST_F(StackRoomTest, ADiskThatRefusesToGiveRoomCostsNoBlock) {
   }
 }
 
+// What stands behind a block that goes has come when it was to go already, and is to be written.
+TEST_F(StackRoomTest, WhatIsCommittedBehindALeavingBlockStaysThere) {
+  Use({.warm_blocks = 8, .cold_blocks = 16, .chunk_blocks = 8});
+  for (uint64_t i = 1; i <= 12; ++i) {
+    Write(TestNames({i}));
+    if (i % 4 == 0) FlushTier(*stack_, TierKind::kWarm);
+  }
+  for (uint64_t i = 13; i <= 16; ++i) Write(TestNames({i}));
+  const auto ignore = [](const absl::Status&, uint64_t, uint64_t) {};
+  (*stack_)->Flush(TierKind::kWarm, ignore);
+  StepStrand();
+  ASSERT_EQ(stack_->disk_tasks(), 1u);
+  ASSERT_EQ(client_->Match(TestNames({1})).depth, 0u) << "it leaves";
+  EXPECT_FALSE((*stack_)->Pin(space_, TestNames({1}), std::chrono::hours(1), TierKind::kNone).ok());
+  const auto names = TestNames({1, 99});
+  const LeaseView lease = client_->Match({});
+  std::vector<uint64_t> slots;
+  (*stack_)->Reserve(
+      client_->number(), space_, 0, 1, milliseconds(0),
+      [&](absl::StatusOr<std::vector<uint64_t>> result) { slots = *std::move(result); });
+  StepStrand();
+  ASSERT_EQ(slots.size(), 1u);
+  const CommitItem item = client_->Fill(slots[0], 1, 0, names);
+  ASSERT_TRUE((*stack_)->Commit(client_->number(), lease.lease, names, {&item, 1}).ok());
+  client_->Release(lease);
+  (*stack_)->Flush(TierKind::kWarm, ignore);  // which plans its write
+  stack_->Settle();
+  EXPECT_GT(Cold().evictions, 0u);
+  ExpectBooksAgree();
+  Write(TestNames({1}));
+  EXPECT_EQ(client_->Match(names).depth, 2u);
+}
+
 TEST_F(StackRoomTest, ASegmentThatStaysIsTriedAgainSoon) {
   Use({.warm_blocks = 8, .cold_blocks = 32, .chunk_blocks = 8});
   FillCold(40);

@@ -364,6 +364,27 @@ TEST_F(StackTest, ReservationsOfAProcessThatMayStillWriteAreHeld) {
   EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 0u);
 }
 
+// No process stands for a remote session: what it was granted the daemon's own workers may fill.
+TEST_F(StackTest, ReservationsOfARemoteSessionAreHeldUntilItsWorkIsOver) {
+  for (const bool clients_fill : {true, false}) {
+    Use({.warm_blocks = 8, .cold_blocks = 8, .chunk_blocks = 8, .clients_fill = clients_fill});
+    const ClientNumber remote = *(*stack_)->AddClient(0, 7, nullptr);
+    bool granted = false;
+    (*stack_)->Reserve(remote, space_, 0, 8, std::chrono::milliseconds(0),
+                       [&](const auto& result) { granted = result.ok(); });
+    StepStrand();
+    ASSERT_TRUE(granted);
+    (*stack_)->RemoveClient(remote, false);
+    (*stack_)->Tick();
+    stack_->Settle();
+    EXPECT_EQ((*stack_)->Stats().quarantined_slots, 8u);
+    EXPECT_TRUE(client_->Reserve(1, 0, 50).empty());
+    (*stack_)->ProcessGone(0, 7);
+    EXPECT_EQ(client_->Reserve(8).size(), 8u);
+    client_.reset();
+  }
+}
+
 TEST_F(StackTest, DropArenaGivesTheMemoryBackAndLeavesCold) {
   Use({});
   Write(TestNames({1, 2}));
