@@ -40,6 +40,7 @@ constexpr uint64_t kPoison = ~uint64_t{0};
 constexpr uint32_t kWindowPlaces = 2;
 constexpr uint32_t kPinsPerReader = 8;
 constexpr int kSkipped = 77;
+constexpr std::chrono::seconds kPatience{60};  // beyond its time, on a busy machine
 
 struct Plan {
   int seconds = 10;
@@ -438,6 +439,13 @@ T* SharedArray(size_t count) {
   return static_cast<T*>(base);
 }
 
+/// Whether enough happened to show something.
+bool WasBusy(const Plan& plan, const Tally& t) {
+  return t.places_read > 1000 && t.dropped > 1000 &&
+         (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0)) &&
+         (plan.keys_percent == 0 || (t.keys_read > 1000 && t.keys_lost > 0));
+}
+
 int Report(const Plan& plan, const Tally& t) {
   std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64 " extended, %" PRIu64
               " adopted, %.2fM keys read, %" PRIu64 " lost, %.2fM dropped, %" PRIu64
@@ -449,9 +457,7 @@ int Report(const Plan& plan, const Tally& t) {
               t.violations.load());
   if (plan.must_notice) return t.violations > 0 ? 0 : 1;
   if (t.violations > 0) return 1;
-  const bool busy = t.places_read > 1000 && t.dropped > 1000 &&
-                    (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0)) &&
-                    (plan.keys_percent == 0 || (t.keys_read > 1000 && t.keys_lost > 0));
+  const bool busy = WasBusy(plan, t);
   if (!busy) std::printf("too little happened to show anything\n");
   return busy ? 0 : 1;
 }
@@ -494,7 +500,10 @@ int Run(const Plan& plan) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(plan.seconds);
   for (uint64_t turn = 0; !tally.stop.load(std::memory_order_relaxed); ++turn) {
     stress.Turn();
-    if (turn % 64 == 0 && std::chrono::steady_clock::now() > end) tally.stop.store(true);
+    if (turn % 64 != 0) continue;
+    const auto now = std::chrono::steady_clock::now();
+    const bool enough = plan.must_notice || WasBusy(plan, tally) || now > end + kPatience;
+    if (now > end && enough) tally.stop.store(true);
   }
   for (std::thread& thread : crew) thread.join();
   bool all_well = true;
