@@ -55,7 +55,7 @@ struct ReceivedFrame {
 
 /// Nothing at the end of the stream or after `patience`.
 inline std::optional<ReceivedFrame> ReceiveFrame(
-    int socket, std::chrono::milliseconds patience = std::chrono::milliseconds(5000)) {
+    int socket, std::chrono::milliseconds patience = std::chrono::milliseconds(60'000)) {
   pollfd readable{.fd = socket, .events = POLLIN, .revents = 0};
   if (::poll(&readable, 1, static_cast<int>(patience.count())) != 1) return std::nullopt;
   char bytes[4096];

@@ -186,8 +186,11 @@ struct SessionsTest : ::testing::Test {
   FakeHost host;
   SessionRegistry registry;
   std::promise<absl::Status> ended;
-  std::shared_ptr<RemoteSessions> sessions = RemoteSessions::Make(
-      {.max_sessions = 2, .lease = milliseconds(150), .tick = milliseconds(20)}, registry, timers);
+  std::shared_ptr<RemoteSessions> Make(milliseconds lease) {
+    return RemoteSessions::Make({.max_sessions = 2, .lease = lease, .tick = milliseconds(20)},
+                                registry, timers);
+  }
+  std::shared_ptr<RemoteSessions> sessions = Make(milliseconds(60'000));
 };
 
 TEST_F(SessionsTest, ASessionThatEndsBeforeItHasJoinedLeavesAllTheSame) {
@@ -222,17 +225,21 @@ TEST_F(SessionsTest, SlotsStayUntilTheDaemonHasFilledThem) {
 }
 
 TEST_F(SessionsTest, WhoNeverSaysHelloIsForgottenAndRoomIsBounded) {
+  sessions = Make(milliseconds(1000));
   ASSERT_TRUE(sessions->Open(Guest()).ok());
-  RemoteSessions::Guest second = Guest();
-  second.ended = [](const absl::Status&) {};
+  RemoteSessions::Guest second = Guest(), third = Guest();
+  std::promise<void> second_ended;
+  second.ended = [&](const absl::Status&) { second_ended.set_value(); };
+  third.ended = [](const absl::Status&) {};
   ASSERT_TRUE(sessions->Open(second).ok());
-  const auto third = sessions->Open(second);
-  EXPECT_EQ(third.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(third.status().message()), HasSubstr("max_remote_sessions"));
+  const absl::Status refused = sessions->Open(third).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("max_remote_sessions"));
   EXPECT_EQ(ended.get_future().get().code(), absl::StatusCode::kDeadlineExceeded);
+  second_ended.get_future().wait();
   EXPECT_EQ(sessions->counters().expired, 2u);
   EXPECT_EQ(sessions->counters().refused, 1u);
-  EXPECT_TRUE(sessions->Open(second).ok());
+  EXPECT_TRUE(sessions->Open(third).ok());
 }
 
 TEST_F(SessionsTest, WhoIsNotWelcomeAnyMoreIsEnded) {

@@ -105,6 +105,7 @@ class TenantTest : public ::testing::Test {
   }
 
   static constexpr size_t kStrandLimit = 64;
+  static constexpr milliseconds kPatience{60'000};
   testing::DaemonPlace place_;
   DaemonMetrics metrics_{"test"};
   Executor disk_{{.name = "tc-disk"}};
@@ -152,7 +153,7 @@ TEST_F(TenantTest, WhatIsWrongIsSaidWithTheTenantsName) {
   TenantFigures all = AllFigures();
   std::string warm;
   EXPECT_TRUE(testing::Eventually([&] {
-    warm = all.Ask(milliseconds(5000)).sum.tiers.at(0).state;
+    warm = all.Ask(kPatience).sum.tiers.at(0).state;
     return warm.find("tenant alice: spaces and pins cannot be noted") != std::string::npos &&
            warm.find("; tenant bob: spaces and pins cannot be noted") != std::string::npos;
   })) << warm;
@@ -164,7 +165,7 @@ TEST_F(TenantTest, OneThatIsStuckIsNamedAndHidesNothingOfTheOthers) {
     tenant(0).PostCompletion(
         [](TenantView& view) { ASSERT_TRUE(view.stack->AddClient(1, 1, nullptr).ok()); });
   }
-  TenantFigures::Figures figures = all.Ask(milliseconds(5000));
+  TenantFigures::Figures figures = all.Ask(kPatience);
   EXPECT_THAT(figures.silent, IsEmpty());
   EXPECT_EQ(figures.sum.clients, 2u);
   EXPECT_EQ(figures.sum.tiers.size(), 1u);
@@ -173,7 +174,7 @@ TEST_F(TenantTest, OneThatIsStuckIsNamedAndHidesNothingOfTheOthers) {
   Hold(tenant(0), go);
   tenant(1).PostCompletion(
       [](TenantView& view) { ASSERT_TRUE(view.stack->AddClient(1, 1, nullptr).ok()); });
-  figures = all.Ask(milliseconds(100));
+  figures = all.Ask(milliseconds(3000));
   EXPECT_THAT(figures.silent, ElementsAre("alice"));
   EXPECT_EQ(figures.sum.clients, 3u) << "two that it told of before, and one that the other has";
   const auto begin = Clock::Real().Now();
@@ -184,7 +185,7 @@ TEST_F(TenantTest, OneThatIsStuckIsNamedAndHidesNothingOfTheOthers) {
   go.count_down();
   WaitFor(tenant(0));
   WaitFor(tenant(1));
-  figures = all.Ask(milliseconds(5000));
+  figures = all.Ask(kPatience);
   EXPECT_THAT(figures.silent, IsEmpty());
   EXPECT_EQ(figures.sum.clients, 3u);
 }
@@ -195,8 +196,8 @@ TEST_F(TenantTest, AllAreWaitedForAtOnce) {
   Hold(tenant(0), go);
   Hold(tenant(1), go);
   const auto begin = Clock::Real().Now();
-  EXPECT_THAT(all.Ask(milliseconds(300)).silent, ElementsAre("alice", "bob"));
-  EXPECT_LT(Clock::Real().Now() - begin, milliseconds(600)) << "and not one after the other";
+  EXPECT_THAT(all.Ask(milliseconds(3000)).silent, ElementsAre("alice", "bob"));
+  EXPECT_LT(Clock::Real().Now() - begin, milliseconds(6000)) << "and not one after the other";
   go.count_down();
   WaitFor(tenant(0));
   WaitFor(tenant(1));
@@ -204,10 +205,10 @@ TEST_F(TenantTest, AllAreWaitedForAtOnce) {
   std::latch again(1);
   Hold(tenant(0), again);
   while (tenant(0).Post([](TenantView&) {})) continue;
-  EXPECT_THAT(all.Ask(milliseconds(5000)).silent, ElementsAre("alice"));
+  EXPECT_THAT(all.Ask(kPatience).silent, ElementsAre("alice"));
   again.count_down();
   WaitFor(tenant(0));
-  EXPECT_THAT(all.Ask(milliseconds(5000)).silent, IsEmpty());
+  EXPECT_THAT(all.Ask(kPatience).silent, IsEmpty());
 }
 
 }  // namespace
