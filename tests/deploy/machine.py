@@ -12,7 +12,7 @@ import tempfile
 import time
 
 PR_SET_PDEATHSIG = 1  # of Linux
-BOOT_S = 90
+BOOT_S = 180
 # In the cgroup that it makes, so that the machine's systemd finds it as the root of all.
 OUTER = r"""
 set -eu
@@ -118,7 +118,7 @@ class Machine:
                 continue  # it has gone
         return None
 
-    def run(self, script, timeout=60):
+    def run(self, script, timeout=300):
         """Runs a script of bash's as root of the machine."""
         return subprocess.run(["nsenter", "--target", str(self.init), "--all", "env", "-i", "PATH=/usr/local/bin:/usr/sbin:/usr/bin",
                                "bash", "-euo", "pipefail", "-c", script],

@@ -34,7 +34,7 @@ SCRAPES = 4      # while there is traffic, at least
 PR_SET_PDEATHSIG = 1  # of Linux
 OPERATIONS = {"match", "load", "reserve", "commit", "release", "pin", "prefetch", "delete", "flush"}
 # Grafana's variables; the ranges cover the whole run.
-VARIABLES = {"$__rate_interval": "2m", "$__range": "2m", "$instance": ".*"}
+VARIABLES = {"$__rate_interval": "30m", "$__range": "30m", "$instance": ".*"}
 # What a healthy daemon on a busy machine may be about to raise; never more, they all wait.
 OF_A_BUSY_MACHINE = {"ThermoclineDown", "ThermoclineNotReady", "ThermoclineLoadSlow", "ThermoclineMatchSlow"}
 # Series that a daemon without failures has not, whatever its traffic.
@@ -69,6 +69,7 @@ def wait_for(what, condition, patience_s=PATIENCE_S):
 
 
 def free_port():
+    """That somebody else may have by the time that it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -88,8 +89,11 @@ class Process:
             self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                             preexec_fn=die_with_parent)
 
+    def has_exited(self):
+        return self.process.poll() is not None
+
     def running(self):
-        if self.process.poll() is not None:
+        if self.has_exited():
             raise AssertionError(f"{self.process.args[0]} has exited:\n{monitoring.read(self.log)}")
         return True
 
@@ -156,19 +160,21 @@ class Prometheus:
         with open(os.path.join(self.directory, "prometheus.yml"), "w", encoding="utf-8") as file:
             file.write(config)
         shutil.copy(monitoring.RULES, self.directory)
-        address = f"127.0.0.1:{free_port()}"
-        self.url = f"http://{address}"
-        self.process = Process(
-            ["prometheus", "--config.file", os.path.join(self.directory, "prometheus.yml"), "--log.level=warn",
-             "--storage.tsdb.path", os.path.join(self.directory, "tsdb"), f"--web.listen-address={address}"],
-            os.path.join(self.directory, "prometheus.log"))
-        wait_for("Prometheus", self.ready)
+        log = os.path.join(self.directory, "prometheus.log")
 
-    def ready(self):
-        self.process.running()
-        with contextlib.suppress(OSError):
-            return get(self.url + "/-/ready")[0] == 200
-        return False
+        def ready():
+            if self.process and "address already in use" not in monitoring.read(log):
+                self.process.running()
+            if self.process is None or self.process.has_exited():
+                address = f"127.0.0.1:{free_port()}"
+                self.url = f"http://{address}"
+                self.process = Process(
+                    ["prometheus", "--config.file", os.path.join(self.directory, "prometheus.yml"), "--log.level=warn",
+                     "--storage.tsdb.path", os.path.join(self.directory, "tsdb"), f"--web.listen-address={address}"], log)
+            with contextlib.suppress(OSError):
+                return get(self.url + "/-/ready")[0] == 200
+            return False
+        wait_for("Prometheus", ready)
 
     def stop(self):
         if self.process:
@@ -189,7 +195,7 @@ class Prometheus:
         return [(sample["metric"], float(sample["value"][1])) for sample in result]
 
     def scrapes(self):
-        return sum(value for _, value in self.query('sum(sum_over_time(up{job="thermocline"}[10m]))'))
+        return sum(value for _, value in self.query('sum(sum_over_time(up{job="thermocline"}[30m]))'))
 
     def alerts(self):
         """(name, state) of those that fire or are about to."""
