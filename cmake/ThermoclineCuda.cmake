@@ -1,6 +1,6 @@
 # The CUDA toolkit, where there is one: what is installed (12.8 or newer), else what deploy/setup.sh took from PyPI. Sets
 # TC_CUDA to whether it was found. The driver is looked for at run time alone: what is built here starts without one.
-set(TC_CUDA_ARCHITECTURES "" CACHE STRING "GPUs to compile for, as CMAKE_CUDA_ARCHITECTURES; by default the machine's own, else 90")
+set(TC_CUDA_ARCHITECTURES "" CACHE STRING "GPUs to compile for, as CMAKE_CUDA_ARCHITECTURES; by default 90, and where there is a GPU any from 80 on")
 set(TC_CUDA OFF)
 set(TC_CUDA_NEEDED 12.8)
 set(TC_CUDA_ROOT "" CACHE PATH "CUDA toolkit; NO for none; by default that of the nvcc on the path, /usr/local/cuda, PyPI's")
@@ -29,8 +29,8 @@ set(CMAKE_CUDA_HOST_COMPILER g++)
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)
 if(TC_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES "${TC_CUDA_ARCHITECTURES}")
-elseif(EXISTS /dev/nvidia0)
-  set(CMAKE_CUDA_ARCHITECTURES native)
+elseif(EXISTS /dev/nvidia0)  # not `native`: that needs a driver that is new enough, and a GPU that is
+  set(CMAKE_CUDA_ARCHITECTURES 80-virtual 90)
 else()
   set(CMAKE_CUDA_ARCHITECTURES 90)
 endif()

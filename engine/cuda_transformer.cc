@@ -30,7 +30,8 @@ namespace {
 
 constexpr uint64_t kAlignment = 256;
 constexpr int kMaxHeadDim = 256;
-constexpr int kMaxSplits = 128;  // PlanDecode's
+constexpr int kLeastComputeMajor = 8;  // cp.async, and products of bf16
+constexpr int kMaxSplits = 128;        // PlanDecode's
 
 /// Consecutive pieces of one buffer.
 class Pieces {
@@ -129,6 +130,12 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Load(const Mod
 absl::Status CudaTransformer::Start(const ModelFile& file, int device) {
   TC_RETURN_IF_ERROR(cuda::DeviceCount().status());
   TC_ASSIGN_OR_RETURN(device_, cuda::Describe(device));
+  if (device_.compute_major < kLeastComputeMajor) {
+    return absl::UnimplementedError(device_.name + " has compute capability " +
+                                    std::to_string(device_.compute_major) + "." +
+                                    std::to_string(device_.compute_minor) +
+                                    "; the kernels need 8.0 (Ampere): compute on the CPU");
+  }
   device_number_ = device;
   TC_RETURN_IF_ERROR(cuda::UseDevice(device));
   TC_ASSIGN_OR_RETURN(products_, cuda::CublasLt::Load());

@@ -92,12 +92,11 @@ absl::StatusOr<Loaded> LoadModel(const EngineOptions& options, const ModelFile& 
   Loaded loaded;
   if (options.device != Device::kCpu && !wants_f32) {
     absl::StatusOr<std::unique_ptr<Transformer>> on_gpu = LoadOnCuda(file);
-    if (on_gpu.ok()) {
-      TC_RETURN_IF_ERROR((*on_gpu)->WarmUp(KvDtype::kF16));
-      return Loaded{*std::move(on_gpu), KvDtype::kF16, kCudaNumerics};
-    }
-    if (options.device == Device::kCuda) return on_gpu.status();
-    std::cerr << "thermocline-engine: going on on the CPU: " << on_gpu.status().message() << "\n";
+    absl::Status usable = on_gpu.status();
+    if (usable.ok()) usable = (*on_gpu)->WarmUp(KvDtype::kF16);  // its first kernels
+    if (usable.ok()) return Loaded{*std::move(on_gpu), KvDtype::kF16, kCudaNumerics};
+    if (options.device == Device::kCuda) return usable;
+    std::cerr << "thermocline-engine: going on on the CPU: " << usable.message() << "\n";
   }
   TC_ASSIGN_OR_RETURN(loaded.transformer, Transformer::Load(file, {.threads = options.threads}));
   loaded.dtype = options.kv_dtype.value_or(KvDtype::kF32);

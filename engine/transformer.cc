@@ -92,7 +92,9 @@ absl::Status Transformer::Forward(const Step& step) {
 }
 
 absl::Status Transformer::WarmUp(KvDtype kv_dtype) {
-  const size_t chunk = std::min<size_t>(kChunkTokens, config_.context_length - 1);
+  // A context of a single token has no second step.
+  const size_t chunk =
+      std::clamp<size_t>(config_.context_length - 1, 1, static_cast<size_t>(kChunkTokens));
   const size_t block_bytes = kv_geometry(kv_dtype).block_bytes();
   std::vector<std::byte> memory(BlocksOf(chunk + 1) * block_bytes);
   std::vector<std::byte*> blocks;
@@ -101,6 +103,7 @@ absl::Status Transformer::WarmUp(KvDtype kv_dtype) {
   std::vector<float> logits(config_.vocab);
   Step step = {.tokens = tokens, .blocks = blocks, .kv_dtype = kv_dtype, .logits = logits};
   TC_RETURN_IF_ERROR(Forward(step));
+  if (chunk >= static_cast<size_t>(config_.context_length)) return absl::OkStatus();
   step.tokens = std::span(tokens).first(1);
   step.position = static_cast<int>(chunk);
   step.continues = true;

@@ -16,8 +16,8 @@ import time
 
 MAX_TOKENS = 48
 START_SECONDS = 20
-# The demo's programs do not depend on how the machine's own daemon is set up.
-for variable in [name for name in os.environ if name.startswith("THERMOCLINE_")]:
+# The demo's programs do not depend on how the machine's own daemon is set up; where cuBLASLt lies is the machine's.
+for variable in [name for name in os.environ if name.startswith("THERMOCLINE_") and name != "THERMOCLINE_CUBLASLT"]:
     del os.environ[variable]
 os.environ["THERMOCLINE_CONFIG"] = os.devnull
 
@@ -36,6 +36,7 @@ class Demo:
         self.arena = tempfile.mkdtemp(prefix="thermocline-demo.", dir="/dev/shm")
         self.socket = os.path.join(scratch, "thermocline.sock")
         self.daemon = None
+        self.fell_back = None  # what the engine said when it found no GPU
 
     def start_daemon(self):
         """Starts thermoclined and waits until it serves. Returns the milliseconds that took."""
@@ -72,7 +73,10 @@ class Demo:
         where = ["--socket", self.socket] if cache else ["--no-cache"]
         run = subprocess.run(
             [os.path.join(self.bin, "thermocline-engine"), "generate", "--model", self.model, "--chat", prompt,
-             "--device", self.device, "--max-tokens", str(MAX_TOKENS), "--json", *where], check=True, capture_output=True, text=True)
+             "--device", self.device, "--max-tokens", str(MAX_TOKENS), "--json", *where], capture_output=True, text=True)
+        if run.returncode != 0:
+            sys.exit("demo: the engine failed:\n" + run.stderr)
+        self.fell_back = next((line for line in run.stderr.splitlines() if "on the CPU" in line), None)
         return json.loads(run.stdout)
 
 
@@ -125,6 +129,8 @@ def main():
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(demo.arena, ignore_errors=True)
 
+    if demo.fell_back:
+        print(f"\n{demo.fell_back}")
     print(f"\nThe restarted daemon served again after {restart_ms:.0f} ms. What the model answered:")
     for question, answer in answers:
         print(f"  {question}  {answer}")

@@ -56,6 +56,9 @@ bool IsStickyCode(int error) {
     case cudaErrorLaunchFailure:
     case cudaErrorExternalDevice:
     case cudaErrorUnknown:
+    case cudaErrorMpsClientTerminated:
+    case 226:  // cudaErrorContained, an uncorrectable one of memory; 12.8 does not name all
+    case 721:  // cudaErrorTensorMemoryLeak
       return true;
     default:
       return false;

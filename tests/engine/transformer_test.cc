@@ -67,6 +67,17 @@ INSTANTIATE_TEST_SUITE_P(Golden, StoriesTest,
                                          Story{"p1", "stories260K.gguf"},
                                          Story{"p0", "stories260K-hf"}));
 
+TEST(TransformerTest, WarmsUpWhateverTheContext) {
+  const std::string path = ModelData("stories260K.gguf");
+  TC_NEED_FILE(path);
+  for (const uint32_t context : {1u, 2u, 300u}) {
+    const auto model = LoadModel(path, 2, "", context);
+    ASSERT_TRUE(model);
+    const absl::Status warm = model->WarmUp(KvDtype::kF32);
+    EXPECT_TRUE(warm.ok()) << context << ": " << warm;
+  }
+}
+
 TEST(TransformerTest, ConformsToLlamaCppOnARandomTinyLlama) {
   const std::string path = ModelData("conformance/tiny-llama-f32.gguf");
   TC_NEED_FILE(path);

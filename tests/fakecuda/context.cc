@@ -160,6 +160,7 @@ bool IsSticky(int error) {
     case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
     case cudaErrorExternalDevice:
+    case 226:  // cudaErrorContained
       return true;
     default:
       return false;

@@ -155,5 +155,16 @@ TEST_F(MatrixProductTest, ADeadContextIsToldFromAFailure) {
   EXPECT_NE(std::string(dead.message()).find("cublasLtMatmul"), std::string::npos) << dead;
 }
 
+TEST(CudaErrorTest, ErrorsAfterWhichAProcessMustEndAreToldFromOthers) {
+  for (const int fatal : {214, 226, 700, 719, 721, 810, 999}) {
+    EXPECT_TRUE(cuda::IsSticky(cuda::LaunchStatus(static_cast<CudaError>(fatal), "a kernel")))
+        << fatal;
+  }
+  for (const int passing : {1, 2, 35, 100, 101, 600}) {
+    EXPECT_FALSE(cuda::IsSticky(cuda::LaunchStatus(static_cast<CudaError>(passing), "a kernel")))
+        << passing;
+  }
+}
+
 }  // namespace
 }  // namespace thermocline
