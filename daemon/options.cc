@@ -54,8 +54,8 @@ constexpr OptionDef kOptions[] = {
     {.key = "cold_capacity",
      .type = OptionType::kBytes,
      .default_value = "8GiB",
-     .help = "Disk space for cold blocks: a hard limit on their payloads and headers. 0 turns the "
-             "cold tier off; then what leaves memory is dropped.",
+     .help = "Disk space of the cold tier, files and index; one segment (256 MiB) more at most, "
+             "while it makes room. 0 turns it off; then what leaves memory is dropped.",
      .least = 0},
     {.key = "durability",
      .type = OptionType::kEnum,
