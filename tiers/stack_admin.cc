@@ -50,20 +50,20 @@ void StackCore::ReleaseQuarantine() {
 // Of those that have been so for `ttl`, what nobody holds.
 void StackCore::ExpireIncomplete(std::chrono::milliseconds ttl) {
   const SteadyTime now = options_.clock->Now();
-  std::vector<uint64_t> expired;
-  for (const auto& [id, since] : incomplete_) {
-    if (now - since >= ttl) expired.push_back(id);
-  }
-  for (const uint64_t id : DeepestFirst(expired)) {
+  std::vector<Place> expired;
+  for (auto at = incomplete_.begin(); at != incomplete_.end();) {
+    const auto [id, since] = *at;
     const auto place = writer_.PlaceOf(id);
-    if (!place) continue;
     const PlaceState& state = places_.at(id);
-    if (IsComplete(spaces_.at(state.space), state, *place)) {
-      incomplete_.erase(id);
-    } else if (MayLeaveWarm(state)) {
-      DropLeaf(*place);
+    const bool is_over = now - since >= ttl;
+    if (is_over && IsComplete(spaces_.at(state.space), state, *place)) {
+      at = incomplete_.erase(at);
+      continue;
     }
+    if (is_over && MayLeaveWarm(state)) expired.push_back(*place);
+    ++at;
   }
+  DropTails(std::move(expired));
 }
 
 absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
@@ -92,18 +92,12 @@ absl::StatusOr<uint64_t> StackCore::Delete(const Fingerprint& fingerprint,
   return doomed.size();
 }
 
-// Of places that are there. Behind a dropped place its parent may be the next leaf.
-std::vector<uint64_t> StackCore::DeepestFirst(std::vector<uint64_t> ids) const {
-  const auto depth = [&](uint64_t id) { return writer_.Depth(*writer_.PlaceOf(id)); };
-  std::sort(ids.begin(), ids.end(), [&](uint64_t a, uint64_t b) { return depth(a) > depth(b); });
-  return ids;
-}
-
 void StackCore::DropDoomed() {
-  for (const uint64_t id : DeepestFirst({doomed_.begin(), doomed_.end()})) {
-    const auto place = writer_.PlaceOf(id);
-    if (place && MayLeaveWarm(places_.at(id))) DropLeaf(*place);
+  std::vector<Place> firsts;
+  for (const uint64_t id : doomed_) {
+    if (MayLeaveWarm(places_.at(id))) firsts.push_back(*writer_.PlaceOf(id));
   }
+  DropTails(std::move(firsts));
 }
 
 // A disk that hangs must not keep whoever waits: it goes on without them.

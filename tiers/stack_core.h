@@ -469,7 +469,6 @@ class StackCore final : public TierStack {
   void TellHealth(TierKind tier, std::string state, std::string& told) const;
 
   // ---- stack_admin.cc
-  std::vector<uint64_t> DeepestFirst(std::vector<uint64_t> ids) const;
   void DropDoomed();
   void AnswerErased(uint64_t number, const absl::Status& status);
   void WatchErasures();
