@@ -158,6 +158,23 @@ CudaError LaunchAttention(const DecodeAttentionArgs& args, CudaStream stream) {
       shape, stream, args);
 }
 
+/// Of shared memory, over 16-bit KV; 0: there are none for this head dim.
+size_t BytesOfTiles(int head_dim) {
+  switch (head_dim) {
+    case 64:
+      return Tiles<64>::kSharedBytes;
+    case 80:
+      return Tiles<80>::kSharedBytes;
+    case 96:
+      return Tiles<96>::kSharedBytes;
+    case 128:
+      return Tiles<128>::kSharedBytes;
+    case 256:
+      return Tiles<256>::kSharedBytes;
+  }
+  return 0;
+}
+
 template <class T>
 CudaError LaunchOfHeadDim(const DecodeAttentionArgs& args, CudaStream stream) {
   switch (args.head_dim) {
@@ -217,10 +234,10 @@ CudaError LaunchDecodeAttention(const DecodeAttentionArgs& args, CudaStream stre
 }
 
 int DecodeBlocksOfMultiprocessor(int group, int head_dim, KvDtype kv_dtype) {
-  const bool tiled =
-      head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
-  if (!tiled || group > kRows) return 8;
-  return IsQuantized(kv_dtype) ? 2 : 1;
+  const size_t tiles = BytesOfTiles(head_dim);
+  if (tiles == 0 || group > kRows) return 8;
+  if (IsQuantized(kv_dtype)) return 2;
+  return tiles > simt::MostSharedBytes() ? 8 : 1;
 }
 
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks) {

@@ -34,7 +34,6 @@ __device__ __forceinline__ void StoreResult(const DecodeAttentionArgs& args, int
 }
 
 // ---- on tensor cores, four warps a thread block
-// --------------------------------------------------
 
 inline constexpr int kDecodeThreads = 128;
 inline constexpr int kDecodeWarps = kDecodeThreads / kWarpThreads;
@@ -63,7 +62,6 @@ __device__ __forceinline__ void MergeWarps(const DecodeAttentionArgs& args, cons
 }
 
 // ---- forms for LaunchDecodeAttention, which has checked what they have in common
-// -----------------
 
 /// One query head a thread block, without tensor cores; over 16-bit numbers, and over codes.
 CudaError LaunchDecodeByRows(const DecodeAttentionArgs& args, CudaStream stream);

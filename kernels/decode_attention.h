@@ -62,7 +62,8 @@ struct DecodePlan {
 DecodePlan PlanDecode(int sequences, int kv_heads, int longest_tokens, int resident_blocks);
 
 /// Thread blocks a multiprocessor with which an H100 was fastest (bench/gpu_attention.cc): one over
-/// 16-bit KV, two over codes, eight without tensor cores. `group`: query heads of a KV head.
+/// 16-bit KV, two over codes, eight without tensor cores (the device of the calling thread may have
+/// too little shared memory for them). `group`: query heads of a KV head.
 int DecodeBlocksOfMultiprocessor(int group, int head_dim, KvDtype kv_dtype);
 
 inline size_t DecodeWorkspaceFloats(int sequences, int heads, int head_dim, int splits) {

@@ -24,9 +24,8 @@ namespace thermocline {
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, or on misaligned
 ///         strides.
-/// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 128 rows
-/// of
-///         queries (64 at 256), the heads of a group beside each other, and reads KV once for all.
+/// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 128 query
+///         rows (64 at 256), the heads of a group beside each other, and reads KV once for all.
 ///         Else, and where the device grants a block less shared memory than that takes (99 KiB, at
 ///         128: sm_86, sm_89, sm_120), a warp for each query head of each token, which reads its
 ///         rows itself.

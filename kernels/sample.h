@@ -26,8 +26,8 @@ struct SampleSettings {
 /// none above -infinity, gives 0; +infinity is chosen at any temperature.
 ///   Random numbers are the outputs of SplitMix64 (Steele et al., OOPSLA'14), which are a function
 /// of seed and draw: the engine's. Weights are kept as multiples of 2^-40 of the likeliest one's
-/// and added as integers, so that a seed's tokens do not depend on the order of additions. Shape:
-/// logits [sequences][vocabulary] float32, rows logits_stride numbers apart; settings,
+/// and added as integers, so that a seed's tokens do not depend on the order of additions.
+/// Shape:  logits [sequences][vocabulary] float32, rows logits_stride numbers apart; settings,
 ///         ids [sequences].
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue for a vocabulary of none or of more than kSampleMaxVocabulary.
