@@ -1,8 +1,9 @@
-// Lets connections in at a unix socket and hands them on, to gRPC: which itself closes its listener
-// for good when an accept fails for lack of descriptors, and counts nobody. So one process gets so
-// many connections at most, and all together leave descriptors over for what the daemon has to do;
-// who wants more is refused, with a line in the log.
+// Lets connections in at a unix socket, or at a TCP port, and hands them on, to gRPC: which itself
+// closes its listener for good when an accept fails for lack of descriptors, and counts nobody. So
+// one process, or one address, gets so many connections at most, and all together leave descriptors
+// over for what the daemon has to do; who wants more is refused, with a line in the log.
 #pragma once
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <functional>
@@ -14,38 +15,44 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "daemon/door_guests.h"
+#include "daemon/options.h"
 
 namespace thermocline {
 
-struct ConnectionDoorOptions {
-  std::string path;  // of a socket: what lies there is replaced
-  mode_t mode = 0600;
-  DoorGuests::Limits limits{};
-};
-
 /// What a process that may have so many descriptors can spend on one door.
-ConnectionDoorOptions DoorFor(std::string path, mode_t mode);
+DoorGuests::Limits DoorLimits();
 
 /// Thread: any.
 class ConnectionDoor {
  public:
-  /// `hand_on` is called on the door's thread with each connection, which is its own from then on.
+  /// Called on the door's thread with each connection, which is its own from then on.
+  using HandOn = std::function<void(int)>;
+
+  /// At a unix socket; what lies at `path` is replaced.
   /// Errors: those of listening there.
-  static absl::StatusOr<std::unique_ptr<ConnectionDoor>> Open(ConnectionDoorOptions options,
-                                                              std::function<void(int)> hand_on);
+  static absl::StatusOr<std::unique_ptr<ConnectionDoor>> Open(const std::string& path, mode_t mode,
+                                                              const DoorGuests::Limits& limits,
+                                                              HandOn hand_on);
+  static absl::StatusOr<std::unique_ptr<ConnectionDoor>> OpenTcp(const ListenAddress& address,
+                                                                 const DoorGuests::Limits& limits,
+                                                                 HandOn hand_on);
   /// Lets nobody in any more, and removes the socket.
   ~ConnectionDoor();
 
+  int tcp_port() const { return tcp_port_; }
+
  private:
-  ConnectionDoor(ConnectionDoorOptions options, std::function<void(int)> hand_on)
-      : options_(std::move(options)), hand_on_(std::move(hand_on)), guests_(options_.limits) {}
+  ConnectionDoor(std::string place, const DoorGuests::Limits& limits, HandOn hand_on)
+      : place_(std::move(place)), hand_on_(std::move(hand_on)), guests_(limits) {}
+  absl::Status Start();
   void Run();
   bool Accept();
-  absl::Status Admit(int fd);
+  absl::Status Admit(int fd, const sockaddr_storage& peer);
 
-  const ConnectionDoorOptions options_;
-  const std::function<void(int)> hand_on_;
+  const std::string place_;  // the path, or for people
+  const HandOn hand_on_;
   UniqueFd listener_, stop_;
+  int tcp_port_ = 0;  // 0: a unix socket
   LogLimit refusals_, failures_;
   DoorGuests guests_;  // of the thread
   std::thread thread_;

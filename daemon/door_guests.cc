@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
+#include <utility>
 
 namespace thermocline {
 
@@ -24,8 +25,6 @@ bool DoorGuests::IsFull(size_t limit, const Which& which) {
 }
 
 absl::Status DoorGuests::Admit(int fd, const PeerUser& peer) {
-  struct stat own {};
-  if (::fstat(fd, &own) != 0) return ErrnoStatus(errno, "fstat of a connection");
   const auto of_user = [&](const Guest& guest) { return guest.uid == peer.uid; };
   const auto of_process = [&](const Guest& guest) { return guest.pid == peer.pid; };
   const std::string user = "user " + std::to_string(peer.uid);
@@ -41,12 +40,30 @@ absl::Status DoorGuests::Admit(int fd, const PeerUser& peer) {
         " gets none; raise the limit of open files (LimitNOFILE, ulimit -n) if it has so many "
         "clients");
   }
+  return Take({.fd = fd, .uid = peer.uid, .pid = peer.pid});
+}
+
+absl::Status DoorGuests::Admit(int fd, const std::string& address) {
+  const auto of_address = [&](const Guest& guest) { return guest.address == address; };
+  if (IsFull(limits_.of_address, of_address)) {
+    return absl::ResourceExhaustedError(
+        "address " + address + " has " + std::to_string(limits_.of_address) +
+        " connections already; a client needs one; raise the limit of open files (LimitNOFILE, "
+        "ulimit -n) if so many come from there");
+  }
+  return Take({.fd = fd, .address = address});
+}
+
+absl::Status DoorGuests::Take(Guest guest) {
+  struct stat own {};
+  if (::fstat(guest.fd, &own) != 0) return ErrnoStatus(errno, "fstat of a connection");
+  guest.inode = own.st_ino;
   if (IsFull(limits_.all, [](const Guest&) { return true; })) {
     return absl::ResourceExhaustedError("all of the " + std::to_string(limits_.all) +
                                         " connections of this socket are taken; raise "
                                         "the limit of open files (LimitNOFILE, ulimit -n)");
   }
-  guests_.push_back({fd, own.st_ino, peer.uid, peer.pid});
+  guests_.push_back(std::move(guest));
   return absl::OkStatus();
 }
 

@@ -29,13 +29,12 @@ constexpr std::chrono::milliseconds kStopPatience{500};
 constexpr size_t kMaxTcpBytes = size_t{512} << 20;
 /// A peer that does not answer for so long, twice, is gone: as long as a lease.
 constexpr int kKeepaliveMilliseconds = kLeaseMilliseconds / 2;
+constexpr int kHandshakeMilliseconds = 10'000;
 constexpr unsigned kCertificateSeconds = 1;
 
 void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
-  // Two daemons must never share a TCP port in silence.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
 std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const TlsFiles& files) {
@@ -51,33 +50,41 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsOf(const TlsFiles& files) {
   return grpc::experimental::TlsServerCredentials(options);
 }
 
-absl::Status CannotListen(const std::string& address) {
-  return absl::UnavailableError("gRPC cannot listen at " + address +
-                                "; is the address taken, or its directory not writable?");
-}
-
 /// A server whose connections come in by a door of ours.
-class UnixServer {
+class DoorServer {
  public:
-  explicit UnixServer(grpc::ServerBuilder& builder)
+  DoorServer(grpc::ServerBuilder& builder,
+             const std::shared_ptr<grpc::ServerCredentials>& credentials)
       : acceptor_(builder.experimental().AddExternalConnectionAcceptor(
-            grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-            grpc::InsecureServerCredentials())),
+            grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials)),
         server_(builder.BuildAndStart()) {}
   absl::Status Open(const std::string& socket, mode_t mode) {
-    if (server_ == nullptr) return absl::InternalError("gRPC does not start a server");
-    TC_ASSIGN_OR_RETURN(
-        door_, ConnectionDoor::Open(DoorFor(socket, mode), [this](int fd) {
-          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
-          connection.fd = fd;
-          acceptor_->HandleNewConnection(&connection);
-        }));
+    TC_RETURN_IF_ERROR(CheckStarted());
+    TC_ASSIGN_OR_RETURN(door_, ConnectionDoor::Open(socket, mode, DoorLimits(), HandOn()));
+    return absl::OkStatus();
+  }
+  absl::Status OpenTcp(const ListenAddress& address) {
+    TC_RETURN_IF_ERROR(CheckStarted());
+    TC_ASSIGN_OR_RETURN(door_, ConnectionDoor::OpenTcp(address, DoorLimits(), HandOn()));
     return absl::OkStatus();
   }
   void Close() { door_.reset(); }
+  int tcp_port() const { return door_->tcp_port(); }  // until it is closed
   grpc::Server* server() { return server_.get(); }
 
  private:
+  absl::Status CheckStarted() const {
+    return server_ != nullptr ? absl::OkStatus()
+                              : absl::InternalError("gRPC does not start a server");
+  }
+  ConnectionDoor::HandOn HandOn() {
+    return [this](int fd) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+      connection.fd = fd;
+      acceptor_->HandleNewConnection(&connection);
+    };
+  }
+
   const std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   const std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<ConnectionDoor> door_;
@@ -101,9 +108,9 @@ struct GrpcServer::Impl {
   std::unique_ptr<OpenDoor> local;
   std::unique_ptr<OpenDoor> tcp;  // none: not asked for
   std::unique_ptr<AdminService> admin;
-  std::unique_ptr<UnixServer> local_server;
-  std::unique_ptr<UnixServer> admin_server;
-  std::unique_ptr<grpc::Server> tcp_server;
+  std::unique_ptr<DoorServer> local_server;
+  std::unique_ptr<DoorServer> admin_server;
+  std::unique_ptr<DoorServer> tcp_server;
   std::vector<std::thread> stopping;
 
   absl::Status OpenTokens(const std::string& file);
@@ -127,7 +134,7 @@ absl::Status GrpcServer::Impl::OpenLocal(const GrpcServerOptions& options,
   grpc::ServerBuilder builder;
   SetLimits(builder);
   builder.RegisterService(&local->control).RegisterService(&local->data);
-  local_server = std::make_unique<UnixServer>(builder);
+  local_server = std::make_unique<DoorServer>(builder, grpc::InsecureServerCredentials());
   return local_server->Open(options.socket, options.serves_others ? 0666 : 0600);
 }
 
@@ -137,7 +144,7 @@ absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
   grpc::ServerBuilder builder;
   SetLimits(builder);
   builder.RegisterService(admin.get());
-  admin_server = std::make_unique<UnixServer>(builder);
+  admin_server = std::make_unique<DoorServer>(builder, grpc::InsecureServerCredentials());
   return admin_server->Open(socket, 0600);
 }
 
@@ -146,7 +153,7 @@ absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, Service
   if (!tls.certificate.empty()) TC_RETURN_IF_ERROR(CheckTlsFiles(tls));
   if (tls.certificate.empty() || tls.client_ca.empty() || tokens == nullptr) {
     LogEvent(LogLevel::kWarning, "insecure_listener",
-             {{"address", options.tcp_address},
+             {{"address", options.tcp_address->host},
               {"tls", !tls.certificate.empty()},
               {"client_certificates", !tls.client_ca.empty()},
               {"tokens", tokens != nullptr}});
@@ -161,10 +168,12 @@ absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, Service
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMilliseconds);
   builder.SetResourceQuota(grpc::ResourceQuota("tcp").Resize(kMaxTcpBytes));
-  builder.AddListeningPort(options.tcp_address, CredentialsOf(tls), &tcp_port);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMilliseconds);
   builder.RegisterService(&tcp->control).RegisterService(&tcp->data);
-  tcp_server = builder.BuildAndStart();
-  return tcp_server == nullptr ? CannotListen(options.tcp_address) : absl::OkStatus();
+  tcp_server = std::make_unique<DoorServer>(builder, CredentialsOf(tls));
+  TC_RETURN_IF_ERROR(tcp_server->OpenTcp(*options.tcp_address));
+  tcp_port = tcp_server->tcp_port();
+  return absl::OkStatus();
 }
 
 GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -190,13 +199,13 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   impl.remote = RemoteSessions::Make(options.remote, registry, timers);
   const ServiceContext services{registry, impl.tenants, metrics, *impl.remote, Clock::Real().Now()};
   const bool asks_for_tokens =
-      impl.tenants.size() > 1 || !options.guests_are_default || !options.tcp_address.empty();
+      impl.tenants.size() > 1 || !options.guests_are_default || options.tcp_address.has_value();
   if (asks_for_tokens && !options.token_file.empty()) {
     TC_RETURN_IF_ERROR(impl.OpenTokens(options.token_file));
   }
   TC_RETURN_IF_ERROR(impl.OpenLocal(options, services));
   TC_RETURN_IF_ERROR(impl.OpenAdmin(options.admin_socket, services));
-  if (!options.tcp_address.empty()) TC_RETURN_IF_ERROR(impl.OpenTcp(options, services));
+  if (options.tcp_address.has_value()) TC_RETURN_IF_ERROR(impl.OpenTcp(options, services));
   return server;
 }
 
@@ -205,13 +214,11 @@ void GrpcServer::BeginStop() {
   impl_->remote->Stop("the daemon stops; it may be back soon");
   // Shutdown() returns when every call is answered, and some wait for the stack, which is stopped
   // after us: so it has threads of its own.
-  std::vector<grpc::Server*> servers = {impl_->tcp_server.get()};
-  for (UnixServer* of_socket : {impl_->local_server.get(), impl_->admin_server.get()}) {
-    if (of_socket == nullptr) continue;
-    of_socket->Close();
-    servers.push_back(of_socket->server());
-  }
-  for (grpc::Server* server : servers) {
+  for (DoorServer* of_door :
+       {impl_->tcp_server.get(), impl_->local_server.get(), impl_->admin_server.get()}) {
+    if (of_door == nullptr) continue;
+    of_door->Close();
+    grpc::Server* const server = of_door->server();
     if (server == nullptr) continue;
     impl_->stopping.emplace_back(
         [server] { server->Shutdown(std::chrono::system_clock::now() + kStopPatience); });

@@ -4,12 +4,14 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/executor.h"
 #include "base/status.h"
 #include "daemon/metrics.h"
+#include "daemon/options.h"
 #include "daemon/remote_sessions.h"
 #include "daemon/session_registry.h"
 #include "daemon/tenant.h"
@@ -20,9 +22,9 @@ namespace thermocline {
 struct GrpcServerOptions {
   std::string socket;        // of Control and Data; both paths are this daemon's to replace
   std::string admin_socket;  // of Admin
-  std::string tcp_address;   // of Control and Data, for remote sessions; "": none
-  TlsFiles tls;              // of tcp_address; all "": no TLS
-  std::string token_file;    // of tcp_address; "": nobody is asked for a token
+  std::optional<ListenAddress> tcp_address;  // of Control and Data, for remote sessions
+  TlsFiles tls;                              // of tcp_address; all "": no TLS
+  std::string token_file;                    // of tcp_address; "": nobody is asked for a token
   RemoteSessionOptions remote;
   // Users other than the daemon's come, too: `socket` is 0666.
   bool serves_others = false;

@@ -363,11 +363,15 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
   const std::string admin_socket = AdminSocketPath(options.socket);
   std::vector<Tenant*> tenants;
   for (const auto& house : houses) tenants.push_back(house->tenant.get());
+  std::optional<ListenAddress> tcp;
+  if (options.grpc_listen != "off") {
+    TC_ASSIGN_OR_RETURN(tcp, ParseListenAddress(options.grpc_listen));
+  }
   TC_ASSIGN_OR_RETURN(
       grpc, GrpcServer::Start(
                 {.socket = grpc_socket,
                  .admin_socket = admin_socket,
-                 .tcp_address = options.grpc_listen == "off" ? "" : options.grpc_listen,
+                 .tcp_address = tcp,
                  .tls = options.tls,
                  .token_file = options.token_file,
                  .remote = {.max_sessions = options.max_remote_sessions},
@@ -375,9 +379,8 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
                  .guests_are_default = !map.serves_others() ||
                                        (options.others_are_default && options.tenants.size() == 1)},
                 registry, tenants, workers, metrics));
-  if (options.grpc_listen != "off") {
-    TC_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.grpc_listen));
-    tcp_address = AddressText(address.host, grpc->tcp_port());
+  if (tcp) {
+    tcp_address = AddressText(tcp->host, grpc->tcp_port());
     TC_RETURN_IF_ERROR(WriteFileAtomically(TcpFileOf(options.socket), tcp_address + "\n"));
   }
   SessionServerOptions session_options;

@@ -2,9 +2,11 @@
 // the others go on, also when the daemon may have few descriptors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
 
-#include "tests/daemon/daemon_process.h"
+#include "base/unique_fd.h"
+#include "tests/daemon/remote_client.h"
 
 namespace thermocline {
 namespace {
@@ -14,6 +16,11 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kBlockBytes = 64 * 1024;
 constexpr rlim_t kDescriptors = 256;
+
+void LimitDescriptors() {
+  const rlimit limit{kDescriptors, kDescriptors};
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 /// Opens a connection after the other at these sockets, says nothing, and keeps them. Its own
 /// process, which lives as long as this.
@@ -54,10 +61,7 @@ class Hog {
 class DescriptorsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    daemon_ = std::make_unique<DaemonProcess>(place_, std::vector<std::string>{}, [] {
-      const rlimit limit{kDescriptors, kDescriptors};
-      ::setrlimit(RLIMIT_NOFILE, &limit);
-    });
+    daemon_ = std::make_unique<DaemonProcess>(place_, std::vector<std::string>{}, LimitDescriptors);
     ASSERT_TRUE(daemon_->Ready());
   }
   /// Whether somebody who comes now is served.
@@ -113,6 +117,33 @@ TEST_F(DescriptorsTest, WhoTakesAllTheConnectionsThereAreIsRefusedAndNobodyElse)
   EXPECT_TRUE(Eventually([&] { return Descriptors() <= calm + 8; })) << Descriptors();
   ExpectService(20);
   EXPECT_EQ(daemon_->Stop(), 0);
+}
+
+TEST(TcpDescriptorsTest, AnAddressThatTakesAllItCanAtTheTcpDoorShutsOutNoOther) {
+  DaemonPlace place;
+  DaemonProcess daemon(place, {"--grpc-listen=127.0.0.1:0", "--insecure"}, LimitDescriptors);
+  ASSERT_TRUE(daemon.Ready());
+  std::string address = ContentOf(place.socket + ".tcp");
+  address.pop_back();  // the newline
+  sockaddr_in from{}, to{};
+  from.sin_family = to.sin_family = AF_INET;
+  from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  std::vector<UniqueFd> flood;
+  for (rlim_t i = 0; i < kDescriptors; ++i) {
+    flood.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int fd = flood.back().get();
+    ASSERT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&from), sizeof from), 0);
+    ASSERT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to), 0);
+  }
+  ASSERT_TRUE(Eventually([&] {
+    return daemon.log().find("address 127.0.0.2 has 16 connections already") != std::string::npos;
+  })) << daemon.log();
+  RemoteClient client(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()), "");
+  EXPECT_TRUE(client.welcomed());
+  EXPECT_TRUE(client.Beat());
+  EXPECT_EQ(daemon.log().find("accept_failed"), std::string::npos) << daemon.log();
 }
 
 }  // namespace

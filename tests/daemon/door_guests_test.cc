@@ -1,4 +1,4 @@
-// Who gets in at a door, and who does not any more: by process, by user, and of all.
+// Who gets in at a door, and who does not any more: by process, by user, by address, and of all.
 #include "daemon/door_guests.h"
 
 #include <gmock/gmock.h>
@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <map>
+#include <string>
 
 #include "base/unique_fd.h"
 
@@ -16,7 +17,7 @@ using ::testing::HasSubstr;
 
 constexpr uid_t kDaemon = 900, kAlice = 1001, kBob = 1002;
 constexpr DoorGuests::Limits kLimits{
-    .all = 64, .of_user = 16, .of_process = 8, .own_user = kDaemon};
+    .all = 64, .of_user = 16, .of_process = 8, .of_address = 16, .own_user = kDaemon};
 
 class DoorGuestsTest : public ::testing::Test {
  protected:
@@ -29,11 +30,18 @@ class DoorGuestsTest : public ::testing::Test {
     if (admitted.ok()) inside_.emplace(uid, std::move(near));
     return admitted;
   }
+  absl::Status ComeFrom(const std::string& address) {
+    UniqueFd connection(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    absl::Status admitted = guests_.Admit(connection.get(), address);
+    if (admitted.ok()) from_.emplace(address, std::move(connection));
+    return admitted;
+  }
   size_t Inside(uid_t uid) const { return inside_.count(uid); }
   void Leave(uid_t uid) { inside_.erase(uid); }
 
   DoorGuests guests_{kLimits};
   std::multimap<uid_t, UniqueFd> inside_;
+  std::multimap<std::string, UniqueFd> from_;
 };
 
 TEST_F(DoorGuestsTest, AProcessGetsItsShareAndItsUserMore) {
@@ -79,6 +87,22 @@ TEST_F(DoorGuestsTest, WhoHasLeftDoesNotCountThoughItsNumberIsAnothersNow) {
   for (int i = 0; i < 16; ++i) ASSERT_TRUE(Come(kBob, 30 + i % 2).ok());
   for (int i = 0; i < 16; ++i) EXPECT_TRUE(Come(kAlice, 40 + i % 2).ok()) << i;
   EXPECT_FALSE(Come(kAlice, 42).ok());
+}
+
+TEST_F(DoorGuestsTest, AnAddressGetsItsShareAndLeavesTheOthersTheirs) {
+  const std::string flood = "192.0.2.1", other = "2001:db8::/64";
+  for (int i = 0; i < 20; ++i) ComeFrom(flood).IgnoreError();
+  EXPECT_EQ(from_.count(flood), kLimits.of_address);
+  const absl::Status refused = ComeFrom(flood);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused));
+  EXPECT_THAT(refused.message(), HasSubstr("address 192.0.2.1 has 16 connections already"));
+  EXPECT_TRUE(ComeFrom(other).ok());
+  from_.erase(flood);
+  EXPECT_TRUE(ComeFrom(flood).ok());
+  for (int address = 0; address < 10; ++address) {
+    for (int i = 0; i < 16; ++i) ComeFrom("198.51.100." + std::to_string(address)).IgnoreError();
+  }
+  EXPECT_EQ(from_.size(), kLimits.all);
 }
 
 }  // namespace
