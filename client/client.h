@@ -228,12 +228,11 @@ class Space {
   /// depth 0, behind which one can commit.
   absl::StatusOr<Lease> Match(NamesView names, Timeout timeout = {}) const;
 
-  /// Leases the path that another process exported and still holds: no prompt travels, and nothing
-  /// is compared.
-  /// A remote client exports its prompt, which another then matches: that is all it can do.
+  /// Leases the path that another process exported and still holds: nothing is compared, and no
+  /// prompt travels, but back to a remote client. What such a client exports is its prompt, which
+  /// the other then matches.
   /// Errors: InvalidArgument for what no lease of this space exported; NotFound when its holder has
-  ///         let go of it, or the daemon was restarted; FailedPrecondition in a remote client, for
-  ///         what one with the map exported: match instead.
+  ///         let go of it, or the daemon was restarted: match instead.
   absl::StatusOr<Lease> Import(std::string_view exported, Timeout timeout = {}) const;
 
   /// For a space of opaque keys, one a block, that stand for themselves and in no order: a batch of

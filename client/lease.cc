@@ -64,7 +64,12 @@ absl::Status Lease::Rep::Acquire(Deadline deadline) {
   const uint64_t before = connection->LeaseGeneration();
   // What was read through an earlier lease is judged by the generation that it was taken under.
   if (!held) generation = before;
-  if (!AcquireLocal(root)) TC_RETURN_IF_ERROR(AcquireByMessage(root.tag, deadline));
+  if (!AcquireLocal(root)) {
+    v1::MatchRequest request;
+    request.set_space(root.tag);
+    *request.mutable_names() = ToWire(space->spec, names);
+    TC_RETURN_IF_ERROR(AcquireByMessage(request, deadline));
+  }
   names.resize(leased_depth);
   return absl::OkStatus();
 }
@@ -106,10 +111,7 @@ void Lease::Rep::Hold(std::unique_ptr<LocalReader> reader, uint32_t places) {
   listed = false;
 }
 
-absl::Status Lease::Rep::AcquireByMessage(uint32_t space_number, Deadline deadline) {
-  v1::MatchRequest request;
-  request.set_space(space_number);
-  *request.mutable_names() = ToWire(space->spec, names);
+absl::Status Lease::Rep::AcquireByMessage(const v1::MatchRequest& request, Deadline deadline) {
   auto response = connection->calls().Match(request, deadline);
   if (absl::IsResourceExhausted(response.status())) {
     // A session's leases are few, and some of them may be those that were let go of a moment ago.
@@ -127,6 +129,9 @@ absl::Status Lease::Rep::AcquireByMessage(uint32_t space_number, Deadline deadli
   held = true;
   lease = response->lease();
   depth = leased_depth = response->depth();
+  if (request.place() != 0) {
+    TC_ASSIGN_OR_RETURN(names, NamesFromWire(space->spec, response->names()));
+  }
   if (depth > names.size() || depth % block_places() != 0) {
     return absl::InternalError("the daemon matched " + std::to_string(depth) + " places of " +
                                std::to_string(names.size()));

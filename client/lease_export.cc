@@ -1,7 +1,7 @@
 // A lease that goes from one process to another. Where its path is held by a pin, the place of that
 // pin and its id are enough: whoever pins the same place, sees that it still has that id, and
-// climbs from there, leases the same path. Elsewhere the names travel.
-#include <cstring>
+// climbs from there, leases the same path; for one without the map the daemon does. Elsewhere the
+// names travel.
 #include <utility>
 
 #include "client/lease_rep.h"
@@ -14,19 +14,6 @@ namespace {
 absl::Status Gone() {
   return absl::NotFoundError(
       "the path that was exported is not held any more, or the daemon was restarted; match it");
-}
-
-absl::StatusOr<std::vector<Name>> NamesOf(const SpaceSpec& spec, const v1::Names& wire) {
-  const std::vector<std::string> keys(wire.keys().begin(), wire.keys().end());
-  std::vector<int32_t> tokens(wire.tokens().size() / sizeof(int32_t));
-  if (!tokens.empty()) {
-    std::memcpy(tokens.data(), wire.tokens().data(), tokens.size() * sizeof(int32_t));
-  }
-  const NamesView view = spec.opaque_names ? NamesView(keys) : NamesView(tokens);
-  TC_RETURN_IF_ERROR(CheckNames(spec, view));
-  std::vector<Name> names;
-  AppendNames(spec, view, view.places(), names);
-  return names;
 }
 
 }  // namespace
@@ -44,6 +31,14 @@ absl::Status Lease::Rep::AdoptLocal(Root root, Place end, uint64_t id) {
   }
   Hold(std::move(reader), static_cast<uint32_t>(match.depth));
   return absl::OkStatus();
+}
+
+absl::Status Lease::Rep::AdoptByMessage(Root root, uint64_t place, uint64_t id, Deadline deadline) {
+  v1::MatchRequest request;
+  request.set_space(root.tag);
+  request.set_place(place);
+  request.set_id(id);
+  return AcquireByMessage(request, deadline);
 }
 
 absl::StatusOr<std::string> Lease::Export() const {
@@ -79,17 +74,14 @@ absl::StatusOr<Lease> Space::Import(std::string_view exported, Timeout timeout) 
   rep->space = state_;
   TC_ASSIGN_OR_RETURN(const Root root, state_->RootIn(*rep->connection, deadline));
   if (path.epoch() != rep->connection->epoch()) return Gone();
-  if (path.place() != 0 && rep->connection->remote()) {
-    return absl::FailedPreconditionError(
-        "the path was exported by a process that has the daemon's map, which this one has not; "
-        "match it");
-  }
-  if (path.place() != 0) {
-    rep->generation = rep->connection->LeaseGeneration();
-    TC_RETURN_IF_ERROR(rep->AdoptLocal(root, PlaceFromBits(path.place()), path.id()));
-  } else {
-    TC_ASSIGN_OR_RETURN(rep->names, NamesOf(state_->spec, path.names()));
+  rep->generation = rep->connection->LeaseGeneration();
+  if (path.place() == 0) {
+    TC_ASSIGN_OR_RETURN(rep->names, NamesFromWire(state_->spec, path.names()));
     TC_RETURN_IF_ERROR(rep->Acquire(deadline));
+  } else if (rep->connection->remote()) {
+    TC_RETURN_IF_ERROR(rep->AdoptByMessage(root, path.place(), path.id(), deadline));
+  } else {
+    TC_RETURN_IF_ERROR(rep->AdoptLocal(root, PlaceFromBits(path.place()), path.id()));
   }
   if (rep->depth != path.depth()) return Gone();
   return Lease(std::move(rep));

@@ -55,9 +55,10 @@ struct Lease::Rep {
   absl::Status Acquire(Deadline deadline);
   /// The same without a message. False when that cannot be: then nothing has changed.
   bool AcquireLocal(Root root);
-  absl::Status AcquireByMessage(uint32_t space_number, Deadline deadline);
+  absl::Status AcquireByMessage(const v1::MatchRequest& request, Deadline deadline);
   /// Holds a path that another process told of. Errors: NotFound when it is not there.
   absl::Status AdoptLocal(Root root, Place end, uint64_t id);
+  absl::Status AdoptByMessage(Root root, uint64_t place, uint64_t id, Deadline deadline);
   /// What a match without a message has found and pinned.
   void Hold(std::unique_ptr<LocalReader> reader, uint32_t places);
   /// Lets go of what holds the path.

@@ -51,15 +51,7 @@ void AppendNames(const SpaceSpec& spec, NamesView names, uint32_t places, std::v
 }
 
 v1::Names ToWire(const SpaceSpec& spec, std::span<const Name> names) {
-  v1::Names wire;
-  if (!spec.opaque_names) {
-    wire.set_tokens(names.data(), names.size_bytes());
-    return wire;
-  }
-  for (const Name& name : names) {
-    wire.add_keys(std::string(reinterpret_cast<const char*>(name.word), spec.key_bytes));
-  }
-  return wire;
+  return thermocline::ToWire(names, spec.opaque_names ? spec.key_bytes : 0);
 }
 
 v1::Names ToWire(NamesView names) {
@@ -84,6 +76,19 @@ absl::Status CheckNames(const SpaceSpec& spec, NamesView names) {
                                       std::to_string(spec.key_bytes));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Name>> NamesFromWire(const SpaceSpec& spec, const v1::Names& wire) {
+  const std::vector<std::string> keys(wire.keys().begin(), wire.keys().end());
+  std::vector<int32_t> tokens(wire.tokens().size() / sizeof(int32_t));
+  if (!tokens.empty()) {
+    std::memcpy(tokens.data(), wire.tokens().data(), tokens.size() * sizeof(int32_t));
+  }
+  const NamesView view = spec.opaque_names ? NamesView(keys) : NamesView(tokens);
+  TC_RETURN_IF_ERROR(CheckNames(spec, view));
+  std::vector<Name> names;
+  AppendNames(spec, view, view.places(), names);
+  return names;
 }
 
 absl::StatusOr<Fingerprint> FingerprintFromWire(const std::string& bytes) {

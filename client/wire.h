@@ -21,6 +21,8 @@ absl::Status CheckNames(const SpaceSpec& spec, NamesView names);
 void AppendNames(const SpaceSpec& spec, NamesView names, uint32_t places, std::vector<Name>& to);
 v1::Names ToWire(const SpaceSpec& spec, std::span<const Name> names);
 v1::Names ToWire(NamesView names);
+/// Errors: InvalidArgument for names that the space cannot have.
+absl::StatusOr<std::vector<Name>> NamesFromWire(const SpaceSpec& spec, const v1::Names& names);
 /// Errors: Internal unless it is 32 bytes.
 absl::StatusOr<Fingerprint> FingerprintFromWire(const std::string& bytes);
 absl::StatusOr<PinInfo> FromWire(const v1::PinInfo& pin);

@@ -1,12 +1,16 @@
-// A chunk's way out: the stack says which blocks are warm (strand), their bytes are copied into the
-// message (worker), what kept them is looked at once more (strand), the message is sent (gRPC). A
-// lease that ended during the copy protected nothing: what was copied is not sent. Keys that were
-// looked up have no lease: one that has gone, or lies elsewhere, is not sent either; the client,
-// which sums what it gets, finds the one that went and came back meanwhile.
+// A chunk's way out: the stack says which blocks are warm (strand); those that still are when their
+// message is due are held (strand) while they are copied into it (worker), and let go of (strand)
+// before it is sent (gRPC). So nothing is copied out of a slot that may be another's by then, or
+// memory of nobody's. A lease that has ended ends the stream. Keys that were looked up have none:
+// one that has gone, or lies elsewhere, comes without bytes.
 #include "daemon/data_read.h"
 
+#include <algorithm>
 #include <limits>
+#include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "daemon/data_stream.h"
 #include "daemon/grpc_stream.h"
@@ -54,9 +58,9 @@ class PayloadStream : public LoadStream<v1::ReadResponse, Piece>,
  protected:
   /// Begins to enqueue what is to be sent.
   virtual void FindBlocks() = 0;
-  /// On the strand: whether what was copied into the message was theirs. What was not is taken out,
-  /// or all of it is in vain.
-  virtual absl::Status Check(TenantView& tenant, v1::ReadResponse& copied) const = 0;
+  /// On the strand: whether the message is to be sent. Of what is not held nothing may be copied.
+  virtual absl::Status Check(TierStack& stack, ClientNumber client, std::vector<Piece>& pieces,
+                             const std::vector<bool>& held) const = 0;
 
   Tenant& tenant() const { return *tenant_; }
   DaemonMetrics& metrics() const { return metrics_; }
@@ -64,18 +68,19 @@ class PayloadStream : public LoadStream<v1::ReadResponse, Piece>,
 
  private:
   /// A message under way to being sent. One that is dropped, because the daemon stops, ends all.
-  class Chunk {
-   public:
-    explicit Chunk(std::shared_ptr<PayloadStream> stream) : stream_(std::move(stream)) {}
-    Chunk(Chunk&&) noexcept = default;
-    ~Chunk() {
-      if (stream_) stream_->Drop(absl::UnavailableError("the daemon stops; connect again"));
+  struct Chunk {
+    Chunk(std::shared_ptr<PayloadStream> of, std::vector<Piece> taken)
+        : stream(std::move(of)), pieces(std::move(taken)) {}
+    Chunk(const Chunk&) = delete;
+    Chunk& operator=(const Chunk&) = delete;
+    ~Chunk() { End(absl::UnavailableError("the daemon stops; connect again")); }
+    void End(absl::Status why) {
+      if (const auto own = std::exchange(stream, nullptr)) own->Drop(std::move(why));
     }
-    std::shared_ptr<PayloadStream> Take() { return std::exchange(stream_, nullptr); }
-    PayloadStream& stream() { return *stream_; }
 
-   private:
-    std::shared_ptr<PayloadStream> stream_;
+    std::shared_ptr<PayloadStream> stream;
+    std::vector<Piece> pieces;
+    uint64_t hold = 0;  // of the stack
   };
 
   std::vector<Piece> Take(std::deque<Piece>& queue) const override {
@@ -93,32 +98,44 @@ class PayloadStream : public LoadStream<v1::ReadResponse, Piece>,
     return taken;
   }
   void Send(std::vector<Piece> pieces) override {
-    auto chunk = std::make_shared<Chunk>(shared_from_this());
-    const bool posted = tenant_->workers().Post([chunk, pieces = std::move(pieces)] {
-      PayloadStream& stream = chunk->stream();
-      stream.response_.clear_pieces();
-      for (const Piece& piece : pieces) {
-        v1::ReadPiece* copied = stream.response_.add_pieces();
-        ToWire(piece.block, *copied->mutable_block());
-        copied->set_at(piece.at);
-        copied->set_data(piece.payload.data(), piece.payload.size());
-      }
-      stream.tenant_->PostCompletion([chunk](TenantView& tenant) {
-        const std::shared_ptr<PayloadStream> copied = chunk->Take();
-        copied->SendIf(copied->Check(tenant, copied->response_));
-      });
-    });
-    if (!posted) {
-      chunk->Take()->Drop(absl::ResourceExhaustedError(
-          "too many blocks wait to be copied, or the daemon stops; try again"));
-    }
+    auto chunk = std::make_shared<Chunk>(shared_from_this(), std::move(pieces));
+    tenant_->PostCompletion([chunk](TenantView& tenant) { HoldAndCopy(chunk, tenant); });
   }
-  void SendIf(absl::Status theirs) {
-    if (!theirs.ok()) return Drop(std::move(theirs));
-    uint64_t bytes = 0;
-    for (const v1::ReadPiece& piece : response_.pieces()) bytes += piece.data().size();
-    metrics_.RemoteBytesOut(bytes);
-    StartWrite(&response_);
+  /// On the strand.
+  static void HoldAndCopy(const std::shared_ptr<Chunk>& chunk, TenantView& tenant) {
+    const absl::StatusOr<ClientNumber> client = tenant.ClientOf(chunk->stream->session_);
+    if (!client.ok()) return chunk->End(client.status());
+    std::vector<BlockView> blocks;
+    for (const Piece& piece : chunk->pieces) blocks.push_back(piece.block);
+    const TierStack::Held held = tenant.stack->Hold(blocks);
+    chunk->hold = held.number;
+    absl::Status due = chunk->stream->Check(*tenant.stack, *client, chunk->pieces, held.held);
+    if (due.ok() && !chunk->stream->tenant_->workers().Post([chunk] { Copy(chunk); })) {
+      due = absl::ResourceExhaustedError(
+          "too many blocks wait to be copied, or the daemon stops; try again");
+    }
+    if (due.ok()) return;
+    tenant.stack->LetGo(chunk->hold);
+    chunk->End(std::move(due));
+  }
+  /// On a worker.
+  static void Copy(const std::shared_ptr<Chunk>& chunk) {
+    v1::ReadResponse& response = chunk->stream->response_;
+    response.clear_pieces();
+    for (const Piece& piece : chunk->pieces) {
+      v1::ReadPiece* copied = response.add_pieces();
+      ToWire(piece.block, *copied->mutable_block());
+      copied->set_at(piece.at);
+      copied->set_data(piece.payload.data(), piece.payload.size());
+    }
+    chunk->stream->tenant_->PostCompletion([chunk](TenantView& tenant) {
+      if (tenant.stack) tenant.stack->LetGo(chunk->hold);
+      const std::shared_ptr<PayloadStream> stream = std::exchange(chunk->stream, nullptr);
+      uint64_t bytes = 0;
+      for (const Piece& piece : chunk->pieces) bytes += piece.payload.size();
+      stream->metrics_.RemoteBytesOut(bytes);
+      stream->StartWrite(&stream->response_);
+    });
   }
 
   Tenant* tenant_ = nullptr;  // the session's
@@ -151,9 +168,13 @@ class LeasedBlocks final : public PayloadStream {
     }
     return pieces;
   }
-  absl::Status Check(TenantView& tenant, v1::ReadResponse&) const override {
-    TC_ASSIGN_OR_RETURN(const ClientNumber client, tenant.ClientOf(session()));
-    return tenant.stack->CheckLease(client, lease_);
+  absl::Status Check(TierStack& stack, ClientNumber client, std::vector<Piece>&,
+                     const std::vector<bool>& held) const override {
+    TC_RETURN_IF_ERROR(stack.CheckLease(client, lease_));
+    if (std::all_of(held.begin(), held.end(), [](bool is_held) { return is_held; })) {
+      return absl::OkStatus();
+    }
+    return absl::InternalError("a block of a path that is leased does not lie where it lay");
   }
 
   const uint64_t lease_;
@@ -211,21 +232,10 @@ class KeyBlocks final : public PayloadStream {
     }
     return pieces;
   }
-  absl::Status Check(TenantView& tenant, v1::ReadResponse& copied) const override {
-    TC_RETURN_IF_ERROR(tenant.ClientOf(session()).status());
-    std::vector<Name> keys;
-    for (const v1::ReadPiece& piece : copied.pieces()) {
-      keys.push_back(keys_->names[piece.block().depth()]);
-    }
-    TC_ASSIGN_OR_RETURN(const std::vector<BlockView> now,
-                        tenant.stack->LookUp(space_, keys, std::nullopt));
-    const size_t parts = keys.empty() ? 1 : now.size() / keys.size();
-    for (size_t i = 0; i < keys.size(); ++i) {
-      v1::ReadPiece& piece = *copied.mutable_pieces(static_cast<int>(i));
-      const BlockView& block = now[i * parts + part_];
-      const bool stands = block.tier == TierKind::kWarm && block.id == piece.block().id() &&
-                          block.offset == piece.block().offset();
-      if (!stands) piece.clear_data();
+  absl::Status Check(TierStack&, ClientNumber, std::vector<Piece>& pieces,
+                     const std::vector<bool>& held) const override {
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      if (!held[i]) pieces[i].payload = {};
     }
     return absl::OkStatus();
   }

@@ -35,12 +35,21 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
                        DaemonMetrics& metrics) {
   TC_ASSIGN_OR_RETURN(const TenantView::OpenSpace space,
                       strand.tenant.SpaceOf(request.space(), names));
-  TC_ASSIGN_OR_RETURN(const LeaseView lease,
-                      strand.tenant.stack->Match(strand.client, request.space(), names.names));
+  LeaseView lease;
+  if (request.place() != 0) {
+    std::vector<Name> adopted;
+    TC_ASSIGN_OR_RETURN(
+        lease, strand.tenant.stack->Adopt(strand.client, request.space(),
+                                          PlaceFromBits(request.place()), request.id(), adopted));
+    *response.mutable_names() = ToWire(adopted, space.key_bytes);
+  } else {
+    TC_ASSIGN_OR_RETURN(lease,
+                        strand.tenant.stack->Match(strand.client, request.space(), names.names));
+    metrics.Matched(names.names.size() * kPlaceTokens, HitsOf(lease, space.block_tokens));
+  }
   response.set_lease(lease.lease);
   response.set_depth(lease.depth);
   for (const BlockView& block : lease.blocks) ToWire(block, *response.add_blocks());
-  metrics.Matched(names.names.size() * kPlaceTokens, HitsOf(lease, space.block_tokens));
   return absl::OkStatus();
 }
 
@@ -90,6 +99,9 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
                                              const v1::MatchRequest* request,
                                              v1::MatchResponse* response) {
   absl::StatusOr<WireNames> names = NamesOf(request->names());
+  if (names.ok() && request->place() != 0 && !names->names.empty()) {
+    names = absl::InvalidArgumentError("a match has names or the place where they end, not both");
+  }
   if (!names.ok())
     return Refuse(services_, context, Operation::kMatch, Right::kRead, names.status());
   return RunOnStrand(

@@ -63,4 +63,13 @@ absl::StatusOr<SpaceSpec> SpaceSpecFromWire(const v1::SpaceSpec& wire) {
   return spec;
 }
 
+v1::Names ToWire(std::span<const Name> names, uint32_t key_bytes) {
+  v1::Names wire;
+  if (key_bytes == 0) wire.set_tokens(names.data(), names.size_bytes());
+  for (const Name& name : names.first(key_bytes == 0 ? 0 : names.size())) {
+    wire.add_keys(reinterpret_cast<const char*>(name.word), key_bytes);
+  }
+  return wire;
+}
+
 }  // namespace thermocline

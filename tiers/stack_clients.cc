@@ -7,7 +7,7 @@
 
 namespace thermocline {
 
-bool StackCore::PlaceState::busy() const {
+bool StackBooks::PlaceState::busy() const {
   return std::any_of(parts.begin(), parts.end(), [](const PartState& part) { return part.busy(); });
 }
 
@@ -228,39 +228,69 @@ absl::StatusOr<LeaseView> StackCore::Match(ClientNumber number, uint32_t space_n
     return absl::InvalidArgumentError("a match of " + std::to_string(names.size()) +
                                       " names; the limit is " + std::to_string(kMaxNamesPerCall));
   }
-  if (client->free_pins.empty()) {
-    return absl::ResourceExhaustedError("the session holds all of its " +
-                                        std::to_string(options_.max_leases_per_client) +
-                                        " leases; release some");
-  }
-  const uint32_t pin = client->free_pins.back();
-  const Reader::Match match = client->reader.MatchAndPin(space->root, names, pin, {});
+  TC_RETURN_IF_ERROR(CheckLeaseIsFree(*client));
+  const Reader::Match match =
+      client->reader.MatchAndPin(space->root, names, client->free_pins.back(), {});
   std::vector<Place> path;
   if (match.depth > 0) path = PathTo(client->reader.PlaceAt(match.depth));
-  const uint32_t blocks = UsableBlocks(*space, path);
-  path.resize(size_t{blocks} * space->block_places);
+  path.resize(size_t{UsableBlocks(*space, path)} * space->block_places);
   ++stats_.lookups;
   CountMisses(*space, names.size(), match.depth, path.size());
+  LeaseView view = LeasePath(number, *space, path);
+  for (const BlockView& block : view.blocks) {
+    ++(block.tier == TierKind::kWarm ? warm_counters_ : cold_counters_).hits;
+  }
+  return view;
+}
 
-  client->free_pins.pop_back();
+absl::StatusOr<LeaseView> StackCore::Adopt(ClientNumber number, uint32_t space_number, Place end,
+                                           uint64_t id, std::vector<Name>& names) {
+  TC_ASSIGN_OR_RETURN(Client * client, ClientOf(number));
+  TC_ASSIGN_OR_RETURN(Space * space, SpaceOf(space_number));
+  TC_RETURN_IF_ERROR(CheckLeaseIsFree(*client));
+  const bool is_there = writer_.Contains(end) && !writer_.IsRoot(end) && writer_.IdOf(end) == id &&
+                        writer_.RootOf(end) == space->root;
+  const std::vector<Place> path = is_there ? PathTo(end) : std::vector<Place>{};
+  if (!is_there || size_t{UsableBlocks(*space, path)} * space->block_places != path.size()) {
+    return absl::NotFoundError("the path that was exported is not held any more; match it");
+  }
+  if (path.size() > kMaxNamesPerCall) {
+    return absl::InvalidArgumentError("a path of " + std::to_string(path.size()) +
+                                      " places; the limit is " + std::to_string(kMaxNamesPerCall));
+  }
+  names = writer_.NamesOf(end);
+  return LeasePath(number, *space, path);
+}
+
+absl::Status StackCore::CheckLeaseIsFree(const Client& client) const {
+  if (!client.free_pins.empty()) return absl::OkStatus();
+  return absl::ResourceExhaustedError("the session holds all of its " +
+                                      std::to_string(options_.max_leases_per_client) +
+                                      " leases; release some");
+}
+
+// A path of whole blocks, all of which can be used. REQUIRES: CheckLeaseIsFree.
+LeaseView StackCore::LeasePath(ClientNumber number, const Space& space,
+                               std::span<const Place> path) {
+  Client& client = clients_.at(number.value);
   Lease& lease = leases_[++last_lease_];
   lease.number = last_lease_;
   lease.client = number.value;
-  lease.space = space_number;
-  lease.pin = pin;
+  lease.space = space.number;
+  lease.pin = client.free_pins.back();
+  client.free_pins.pop_back();
   lease.path = IdsOf(path);
-  SetLeasePlace(lease, path.empty() ? Writer::RootPlace(space->root) : path.back());
-  client->leases.insert(lease.number);
+  SetLeasePlace(lease, path.empty() ? Writer::RootPlace(space.root) : path.back());
+  client.leases.insert(lease.number);
   TouchPath(lease.path);
   NoteReuse(lease.path);
 
   LeaseView view{lease.number, static_cast<uint32_t>(path.size()), {}};
+  const auto blocks = static_cast<uint32_t>(path.size() / space.block_places);
   for (uint32_t block = 0; block < blocks; ++block) {
-    const Place place = path[size_t{block + 1} * space->block_places - 1];
-    for (uint16_t part = 0; part < space->part_count(); ++part) {
-      if (!space->Needs(part, block, blocks)) continue;
-      view.blocks.push_back(ViewOf(place, part));
-      ++(view.blocks.back().tier == TierKind::kWarm ? warm_counters_ : cold_counters_).hits;
+    const Place place = path[size_t{block + 1} * space.block_places - 1];
+    for (uint16_t part = 0; part < space.part_count(); ++part) {
+      if (space.Needs(part, block, blocks)) view.blocks.push_back(ViewOf(place, part));
     }
   }
   return view;
@@ -303,7 +333,7 @@ std::vector<Place> StackCore::PathTo(Place place) const {
   return path;
 }
 
-std::vector<uint64_t> StackCore::IdsOf(const std::vector<Place>& path) const {
+std::vector<uint64_t> StackCore::IdsOf(std::span<const Place> path) const {
   std::vector<uint64_t> ids;
   ids.reserve(path.size());
   for (Place place : path) ids.push_back(writer_.IdOf(place));
@@ -350,6 +380,11 @@ absl::Status StackCore::Release(ClientNumber client, uint64_t lease) {
   TC_RETURN_IF_ERROR(LeaseOf(client, lease).status());
   EndLease(lease);
   return absl::OkStatus();
+}
+
+void StackCore::LetGo(uint64_t number) {
+  holds_.LetGo(number);
+  SchedulePump();
 }
 
 void StackCore::EndLease(uint64_t number) {

@@ -12,6 +12,8 @@
 // step that cannot be done now is done by the pump that follows the next change, or given up when
 // its deadline has passed.
 //
+//   stack_books.h      what is written down of spaces, places and clients
+//   stack_holds.h      blocks that somebody copies elsewhere
 //   stack_open.cc      opening, recovery from headers
 //   stack_clients.cc   clients, spaces, match, leases
 //   stack_shared.cc    what clients do without a message: pins, uses, counts
@@ -49,6 +51,8 @@
 #include "tiers/breaker.h"
 #include "tiers/host_tier.h"
 #include "tiers/policy.h"
+#include "tiers/stack_books.h"
+#include "tiers/stack_holds.h"
 #include "tiers/stack_jobs.h"
 #include "tiers/stack_limits.h"
 #include "tiers/stack_state.h"
@@ -58,7 +62,7 @@
 namespace thermocline {
 
 /// Thread: one strand, see TierStack.
-class StackCore final : public TierStack {
+class StackCore final : public TierStack, private StackBooks {
  public:
   /// As TierStack::Open, over a cold tier of the caller's; nullptr: none.
   static absl::StatusOr<std::unique_ptr<StackCore>> OpenWith(StackOptions options,
@@ -78,12 +82,16 @@ class StackCore final : public TierStack {
   std::vector<SpaceView> Spaces() const override;
   absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                   std::span<const Name> names) override;
+  absl::StatusOr<LeaseView> Adopt(ClientNumber client, uint32_t space, Place end, uint64_t id,
+                                  std::vector<Name>& names) override;
   absl::StatusOr<std::vector<BlockView>> LookUp(uint32_t space, std::span<const Name> keys,
                                                 std::optional<uint16_t> read) override;
   void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;
   absl::Status CheckLease(ClientNumber client, uint64_t lease) override {
     return LeaseOf(client, lease).status();
   }
+  Held Hold(std::span<const BlockView> blocks) override { return holds_.Hold(blocks); }
+  void LetGo(uint64_t number) override;
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
                uint64_t grant = 0) override;
@@ -132,85 +140,6 @@ class StackCore final : public TierStack {
   absl::Status Audit() const;
 
  private:
-  struct Space {
-    uint32_t number = 0;
-    Fingerprint fingerprint;
-    SpaceSpec spec;
-    Root root;
-    uint32_t block_places = 1;            // places a block
-    std::vector<uint32_t> window_blocks;  // by part; 0: full attention
-    uint64_t places = 0;
-    uint64_t warm_bytes = 0;
-    uint64_t cold_bytes = 0;
-    uint64_t change = 0;  // of the state, by which it came
-    uint32_t part_count() const { return static_cast<uint32_t>(spec.parts.size()); }
-    uint32_t inner_count() const { return block_places - 1; }
-    /// What a block of this part takes in the cold tier.
-    uint64_t StoredBytes(uint32_t part) const {
-      return spec.parts[part].block_bytes + sizeof(BlockHeader) + inner_count() * sizeof(Name);
-    }
-    /// Whether a match of `blocks` blocks needs this part of its block number `block`.
-    bool Needs(uint32_t part, uint32_t block, uint32_t blocks) const {
-      return window_blocks[part] == 0 || block + window_blocks[part] >= blocks;
-    }
-  };
-  struct PartState {
-    uint64_t checksum = 0;  // of the payload, in whichever tiers it is
-    uint64_t sequence = 0;
-    bool adopted = false;  // its slot was there before this epoch
-    bool reading = false;  // a promotion is under way
-    bool writing = false;  // a copy is being written to cold
-    bool erasing = false;  // the cold copy is queued for erasure, or being erased
-    bool leaving = false;  // the cold copy goes with its segment, if the job under way succeeds
-    bool busy() const { return reading || writing || leaving; }
-  };
-  struct PlaceState {
-    uint32_t space = 0;
-    uint32_t pins = 0;       // TTL pins of any tier
-    uint32_t warm_pins = 0;  // of these, those of the warm tier
-    bool doomed = false;     // deleted; goes as soon as nobody holds it
-    bool reused = false;     // matched since it came; kept where writes are limited
-    absl::InlinedVector<PartState, 1> parts;  // of a space; most have one
-    bool busy() const;
-  };
-  struct Client {
-    ProcessRef process;
-    std::vector<std::atomic<uint64_t>> pins;  // of leases by message; pin 0 is scratch
-    uint32_t area = 0;
-    Reader reader;
-    std::vector<uint32_t> free_pins;
-    std::set<uint64_t> leases;
-    // What it does without a message.
-    std::shared_ptr<ControlArea> shared;
-    uint32_t shared_area = 0;
-    bool misbehaved = false;
-    size_t touch_budget = kTouchBudget;  // places, until the next tick
-    size_t prefetches = 0;               // blocks that wait
-    uint64_t lookups_seen = 0, warm_hits_seen = 0, absent_seen = 0, requested_seen = 0;
-    uint64_t hit_tokens_seen = 0, hit_bytes_seen = 0, uses_seen = 0;
-  };
-  struct Lease {
-    uint64_t number = 0;
-    uint32_t client = 0;
-    uint32_t space = 0;
-    uint32_t pin = 0;
-    Place place;
-    std::vector<uint64_t> path;  // ids from the root on; its size is the depth
-  };
-  struct Reservation {
-    uint32_t client = 0;
-    uint32_t space = 0;
-    uint16_t part = 0;
-    uint64_t bytes = 0;
-    uint64_t grant = 0;
-  };
-  struct Quarantined {
-    ProcessRef process;
-    std::optional<SteadyTime> release_at;  // once the process has come back
-  };
-  struct Counters {
-    uint64_t hits = 0, evictions = 0, promotions = 0, demotions = 0, bytes_in = 0, bytes_out = 0;
-  };
   StackCore(StackOptions options, std::shared_ptr<HostTier> host, std::shared_ptr<Tier> cold,
             CatalogMemory memory, std::unique_ptr<Policy> warm_policy,
             std::unique_ptr<Policy> cold_policy);
@@ -249,11 +178,13 @@ class StackCore final : public TierStack {
   Space& AddSpace(const SpaceSpec& spec, Root root);
   absl::Status CheckFits(const SpaceSpec& spec) const;
   absl::Status MakeRoomForSpace();
+  absl::Status CheckLeaseIsFree(const Client& client) const;
+  LeaseView LeasePath(ClientNumber client, const Space& space, std::span<const Place> path);
   void EndLease(uint64_t lease);
   void SetLeasePlace(Lease& lease, Place place);
   uint32_t UsableBlocks(const Space& space, const std::vector<Place>& path) const;
   std::vector<Place> PathTo(Place place) const;
-  std::vector<uint64_t> IdsOf(const std::vector<Place>& path) const;
+  std::vector<uint64_t> IdsOf(std::span<const Place> path) const;
   BlockView ViewOf(Place place, uint16_t part) const;
   void TouchPath(std::span<const uint64_t> path);
   void NoteReuse(std::span<const uint64_t> path);
@@ -507,6 +438,7 @@ class StackCore final : public TierStack {
   std::vector<Misbehaviour> misbehaved_;
   std::unordered_map<uint64_t, Lease> leases_;
   uint64_t last_lease_ = 0;
+  StackHolds holds_;
   std::map<uint64_t, Reservation> reservations_;  // by offset
   std::map<uint64_t, Quarantined> quarantine_;    // by offset
   std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends

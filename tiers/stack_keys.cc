@@ -1,5 +1,5 @@
 // Unordered keys of an opaque space: each is a place right below the root. Nothing is leased for
-// them; on the strand nothing changes while they are looked up.
+// them; on the strand nothing changes while they are looked up, and who reads them holds them.
 #include "catalog/key_reader.h"
 #include "tiers/stack_core.h"
 

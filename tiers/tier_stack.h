@@ -130,6 +130,11 @@ class TierStack {
   // ---- data
   virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                           std::span<const Name> names) = 0;
+  /// Leases the path that ends at `end`, as its holder told of it; `names`: of all its places. It
+  /// is no match: nothing is compared, and nothing is counted.
+  /// Errors: NotFound unless `id` is there still, in that space, and everything up to it.
+  virtual absl::StatusOr<LeaseView> Adopt(ClientNumber client, uint32_t space, Place end,
+                                          uint64_t id, std::vector<Name>& names) = 0;
   /// The blocks of unordered keys, each a place right below the root of an opaque space: all parts
   /// of all keys, in their order; `depth` is the key's number. Without a lease: what is not here,
   /// or is about to go, has no tier. `read`: the part that is about to be read, which counts as a
@@ -143,9 +148,17 @@ class TierStack {
   using ReadyCallback = std::function<bool(std::vector<BlockView>)>;
   virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
                     DoneCallback done) = 0;
-  /// Whether the lease is the client's and has not ended: asked after leased bytes were copied
-  /// outside the strand. Errors: FailedPrecondition.
+  /// Whether the lease is the client's and has not ended since it was given. Errors:
+  /// FailedPrecondition.
   virtual absl::Status CheckLease(ClientNumber client, uint64_t lease) = 0;
+  /// Keeps warm blocks where they lie until LetGo, for whoever copies them outside the strand;
+  /// `held` says of each whether it does, or was elsewhere by now.
+  struct Held {
+    uint64_t number = 0;
+    std::vector<bool> held;
+  };
+  virtual Held Hold(std::span<const BlockView> blocks) = 0;
+  virtual void LetGo(uint64_t number) = 0;
   using ReserveCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
   /// `ahead`: so many more than `count`, of those that are free and that nobody else is short of.
   /// `grant`: the client's number for what it is granted.

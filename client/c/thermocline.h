@@ -253,8 +253,8 @@ THERMOCLINE_API bool thermocline_lease_still_valid(const thermocline_lease* leas
 THERMOCLINE_API thermocline_code thermocline_lease_export(const thermocline_lease* lease,
                                                           char** exported, size_t* exported_bytes,
                                                           thermocline_error* error);
-/* Leases the path that another process exported and still holds: no prompt travels, and nothing is
- * compared.
+/* Leases the path that another process exported and still holds: nothing is compared, and no prompt
+ * travels, but back to a remote client.
  * Errors: INVALID_ARGUMENT for what no lease of this space exported; NOT_FOUND when its holder has
  *         let go of it, or the daemon was restarted: match instead. */
 THERMOCLINE_API thermocline_code thermocline_import(const thermocline_space* space,

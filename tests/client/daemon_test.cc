@@ -77,16 +77,51 @@ TEST_P(DaemonTest, ALeaseIsExportedToWhoeverCanTakeItOver) {
     auto same = (*other)->OpenSpace(TestSpace());
     ASSERT_OK(same.status());
     auto taken = same->Import(*exported);
-    if (remote && !GetParam()) {
-      EXPECT_TRUE(absl::IsFailedPrecondition(taken.status())) << taken.status();
-      EXPECT_THAT(std::string(taken.status().message()), HasSubstr("has the daemon's map"));
-      continue;
-    }
     ASSERT_OK(taken.status());
     EXPECT_EQ(taken->depth(), 6u);
     EXPECT_EQ(*taken->Load(), 6u);
     EXPECT_EQ(RightPlaces(*same, *taken, tokens), 6u);
     EXPECT_TRUE(taken->StillValid());
+    ASSERT_OK(taken->Truncate(5));
+    const uint32_t depth = remote ? 8 : 7;
+    ASSERT_OK(Extend(*same, *taken, Prompt(4, depth), depth));  // it knows the names, too
+    EXPECT_EQ(RightPlaces(*same, *taken, Prompt(4, depth)), depth);
+  }
+}
+
+TEST_P(DaemonTest, WhoTakesALeaseOverHoldsItAlone) {
+  const auto tokens = Prompt(5, 6);
+  Put(tokens, 6);
+  std::string exported;
+  std::optional<Lease> taken;
+  const auto other = daemon_.Connect();
+  const auto same = other->OpenSpace(TestSpace());
+  ASSERT_OK(same.status());
+  {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    exported = *lease->Export();
+    auto imported = same->Import(exported);
+    ASSERT_OK(imported.status());
+    taken = *std::move(imported);
+  }
+  auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
+  ASSERT_OK(admin.status());
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == 1; }));
+  EXPECT_EQ((*admin)->Flush(BlockTier::kWarm)->kept, 6u);
+  EXPECT_EQ(RightPlaces(*same, *taken, tokens), 6u);
+  taken.reset();
+  ASSERT_OK((*admin)->Delete(space_.fingerprint(), NamesView()).status());
+  Put(Prompt(6, 6), 6);  // and something else stands there
+  for (const bool remote : {false, true}) {
+    const std::string address = "unix://" + daemon_.socket() + ".grpc";
+    auto late = Client::Connect(
+        {.socket_path = daemon_.socket(), .remote = {.address = remote ? address : ""}});
+    ASSERT_OK(late.status());
+    const absl::Status gone = (*late)->OpenSpace(TestSpace())->Import(exported).status();
+    EXPECT_TRUE(absl::IsNotFound(gone)) << gone;
+    const auto another = (*late)->OpenSpace(TestSpace(64 * 1024, "another model"));
+    EXPECT_TRUE(absl::IsInvalidArgument(another->Import(exported).status()));
   }
 }
 

@@ -1,7 +1,10 @@
 // What a client does in its control area, right or wrong, and what the stack makes of it.
 #include <unistd.h>
 
+#include <algorithm>
+#include <numeric>
 #include <random>
+#include <set>
 
 #include "tests/catalog/catalog_testing.h"
 #include "tests/tiers/stack_fixture.h"
@@ -182,6 +185,203 @@ TEST_F(SharedStackTest, NoiseInTheControlAreaDoesNoHarm) {
   ExpectBooksAgree();
   (*stack_)->RemoveClient(number_, true);
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
+}
+
+// A long trunk with leaves behind it: to touch one takes a walk as long as the trunk. What was
+// touched shows when blocks have to go.
+class TouchBudgetTest : public SharedStackTest {
+ protected:
+  static constexpr uint64_t kTrunk = 4000, kLeaves = 150;
+  static constexpr size_t kAffordable = kTouchBudget / (kTrunk + 1);  // leaves a tick
+  static_assert(kAffordable > 50 && kAffordable < kLeaves / 2);
+
+  void SetUp() override {
+    Start({.warm_blocks = 4224, .cold_blocks = 0, .chunk_blocks = 128, .max_places = 3 * kTrunk});
+    other_area_ = std::make_shared<ControlArea>();
+    ASSERT_TRUE((*stack_)->AddClient(TestClient::kPid, 3, other_area_).ok());
+    trunk_ = PathOf(1, kTrunk);
+    Write(trunk_);
+    for (uint64_t leaf = 0; leaf < kLeaves; ++leaf) {
+      Write(LeafOf(leaf));
+      ASSERT_EQ(Match(LeafOf(leaf)), kTrunk + 1);
+      places_.push_back(PlaceBits(reader_->PlaceAt(kTrunk + 1)));
+    }
+    LetGo();
+    NextTick();
+    SCOPED_TRACE("TC_SEED=" + std::to_string(seed_));
+    std::shuffle(order_.begin(), order_.end(), std::mt19937_64(seed_));
+  }
+  std::vector<Name> LeafOf(uint64_t leaf) const {
+    std::vector<Name> names = trunk_;
+    names.push_back(TestName(1'000'000 + leaf));
+    return names;
+  }
+  void LetGo() {
+    for (std::atomic<uint64_t>& pin : area_->pins) pin = 0;
+  }
+  void Use(ControlArea& area, uint64_t leaf) {
+    const uint64_t record = area.uses_written.load();
+    area.uses[record % kUseRecords] = places_[leaf];
+    area.uses_written = record + 1;
+  }
+  void NextTick() {
+    (*stack_)->Tick();
+    stack_->Settle();
+  }
+  /// That of the leaves those touched leave last: others first, whatever their order.
+  void ExpectTouched(const std::set<uint64_t>& touched) {
+    std::set<uint64_t> left(order_.begin(), order_.end());
+    size_t untouched = kLeaves - touched.size();
+    for (uint64_t block = 0; untouched > 0; ++block) {
+      ASSERT_LT(block, 2 * kLeaves) << "nothing leaves";
+      Write(PathOf(10'000 + block, 1));
+      bool one_touched_went = false;
+      for (auto at = left.begin(); at != left.end();) {
+        if (Match(LeafOf(*at)) == kTrunk + 1) {
+          ++at;
+          continue;
+        }
+        if (touched.contains(*at)) {
+          one_touched_went = true;
+        } else {
+          --untouched;
+        }
+        at = left.erase(at);
+      }
+      ASSERT_TRUE(!one_touched_went || untouched == 0) << untouched << " others are still here";
+      LetGo();
+    }
+  }
+
+  const uint64_t seed_ = TestSeed();
+  std::vector<uint64_t> order_ = [] {
+    std::vector<uint64_t> leaves(kLeaves);
+    std::iota(leaves.begin(), leaves.end(), uint64_t{0});
+    return leaves;
+  }();
+  std::vector<Name> trunk_;
+  std::vector<uint64_t> places_;  // of the leaves
+  std::shared_ptr<ControlArea> other_area_;
+};
+
+TEST_F(TouchBudgetTest, WhatIsUsedWithinATicksBudgetIsTouchedAllOfIt) {
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed_));
+  std::set<uint64_t> touched;
+  for (int tick = 0; tick < 2; ++tick) {
+    for (size_t use = 0; use < kAffordable; ++use) {
+      const uint64_t leaf = order_[touched.size()];
+      Use(*area_, leaf);
+      touched.insert(leaf);
+      if (leaf % 7 == 0) (void)(*stack_)->Stats();  // looked at in between, as by every pump
+    }
+    (void)(*stack_)->Stats();
+    NextTick();
+  }
+  ExpectTouched(touched);
+}
+
+TEST_F(TouchBudgetTest, WhoUsesMoreIsTouchedNoMoreAndTakesNothingFromOthers) {
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed_));
+  constexpr size_t kOthers = 12;
+  for (size_t use = 0; use < kUseRecords; ++use) Use(*area_, order_[use % (kLeaves - kOthers)]);
+  std::set<uint64_t> touched(order_.begin(), order_.begin() + kAffordable);
+  for (size_t use = kLeaves - kOthers; use < kLeaves; ++use) {
+    Use(*other_area_, order_[use]);
+    touched.insert(order_[use]);
+  }
+  (void)(*stack_)->Stats();
+  for (size_t use = kAffordable; use < kLeaves - kOthers; ++use) Use(*area_, order_[use]);
+  (void)(*stack_)->Stats();  // in the same tick
+  ExpectTouched(touched);
+}
+
+TEST_F(TouchBudgetTest, PinsAreTouchedEveryTickOutOfTheSameBudget) {
+  SCOPED_TRACE("TC_SEED=" + std::to_string(seed_));
+  std::set<uint64_t> touched;
+  for (size_t pin = 0; pin < kLeaves; ++pin) {
+    area_->pins[pin] = places_[order_[pin]];
+    if (pin < kAffordable) touched.insert(order_[pin]);
+  }
+  NextTick();
+  Use(*area_, order_[kLeaves - 1]);  // nothing is left for it
+  (void)(*stack_)->Stats();
+  LetGo();
+  ExpectTouched(touched);
+}
+
+TEST_F(TouchBudgetTest, OfMoreUsesThanTheRingHoldsTheLastAreTouched) {
+  for (size_t use = 0; use < 100; ++use) Use(*area_, 0);
+  for (size_t use = 0; use < kUseRecords; ++use) Use(*area_, 1);
+  (void)(*stack_)->Stats();
+  ExpectTouched({1});
+}
+
+// What somebody copies outside the strand.
+TEST_F(SharedStackTest, WhatIsHeldStaysWhereItIsUntilItIsLetGo) {
+  Start({.warm_blocks = 32, .cold_blocks = 64});
+  const auto path = PathOf(1, 6), other = PathOf(2, 3);
+  Write(path);
+  Write(other);
+  LeaseView lease = client_->Match(path);
+  std::vector<BlockView> blocks = lease.blocks;
+  client_->Release(lease);
+  blocks.erase(blocks.begin() + 4, blocks.end());
+  blocks.push_back({.part = 0, .tier = TierKind::kCold, .id = blocks[0].id, .bytes = 1});
+  blocks.push_back(blocks[1]);
+  blocks.back().offset = blocks[2].offset;  // it lies elsewhere
+  const TierStack::Held first = (*stack_)->Hold(blocks);
+  EXPECT_EQ(first.held, (std::vector<bool>{true, true, true, true, false, false}));
+  const TierStack::Held second = (*stack_)->Hold(std::span(blocks).first(2));
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 4u);
+  client_->ExpectLegal(std::vector<BlockView>(blocks.begin(), blocks.begin() + 4), path);
+  (*stack_)->LetGo(first.number);
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 2u) << "the other hold goes on";
+  EXPECT_EQ(*(*stack_)->Delete((*stack_)->Spaces()[0].fingerprint, {}), 9u);
+  stack_->Settle();
+  EXPECT_GT((*stack_)->Hold(std::span(blocks).first(2)).number, second.number);
+  (*stack_)->LetGo(second.number);
+  (*stack_)->LetGo(second.number + 1);
+  (*stack_)->Tick();
+  stack_->Settle();
+  EXPECT_EQ((*stack_)->Stats().places, 0u);
+  const TierStack::Held gone = (*stack_)->Hold(blocks);
+  EXPECT_EQ(gone.held, std::vector<bool>(blocks.size(), false));
+  (*stack_)->LetGo(gone.number);
+  ExpectBooksAgree();
+}
+
+// A path is told of by its end.
+TEST_F(SharedStackTest, AnAdoptedPathIsLeasedWholeOrNotAtAll) {
+  Start({.warm_blocks = 32, .cold_blocks = 64});
+  const auto path = PathOf(1, 6);
+  Write(path);
+  ASSERT_EQ(Match(path), 6u);
+  const Place end = reader_->PlaceAt(6);
+  const uint64_t id = client_->Match(path).blocks.back().id;
+  std::vector<Name> names;
+  const auto adopt = [&](uint32_t space, Place place, uint64_t of) {
+    return (*stack_)->Adopt(client_->number(), space, place, of, names);
+  };
+  const auto lookups = (*stack_)->Stats().lookups;
+  const auto view = adopt(space_, end, id);
+  ASSERT_TRUE(view.ok()) << view.status();
+  EXPECT_EQ(view->depth, 6u);
+  EXPECT_EQ(view->blocks.size(), 6u);
+  EXPECT_EQ(names, path);
+  EXPECT_EQ((*stack_)->Stats().lookups, lookups);
+  SpaceSpec another = spec_;
+  another.model = "another";
+  for (const auto& refused :
+       {adopt(space_, end, id + 1), adopt(space_, Place{end.node, end.count - 1}, id),
+        adopt(space_, Place{end.node, 0}, id), adopt(space_, Place{999'999, 1}, id),
+        adopt(*(*stack_)->OpenSpace(another), end, id)}) {
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kNotFound);
+  }
+  area_->pins[5] = 0;
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 6u) << "it is held";
+  EXPECT_EQ(*(*stack_)->Delete((*stack_)->Spaces()[0].fingerprint, {}), 6u);
+  EXPECT_EQ(adopt(space_, end, id).status().code(), absl::StatusCode::kNotFound) << "deleted";
+  ExpectBooksAgree();
 }
 
 // Nobody but the daemon writes there, so nothing has to wait for the end of the process.
