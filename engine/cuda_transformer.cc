@@ -69,6 +69,7 @@ class CudaTransformer : public Transformer {
   absl::Status Start(const ModelFile& file, int device);
   absl::Status Prepare(const Step& step, int rows) override;
   absl::Status Compute(const Chunk& chunk) override;
+  absl::Status ComputeAll(const Chunk& chunk);
   absl::Status SendInputs(const Chunk& chunk);
   absl::Status ComputeLayer(const Chunk& chunk, int layer);
   absl::Status Attend(const Chunk& chunk, int layer);
@@ -235,6 +236,13 @@ absl::Status CudaTransformer::SendInputs(const Chunk& chunk) {
 }
 
 absl::Status CudaTransformer::Compute(const Chunk& chunk) {
+  const absl::Status status = ComputeAll(chunk);
+  // Its blocks, which are the caller's, may still be read or written.
+  if (!status.ok()) stream_->Synchronize().IgnoreError();
+  return status;
+}
+
+absl::Status CudaTransformer::ComputeAll(const Chunk& chunk) {
   const size_t begin = static_cast<size_t>(chunk.position), end = begin + chunk.tokens.size();
   held_tokens_ = 0;
   TC_RETURN_IF_ERROR(SendInputs(chunk));

@@ -209,7 +209,7 @@ class CublasLt::Impl {
     }
     library_.preference_destroy(preference);
     TC_RETURN_IF_ERROR(StatusOf(status, "cublasLtMatmulAlgoGetHeuristic"));
-    if (found == 0) {
+    if (found == 0 || best.state != cublaslt::kSuccess) {
       return absl::InvalidArgumentError("cuBLASLt knows no way to multiply this shape");
     }
     plan.algorithm = best.algo;
