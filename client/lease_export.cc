@@ -1,7 +1,7 @@
 // A lease that goes from one process to another. Where its path is held by a pin, the place of that
 // pin and its id are enough: whoever pins the same place, sees that it still has that id, and
-// climbs from there, leases the same path; for one without the map the daemon does. Elsewhere the
-// names travel.
+// climbs from there, leases the same path. For one without the map the daemon does, if the digest
+// of the names is theirs: places and ids can be guessed. Elsewhere the names travel.
 #include <utility>
 
 #include "client/lease_rep.h"
@@ -33,11 +33,13 @@ absl::Status Lease::Rep::AdoptLocal(Root root, Place end, uint64_t id) {
   return absl::OkStatus();
 }
 
-absl::Status Lease::Rep::AdoptByMessage(Root root, uint64_t place, uint64_t id, Deadline deadline) {
+absl::Status Lease::Rep::AdoptByMessage(Root root, const v1::ExportedLease& path,
+                                        Deadline deadline) {
   v1::MatchRequest request;
   request.set_space(root.tag);
-  request.set_place(place);
-  request.set_id(id);
+  request.set_place(path.place());
+  request.set_id(path.id());
+  request.set_names_sha256(path.names_sha256());
   return AcquireByMessage(request, deadline);
 }
 
@@ -53,6 +55,8 @@ absl::StatusOr<std::string> Lease::Export() const {
     exported.set_place(PlaceBits(end));
     exported.set_id(
         rep_->connection->catalog().id(end.node, end.count - 1).load(std::memory_order_relaxed));
+    const Sha256 digest = Sha256OfPath(std::span(rep_->names).first(rep_->depth));
+    exported.set_names_sha256(digest.data(), digest.size());
   } else {
     *exported.mutable_names() =
         ToWire(rep_->space->spec, std::span(rep_->names).first(rep_->depth));
@@ -79,7 +83,7 @@ absl::StatusOr<Lease> Space::Import(std::string_view exported, Timeout timeout) 
     TC_ASSIGN_OR_RETURN(rep->names, NamesFromWire(state_->spec, path.names()));
     TC_RETURN_IF_ERROR(rep->Acquire(deadline));
   } else if (rep->connection->remote()) {
-    TC_RETURN_IF_ERROR(rep->AdoptByMessage(root, path.place(), path.id(), deadline));
+    TC_RETURN_IF_ERROR(rep->AdoptByMessage(root, path, deadline));
   } else {
     TC_RETURN_IF_ERROR(rep->AdoptLocal(root, PlaceFromBits(path.place()), path.id()));
   }

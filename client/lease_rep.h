@@ -58,7 +58,7 @@ struct Lease::Rep {
   absl::Status AcquireByMessage(const v1::MatchRequest& request, Deadline deadline);
   /// Holds a path that another process told of. Errors: NotFound when it is not there.
   absl::Status AdoptLocal(Root root, Place end, uint64_t id);
-  absl::Status AdoptByMessage(Root root, uint64_t place, uint64_t id, Deadline deadline);
+  absl::Status AdoptByMessage(Root root, const v1::ExportedLease& path, Deadline deadline);
   /// What a match without a message has found and pinned.
   void Hold(std::unique_ptr<LocalReader> reader, uint32_t places);
   /// Lets go of what holds the path.

@@ -1,5 +1,6 @@
 #include "daemon/data_service.h"
 
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "daemon/data_read.h"
 #include "daemon/data_write.h"
 #include "hashing/name.h"
+#include "hashing/sha256.h"
 
 namespace thermocline {
 namespace {
@@ -37,10 +39,15 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
                       strand.tenant.SpaceOf(request.space(), names));
   LeaseView lease;
   if (request.place() != 0) {
+    Sha256 digest{};
+    if (request.names_sha256().size() != digest.size()) {
+      return absl::InvalidArgumentError("names_sha256 is 32 bytes: hand over what Export answered");
+    }
+    std::memcpy(digest.data(), request.names_sha256().data(), digest.size());
     std::vector<Name> adopted;
-    TC_ASSIGN_OR_RETURN(
-        lease, strand.tenant.stack->Adopt(strand.client, request.space(),
-                                          PlaceFromBits(request.place()), request.id(), adopted));
+    TC_ASSIGN_OR_RETURN(lease, strand.tenant.stack->Adopt(strand.client, request.space(),
+                                                          PlaceFromBits(request.place()),
+                                                          request.id(), digest, adopted));
     *response.mutable_names() = ToWire(adopted, space.key_bytes);
   } else {
     TC_ASSIGN_OR_RETURN(lease,

@@ -244,21 +244,24 @@ absl::StatusOr<LeaseView> StackCore::Match(ClientNumber number, uint32_t space_n
 }
 
 absl::StatusOr<LeaseView> StackCore::Adopt(ClientNumber number, uint32_t space_number, Place end,
-                                           uint64_t id, std::vector<Name>& names) {
+                                           uint64_t id, const Sha256& digest,
+                                           std::vector<Name>& names) {
   TC_ASSIGN_OR_RETURN(Client * client, ClientOf(number));
   TC_ASSIGN_OR_RETURN(Space * space, SpaceOf(space_number));
   TC_RETURN_IF_ERROR(CheckLeaseIsFree(*client));
   const bool is_there = writer_.Contains(end) && !writer_.IsRoot(end) && writer_.IdOf(end) == id &&
                         writer_.RootOf(end) == space->root;
   const std::vector<Place> path = is_there ? PathTo(end) : std::vector<Place>{};
-  if (!is_there || size_t{UsableBlocks(*space, path)} * space->block_places != path.size()) {
-    return absl::NotFoundError("the path that was exported is not held any more; match it");
-  }
   if (path.size() > kMaxNamesPerCall) {
     return absl::InvalidArgumentError("a path of " + std::to_string(path.size()) +
                                       " places; the limit is " + std::to_string(kMaxNamesPerCall));
   }
-  names = writer_.NamesOf(end);
+  std::vector<Name> all = is_there ? writer_.NamesOf(end) : std::vector<Name>{};
+  if (!is_there || size_t{UsableBlocks(*space, path)} * space->block_places != path.size() ||
+      Sha256OfPath(all) != digest) {
+    return absl::NotFoundError("the path that was exported is not held any more; match it");
+  }
+  names = std::move(all);
   return LeasePath(number, *space, path);
 }
 

@@ -83,7 +83,7 @@ class StackCore final : public TierStack, private StackBooks {
   absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                   std::span<const Name> names) override;
   absl::StatusOr<LeaseView> Adopt(ClientNumber client, uint32_t space, Place end, uint64_t id,
-                                  std::vector<Name>& names) override;
+                                  const Sha256& digest, std::vector<Name>& names) override;
   absl::StatusOr<std::vector<BlockView>> LookUp(uint32_t space, std::span<const Name> keys,
                                                 std::optional<uint16_t> read) override;
   void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;

@@ -131,10 +131,12 @@ class TierStack {
   virtual absl::StatusOr<LeaseView> Match(ClientNumber client, uint32_t space,
                                           std::span<const Name> names) = 0;
   /// Leases the path that ends at `end`, as its holder told of it; `names`: of all its places. It
-  /// is no match: nothing is compared, and nothing is counted.
-  /// Errors: NotFound unless `id` is there still, in that space, and everything up to it.
+  /// is no match: nothing is counted. `digest`: Sha256OfPath of it, which its holder knew.
+  /// Errors: NotFound unless `id` is there still, in that space, and everything up to it, and the
+  ///         digest is that path's.
   virtual absl::StatusOr<LeaseView> Adopt(ClientNumber client, uint32_t space, Place end,
-                                          uint64_t id, std::vector<Name>& names) = 0;
+                                          uint64_t id, const Sha256& digest,
+                                          std::vector<Name>& names) = 0;
   /// The blocks of unordered keys, each a place right below the root of an opaque space: all parts
   /// of all keys, in their order; `depth` is the key's number. Without a lease: what is not here,
   /// or is about to go, has no tier. `read`: the part that is about to be read, which counts as a

@@ -359,8 +359,9 @@ TEST_F(SharedStackTest, AnAdoptedPathIsLeasedWholeOrNotAtAll) {
   const Place end = reader_->PlaceAt(6);
   const uint64_t id = client_->Match(path).blocks.back().id;
   std::vector<Name> names;
+  Sha256 digest = Sha256OfPath(path);
   const auto adopt = [&](uint32_t space, Place place, uint64_t of) {
-    return (*stack_)->Adopt(client_->number(), space, place, of, names);
+    return (*stack_)->Adopt(client_->number(), space, place, of, digest, names);
   };
   const auto lookups = (*stack_)->Stats().lookups;
   const auto view = adopt(space_, end, id);
@@ -377,6 +378,11 @@ TEST_F(SharedStackTest, AnAdoptedPathIsLeasedWholeOrNotAtAll) {
         adopt(*(*stack_)->OpenSpace(another), end, id)}) {
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kNotFound);
   }
+  names.clear();
+  digest[31] ^= 1;
+  EXPECT_EQ(adopt(space_, end, id).status().code(), absl::StatusCode::kNotFound) << "guessed";
+  EXPECT_TRUE(names.empty());
+  digest[31] ^= 1;
   area_->pins[5] = 0;
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 6u) << "it is held";
   EXPECT_EQ(*(*stack_)->Delete((*stack_)->Spaces()[0].fingerprint, {}), 6u);
