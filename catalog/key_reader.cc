@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/fence.h"
 #include "catalog/fences.h"
 
 namespace thermocline {
@@ -30,7 +31,7 @@ bool KeyReader::LookUp(Root root, std::span<const Name> keys, std::span<FoundKey
       __builtin_prefetch(&catalog_.id(child.node, 0));
     }
   }
-  std::atomic_thread_fence(std::memory_order_acquire);
+  AcquireFence();
   return catalog_.node(root.node).root.load(std::memory_order_relaxed) == root.tag;
 }
 
@@ -40,7 +41,7 @@ KeyBlock KeyReader::Block(Root root, const FoundKey& found, uint32_t part) const
   block.word = Word::FromBits(catalog_.word(part, found.node, 0).load(std::memory_order_acquire));
   block.checksum = catalog_.checksum(part, found.node, 0).load(std::memory_order_relaxed);
   block.id = catalog_.id(found.node, 0).load(std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_acquire);  // the loads above before those of Stands
+  AcquireFence();  // the loads above before those of Stands
   return Stands(root, found) ? block : KeyBlock{};
 }
 
