@@ -58,7 +58,7 @@ inline absl::Status Extend(const Space& space, Lease& lease, const std::vector<i
   const auto parts = static_cast<uint32_t>(space.spec().parts.size());
   std::vector<std::vector<Reservation>> of_part;
   for (uint32_t part = 0; part < parts; ++part) {
-    TC_ASSIGN_OR_RETURN(auto reserved, space.Reserve(count, part, std::chrono::seconds(5)));
+    TC_ASSIGN_OR_RETURN(auto reserved, space.Reserve(count, part, std::chrono::seconds(30)));
     if (reserved.size() != count) return absl::ResourceExhaustedError("too few slots");
     of_part.push_back(std::move(reserved));
   }

@@ -143,7 +143,7 @@ TEST_F(CopyTest, WhatACommitWithoutAnAnswerHadStagedComesBack) {
     ASSERT_EQ(lease->depth(), 1u);
     ASSERT_EQ(lease->blocks()[0].tier, BlockTier::kCold);
     leases.push_back(*std::move(lease));
-    auto slot = space_->Reserve(1, 0, milliseconds(5000));
+    auto slot = space_->Reserve(1, 0, kPatience);
     ASSERT_OK(slot.status());
     slots.push_back(std::move(slot->at(0)));
   }

@@ -32,8 +32,11 @@ namespace thermocline {
     ASSERT_TRUE(tc_status.ok()) << tc_status;    \
   } while (false)
 
+/// Of what happens soon, on a machine that may be busy.
+inline constexpr std::chrono::milliseconds kPatience{60'000};
+
 inline bool Eventually(const std::function<bool()>& condition,
-                       std::chrono::milliseconds within = std::chrono::milliseconds(15'000)) {
+                       std::chrono::milliseconds within = kPatience) {
   const auto deadline = std::chrono::steady_clock::now() + within;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
@@ -115,7 +118,7 @@ class DaemonProcess {
     pid_ = Spawn(arguments, null, log, log);
     ::close(null);
     ::close(log);
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
     while (!Client::Connect({.socket_path = socket(), .client_name = "fixture"}).ok()) {
       const bool exited = ::waitpid(pid_, nullptr, WNOHANG) != 0;
       if (exited || std::chrono::steady_clock::now() > deadline) {
@@ -146,9 +149,12 @@ class DaemonProcess {
   std::string remote_address() const {
     return options_.remote ? "unix://" + socket() + ".grpc" : "";
   }
+  static constexpr std::chrono::milliseconds kCallTimeout{20'000};
   std::unique_ptr<Client> Connect() const {
-    auto client = Client::Connect(
-        {.socket_path = socket(), .remote = {.address = remote_address()}, .client_name = "test"});
+    auto client = Client::Connect({.socket_path = socket(),
+                                   .remote = {.address = remote_address()},
+                                   .client_name = "test",
+                                   .timeout = kCallTimeout});
     if (!client.ok()) std::fprintf(stderr, "%s\n", std::string(client.status().message()).c_str());
     TC_CHECK(client.ok());
     return *std::move(client);

@@ -296,7 +296,7 @@ TEST_P(DaemonTest, AKilledDaemonIsFoundAgainWithItsWarmBlocks) {
     EXPECT_THAT(std::string(gone.message()),
                 HasSubstr("thermoclined --socket " + daemon_.socket()));
   }
-  EXPECT_LT(steady_clock::now() - start, milliseconds(1000));
+  EXPECT_LT(steady_clock::now() - start, DaemonProcess::kCallTimeout / 2);
   EXPECT_EQ(RightPlaces(space_, *lease, tokens), 10u);  // mapped, readable and good for a while
   EXPECT_TRUE(lease->StillValid());
   EXPECT_EQ(lease->Load().status().code(), absl::StatusCode::kFailedPrecondition);
@@ -394,7 +394,7 @@ TEST_P(DaemonTest, AForkedChildIsDeadUntilItReconnects) {
   ASSERT_OK(slots.status());
   const pid_t child = ::fork();
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(120);
     int failed = 0;
     if (client_->Stats().status().code() != absl::StatusCode::kFailedPrecondition) failed |= 1;
     if (lease->StillValid() || !lease->View(0).empty()) failed |= 2;

@@ -40,7 +40,7 @@ TEST(ForkTest, ChildrenReconnectAndTheParentGoesOn) {
     while (!NothingHeld(*client)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     const pid_t child = ::fork();
     if (child == 0) {
-      ::alarm(20);
+      ::alarm(120);
       if (space.Match(tokens).status().code() != absl::StatusCode::kFailedPrecondition) ::_exit(1);
       if (!client->Reconnect().ok()) ::_exit(2);
       auto lease = space.Match(tokens);
@@ -84,7 +84,7 @@ TEST(ForkTest, PutsThatAreNotSettledStayTheParents) {
     ASSERT_FALSE(lease->Settled());
     const pid_t child = ::fork();
     if (child == 0) {
-      ::alarm(20);
+      ::alarm(120);
       if (lease->Settle().code() != absl::StatusCode::kFailedPrecondition) ::_exit(1);
       if (lease->depth() != 0) ::_exit(2);
       std::vector<Reservation> last;
@@ -140,7 +140,7 @@ TEST(SystemCallTest, AWarmHitMakesNone) {
   ASSERT_EQ(::pipe(done), 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    ::alarm(20);
+    ::alarm(120);
     const std::unique_ptr<Client> client = daemon.Connect();
     const Space space = *client->OpenSpace(TestSpace());
     const auto hits = [&] {

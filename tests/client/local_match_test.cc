@@ -35,19 +35,19 @@ TEST_F(LocalMatchTest, AWarmHitCostsNoMessage) {
   const auto tokens = Prompt(1, 40);
   Put(tokens, 40);
   const Silence silence(daemon_);
-  auto lease = space_.Match(tokens, milliseconds(100));
+  auto lease = space_.Match(tokens);
   ASSERT_OK(lease.status());
   EXPECT_EQ(lease->depth(), 40u);
-  EXPECT_EQ(*lease->Load({}, milliseconds(100)), 40u);
+  EXPECT_EQ(*lease->Load(), 40u);
   EXPECT_EQ(RightPlaces(space_, *lease, tokens), 40u);
   EXPECT_EQ(lease->blocks().size(), 40u);
   EXPECT_EQ(lease->Find(39)->matched_tier, BlockTier::kWarm);
   EXPECT_NE(lease->Find(39)->id, 0u);
   EXPECT_TRUE(lease->StillValid());
-  auto shorter = space_.Match(Prompt(1, 7), milliseconds(100));
+  auto shorter = space_.Match(Prompt(1, 7));
   ASSERT_OK(shorter.status());
   EXPECT_EQ(shorter->depth(), 7u);
-  auto nothing = space_.Match(Prompt(2, 7), milliseconds(100));
+  auto nothing = space_.Match(Prompt(2, 7));
   ASSERT_OK(nothing.status());
   EXPECT_EQ(nothing->depth(), 0u);
   lease->Release();
@@ -127,7 +127,7 @@ TEST_F(LocalMatchTest, AnExportedLeaseIsHeldByTwo) {
   const Space theirs = *other->OpenSpace(TestSpace());
   auto imported = [&] {
     const Silence silence(daemon_);  // and no message
-    return theirs.Import(*exported, milliseconds(100));
+    return theirs.Import(*exported);
   }();
   ASSERT_OK(imported.status());
   lease->Release();
@@ -284,14 +284,14 @@ TEST_F(LocalMatchTest, WindowsAndWholeBlocksHoldInSharedMemoryToo) {
   const Silence silence(daemon_);
   auto longer = tokens;
   longer.resize(longer.size() + 16, 5);
-  auto hit = hybrid->Match(longer, milliseconds(100));
+  auto hit = hybrid->Match(longer);
   ASSERT_OK(hit.status());
   EXPECT_EQ(hit->depth(), 12u);
   EXPECT_EQ(hit->blocks().size(), 6u + 2u);
   EXPECT_EQ(hit->Find(7, 1), nullptr) << "outside the window";
   EXPECT_NE(hit->Find(9, 1), nullptr);
   EXPECT_EQ(RightPlaces(*hybrid, *hit, tokens), 12u);
-  auto odd = hybrid->Match(Prompt(1, 7), milliseconds(100));
+  auto odd = hybrid->Match(Prompt(1, 7));
   ASSERT_OK(odd.status());
   EXPECT_EQ(odd->depth(), 6u) << "rounded down to a block";
 }

@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
   char byte;
   if (!say(*lease) || ::read(0, &byte, 1) != 1 || !say(*lease)) return 1;
   // The daemon prolongs leases again a second after it hears the heart beat.
-  for (int attempt = 0; attempt < 100; ++attempt) {
+  for (int attempt = 0; attempt < 1200; ++attempt) {
     const auto again = space->Match(tokens);
     if (again.ok() && again->depth() == 2 && again->StillValid()) return say(*again) ? 0 : 1;
     ::usleep(50'000);

@@ -26,19 +26,45 @@ class PutTest : public ::testing::Test {
 
   /// Enqueues the places [begin, end) of a prompt behind the lease.
   absl::Status Enqueue(Lease& lease, const std::vector<int32_t>& tokens, uint32_t begin,
-                       uint32_t end, milliseconds timeout = milliseconds(5000)) {
+                       uint32_t end, milliseconds timeout = kPatience) {
     std::vector<Reservation> slots;
     while (slots.size() < end - begin) {
       TC_ASSIGN_OR_RETURN(
           auto some,
-          space_.Reserve(end - begin - static_cast<uint32_t>(slots.size()), 0, milliseconds(5000)));
+          space_.Reserve(end - begin - static_cast<uint32_t>(slots.size()), 0, kPatience));
       for (Reservation& slot : some) slots.push_back(std::move(slot));
     }
-    for (uint32_t i = begin; i < end; ++i) {
-      const auto content = Content(tokens, i, 0, kBlockBytes);
-      std::memcpy(slots[i - begin].bytes().data(), content.data(), content.size());
-    }
+    Fill(slots, tokens, begin);
     return lease.CommitAsync(Names(tokens, begin, end), std::move(slots), timeout);
+  }
+  /// With the places of a prompt from `begin` on.
+  static void Fill(std::vector<Reservation>& slots, const std::vector<int32_t>& tokens,
+                   uint32_t begin) {
+    for (uint32_t i = 0; i < slots.size(); ++i) {
+      const auto content = Content(tokens, begin + i, 0, kBlockBytes);
+      std::memcpy(slots[i].bytes().data(), content.data(), content.size());
+    }
+  }
+  /// Slots that were granted before anybody asked for them, and a daemon that does not answer any
+  /// more. Puts 8 places of the prompt for that, and 8 more where a second or two went by, after
+  /// which such slots go back.
+  std::vector<Reservation> SlotsAhead(Lease& lease, const std::vector<int32_t>& tokens,
+                                      size_t count, std::optional<Silence>& silence) {
+    std::vector<Reservation> slots;
+    EXPECT_TRUE(Eventually([&] {
+      slots.clear();
+      silence.reset();
+      EXPECT_TRUE(Enqueue(lease, tokens, lease.depth(), lease.depth() + 8).ok());
+      EXPECT_TRUE(lease.Settle().ok());
+      silence.emplace(daemon_);
+      while (slots.size() < count) {
+        auto slot = space_.Reserve(1, 0, milliseconds(0), milliseconds(50));
+        if (!slot.ok()) return false;
+        slots.push_back(std::move(slot->at(0)));
+      }
+      return true;
+    }));
+    return slots;
   }
   static std::span<const int32_t> Names(const std::vector<int32_t>& tokens, uint32_t begin,
                                         uint32_t end) {
@@ -93,34 +119,32 @@ TEST_F(PutTest, WhatIsEnqueuedIsPublishedInItsOrder) {
 }
 
 TEST_F(PutTest, NobodyWaitsForADaemonThatDoesNotAnswer) {
-  const auto tokens = Prompt(1, 40);
+  constexpr milliseconds kTimeout{10'000};
+  const auto tokens = Prompt(1, 800);
   auto lease = space_.Match(tokens);
   ASSERT_OK(lease.status());
-  ASSERT_OK(Enqueue(*lease, tokens, 0, 8));  // and as many are granted ahead
-  ASSERT_OK(lease->Settle());
+  std::optional<Silence> silence;
+  std::vector<Reservation> slots = SlotsAhead(*lease, tokens, 4, silence);
+  const uint32_t end = lease->depth();
   const std::byte* bytes = nullptr;
-  {
-    const Silence silence(daemon_);
-    const auto begin = steady_clock::now();
-    for (uint32_t place = 8; place < 12; ++place) {
-      auto slots = space_.Reserve(1, 0, milliseconds(0), milliseconds(100));
-      ASSERT_OK(slots.status());
-      const auto content = Content(tokens, place, 0, kBlockBytes);
-      bytes = (*slots)[0].bytes().data();
-      std::memcpy((*slots)[0].bytes().data(), content.data(), content.size());
-      ASSERT_OK(lease->CommitAsync(Names(tokens, place, place + 1), *std::move(slots),
-                                   milliseconds(100)));
-    }
-    EXPECT_LT(steady_clock::now() - begin, milliseconds(100));
-    EXPECT_FALSE(lease->Settled());
-    const absl::Status late = lease->Settle(milliseconds(50));
-    EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
-    EXPECT_TRUE(Holds({bytes, kBlockBytes}, Content(tokens, 11, 0, kBlockBytes)));
-    EXPECT_EQ(lease->depth(), 8u);
+  const auto begin = steady_clock::now();
+  for (uint32_t i = 0; i < 4; ++i) {
+    std::vector<Reservation> one;
+    one.push_back(std::move(slots[i]));
+    Fill(one, tokens, end + i);
+    bytes = one[0].bytes().data();
+    ASSERT_OK(lease->CommitAsync(Names(tokens, end + i, end + i + 1), std::move(one), kTimeout));
   }
-  ASSERT_OK(lease->Settle(milliseconds(10'000)));
-  EXPECT_EQ(lease->depth(), 12u);
-  EXPECT_EQ(RightPlaces(space_, *lease, tokens), 12u);
+  EXPECT_LT(steady_clock::now() - begin, kTimeout) << "nothing was waited for";
+  EXPECT_FALSE(lease->Settled());
+  const absl::Status late = lease->Settle(milliseconds(50));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
+  EXPECT_TRUE(Holds({bytes, kBlockBytes}, Content(tokens, end + 3, 0, kBlockBytes)));
+  EXPECT_EQ(lease->depth(), end);
+  silence.reset();
+  ASSERT_OK(lease->Settle(kPatience));
+  EXPECT_EQ(lease->depth(), end + 4);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), end + 4);
 }
 
 TEST_F(PutTest, ALeaseThatGoesIsPublishedAllTheSame) {
@@ -196,19 +220,20 @@ TEST_F(PutTest, ManyThreadsPutSideBySide) {
 }
 
 TEST_F(PutTest, ADaemonThatDiesIsNotWaitedFor) {
-  const auto tokens = Prompt(1, 16);
+  const auto tokens = Prompt(1, 800);
   auto lease = space_.Match(tokens);
   ASSERT_OK(lease.status());
   {
-    ASSERT_OK(Enqueue(*lease, tokens, 0, 8));
-    ASSERT_OK(lease->Settle());
-    const Silence silence(daemon_);
-    ASSERT_OK(Enqueue(*lease, tokens, 8, 12));
+    std::optional<Silence> silence;
+    std::vector<Reservation> slots = SlotsAhead(*lease, tokens, 4, silence);
+    Fill(slots, tokens, lease->depth());
+    ASSERT_OK(
+        lease->CommitAsync(Names(tokens, lease->depth(), lease->depth() + 4), std::move(slots)));
     daemon_.Stop(SIGKILL);
   }
   const auto begin = steady_clock::now();
-  EXPECT_FALSE(lease->Settle(milliseconds(20'000)).ok());
-  EXPECT_LT(steady_clock::now() - begin, milliseconds(5'000));
+  EXPECT_FALSE(lease->Settle(kPatience).ok());
+  EXPECT_LT(steady_clock::now() - begin, kPatience / 2);
   daemon_.Start();
   ASSERT_TRUE(Eventually([&] { return client_->Reconnect().ok(); }));
   auto again = space_.Match(tokens);
@@ -233,7 +258,7 @@ TEST_F(PutTest, AnArenaFullOfReservedSlotsTakesNoneAhead) {
   EXPECT_EQ(all->size(), 1500u);
   const auto other = daemon_.Connect();
   const auto theirs = *other->OpenSpace(TestSpace());
-  auto rest = theirs.Reserve(500, 0, milliseconds(3'000));
+  auto rest = theirs.Reserve(500, 0, kPatience);
   ASSERT_OK(rest.status());
   EXPECT_EQ(rest->size(), 500u) << "what the first held ahead came back";
 }
@@ -271,7 +296,7 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
     const auto tokens = Prompt(i, 1);
     auto lease = space_.Match(tokens);
     ASSERT_OK(lease.status());
-    auto slots = space_.Reserve(1, 0, milliseconds(5000));
+    auto slots = space_.Reserve(1, 0, kPatience);
     ASSERT_OK(slots.status());
     std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
     ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
@@ -279,7 +304,7 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
   }
   ASSERT_OK(last->Settle());
   EXPECT_TRUE(Eventually([&] {
-    (void)space_.Reserve(kAhead, 0, milliseconds(5000));
+    (void)space_.Reserve(kAhead, 0, kPatience);
     std::this_thread::sleep_for(milliseconds(100));  // what was asked for comes
     const Silence silence(daemon_);
     for (uint32_t i = 0; i < kAhead; ++i) {

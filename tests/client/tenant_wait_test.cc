@@ -57,7 +57,7 @@ TEST(TenantWaitTest, WhoIsAtItsQuotaWaitsAndAnotherGoesOn) {
     std::this_thread::sleep_for(milliseconds(300));
     all.clear();
   });
-  const auto again = space->Reserve(1, 0, milliseconds(20'000));
+  const auto again = space->Reserve(1, 0, kPatience);
   returning.join();
   ASSERT_OK(again.status());
   EXPECT_EQ(again->size(), 1u);

@@ -117,9 +117,11 @@ bool SpoilStore(const std::string& store) {
   std::filesystem::path largest;
   uintmax_t bytes = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(store)) {
-    if (entry.path().extension() != ".sst" || entry.file_size() <= bytes) continue;
+    std::error_code gone;  // a daemon may be at work
+    const uintmax_t its = entry.path().extension() == ".sst" ? entry.file_size(gone) : 0;
+    if (gone || its <= bytes) continue;
     largest = entry.path();
-    bytes = entry.file_size();
+    bytes = its;
   }
   if (bytes == 0) return false;
   std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
