@@ -207,11 +207,11 @@ TEST_F(BusyStrandTest, ACommitWhoseCallerHasGoneGivesItsSlotsBack) {
   KeepBusy();
   grpc::ClientContext context;
   client.Prepare(context);
-  context.set_deadline(std::chrono::system_clock::now() + milliseconds(300));
+  context.set_deadline(std::chrono::system_clock::now() + milliseconds(3000));
   v1::CommitResponse committed;
   EXPECT_EQ(client.data->Commit(&context, commit, &committed).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
-  std::this_thread::sleep_for(milliseconds(100));
+  std::this_thread::sleep_for(milliseconds(1000));  // the daemon hears of it, too
   GoOn();
   EXPECT_TRUE(Eventually([&] { return StatsOf(client).reservations() == 0; }));
   EXPECT_EQ(StatsOf(client).places(), 0u) << "nor was anything published";

@@ -184,7 +184,7 @@ std::string FirstAnswer(const std::shared_ptr<grpc::Channel>& channel, const std
                         const std::string& request) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
   grpc::CompletionQueue queue;
   const auto done = [&queue] {
     void* tag = nullptr;
@@ -331,11 +331,11 @@ TEST_F(CallsTest, ReserveHonoursItsDeadlineWhenTheArenaIsFull) {
   reserve.set_wait_ms(60'000);
   grpc::ClientContext context;
   client.Prepare(context);
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(600));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
   const auto before = std::chrono::steady_clock::now();
   status = client.data->Reserve(&context, reserve, &slots);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "before the deadline";
-  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(2));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(30));
 }
 
 TEST_F(CallsTest, PinsAreListedAndEnd) {
@@ -445,13 +445,11 @@ TEST_F(CallsTest, AStoppedClientLosesItsLeasesAndKeepsItsSlotsUntilItsProcessEnd
                          [&](uint64_t offset) { return kept.contains(offset); });
   };
   ::kill(child, SIGSTOP);
-  EXPECT_TRUE(Eventually(
-      [&] {
-        other.session.Beat();
-        stopped.session.Beat();
-        return StatsOf(other).leases() < before;
-      },
-      std::chrono::milliseconds(20'000)));
+  EXPECT_TRUE(Eventually([&] {
+    other.session.Beat();
+    stopped.session.Beat();
+    return StatsOf(other).leases() < before;
+  }));
   EXPECT_THAT(daemon_->log(), HasSubstr("session_silent"));
   EXPECT_EQ(in_both(reserve_all(other)), 0) << "it may write there when it wakes";
   EXPECT_GE(StatsOf(other).reservations(), kept.size());

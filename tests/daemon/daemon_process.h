@@ -26,7 +26,7 @@
 namespace thermocline::testing {
 
 inline bool Eventually(const std::function<bool()>& condition,
-                       std::chrono::milliseconds patience = std::chrono::milliseconds(20000)) {
+                       std::chrono::milliseconds patience = std::chrono::milliseconds(60'000)) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
@@ -166,7 +166,7 @@ class RawClient {
                                      arguments);
   }
   void Prepare(grpc::ClientContext& context) const {
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     if (!token.empty()) context.AddMetadata("thermocline-session", token);
   }
   /// client.Call(*client.data, &v1::Data::Stub::Match, request, &response)
@@ -249,7 +249,7 @@ inline uint64_t PutTokens(const RawClient& client, uint32_t space, uint32_t plac
   v1::ReserveRequest reserve;
   reserve.set_space(space);
   reserve.set_count(missing);
-  reserve.set_wait_ms(5000);
+  reserve.set_wait_ms(30'000);
   v1::ReserveResponse slots;
   auto status = client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots);
   EXPECT_TRUE(status.ok()) << status.error_message();

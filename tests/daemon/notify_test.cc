@@ -20,6 +20,8 @@ using testing::DaemonProcess;
 using ::testing::HasSubstr;
 using testing::RawClient;
 
+constexpr milliseconds kPatience{60'000};
+
 /// The far end of $NOTIFY_SOCKET.
 class Manager {
  public:
@@ -49,7 +51,7 @@ class Manager {
     return got <= 0 ? "" : std::string(bytes, static_cast<size_t>(got));
   }
   /// The first message that holds `text`; "" when none comes in time.
-  std::string WaitFor(const std::string& text, milliseconds patience = milliseconds(20'000)) {
+  std::string WaitFor(const std::string& text, milliseconds patience = kPatience) {
     const auto deadline = std::chrono::steady_clock::now() + patience;
     while (std::chrono::steady_clock::now() < deadline) {
       const std::string message = Next(milliseconds(100));
@@ -104,8 +106,8 @@ TEST(DaemonNotify, ReadyIsSaidOnceClientsCanConnect) {
   DaemonPlace place;
   Manager manager(place);
   DaemonProcess daemon(place, {}, manager.Environment());
-  EXPECT_THAT(manager.Next(milliseconds(20'000)), HasSubstr("STATUS=opening"));
-  const std::string ready = manager.Next(milliseconds(20'000));
+  EXPECT_THAT(manager.Next(kPatience), HasSubstr("STATUS=opening"));
+  const std::string ready = manager.Next(kPatience);
   EXPECT_EQ(ready, "READY=1\nSTATUS=serving at " + place.socket);
   EXPECT_TRUE(RawClient(place).session.welcomed()) << "at once";
   EXPECT_EQ(manager.CountWithin("WATCHDOG", milliseconds(500)), 0) << "nobody asked for it";
@@ -139,7 +141,7 @@ TEST(DaemonNotify, StuckStrandIsSilentAndTheWatchdogSeesIt) {
   DaemonProcess daemon(place, {}, manager.Environment(milliseconds(1000)));
   ASSERT_FALSE(manager.WaitFor("READY=1").empty()) << daemon.log();
   for (int beat = 0; beat < 5; ++beat) {
-    EXPECT_EQ(manager.Next(milliseconds(5000)), "WATCHDOG=1") << "again and again";
+    EXPECT_EQ(manager.Next(kPatience), "WATCHDOG=1") << "again and again";
   }
   {
     const StoppedThreads strand(daemon.pid(), "tc-strand");
@@ -147,12 +149,14 @@ TEST(DaemonNotify, StuckStrandIsSilentAndTheWatchdogSeesIt) {
     manager.ForgetAll();
     EXPECT_EQ(manager.CountWithin("WATCHDOG=1", milliseconds(2500)), 0);
   }
-  EXPECT_EQ(manager.Next(milliseconds(5000)), "WATCHDOG=1") << "and it goes on";
+  EXPECT_EQ(manager.Next(kPatience), "WATCHDOG=1") << "and it goes on";
   {
     const StoppedThreads workers(daemon.pid(), "tc-worker");
     EXPECT_TRUE(workers.any());
     manager.ForgetAll();
-    EXPECT_GE(manager.CountWithin("WATCHDOG=1", milliseconds(2500)), 2) << "others may be slow";
+    for (int beat = 0; beat < 2; ++beat) {
+      EXPECT_EQ(manager.Next(kPatience), "WATCHDOG=1") << "others may be slow";
+    }
   }
   EXPECT_EQ(daemon.Stop(), 0);
 }

@@ -205,7 +205,7 @@ inline v1::ReserveResponse ReserveSlots(const RawClient& client, uint32_t space,
   v1::ReserveRequest request;
   request.set_space(space);
   request.set_count(count);
-  request.set_wait_ms(5000);
+  request.set_wait_ms(30'000);
   v1::ReserveResponse slots;
   const auto status = client.Call(*client.data, &v1::Data::Stub::Reserve, request, &slots);
   EXPECT_TRUE(status.ok()) << status.error_message();

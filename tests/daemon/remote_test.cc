@@ -183,13 +183,13 @@ TEST_F(RemoteTest, WhatASessionHeldReturnsWhenItsStreamEnds) {
 }
 
 TEST_F(RemoteTest, ASilentSessionEndsAndABeatingOneDoesNot) {
+  const auto start = std::chrono::steady_clock::now();
   auto silent = Connect();
   auto beating = Connect();
   EXPECT_EQ(silent->welcome.lease_ms(), kLeaseMilliseconds);
   const uint32_t space = OpenTestSpace(*silent, TestSpace(kBlockBytes));
   SendTokens(*silent, space, 4, 6, kBlockBytes);
   SendTokens(*beating, space, 4, 7, kBlockBytes);
-  const auto start = std::chrono::steady_clock::now();
   RawClient local(*place_);
   EXPECT_EQ(StatsOf(local).leases(), 2u);
   const auto beat = [&] {
@@ -198,7 +198,7 @@ TEST_F(RemoteTest, ASilentSessionEndsAndABeatingOneDoesNot) {
   };
   while (StatsOf(local).leases() == 2) {
     ASSERT_TRUE(beat());
-    ASSERT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+    ASSERT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(8000));

@@ -59,7 +59,7 @@ grpc::Status CallByName(const std::shared_ptr<grpc::Channel>& channel, const std
                         std::string* answer = nullptr) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
   for (const auto& [key, value] : metadata) context.AddMetadata(key, value);
   grpc::CompletionQueue queue;
   bool ok = false;

@@ -16,7 +16,6 @@
 namespace thermocline {
 namespace {
 
-using std::chrono::milliseconds;
 using testing::Eventually;
 using testing::Get;
 using ::testing::HasSubstr;
@@ -66,7 +65,7 @@ TEST_F(ServerTest, TenantsAdoptSideBySideAndNoneGoesOnBeforeTheLast) {
   Start([&](StackOptions options) {
     const int now = ++opening;
     if (now > most) most = now;
-    Eventually([&] { return most >= 2; }, milliseconds(5000));
+    Eventually([&] { return most >= 2; });
     options.strand([&] {
       MutexLock lock(mutex);
       opened_before.push_back(opened);
