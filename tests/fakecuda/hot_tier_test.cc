@@ -104,7 +104,7 @@ class HotTierTest : public testing::Test {
   /// Until what fails while a mover starts anew does not.
   template <class Try>
   static bool Eventually(Try attempt) {
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 6000; ++i) {
       if (attempt()) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }

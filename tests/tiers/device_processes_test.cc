@@ -83,7 +83,7 @@ class Custodian {
     arguments.push_back(nullptr);
     EXPECT_EQ(::posix_spawn(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ), 0);
     ::posix_spawn_file_actions_destroy(&actions);
-    for (int i = 0; i < 600 && !CustodianClient::Connect(path).ok(); ++i) {
+    for (int i = 0; i < 1200 && !CustodianClient::Connect(path).ok(); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   }
@@ -185,7 +185,7 @@ class DeviceProcessesTest : public ::testing::Test {
   template <class Try>
   static absl::Status Patiently(Try attempt) {
     absl::Status status;
-    for (int i = 0; i < 200 && absl::IsUnavailable(status = attempt()); ++i) {
+    for (int i = 0; i < 6000 && absl::IsUnavailable(status = attempt()); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     return status;
@@ -318,7 +318,7 @@ TEST_F(DeviceProcessesTest, AMoverThatHangsHoldsUpOnlyWhoAsksForMemory) {
     EXPECT_TRUE(side_.tier->Erase({1, 0}).ok());
     are_done.set_value();
   });
-  EXPECT_EQ(are_done.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
+  EXPECT_EQ(are_done.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
   ::kill(mover, SIGCONT);
   put.join();
   others.join();
@@ -372,7 +372,7 @@ TEST_F(DeviceProcessesTest, TheMoverOfADaemonThatWasKilledCopiesNothingBesideThe
   const pid_t daemon = Spawn(CommandOf("Daemon"));
   ::unsetenv("TC_FAKECUDA_DELAY");
   absl::StatusOr<std::string> told;
-  for (int i = 0; i < 600 && !told.ok(); ++i) {
+  for (int i = 0; i < 1200 && !told.ok(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     told = ReadFile(directory_.path() + "/mover.pid", 64);
   }
@@ -493,17 +493,17 @@ TEST_F(DeviceProcessesTest, ThePauseDoublesUntilAMoverHasCopiedSomething) {
   const auto call = [&] { return mover.Call(generation, tell, request); };
   ASSERT_TRUE(call().ok());
   for (const int pause_ms : {200, 400, 800}) {
+    const auto before = std::chrono::steady_clock::now();
     ::kill(mover.pid(), SIGKILL);
     EXPECT_TRUE(absl::IsUnavailable(call()));
-    const auto before = std::chrono::steady_clock::now();
     ASSERT_TRUE(Patiently(call).ok());
-    EXPECT_GE(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(pause_ms - 50));
+    EXPECT_GE(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(pause_ms));
   }
 }
 
 TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   const std::string path = directory_.path() + "/vram";
-  const auto opened = CustodianClient::Connect(path, std::chrono::milliseconds(500));
+  const auto opened = CustodianClient::Connect(path, std::chrono::milliseconds(3000));
   ASSERT_TRUE(opened.ok()) << opened.status();
   CustodianClient& client = **opened;
   ASSERT_TRUE(client.Lend("pool", 1).ok());

@@ -200,7 +200,7 @@ TEST_F(KeySourceTest, ACommandIsEndedWhenItIsToStop) {
   });
   const auto start = std::chrono::steady_clock::now();
   EXPECT_TRUE(absl::IsCancelled((*source)->Reload(stop.get_token())));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, kKeyCommandPatience);
   EXPECT_FALSE((*source)->ring()->empty());
 }
 
@@ -215,8 +215,8 @@ TEST_F(KeySourceTest, ACommandThatPrintsTooMuchOrTakesTooLongIsEnded) {
   // With what it started.
   const std::string pid_file = directory_.path() + "/pid";
   EXPECT_TRUE(absl::IsDeadlineExceeded(
-      Run("sleep 60 & echo $! >" + pid_file + "; wait", milliseconds(1000)).status()));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+      Run("sleep 60 & echo $! >" + pid_file + "; wait", milliseconds(3000)).status()));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
   const auto pid = ReadFile(pid_file, 100);
   ASSERT_TRUE(pid.ok());
   const auto gone = [&] { return ::kill(std::stoi(*pid), 0) != 0 && errno == ESRCH; };
@@ -224,7 +224,7 @@ TEST_F(KeySourceTest, ACommandThatPrintsTooMuchOrTakesTooLongIsEnded) {
     const auto stat = ReadFile("/proc/" + std::to_string(std::stoi(*pid)) + "/stat", 4096);
     return stat.ok() && stat->find(") Z") != std::string::npos;
   };
-  for (int i = 0; i < 100 && !gone() && !is_zombie(); ++i) ::usleep(50'000);
+  for (int i = 0; i < 1200 && !gone() && !is_zombie(); ++i) ::usleep(50'000);
   EXPECT_TRUE(gone() || is_zombie());
   // To the byte.
   EXPECT_EQ(*Run("head -c 4096 /dev/zero", milliseconds(20000)), 4096u);

@@ -414,6 +414,7 @@ TEST_P(TierConformance, WhatIsKeptIsFoundWhileItsSegmentGoes) {
       }
     });
   }
+  while (reads < 2) std::this_thread::yield();  // until somebody is at it
   const BlockRef keep[] = {{1, 0}, {2, 0}};
   for (int round = 0; round < 20; ++round) {
     EXPECT_TRUE(tier_->DropSegment(tier_->SegmentFrom(0)->sequence, keep).ok());
@@ -421,7 +422,6 @@ TEST_P(TierConformance, WhatIsKeptIsFoundWhileItsSegmentGoes) {
   done = true;
   for (std::thread& reader : readers) reader.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_GT(reads, 0);
   EXPECT_EQ(tier_->Usage().block_count, 2u);
   EXPECT_EQ(tier_->Usage().corrupt_count, 0u);
 }
