@@ -91,8 +91,14 @@ absl::Status FaultTier::EraseAll(std::span<const BlockRef> refs) {
 
 absl::Status FaultTier::DropSegment(uint64_t sequence, std::span<const BlockRef> keep) {
   const Draw draw = DrawFaults();
-  if (draw.error || draw.keep) return Injected("DropSegment");
+  if (draw.error) return Injected("DropSegment");
+  if (draw.keep) return absl::AbortedError("injected: a block cannot be read");
   return below_->DropSegment(sequence, keep);
+}
+
+absl::StatusOr<std::vector<uint64_t>> FaultTier::Fold(std::span<const BlockRef> blocks) {
+  if (DrawFaults().error) return Injected("Fold");
+  return below_->Fold(blocks);
 }
 
 absl::Status FaultTier::Sync() {

@@ -14,9 +14,9 @@ namespace thermocline {
 
 /// Probabilities a call, from 0 to 1.
 struct FaultRates {
-  double error = 0;     // Put, Get, Erase, DropSegment, Sync fail with UNAVAILABLE, do nothing
-  double keep = 0;      // DropSegment alone does so
-  double flip = 0;      // Get: one bit of the payload is wrong
+  double error = 0;  // Put, Get, Erase, DropSegment, Fold, Sync fail with UNAVAILABLE, do nothing
+  double keep = 0;   // DropSegment reads a block in vain: ABORTED
+  double flip = 0;   // Get: one bit of the payload is wrong
   double truncate = 0;  // Get: the end of the payload is not written
   double lose = 0;      // Put: says OK and stores nothing; PutAll: nothing at all
   double delay = 0;     // any call takes `delay_time` longer
@@ -43,6 +43,7 @@ class FaultTier : public Tier {
   }
   std::vector<SegmentSize> SegmentSizes() const override { return below_->SegmentSizes(); }
   absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
+  absl::StatusOr<std::vector<uint64_t>> Fold(std::span<const BlockRef> blocks) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override {
     return below_->ForEach(visit);
   }

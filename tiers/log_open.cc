@@ -84,11 +84,12 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     refusal_.clear();
     to_remove_.clear();
   }
-  auto index = BuildIndex(*database, known);
+  Refs sealed;
+  auto index = BuildIndex(*database, known, sealed);
   if (absl::IsDataLoss(index.status())) {  // its entries cannot be read: step around it
     database.reset();
     TC_ASSIGN_OR_RETURN(database, open(std::string(index.status().message())));
-    index = BuildIndex(*database, known);
+    index = BuildIndex(*database, known, sealed);
   }
   TC_RETURN_IF_ERROR(index.status());
   database->BeginMerging();
@@ -96,9 +97,11 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   if (known != nullptr) lost = known->NotIn(*index);
   MutexLock lock(mutex_);
   for (const BlockRef ref : lost) {
-    const bool was_to_go = to_erase_.contains(ref);
-    corrupt_count_ += was_to_go ? 0 : 1;
-    lost_.push_back({ref, was_to_go});
+    const Loss why = to_erase_.contains(ref) ? Loss::kErased
+                     : sealed.contains(ref)  ? Loss::kSealed
+                                             : Loss::kDamaged;
+    corrupt_count_ += why == Loss::kDamaged ? 1 : 0;
+    lost_.push_back({ref, why});
   }
   to_erase_.clear();
   index_ = *std::move(index);
@@ -106,7 +109,8 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const LogIndex* known) {
+absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const LogIndex* known,
+                                             Refs& sealed) {
   LogIndex index;
   for (const auto& segment : database.Segments()) {
     index.AddSegment(segment.sequence, segment.bytes);
@@ -127,7 +131,9 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
     if (!usable.ok()) {
       unusable.Add(usable);
       if (entry.ok()) explained.insert(entry->sequence);
-      if (const auto ref = ParseEntryKey(key)) stale.push_back({*ref, ""});
+      const auto ref = ParseEntryKey(key);
+      if (ref) stale.push_back({*ref, ""});
+      if (ref && known != nullptr && absl::IsFailedPrecondition(usable)) sealed.insert(*ref);
       return true;
     }
     const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
@@ -174,6 +180,12 @@ absl::Status LogTier::Noted(absl::Status status) {
   }
   refusal_ = std::string(status.message());
   return status;
+}
+
+absl::Status LogTier::GoOn() const {
+  MutexLock lock(mutex_);
+  if (database_ != nullptr && refusal_.empty()) return absl::OkStatus();
+  return absl::UnavailableError("cold tier: given up, as writes are refused: " + refusal_);
 }
 
 absl::StatusOr<LogTier::Database> LogTier::Writable() {

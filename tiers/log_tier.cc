@@ -36,6 +36,18 @@ bool IsDamage(const absl::Status& status) {
          absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status);
 }
 
+bool Contains(const std::vector<uint64_t>& sequences, uint64_t sequence) {
+  return std::find(sequences.begin(), sequences.end(), sequence) != sequences.end();
+}
+
+/// Ascending, each once.
+std::vector<BlockRef> Sorted(std::span<const BlockRef> refs) {
+  std::vector<BlockRef> sorted(refs.begin(), refs.end());
+  std::sort(sorted.begin(), sorted.end(), Precedes);
+  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+  return sorted;
+}
+
 /// Memory that is not cleared before it is written.
 class Room {
  public:
@@ -141,6 +153,7 @@ absl::Status LogTier::WritePuts(SegmentDatabase& database, std::span<TierPut> pu
     TierPut& put = puts[i];
     const BlockRef ref = RefOf(*put.record);
     if (!draft.records.empty() && draft.records.back().change.ref == ref) continue;  // a newer one
+    TC_RETURN_IF_ERROR(GoOn());
     if (Checksum(put.payload) != put.record->payload_checksum) {
       put.status = absl::DataLossError("cold tier: payload and header of " + Named(ref) +
                                        " disagree; it is not stored");
@@ -223,6 +236,7 @@ absl::StatusOr<std::optional<BlockRecord>> LogTier::Get(BlockRef ref,
     if (!IsDamage(status)) return status;
     if (PlaceOf(ref).sequence != place.sequence) continue;  // DropSegment has moved it meanwhile
     DropUnusable(*database, ref, place.sequence, status);
+    if (absl::IsFailedPrecondition(status)) return status;
     return std::nullopt;
   }
   return absl::UnavailableError("cold tier: " + Named(ref) + " moves too often to be read");
@@ -315,11 +329,8 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
     return absl::NotFoundError("cold tier: no segment " + std::to_string(sequence));
   }
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
-  std::vector<BlockRef> kept(keep.begin(), keep.end());
-  std::sort(kept.begin(), kept.end(), Precedes);
-  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
   Draft draft{.sequence = next_sequence_++};
-  TC_RETURN_IF_ERROR(WriteKept(*database, kept, draft));
+  TC_RETURN_IF_ERROR(WriteKept(*database, Sorted(keep), draft));
   const size_t moved = draft.records.size();
   for (const BlockRef ref : segment->blocks) {
     const auto end = draft.records.begin() + static_cast<ptrdiff_t>(moved);
@@ -334,8 +345,18 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<uint64_t>> LogTier::Fold(std::span<const BlockRef> blocks) {
+  TC_ASSIGN_OR_RETURN(const Database database, Writable());
+  Draft draft{.sequence = next_sequence_++};
+  std::vector<uint64_t> unread;
+  TC_RETURN_IF_ERROR(WriteKept(*database, Sorted(blocks), draft, &unread));
+  TC_RETURN_IF_ERROR(Commit(*database, draft));
+  RemoveEmptied(*database);
+  return unread;
+}
+
 absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep,
-                                Draft& draft) {
+                                Draft& draft, std::vector<uint64_t>* unread) {
   SegmentWriter writer(database, draft.sequence);
   Room room;
   const std::span<std::byte> payload = room.OfBytes(kMaxPartBytes);
@@ -343,6 +364,8 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
   for (const BlockRef ref : keep) {
     const LogIndex::Place from = PlaceOf(ref);
     if (from.sequence == 0) continue;
+    if (unread != nullptr && Contains(*unread, from.sequence)) continue;
+    TC_RETURN_IF_ERROR(GoOn());
     const EntryHead head{ref, from.sequence, from.at};
     absl::Status written;
     const absl::Status read = database.ReadBlock(head, [&](std::span<const std::byte> stored) {
@@ -356,10 +379,15 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     });
     TC_RETURN_IF_ERROR(written);
     if (read.ok() || PlaceOf(ref).sequence != from.sequence) continue;  // it has gone meanwhile
-    if (!IsDamage(read)) return read;
-    DropUnusable(database, ref, from.sequence, read);
-    MutexLock lock(mutex_);
-    lost_.push_back({.ref = ref});
+    if (IsDamage(read)) {
+      DropUnusable(database, ref, from.sequence, read);
+      MutexLock lock(mutex_);
+      lost_.push_back({ref, absl::IsFailedPrecondition(read) ? Loss::kSealed : Loss::kDamaged});
+    } else if (unread != nullptr) {
+      unread->push_back(from.sequence);
+    } else {
+      return absl::AbortedError(read.message());
+    }
   }
   if (draft.records.empty()) return absl::OkStatus();
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());

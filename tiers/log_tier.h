@@ -3,8 +3,9 @@
 // Format "segments.v1" (tiers/log_format.h) in a RocksDB (tiers/disk_segments.h).
 //
 // A Put is durable when it returns. The segment is so first, and then its entries: a crash leaves a
-// segment without entries at most. The same order moves what DropSegment keeps: new segment, then
-// in one batch the entries of what stays and of what goes, then the old file. So at any moment each
+// segment without entries at most. The same order moves what DropSegment keeps, and what Fold
+// moves: new segment, then in one batch the entries of what stays and of what goes, then the old
+// files. So at any moment each
 // block is found exactly once. Erasures are not, before a Sync: a power loss may bring erased
 // blocks back, as long as their segment is there.
 //
@@ -12,13 +13,14 @@
 // of each entry. RocksDB's own share (its log, buffers and levels of the entries: 32 MiB and some
 // ten per cent of the entries) is not in it, so that an empty tier uses nothing. Of a PutAll the
 // blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and so the
-// capacity is exceeded by some hundred bytes a block at most, and by what DropSegment keeps.
+// capacity is exceeded by some hundred bytes a block at most, and by what is written anew.
 //
 // A failed write of entries leaves nobody knowing what the disk has, and RocksDB takes no more
-// writes until it is opened anew. So from then on all are refused, while reads go on; after a pause
-// the next of PutAll, Erase and DropSegment looks whether the directory takes writes, and if so
-// closes the database behind the tier and opens it again. Puts that failed are not there then;
-// blocks that were to be erased when it failed may be gone.
+// writes until it is opened anew. So from then on all are refused, and those under way end at their
+// next block, while reads go on; after a pause the next of PutAll, Erase, DropSegment and Fold
+// looks whether the directory takes writes, and if so closes the database behind the tier and opens
+// it again. Puts that failed are not there then; blocks that were to be erased when it failed may
+// be gone.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -62,6 +64,7 @@ class LogTier : public Tier {
   std::optional<TierSegment> SegmentFrom(uint64_t sequence) const override;
   std::vector<SegmentSize> SegmentSizes() const override;
   absl::Status DropSegment(uint64_t sequence, std::span<const BlockRef> keep) override;
+  absl::StatusOr<std::vector<uint64_t>> Fold(std::span<const BlockRef> blocks) override;
   absl::Status ForEach(const std::function<bool(const BlockRecord&)>& visit) override;
   absl::Status Sync() override;
   TierUsage Usage() const override;
@@ -71,6 +74,7 @@ class LogTier : public Tier {
 
  private:
   using Database = std::shared_ptr<SegmentDatabase>;
+  using Refs = std::unordered_set<BlockRef, BlockRefHash>;
   /// A block that is put, moved or erased.
   struct Record {
     EntryChange change;
@@ -95,13 +99,17 @@ class LogTier : public Tier {
   /// Opens the database, and builds the index of what is there. `known`: nullptr at a start; else
   /// only blocks that are in it too are not dropped.
   absl::Status OpenDatabase(const LogIndex* known) TC_EXCLUDES(mutex_);
-  absl::StatusOr<LogIndex> BuildIndex(SegmentDatabase& database, const LogIndex* known);
+  /// `sealed`: gets those of `known` that are dropped as their key is gone.
+  absl::StatusOr<LogIndex> BuildIndex(SegmentDatabase& database, const LogIndex* known,
+                                      Refs& sealed);
   /// The database that takes writes, opened anew if need be.
   absl::StatusOr<Database> Writable() TC_EXCLUDES(mutex_);
   absl::Status Reopen() TC_EXCLUDES(mutex_);
   absl::Status CloseDatabase() TC_EXCLUDES(mutex_);
   /// The status, which refuses further writes if it is an error.
   absl::Status Noted(absl::Status status) TC_EXCLUDES(mutex_);
+  /// Errors: Unavailable once writes are refused: whoever writes is in the way of an opening.
+  absl::Status GoOn() const TC_EXCLUDES(mutex_);
 
   /// Writes a block that was read back: as it is, or anew if another key seals by now. Answers its
   /// bytes.
@@ -115,7 +123,10 @@ class LogTier : public Tier {
   std::vector<size_t> Admit(std::span<TierPut> puts, Draft& draft) TC_EXCLUDES(mutex_);
   absl::Status WritePuts(SegmentDatabase& database, std::span<TierPut> puts,
                          std::span<const size_t> order, Draft& draft);
-  absl::Status WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep, Draft& draft);
+  /// `unread`: gets the segments that keep their blocks, as one of them cannot be read; nullptr:
+  /// that is an error, Aborted.
+  absl::Status WriteKept(SegmentDatabase& database, std::span<const BlockRef> keep, Draft& draft,
+                         std::vector<uint64_t>* unread = nullptr);
   /// Makes the draft's changes durable, and known; but for those of blocks that others have moved,
   /// replaced or erased meanwhile.
   absl::Status Commit(SegmentDatabase& database, Draft& draft) TC_EXCLUDES(mutex_, order_mutex_);
@@ -142,7 +153,7 @@ class LogTier : public Tier {
   LogIndex index_ TC_GUARDED_BY(mutex_);
   std::vector<LostBlock> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
   // By writes that failed: they may be gone, or not.
-  std::unordered_set<BlockRef, BlockRefHash> to_erase_ TC_GUARDED_BY(mutex_);
+  Refs to_erase_ TC_GUARDED_BY(mutex_);
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
   std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
   std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not

@@ -1,6 +1,6 @@
 // What goes to the cold tier and leaves it. One job, of erasures or of writes, is under way at
 // most, so that writes find the room that was counted for them, and calls about one block keep
-// their order. Small segments are made large ones beside the jobs, lest a commit wait for that.
+// their order. Small segments are made large ones beside the jobs (stack_fold.cc).
 //
 // In a tier of segments room is made by giving up the oldest one whole. Of its blocks those that
 // are warm too lose their copy, and tails leave with their names; what is left (pinned, leased, or
@@ -8,8 +8,6 @@
 // and written with the young when it sinks again. Nothing goes before the tier has given the
 // segment up: a disk that refuses costs no block.
 #include <algorithm>
-#include <bit>
-#include <iterator>
 #include <unordered_set>
 #include <utility>
 
@@ -25,13 +23,7 @@ namespace {
 constexpr int kSegmentsLookedAt = 8;
 constexpr uint64_t kLeastGain = 16;  // a share of a segment's bytes
 constexpr size_t kBlocksLookedAt = size_t{1} << 18;
-// Segments of less than a quarter of a full one are small. As soon as they are half of one together
-// they become one, so that what was committed is written twice; and of one class before, when there
-// are very many.
-constexpr uint64_t kSmallShare = 4;
-constexpr uint64_t kFoldedShare = 2;
-constexpr size_t kMostSmallSegments = 512;
-constexpr uint64_t kMostJobBytes = 32 * MiB;  // while somebody waits, or may have to
+constexpr uint64_t kMostJobBytes = 32 * MiB;  // while somebody waits
 constexpr int kFailuresUntilStuck = 2;
 constexpr std::chrono::minutes kLeastStuckTime{1};  // doubled with each further failure
 constexpr std::chrono::hours kMostStuckTime{1};
@@ -45,16 +37,10 @@ constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 
 uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBlockExtraBytes; }
 
-/// Segments of one class differ by less than four times, lest large ones be written again for every
-/// small one.
-int SizeClass(uint64_t bytes) { return static_cast<int>(std::bit_width(bytes)) / 2; }
-
 }  // namespace
 
 bool StackCore::ColdJobIsLate() const {
-  const SteadyTime since = options_.clock->Now() - options_.write_deadline;
-  if (job_running_) return since >= job_began_;
-  return waits_for_fold_ && since >= fold_began_;
+  return job_running_ && options_.clock->Now() >= job_began_ + options_.write_deadline;
 }
 
 bool StackCore::cold_writable() const {
@@ -134,8 +120,8 @@ uint64_t StackCore::DropColdTails(const std::vector<uint64_t>& ids) {
 
 // Room for so many bytes, in the tier's way. Whether any comes, by the next job.
 bool StackCore::MakeColdRoom(uint64_t bytes) {
-  if (fold_running_) waits_for_fold_ = true;  // only one of the two may exceed the capacity
-  if (segment_drop_ || fold_running_) return true;
+  if (dropping_ != 0) return true;
+  if (!folding_.empty() && fold_room_ == 0) return false;  // one may exceed the capacity at a time
   return cold_->SegmentFrom(0) ? EvictSegment() : EvictCold(bytes) > 0;
 }
 
@@ -149,9 +135,9 @@ bool StackCore::EvictSegment() {
   std::vector<BlockRef>& warm = keep_warm ? best->kept : best->going;
   warm.insert(warm.end(), best->warm.begin(), best->warm.end());
   for (const BlockRef ref : best->going) PartOf(ref)->leaving = true;
-  segment_drop_ = SegmentDrop{.sequence = best->segment.sequence,
-                              .keep = std::move(best->kept),
-                              .going = std::move(best->going)};
+  dropping_ = best->segment.sequence;
+  segment_drop_ = SegmentDrop{
+      .sequence = dropping_, .keep = std::move(best->kept), .going = std::move(best->going)};
   return true;
 }
 
@@ -179,7 +165,7 @@ std::optional<SegmentPlan> StackCore::BestSegment(bool& keep_warm) {
       break;
     }
     blocks += segment->blocks.size();
-    if (!IsStuck(segment->sequence)) {
+    if (!IsStuck(segment->sequence) && !IsFolding(segment->sequence)) {
       SegmentPlan plan = PlanOf(*std::move(segment));
       const bool is_good = plan.Gain(keep_warm) >= plan.segment.bytes / 2;
       if (!prefer(best, plan, keep_warm) && keep_warm) prefer(losing, plan, false);
@@ -221,75 +207,6 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
   return plan;
 }
 
-// What commits wait for is written in small segments, of which there will be large ones. Nothing
-// waits for that but who needs room in a full tier.
-void StackCore::FoldSegments() {
-  if (cold_ == nullptr || fold_running_ || segment_drop_ || drop_running_) return;
-  if (closing_ || !cold_writable()) return;
-  const TierUsage usage = cold_->Usage();
-  const bool has_room = usage.used_bytes + SegmentBytes() <= ColdCapacity(usage);
-  const std::vector<uint64_t> sequences =
-      SegmentsToFold(has_room ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes));
-  if (sequences.empty()) return;
-  SegmentDrop fold{.sequence = sequences.front()};
-  for (const uint64_t sequence : sequences) {
-    const auto segment = cold_->SegmentFrom(sequence);
-    if (!segment || segment->sequence != sequence) continue;
-    std::copy_if(segment->blocks.begin(), segment->blocks.end(), std::back_inserter(fold.keep),
-                 [&](BlockRef ref) { return HasColdCopy(ref); });
-  }
-  for (const BlockRef ref : fold.keep) write_budget_.Spend(BytesOf(ref));
-  fold_running_ = true;
-  fold_began_ = options_.clock->Now();
-  options_.disk([cold = cold_, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_),
-                 fold = std::move(fold)] {
-    absl::Status status = cold->DropSegment(fold.sequence, fold.keep);
-    strand([weak, sequence = fold.sequence, status = std::move(status)] {
-      if (const auto self = weak.lock()) (*self)->FinishFold(sequence, status);
-    });
-  });
-}
-
-// Of `bytes` together at most, the oldest first; none: that is not worth it yet.
-std::vector<uint64_t> StackCore::SegmentsToFold(uint64_t bytes) const {
-  struct Run {
-    std::vector<uint64_t> sequences;
-    uint64_t bytes = 0;
-    void Add(const SegmentSize& segment, uint64_t most_bytes) {
-      if (bytes + segment.bytes > most_bytes) return;
-      bytes += segment.bytes;
-      sequences.push_back(segment.sequence);
-    }
-  };
-  Run all;
-  std::map<int, Run> classes;
-  size_t count = 0;
-  for (const SegmentSize& segment : cold_->SegmentSizes()) {
-    if (segment.bytes >= bytes / kSmallShare || IsStuck(segment.sequence)) continue;
-    ++count;
-    all.Add(segment, bytes);
-    classes[SizeClass(segment.bytes)].Add(segment, bytes);
-  }
-  if (all.bytes >= bytes / kFoldedShare) return std::move(all.sequences);
-  if (count < kMostSmallSegments) return {};
-  const auto most =
-      std::max_element(classes.begin(), classes.end(), [](const auto& a, const auto& b) {
-        return a.second.sequences.size() < b.second.sequences.size();
-      });
-  return std::move(most->second.sequences);
-}
-
-void StackCore::FinishFold(uint64_t sequence, const absl::Status& status) {
-  fold_running_ = waits_for_fold_ = false;
-  ForgetLostCopies();
-  if (absl::IsNotFound(status)) return SchedulePump();  // the last of its blocks was erased
-  if (!status.ok()) {
-    NoteStuck(sequence, status);
-    NoteWrites(status);
-  }
-  SchedulePump();
-}
-
 // Whether it could not be given up, a while ago.
 bool StackCore::IsStuck(uint64_t sequence) const {
   const auto stuck = stuck_.find(sequence);
@@ -318,14 +235,16 @@ void StackCore::ForgetLostCopies() {
   std::vector<LostBlock> lost = cold_->TakeLost();
   std::erase_if(lost, [&](const LostBlock& block) { return !HasColdCopy(block.ref); });
   if (lost.empty()) return;
-  const auto erased = static_cast<uint64_t>(std::count_if(
-      lost.begin(), lost.end(), [](const LostBlock& block) { return block.was_to_go; }));
-  if (erased < lost.size()) {
-    LogEvent(LogLevel::kWarning, "cold_copies_lost", {{"blocks", lost.size() - erased}});
-  }
-  if (erased > 0) LogEvent(LogLevel::kInfo, "cold_copies_erased", {{"blocks", erased}});
+  const auto tell = [&](Loss why, LogLevel level, const char* event) {
+    const auto blocks = std::count_if(lost.begin(), lost.end(),
+                                      [&](const LostBlock& block) { return block.why == why; });
+    if (blocks > 0) LogEvent(level, event, {{"blocks", blocks}, {"data_dir", options_.data_dir}});
+  };
+  tell(Loss::kDamaged, LogLevel::kWarning, "cold_copies_lost");
+  tell(Loss::kErased, LogLevel::kInfo, "cold_copies_erased");
+  tell(Loss::kSealed, LogLevel::kInfo, "cold_blocks_without_key");
   std::vector<Place> tails;
-  for (const auto& [ref, was_to_go] : lost) {
+  for (const auto& [ref, why] : lost) {
     const Place place = *writer_.PlaceOf(ref.id);
     ChangeWord(ref.id, place, ref.part, writer_.word(place, ref.part).WithColdCopy(false));
     if (!writer_.word(place, ref.part).empty()) continue;
@@ -347,6 +266,14 @@ bool StackCore::HasColdCopy(BlockRef ref) const {
   const auto place = writer_.PlaceOf(ref.id);
   return place && ref.part < places_.at(ref.id).parts.size() &&
          writer_.word(*place, ref.part).cold_copy();
+}
+
+bool StackCore::IsToBeRead(BlockRef ref) const {
+  return HasColdCopy(ref) && !places_.at(ref.id).parts[ref.part].leaving;
+}
+
+uint64_t StackCore::BytesOf(BlockRef ref) const {
+  return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
 }
 
 /// Of one segment; as long as a pause for writing it is worth.
@@ -422,7 +349,6 @@ void StackCore::RunColdJob() {
   }
   writes_are_next_ = job.writes.empty();
   job_running_ = true;
-  drop_running_ = job.drop.has_value();
   job_began_ = options_.clock->Now();
   ++cold_jobs_;
   cold_writes_.Try();
@@ -445,8 +371,8 @@ void StackCore::RunColdJob() {
   });
 }
 
-// As many planned writes as fit a segment, once there is room for them. If none can be made, as
-// many as have some.
+// As many planned writes as fit a segment, once there is room for them beside that of a fold. If
+// none can be made, as many as have some, of that too.
 void StackCore::TakeWrites(ColdJob& job) {
   uint64_t wanted = 0;
   for (const ColdWrite& write : planned_writes_) wanted += ColdBytes(write.record);
@@ -454,13 +380,17 @@ void StackCore::TakeWrites(ColdJob& job) {
       durable_waits_.empty() ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes);
   wanted = std::max(std::min(wanted, most), ColdBytes(planned_writes_[0].record));
   wanted += kSegmentExtraBytes;
-  const bool more_comes = GrowCold(wanted);
+  const bool more_comes = GrowCold(wanted + fold_room_);
   const TierUsage usage = cold_->Usage();
   const uint64_t capacity = ColdCapacity(usage);
-  const uint64_t room = capacity - std::min(usage.used_bytes, capacity);
+  uint64_t room = capacity - std::min(usage.used_bytes + fold_room_, capacity);
   if (wanted > room && !erasures_.empty()) return;
   // Not a little segment whenever a little room is left.
-  if (wanted > room && !more_comes && MakeColdRoom(wanted - room)) return;
+  if (wanted > room && !more_comes) {
+    if (MakeColdRoom(wanted - room)) return;
+    fold_room_ = 0;
+    room = capacity - std::min(usage.used_bytes, capacity);
+  }
   uint64_t bytes = kSegmentExtraBytes;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
@@ -487,6 +417,7 @@ void StackCore::CancelWrites() {
   if (segment_drop_) {
     for (const BlockRef ref : segment_drop_->going) PartOf(ref)->leaving = false;
     segment_drop_.reset();
+    dropping_ = 0;
   }
   if (planned_writes_.empty()) return;
   for (const ColdWrite& write : planned_writes_) PartOf(write.ref)->writing = false;
@@ -496,19 +427,20 @@ void StackCore::CancelWrites() {
 }
 
 void StackCore::FinishColdJob(ColdJob job) {
-  job_running_ = drop_running_ = false;
+  job_running_ = false;
   doomed_is_free_ = true;
   FinishErasures(job);
   if (job.drop) FinishDrop(*job.drop, job.drop_status);
   ForgetLostCopies();
   absl::Status refused = job.probe_status;
   refused.Update(job.erase_status);
-  refused.Update(job.drop_status);
+  const bool was_read_in_vain = absl::IsAborted(job.drop_status);
+  if (!was_read_in_vain) refused.Update(job.drop_status);
   for (const ColdWrite& write : job.writes) {
     FinishWrite(write);
     if (!absl::IsDataLoss(write.status)) refused.Update(write.status);
   }
-  NoteWrites(refused);
+  if (!was_read_in_vain || !refused.ok()) NoteWrites(refused);
   SchedulePump();
 }
 
@@ -532,6 +464,7 @@ void StackCore::FinishErasures(const ColdJob& job) {
 
 // What is not warm leaves with its name, unless it is held by now.
 void StackCore::FinishDrop(const SegmentDrop& drop, const absl::Status& status) {
+  dropping_ = 0;
   for (const BlockRef ref : drop.going) PartOf(ref)->leaving = false;
   if (!status.ok()) return NoteStuck(drop.sequence, status);
   stuck_.erase(drop.sequence);

@@ -20,6 +20,7 @@
 //   stack_commit.cc    reserve, commit, abort
 //   stack_movement.cc  slots, eviction from warm, dropping
 //   stack_cold.cc      write-back, eviction from cold
+//   stack_fold.cc      small segments of cold become large ones
 //   stack_durable.cc   copies that a commit waits for
 //   stack_budget.cc    what is borrowed of tiers that others share, and given back
 //   stack_load.cc      promotion, Load, Prefetch
@@ -277,18 +278,11 @@ class StackCore final : public TierStack, private StackBooks {
   bool EvictSegment();
   std::optional<SegmentPlan> BestSegment(bool& keep_warm);
   SegmentPlan PlanOf(TierSegment segment) const;
-  void FoldSegments();
-  std::vector<uint64_t> SegmentsToFold(uint64_t bytes) const;
-  void FinishFold(uint64_t sequence, const absl::Status& status);
   bool IsStuck(uint64_t sequence) const;
   bool HasColdCopy(BlockRef ref) const;
   /// Whether it has one that does not go at the moment.
-  bool IsToBeRead(BlockRef ref) const {
-    return HasColdCopy(ref) && !places_.at(ref.id).parts[ref.part].leaving;
-  }
-  uint64_t BytesOf(BlockRef ref) const {
-    return spaces_.at(places_.at(ref.id).space).spec.parts[ref.part].block_bytes;
-  }
+  bool IsToBeRead(BlockRef ref) const;
+  uint64_t BytesOf(BlockRef ref) const;
   uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
   bool MayLeaveCold(const PlaceState& state, Place place,
@@ -309,6 +303,12 @@ class StackCore final : public TierStack, private StackBooks {
   PartState* PartOf(BlockRef ref);
   void ForgetLostCopies();
   void DropSpoiled(BlockRef ref, Place place);
+
+  // ---- stack_fold.cc
+  void FoldSegments();
+  std::vector<uint64_t> SegmentsToFold() const;
+  bool IsFolding(uint64_t sequence) const;
+  void FinishFold(const absl::StatusOr<std::vector<uint64_t>>& unread);
 
   // ---- stack_durable.cc
   std::vector<BlockRef> NotInCold(Place end) const;
@@ -475,9 +475,9 @@ class StackCore final : public TierStack, private StackBooks {
   uint64_t room_from_ = 0;  // where the next search for room begins
   std::map<uint64_t, StuckSegment> stuck_;
   bool job_running_ = false;
-  bool drop_running_ = false;           // by that job, of a segment
-  bool fold_running_ = false;           // beside a job that drops none
-  bool waits_for_fold_ = false;         // who needs room
+  uint64_t dropping_ = 0;               // the segment that goes next or by that job; 0: none
+  std::vector<uint64_t> folding_;       // the segments of the fold that is under way
+  uint64_t fold_room_ = 0;              // bytes that writes leave to it, or to one that is wanted
   bool writes_are_next_ = false;        // the last job made room
   bool cold_full_ = false;              // the last job found no room
   std::optional<uint64_t> full_since_;  // bytes that had gone to cold when it was full last
@@ -486,7 +486,7 @@ class StackCore final : public TierStack, private StackBooks {
   Breaker cold_writes_;
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;
-  SteadyTime job_began_{}, fold_began_{};
+  SteadyTime job_began_{}, fold_from_{};  // the next fold, after one that failed
   uint64_t cold_jobs_ = 0;
   uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;

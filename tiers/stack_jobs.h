@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -162,9 +163,8 @@ struct ScrubItem {
 struct ColdItem {
   BlockRef ref;
   uint64_t bytes = 0;
-  absl::Status status;     // of reading it whole
-  bool is_gone = false;    // read, and found nowhere
-  bool is_sealed = false;  // gone as its key is, which is no damage
+  absl::Status status;   // of reading it whole
+  bool is_gone = false;  // read, and found nowhere
 };
 
 struct ColdScrub {
@@ -182,6 +182,8 @@ struct ColdScrub {
   uint64_t blocks = 0;
   uint64_t damaged = 0;
   uint64_t sealed = 0;  // dropped, as their keys are gone
+  // Of these, what was read when the tier had been written since, and is read once more.
+  std::unordered_set<BlockRef, BlockRefHash> keyless;
 };
 
 }  // namespace thermocline

@@ -110,7 +110,9 @@ bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
                                 absl::StatusOr<std::optional<BlockRecord>> result) {
   const bool was_late = cold_reads_under_way_.extract(ref).mapped().late;
-  const bool was_read = result.ok() || absl::IsDataLoss(result.status());
+  const bool is_damaged = absl::IsDataLoss(result.status());
+  const bool is_sealed = absl::IsFailedPrecondition(result.status());
+  const bool was_read = result.ok() || is_damaged || is_sealed;
   if (was_read && !was_late) {
     cold_reads_.Succeeded();
   } else if (!was_read) {
@@ -140,8 +142,9 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
              {{"id", ref.id}, {"cause", std::string(result.status().message())}});
     return;
   }
-  ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kCorrupt)];
-  if (!result.ok()) NoteDamage(ref, result.status());
+  const MissReason reason = is_sealed ? MissReason::kAbsent : MissReason::kCorrupt;
+  ++stats_.misses_by_reason[static_cast<size_t>(reason)];
+  if (is_damaged) NoteDamage(ref, result.status());
   if (HasColdCopy(ref)) DropUnusableCopy(ref);  // else it is known that the tier has lost it
 }
 

@@ -253,12 +253,9 @@ void StackCore::ScrubCold() {
     for (ColdItem& item : *items) {
       payload.resize(item.bytes);
       start->at = clock->Now();
-      const uint64_t damaged = cold->Usage().corrupt_count;
       const auto found = ReadWhole(*cold, item.ref, payload);
       item.status = found.status();
       item.is_gone = found.ok() && !found->has_value();
-      // The tier has dropped it, and counts what was damaged.
-      item.is_sealed = item.is_gone && cold->Usage().corrupt_count == damaged;
     }
     strand([items, jobs, round, weak] {
       if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs, round);
@@ -281,18 +278,22 @@ void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t job
   if (is_tallied) cold_scrub_.moved = options_.clock->Now();
   uint64_t unread = 0;
   for (const ColdItem& item : items) {
-    const bool is_wrong = item.is_gone || absl::IsDataLoss(item.status);
+    const bool is_sealed =
+        absl::IsFailedPrecondition(item.status) || cold_scrub_.keyless.contains(item.ref);
+    const bool is_damaged = absl::IsDataLoss(item.status);
+    const bool is_wrong = item.is_gone || is_damaged || is_sealed;
     if (!item.status.ok() && !is_wrong) ++unread;
     if (!is_wrong || !HasColdCopy(item.ref)) continue;
     if (jobs != cold_jobs_ || places_.at(item.ref.id).busy()) {
       if (!is_tallied) continue;  // the next round comes to it
+      if (is_sealed) cold_scrub_.keyless.insert(item.ref);
       cold_scrub_.refs.push_back(item.ref);
       --cold_scrub_.blocks;
       continue;
     }
-    if (!item.is_gone) NoteDamage(item.ref, item.status);
+    if (is_damaged) NoteDamage(item.ref, item.status);
     DropUnusableCopy(item.ref);
-    if (is_tallied) ++(item.is_sealed ? cold_scrub_.sealed : cold_scrub_.damaged);
+    if (is_tallied) ++(is_sealed ? cold_scrub_.sealed : cold_scrub_.damaged);
   }
   // Success says something of the disk only when nothing else is read.
   if (unread > 0) FailRead("blocks cannot be read back");

@@ -16,7 +16,7 @@ inline constexpr size_t kTierKindCount = 5;
 
 /// Why a block that was asked for could not be had.
 enum class MissReason : uint8_t {
-  kAbsent,      // no such place
+  kAbsent,      // no such place, or its key is gone
   kIncomplete,  // not all parts are here
   kCorrupt,     // was here, did not verify, was dropped
   kIoError,     // the tier could not be read

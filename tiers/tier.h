@@ -57,10 +57,16 @@ struct SegmentSize {
   uint64_t bytes = 0;
 };
 
-/// A block that a tier had, and has no more.
+/// Why a tier has a block no more.
+enum class Loss : uint8_t {
+  kDamaged,
+  kErased,  // by a call that failed
+  kSealed,  // its key is gone
+};
+
 struct LostBlock {
   BlockRef ref;
-  bool was_to_go = false;  // erased by a call that failed; else it was damaged
+  Loss why = Loss::kDamaged;
 };
 
 struct TierUsage {
@@ -68,7 +74,7 @@ struct TierUsage {
   uint64_t used_bytes = 0;  // what counts against the capacity
   uint64_t block_count = 0;
   uint64_t corrupt_count = 0;  // blocks dropped since it was opened, as they did not verify
-  uint64_t kept_bytes = 0;     // written anew by DropSegment since then
+  uint64_t kept_bytes = 0;     // written anew by DropSegment and Fold since then
 };
 
 /// Thread: Get, Put and Erase from any thread, concurrently for different blocks; the caller orders
@@ -84,7 +90,8 @@ class Tier {
                                          std::span<const std::byte> payload) = 0;
 
   /// Reads and verifies a block into `payload`, which has room for at least its bytes. Absent (or
-  /// found damaged, and then dropped and counted): nullopt. Errors are of the medium; the caller
+  /// found damaged, and then dropped and counted): nullopt. Errors: FAILED_PRECONDITION for one
+  /// whose key is gone, which is dropped, too, and no damage; others are of the medium. The caller
   /// treats them as a miss too.
   [[nodiscard]] virtual absl::StatusOr<std::optional<BlockRecord>> Get(
       BlockRef ref, std::span<std::byte> payload) = 0;
@@ -115,13 +122,21 @@ class Tier {
   virtual std::vector<SegmentSize> SegmentSizes() const { return {}; }
 
   /// Gives up a segment, and with it its blocks but those in `keep`, which are written anew first,
-  /// beyond the capacity if need be. Blocks of other segments in `keep` come along, so that small
-  /// segments can be made a large one. What does not verify is dropped and counted; absent ones are
-  /// fine. Gets go on meanwhile and find what is kept; so do Puts and Erases, and what they replace
-  /// or erase stays so. An error leaves every block where it was.
+  /// beyond the capacity if need be; blocks of other segments in `keep` come along. What does not
+  /// verify is dropped and counted; absent ones are fine. Gets go on meanwhile and find what is
+  /// kept; so do Puts and Erases, and what they replace or erase stays so. An error leaves every
+  /// block where it was; ABORTED is no failure to write: a block to be kept cannot be read.
   [[nodiscard]] virtual absl::Status DropSegment(uint64_t sequence,
                                                  std::span<const BlockRef> /*keep*/) {
     return absl::NotFoundError("no segment " + std::to_string(sequence));
+  }
+
+  /// Writes blocks anew as one segment, so that small ones become a large one; a segment that has
+  /// no others goes. As DropSegment, but that a segment of which a block cannot be read keeps it
+  /// and what comes behind it: those are answered.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<uint64_t>> Fold(
+      std::span<const BlockRef> /*blocks*/) {
+    return absl::UnimplementedError("there are no segments");
   }
 
   /// Calls `visit` with the record of every block, in no order, until it returns false. Not
@@ -135,8 +150,8 @@ class Tier {
 
   [[nodiscard]] virtual TierUsage Usage() const = 0;
 
-  /// Blocks that it has lost since the last call without a Get that would have told: damaged ones
-  /// that DropSegment met, and what is missing after its store was opened anew.
+  /// Blocks that it has lost since the last call without a Get that would have told: what
+  /// DropSegment and Fold could not keep, and what is missing after its store was opened anew.
   virtual std::vector<LostBlock> TakeLost() { return {}; }
 
   /// Whether it takes no writes at the moment. Then Sync looks whether it can again.

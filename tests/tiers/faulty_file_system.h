@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -39,6 +40,18 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
     MutexLock lock(mutex_);
     fail_reads_ = fail;
   }
+  /// As one bad sector does: reads of this byte of the file with this name. "": none.
+  void FailReadsAt(const std::string& name, uint64_t offset) {
+    MutexLock lock(mutex_);
+    bad_name_ = name;
+    bad_offset_ = offset;
+  }
+  uint64_t bad_reads() const {
+    MutexLock lock(mutex_);
+    return bad_reads_;
+  }
+  /// Called before each read of a file, without a lock. To be set before it is used.
+  std::function<void()> before_read;
   /// Whether a change has failed since FailAfter.
   bool hit() const {
     MutexLock lock(mutex_);
@@ -68,7 +81,7 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
                                std::unique_ptr<rocksdb::FSRandomAccessFile>* file,
                                Debug* debug) override {
     const IOStatus status = FileSystemWrapper::NewRandomAccessFile(path, options, file, debug);
-    if (status.ok()) *file = std::make_unique<Source>(std::move(*file), *this);
+    if (status.ok()) *file = std::make_unique<Source>(std::move(*file), path, *this);
     return status;
   }
   IOStatus NewDirectory(const std::string& path, const Options& options,
@@ -143,18 +156,25 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
 
   class Source : public rocksdb::FSRandomAccessFileOwnerWrapper {
    public:
-    Source(std::unique_ptr<rocksdb::FSRandomAccessFile> file, FaultyFileSystem& owner)
-        : FSRandomAccessFileOwnerWrapper(std::move(file)), owner_(owner) {}
+    Source(std::unique_ptr<rocksdb::FSRandomAccessFile> file, const std::string& path,
+           FaultyFileSystem& owner)
+        : FSRandomAccessFileOwnerWrapper(std::move(file)),
+          name_(std::filesystem::path(path).filename()),
+          owner_(owner) {}
     IOStatus Read(uint64_t at, size_t bytes, const Options& options, rocksdb::Slice* result,
                   char* room, Debug* debug) const override {
+      if (owner_.before_read) owner_.before_read();
       {
         MutexLock lock(owner_.mutex_);
-        if (owner_.fail_reads_) return IOStatus::IOError("Input/output error");
+        const bool is_bad = owner_.bad_name_ == name_ && owner_.bad_offset_ - at < bytes;
+        owner_.bad_reads_ += is_bad ? 1 : 0;
+        if (owner_.fail_reads_ || is_bad) return IOStatus::IOError("Input/output error");
       }
       return FSRandomAccessFileOwnerWrapper::Read(at, bytes, options, result, room, debug);
     }
 
    private:
+    const std::string name_;
     FaultyFileSystem& owner_;
   };
 
@@ -218,6 +238,9 @@ class FaultyFileSystem : public rocksdb::FileSystemWrapper {
   bool full_ TC_GUARDED_BY(mutex_) = false;
   bool hit_ TC_GUARDED_BY(mutex_) = false;
   bool fail_reads_ TC_GUARDED_BY(mutex_) = false;
+  std::string bad_name_ TC_GUARDED_BY(mutex_);
+  uint64_t bad_offset_ TC_GUARDED_BY(mutex_) = 0;
+  uint64_t bad_reads_ TC_GUARDED_BY(mutex_) = 0;
   std::map<std::string, Bytes> files_ TC_GUARDED_BY(mutex_);
   std::set<std::string> unnamed_ TC_GUARDED_BY(mutex_);  // of which the directory is not synced
 };

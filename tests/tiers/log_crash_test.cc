@@ -190,6 +190,14 @@ INSTANTIATE_TEST_SUITE_P(
                                   return store.Drop(store.First(), {1, 3, 5, 6, 7});
                                 },
                             .done = {1, 3, 5, 6, 7}},
+                      Scene{
+                          .name = "Fold",
+                          .call =
+                              [](Store& store) {
+                                const std::vector<BlockRef> some = {{1, 0}, {2, 0}, {3, 0}, {7, 0}};
+                                return store.tier().Fold(some).ok();
+                              },
+                          .done = {1, 2, 3, 5, 6, 7}},
                       Scene{.name = "EraseAllOfAllSegments",
                             .call =
                                 [](Store& store) {

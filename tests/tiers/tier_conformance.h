@@ -338,6 +338,7 @@ TEST_P(TierConformance, ATierOfSingleBlocksHasNoSegments) {
   ASSERT_TRUE(Put(1).ok());
   EXPECT_FALSE(tier_->SegmentFrom(0));
   EXPECT_TRUE(absl::IsNotFound(tier_->DropSegment(1, {})));
+  EXPECT_TRUE(absl::IsUnimplemented(tier_->Fold({}).status()));
   EXPECT_TRUE(Has(1));
 }
 
@@ -395,6 +396,32 @@ TEST_P(TierConformance, ADroppedSegmentLeavesWhatIsKeptAndGivesItsRoomBack) {
   }
   EXPECT_EQ(tier_->Usage().block_count, 0u);
   EXPECT_EQ(tier_->Usage().used_bytes, 0u);
+}
+
+TEST_P(TierConformance, AFoldMakesOneSegmentOfSeveral) {
+  if (!GetParam().has_segments) GTEST_SKIP() << "it has single blocks";
+  PutTogether({1, 2});
+  PutTogether({3});
+  PutTogether({4, 5});
+  const uint64_t left = tier_->SegmentSizes().back().sequence;
+  ASSERT_TRUE(tier_->Erase({2, 0}).ok());
+  const uint64_t before = tier_->Usage().used_bytes;
+  const BlockRef blocks[] = {{4, 0}, {1, 0}, {3, 0}, {1, 0}, {77, 0}};  // one twice, one absent
+  const auto unread = tier_->Fold(blocks);
+  ASSERT_TRUE(unread.ok()) << unread.status();
+  EXPECT_TRUE(unread->empty());
+  ASSERT_EQ(tier_->SegmentSizes().size(), 2u);
+  const TierSegment first = *tier_->SegmentFrom(0), second = *tier_->SegmentFrom(left + 1);
+  EXPECT_EQ(first.sequence, left);
+  EXPECT_THAT(IdsOf(first), ::testing::ElementsAre(5)) << "it was not named";
+  EXPECT_THAT(IdsOf(second), ::testing::UnorderedElementsAre(1, 3, 4));
+  EXPECT_LT(tier_->Usage().used_bytes, before + kBlockBytes) << "4 is there twice, 2 is not";
+  EXPECT_GE(tier_->Usage().kept_bytes, 3 * kBlockBytes);
+  EXPECT_TRUE(tier_->TakeLost().empty());
+  for (const bool reopened : {false, true}) {
+    if (reopened && GetParam().survives_reopening) Reopen();
+    for (uint64_t id = 1; id <= 5; ++id) EXPECT_EQ(Has(id), id != 2) << id;
+  }
 }
 
 TEST_P(TierConformance, WhatIsKeptIsFoundWhileItsSegmentGoes) {
