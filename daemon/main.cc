@@ -53,8 +53,8 @@ void ExitOnNextSignal(const sigset_t& signals) {
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
-/// RocksDB keeps every file of the cold tier open, and every client's process is watched by one:
-/// more than the 1024 that a service is given softly.
+/// A quarter of the descriptors is for files of the cold tier, and every client's process is
+/// watched by one: more than the 1024 that a service is given softly.
 void RaiseOpenFileLimit() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;

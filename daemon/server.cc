@@ -262,6 +262,7 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
   }
   stack.durability = tenant.durability;
   stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
+  stack.cold_open_files = ColdOpenFiles(options.tenants.size());
   stack.read_deadline = options.cold_read_deadline;
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second
   stack.cold_scrub_bytes_per_tick = options.cold_scrub_rate_bytes;

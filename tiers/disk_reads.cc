@@ -35,9 +35,11 @@ class Room {
 
 }  // namespace
 
-SegmentFiles::SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io)
+SegmentFiles::SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io,
+                           size_t most_open)
     : file_system_(file_system ? std::move(file_system) : rocksdb::FileSystem::Default()),
-      direct_io_(direct_io) {}
+      direct_io_(direct_io),
+      most_open_(most_open) {}
 
 SegmentFiles::File SegmentFiles::Open(const std::string& path) const {
   rocksdb::FileOptions options;
@@ -49,15 +51,20 @@ SegmentFiles::File SegmentFiles::Open(const std::string& path) const {
 
 void SegmentFiles::Add(uint64_t sequence, std::string path) {
   MutexLock lock(mutex_);
-  segments_[sequence] = {std::move(path), nullptr};
+  segments_[sequence].path = std::move(path);
+}
+
+SegmentFiles::File SegmentFiles::Take(Segment& segment) {
+  if (segment.file) used_.erase(segment.used);
+  return std::exchange(segment.file, nullptr);
 }
 
 void SegmentFiles::Forget(uint64_t sequence) {
-  File last;  // closed without the lock
+  File last;
   MutexLock lock(mutex_);
   const auto found = segments_.find(sequence);
   if (found == segments_.end()) return;
-  last = std::move(found->second.file);
+  last = Take(found->second);
   segments_.erase(found);
 }
 
@@ -67,13 +74,21 @@ SegmentFiles::File SegmentFiles::FileOf(uint64_t sequence) {
     MutexLock lock(mutex_);
     const auto found = segments_.find(sequence);
     if (found == segments_.end()) return nullptr;
-    if (found->second.file) return found->second.file;
-    path = found->second.path;
+    Segment& segment = found->second;
+    if (segment.file) {
+      used_.splice(used_.begin(), used_, segment.used);
+      return segment.file;
+    }
+    path = segment.path;
   }
   File file = Open(path);
+  File oldest;
   MutexLock lock(mutex_);
   const auto found = segments_.find(sequence);  // it may have been forgotten meanwhile
-  if (found != segments_.end() && !found->second.file) found->second.file = file;
+  if (file == nullptr || found == segments_.end() || found->second.file) return file;
+  if (used_.size() >= most_open_) oldest = Take(segments_.at(used_.back()));
+  found->second.file = file;
+  found->second.used = used_.insert(used_.begin(), sequence);
   return file;
 }
 

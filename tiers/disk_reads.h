@@ -8,7 +8,10 @@
 #pragma once
 #include <rocksdb/file_system.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,10 +24,11 @@
 
 namespace thermocline {
 
-/// The open files of segments. Thread: any, concurrently.
+/// The open files of segments: so many at most, beside those that are being read, of which the one
+/// goes that was not read for longest. Thread: any, concurrently.
 class SegmentFiles {
  public:
-  SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io);
+  SegmentFiles(std::shared_ptr<rocksdb::FileSystem> file_system, bool direct_io, size_t most_open);
 
   /// The segment's file, which is opened when it is first read.
   void Add(uint64_t sequence, std::string path);
@@ -41,16 +45,21 @@ class SegmentFiles {
   using File = std::shared_ptr<const rocksdb::FSRandomAccessFile>;  // of whoever reads it, too
   struct Segment {
     std::string path;
-    File file;
+    File file;                           // if it is open,
+    std::list<uint64_t>::iterator used;  // and where in `used_`
   };
   /// Null: it cannot be opened.
   File Open(const std::string& path) const;
   File FileOf(uint64_t sequence) TC_EXCLUDES(mutex_);
+  /// Answers what it has of the segment, to be closed without the lock.
+  File Take(Segment& segment) TC_REQUIRES(mutex_);
 
   const std::shared_ptr<rocksdb::FileSystem> file_system_;
   const bool direct_io_;
+  const size_t most_open_;
   Mutex mutex_;  // never held across I/O
   boost::unordered_flat_map<uint64_t, Segment> segments_ TC_GUARDED_BY(mutex_);
+  std::list<uint64_t> used_ TC_GUARDED_BY(mutex_);  // those that are open, the last read first
 };
 
 }  // namespace thermocline

@@ -93,7 +93,8 @@ rocksdb::ColumnFamilyOptions EntryOptions() {
 
 // `strictly`: a table that cannot be opened fails the opening. Without it a failed write would not
 // stop the ones after it, so it is for looking round only.
-rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, bool strictly) {
+rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, size_t open_files,
+                                   bool strictly) {
   rocksdb::DBOptions options;
   options.env = env;
   options.create_if_missing = true;
@@ -104,7 +105,7 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, bool stric
   options.info_log = MakeDiskLog();
   options.use_direct_reads = direct_io;
   options.use_direct_io_for_flush_and_compaction = direct_io;
-  options.max_open_files = -1;
+  options.max_open_files = static_cast<int>(open_files / 2);
   options.max_file_opening_threads = 4;
   options.skip_stats_update_on_db_open = true;
   options.max_background_jobs = 2;
@@ -196,7 +197,8 @@ class IngestedTables : public rocksdb::EventListener {
 SegmentDatabase::SegmentDatabase(const Options& options)
     : store_(options.directory + "/store"),
       file_system_(options.file_system),
-      env_(EnvOver(file_system_)) {}
+      env_(EnvOver(file_system_)),
+      open_files_(std::max(options.open_files, kLeastOpenFiles)) {}
 
 SegmentDatabase::~SegmentDatabase() {
   Close();
@@ -212,7 +214,7 @@ void SegmentDatabase::Close() {
 }
 
 rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
-  rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, strictly);
+  rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, open_files_, strictly);
   health_ = std::make_shared<DiskHealth>();
   ingested_ = std::make_shared<IngestedTables>();
   options.listeners = {health_, ingested_};
@@ -230,7 +232,7 @@ void SegmentDatabase::Adopt(rocksdb::DB* db,
   db->DestroyColumnFamilyHandle(handles[0]);
   segments_ = handles[1];
   entries_ = handles[2];
-  files_ = std::make_unique<SegmentFiles>(file_system_, direct_io_);
+  files_ = std::make_unique<SegmentFiles>(file_system_, direct_io_, open_files_ / 2);
   for (const rocksdb::SstFileMetaData& file : FilesOf(*db_, segments_)) {
     if (const auto sequence = SequenceOf(file)) files_->Add(*sequence, file.db_path + file.name);
   }
@@ -249,7 +251,8 @@ absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
   if (made->env_->FileExists(lock).ok()) {
     TC_RETURN_IF_ERROR(DiskStatus(made->env_->LockFile(lock, &made->looking_), "look into it"));
   }
-  rocksdb::DBOptions options = DatabaseOptions(made->env_.get(), false, /*strictly=*/false);
+  rocksdb::DBOptions options =
+      DatabaseOptions(made->env_.get(), false, made->open_files_, /*strictly=*/false);
   options.create_if_missing = false;
   options.create_missing_column_families = false;
   made->health_ = std::make_shared<DiskHealth>();

@@ -39,6 +39,9 @@ class DiskHealth;
 class IngestedTables;
 class SegmentFiles;
 
+/// Half of them are RocksDB's, which opens the first sixteen with the store.
+inline constexpr size_t kLeastOpenFiles = 256;
+
 /// An entry to be set, or erased if it has no value.
 struct EntryChange {
   BlockRef ref;
@@ -52,6 +55,7 @@ class SegmentDatabase {
     std::string directory;
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
     std::string damage = "";  // if any, the store that is there is set aside for it
+    size_t open_files = 0;    // at most, but for a few; not less than kLeastOpenFiles
   };
   /// Opens the store, setting aside what cannot be used, and leaving out segments that cannot.
   /// Errors: what the directory's owner has to mend, with advice. Damage is no error.
@@ -116,6 +120,7 @@ class SegmentDatabase {
   std::shared_ptr<DiskHealth> health_;
   std::shared_ptr<IngestedTables> ingested_;
   std::unique_ptr<SegmentFiles> files_;
+  const size_t open_files_;
   std::string set_aside_;
   uint64_t dropped_segments_ = 0;
   bool direct_io_ = false;

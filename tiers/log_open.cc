@@ -71,7 +71,8 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   const auto open = [this](const std::string& damage) -> absl::StatusOr<Database> {
     TC_ASSIGN_OR_RETURN(auto opened, SegmentDatabase::Open({.directory = options_.directory,
                                                             .file_system = options_.file_system,
-                                                            .damage = damage}));
+                                                            .damage = damage,
+                                                            .open_files = options_.open_files}));
     ++*open_count_;
     return Database(opened.release(), [count = open_count_](SegmentDatabase* database) {
       std::default_delete<SegmentDatabase>()(database);

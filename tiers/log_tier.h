@@ -48,6 +48,7 @@ class LogTier : public Tier {
     uint64_t unit_bytes = 0;
     std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
     BlockEnvelope envelope = {};                   // how blocks and their records are kept
+    size_t open_files = 0;                         // at most; 0: few
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
   };
   /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by

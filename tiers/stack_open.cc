@@ -5,6 +5,7 @@
 // A restart is to serve a million warm blocks after half a second: headers are read where they lie,
 // what is sorted are ids, whatever lies anywhere is fetched ahead, and a second thread first makes
 // memory for the tree and then tells the policies of what stands in it.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,7 @@ constexpr uint32_t kPlacesPerNode = 8;  // as few as in bad trees; nodes cost no
 constexpr int kEpochShift = 32;
 constexpr size_t kFetchAhead = 16;  // blocks; more than that the caches do not take
 constexpr size_t kCacheLine = 64;
+constexpr size_t kMostOpenFiles = size_t{1} << 13;  // of one cold tier
 constexpr size_t kBatch = size_t{1} << 15;  // of places that the policies are told of at once
 
 uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
@@ -113,6 +115,12 @@ class StackCore::PolicyFeed {
   std::future<void> behind_;
 };
 
+size_t ColdOpenFiles(size_t stacks) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  return std::min<size_t>(limit.rlim_cur / 4 / stacks, kMostOpenFiles);
+}
+
 absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
   std::unique_ptr<Tier> cold;
   if (options.cold_capacity_bytes > 0) {
@@ -120,7 +128,8 @@ absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
                                              .capacity_bytes = options.cold_capacity_bytes,
                                              .account = options.cold_account,
                                              .unit_bytes = ChunkBytes(options),
-                                             .envelope = BlockEnvelope(options.cold_envelope)}));
+                                             .envelope = BlockEnvelope(options.cold_envelope),
+                                             .open_files = options.cold_open_files}));
   }
   return StackCore::OpenWith(std::move(options), std::move(cold));
 }

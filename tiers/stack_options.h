@@ -2,6 +2,7 @@
 // strand, a disk executor and the time, a test gives it queues that it steps by hand.
 #pragma once
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -45,6 +46,7 @@ struct StackOptions {
   BudgetAccount warm_account;
   BudgetAccount cold_account;
   BlockEnvelope::Options cold_envelope = {};  // how the cold tier keeps blocks
+  size_t cold_open_files = 0;                 // that it holds open at most; 0: few
   uint32_t max_clients = 64;
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
@@ -77,5 +79,9 @@ struct StackOptions {
 
   std::string policy = "lru";
 };
+
+/// What the cold tier of each of so many stacks may hold open: all together a quarter of the
+/// descriptors that the process may have.
+size_t ColdOpenFiles(size_t stacks);
 
 }  // namespace thermocline

@@ -1,5 +1,5 @@
 // How the log writes blocks anew while its disk does what disks do: a sector that cannot be read,
-// writes that fail meanwhile.
+// writes that fail meanwhile; and how few files it holds open, however many segments there are.
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "tests/tiers/faulty_file_system.h"
 #include "tests/tiers/scratch_directory.h"
 #include "tests/tiers/test_blocks.h"
+#include "tiers/disk_segments.h"
 #include "tiers/log_tier.h"
 
 namespace thermocline {
@@ -73,6 +74,17 @@ class LogFoldTest : public ::testing::Test {
     std::sort(names.begin(), names.end());
     return names;
   }
+  /// Of the store's tables, how many this process has open.
+  size_t Descriptors() const {
+    size_t count = 0;
+    for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      const std::string target = fs::read_symlink(entry.path(), gone).string();
+      count += target.starts_with(scratch_.path()) && target.ends_with(".sst") ? 1 : 0;
+    }
+    return count;
+  }
+
   const ScratchDirectory scratch_{"/dev/shm"};
   const std::shared_ptr<FaultyFileSystem> files_ = std::make_shared<FaultyFileSystem>();
   std::unique_ptr<LogTier> tier_;
@@ -138,6 +150,21 @@ TEST_F(LogFoldTest, AFoldEndsWhenWritesAreRefused) {
   EXPECT_EQ(tier_->State(), "ok");
   for (uint64_t id = 2; id <= last_id_; ++id) EXPECT_TRUE(Has(id)) << id;
   EXPECT_EQ(tier_->Usage().corrupt_count, 0u);
+}
+
+TEST_F(LogFoldTest, HoweverManySegmentsThereAreFewFilesAreOpen) {
+  Open();
+  for (size_t i = 0; i < kLeastOpenFiles + 50; ++i) PutSegment(1);
+  for (int round = 0; round < 2; ++round) {
+    ExpectAll();
+    EXPECT_LE(Descriptors(), kLeastOpenFiles);
+    EXPECT_GE(Descriptors(), kLeastOpenFiles / 2) << "those read last stay open";
+    Open();
+  }
+  EXPECT_THAT(*tier_->Fold(All()), IsEmpty());
+  EXPECT_EQ(Files().size(), 2u) << "and one of entries";
+  EXPECT_LE(Descriptors(), 4u);
+  ExpectAll();
 }
 
 }  // namespace
