@@ -85,7 +85,11 @@ class WriteBehindFile : public rocksdb::FSWritableFileOwnerWrapper {
     std::swap(filling_, *writing_);
     const uint64_t at = std::exchange(handed_bytes_, handed_bytes_ + kBufferBytes);
     filled_bytes_ = 0;
-    if (!thread_.joinable()) return Write(*writing_, kBufferBytes, at);
+    if (!thread_.joinable()) {
+      IOStatus written = Write(*writing_, kBufferBytes, at);
+      MutexLock lock(mutex_);
+      return status_ = std::move(written);
+    }
     MutexLock lock(mutex_);
     offset_ = at;
     changed_.NotifyAll();
