@@ -1,7 +1,8 @@
 // What "ack" costs: clients commit at once and wait until it is on disk, by the tier stack on
 // threads as the daemon has them. Their commits share writes; the small segments that come of it
 // are made large ones meanwhile and afterwards, until nothing is left to fold. Beside it, in turns
-// with the commits of a client that is alone: the same bytes written and synced by O_DIRECT.
+// with the commits of a client that is alone: the same bytes written and synced by O_DIRECT. Once
+// where there is room for all, once in a full tier, where segments go for what comes.
 #include <unistd.h>
 
 #include <algorithm>
@@ -166,20 +167,23 @@ absl::Status AwaitFolds(AckStack& stack) {
   return absl::OkStatus();
 }
 
-}  // namespace
+struct AckShape {
+  const char* name;
+  uint64_t warm_bytes, cold_bytes;
+  size_t commits;        // of each client
+  bool is_full = false;  // before the first that counts
+};
 
-absl::Status AddAck(const ColdBench& bench) {
-  const size_t commits = bench.quick ? 8 : 192;  // of each client
-  const ScratchDirectory scratch(bench.directory + "/ack");
+absl::Status AddAckTo(const AckShape& shape, const ColdBench& bench) {
+  const ScratchDirectory scratch(bench.directory + "/" + shape.name);
   TC_ASSIGN_OR_RETURN(const ColdBlocks blocks,
                       ColdBlocks::Make(bench.content, kCommitBlocks * kBlockBytes));
   TC_ASSIGN_OR_RETURN(const auto raw, RawStore::Open(blocks, scratch.path() + "/raw"));
-  const uint64_t cold_bytes = bench.quick ? 256 * MiB : 4 * GiB;
-  TC_ASSIGN_OR_RETURN(auto tier, OpenColdTier(scratch.path() + "/tier", cold_bytes));
+  TC_ASSIGN_OR_RETURN(auto tier, OpenColdTier(scratch.path() + "/tier", shape.cold_bytes));
   const ScratchDirectory memory("/dev/shm/thermocline-bench-ack-" + std::to_string(getpid()));
   AckStack stack;
-  TC_RETURN_IF_ERROR(
-      stack.Open(scratch.path(), memory.path(), 512 * MiB, cold_bytes, std::move(tier)));
+  TC_RETURN_IF_ERROR(stack.Open(scratch.path(), memory.path(), shape.warm_bytes, shape.cold_bytes,
+                                std::move(tier)));
   const auto payload = bench.content.first(kBlockBytes);
   const uint64_t checksum = Checksum(payload);
   std::vector<ClientNumber> clients;
@@ -197,46 +201,73 @@ absl::Status AddAck(const ColdBench& bench) {
     }
     return stack.Commit(client, names, payload, checksum);
   };
+  // Each client's times.
+  const auto commit_together = [&](size_t commits, std::vector<double>& all_ms) {
+    return OnThreads(kClients, [&](int thread) -> absl::Status {
+      std::vector<double> times;
+      for (size_t i = 0; i < commits; ++i) {
+        TC_ASSIGN_OR_RETURN(const double ms, commit(clients[static_cast<size_t>(thread)]));
+        times.push_back(ms);
+      }
+      const std::lock_guard lock(mutex);
+      all_ms.insert(all_ms.end(), times.begin(), times.end());
+      return absl::OkStatus();
+    });
+  };
 
-  std::vector<double> alone_ms, raw_ms, together_ms;
-  uint64_t raw_bytes = 0, committed = 0;
+  std::vector<double> before_ms, alone_ms, raw_ms, together_ms;
+  if (shape.is_full) {
+    TC_RETURN_IF_ERROR(commit_together(
+        shape.cold_bytes * 5 / 4 / (kClients * kCommitBlocks * kBlockBytes), before_ms));
+    TC_RETURN_IF_ERROR(AwaitFolds(stack));
+  }
+  const uint64_t folded_before = stack.KeptBytes();
+  uint64_t raw_bytes = 0;
   TC_ASSIGN_OR_RETURN(DiskWork work, MeasureDisk([&]() -> absl::Status {
-                        for (size_t i = 0; i < commits / 4; ++i, ++committed) {
+                        for (size_t i = 0; i < shape.commits / 4; ++i) {
                           TC_ASSIGN_OR_RETURN(const double ms, commit(clients[0]));
                           alone_ms.push_back(ms);
                           TC_ASSIGN_OR_RETURN(const DiskWork write, raw->Write(i, 1, 1));
                           raw_ms.push_back(write.seconds * 1e3);
                           raw_bytes += write.device_bytes;
                         }
-                        TC_RETURN_IF_ERROR(OnThreads(kClients, [&](int thread) -> absl::Status {
-                          std::vector<double> times;
-                          for (size_t i = 0; i < commits; ++i) {
-                            TC_ASSIGN_OR_RETURN(const double ms,
-                                                commit(clients[static_cast<size_t>(thread)]));
-                            times.push_back(ms);
-                          }
-                          const std::lock_guard lock(mutex);
-                          together_ms.insert(together_ms.end(), times.begin(), times.end());
-                          committed += commits;
-                          return absl::OkStatus();
-                        }));
+                        TC_RETURN_IF_ERROR(commit_together(shape.commits, together_ms));
                         return AwaitFolds(stack);
                       }));
+  const size_t committed = alone_ms.size() + together_ms.size();
   const double handed = static_cast<double>(committed * kCommitBlocks * kBlockBytes);
   const double written = static_cast<double>(work.device_bytes - raw_bytes);
   char note[160];
-  std::snprintf(note, sizeof note, "%.0f MiB committed by 1 MiB, %.0f MiB of them folded",
-                handed / MiB, static_cast<double>(stack.KeptBytes()) / MiB);
-  bench.report.Add({"ack", "amplification", written / handed, "written/handed", "", 0, note});
+  std::snprintf(note, sizeof note, "%.0f MiB committed by 1 MiB, %.0f MiB written again%s",
+                handed / MiB, static_cast<double>(stack.KeptBytes() - folded_before) / MiB,
+                shape.is_full ? ", in a full tier" : "");
+  const std::string name = shape.name;
+  bench.report.Add({name, "amplification", written / handed, "written/handed", "", 0, note});
   for (const auto& [percent, share] : {std::pair("p50", .5), std::pair("p99", .99)}) {
     const double raw_time = PercentileOf(raw_ms, share);
     const double alone = PercentileOf(alone_ms, share), together = PercentileOf(together_ms, share);
-    const std::string row = std::string("ack/clients:");
+    const std::string row = name + "/clients:";
     bench.report.Add({row + "1/" + percent, "commit", alone, "ms", "raw", alone / raw_time,
                       "raw: written and synced; a commit waits 20 ms for others"});
     bench.report.Add({row + "4/" + percent, "commit", together, "ms", "raw", together / raw_time});
   }
   return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status AddAck(const ColdBench& bench) {
+  TC_RETURN_IF_ERROR(AddAckTo({.name = "ack",
+                               .warm_bytes = 512 * MiB,
+                               .cold_bytes = bench.quick ? 256 * MiB : 4 * GiB,
+                               .commits = bench.quick ? size_t{8} : 192},
+                              bench));
+  return AddAckTo({.name = "ack_full",
+                   .warm_bytes = bench.quick ? 16 * MiB : 512 * MiB,
+                   .cold_bytes = bench.quick ? 64 * MiB : 1 * GiB,
+                   .commits = bench.quick ? size_t{8} : 384,
+                   .is_full = true},
+                  bench);
 }
 
 }  // namespace thermocline::bench
