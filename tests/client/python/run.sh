@@ -23,6 +23,7 @@ if [ "$(cat "$venv/.complete" 2>/dev/null)" != "${packages[*]}" ]; then
   echo "${packages[*]}" >"$venv/.complete"
 fi
 
+export CMAKE_BUILD_PARALLEL_LEVEL=1 # ctest runs another test beside it
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall \
   --config-settings=build-dir="$top/build/python-wheel" "$top/client/python"
 
