@@ -26,7 +26,8 @@ constexpr int kClients = 4;
 constexpr int kPid = 1'000'000'000;  // nobody's
 constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::seconds kMostFoldTime{60};
-constexpr std::chrono::milliseconds kQuietTime{5000};  // without a fold: there is none left
+// Without a fold: there is none left, as one begins with a tick.
+constexpr std::chrono::milliseconds kQuietTime{5000}, kQuickQuietTime{1000};
 
 SpaceSpec AckSpec() {
   SpaceSpec spec;
@@ -153,11 +154,11 @@ double PercentileOf(std::vector<double>& values, double share) {
 }
 
 /// Until no fold has come for a while.
-absl::Status AwaitFolds(AckStack& stack) {
+absl::Status AwaitFolds(AckStack& stack, std::chrono::milliseconds quiet_time) {
   const auto end = std::chrono::steady_clock::now() + kMostFoldTime;
   auto changed = std::chrono::steady_clock::now();
   uint64_t kept = stack.KeptBytes();
-  while (std::chrono::steady_clock::now() < changed + kQuietTime) {
+  while (std::chrono::steady_clock::now() < changed + quiet_time) {
     if (std::chrono::steady_clock::now() > end) return absl::DeadlineExceededError("folds go on");
     std::this_thread::sleep_for(kTick);
     const uint64_t now = stack.KeptBytes();
@@ -215,11 +216,12 @@ absl::Status AddAckTo(const AckShape& shape, const ColdBench& bench) {
     });
   };
 
+  const auto quiet_time = bench.quick ? kQuickQuietTime : kQuietTime;
   std::vector<double> before_ms, alone_ms, raw_ms, together_ms;
   if (shape.is_full) {
     TC_RETURN_IF_ERROR(commit_together(
         shape.cold_bytes * 5 / 4 / (kClients * kCommitBlocks * kBlockBytes), before_ms));
-    TC_RETURN_IF_ERROR(AwaitFolds(stack));
+    TC_RETURN_IF_ERROR(AwaitFolds(stack, quiet_time));
   }
   const uint64_t folded_before = stack.KeptBytes();
   uint64_t raw_bytes = 0;
@@ -232,7 +234,7 @@ absl::Status AddAckTo(const AckShape& shape, const ColdBench& bench) {
                           raw_bytes += write.device_bytes;
                         }
                         TC_RETURN_IF_ERROR(commit_together(shape.commits, together_ms));
-                        return AwaitFolds(stack);
+                        return AwaitFolds(stack, quiet_time);
                       }));
   const size_t committed = alone_ms.size() + together_ms.size();
   const double handed = static_cast<double>(committed * kCommitBlocks * kBlockBytes);
