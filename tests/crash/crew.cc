@@ -15,7 +15,7 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr milliseconds kPlayerPatience{25'000};
+constexpr milliseconds kPlayerPatience{60'000};
 
 bool WasKilled(int wait_status) {
   return WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;

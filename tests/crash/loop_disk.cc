@@ -24,8 +24,8 @@ using std::chrono::milliseconds;
 constexpr unsigned long kShutdown = _IOR('X', 125, uint32_t);
 constexpr uint32_t kWithoutLogFlush = 2;
 constexpr const char* kMountOptions = "loop,noauto_da_alloc,commit=600";
-constexpr milliseconds kToolPatience{30'000};
-constexpr int kUnmountAttempts = 500;  // whoever was killed lets go of its files a moment later
+constexpr milliseconds kToolPatience{120'000};
+constexpr int kUnmountAttempts = 6000;  // whoever was killed lets go of its files a moment later
 constexpr milliseconds kUnmountStep{10};
 
 /// A program of the system, which says into the image's log what went wrong.

@@ -20,7 +20,7 @@ using std::chrono::duration;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kServicePatience{30'000};
+constexpr milliseconds kServicePatience{60'000};
 constexpr milliseconds kShutdownPatience{40'000};
 constexpr milliseconds kFinalPatience{60'000};
 constexpr milliseconds kLook{20};

@@ -17,9 +17,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kCallTimeout{5'000};
+constexpr milliseconds kCallTimeout{20'000};
 constexpr milliseconds kFlushTimeout{60'000};
-constexpr seconds kSettlePatience{20};
+constexpr seconds kSettlePatience{60};
 constexpr int kSweepPaths = 300;
 constexpr uint32_t kSlotsOfOneCall = 256;
 constexpr milliseconds kRefusalPatience{500};

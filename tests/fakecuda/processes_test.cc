@@ -142,7 +142,7 @@ TEST_F(ProcessTest, AKilledPeerLeavesTheSlabAsItIs) {
 }
 
 TEST_F(ProcessTest, AnEventOfAKilledPeerNeverPasses) {
-  Peer peer("record-slowly", {"TC_FAKECUDA_DELAY=10000000"});
+  Peer peer("record-slowly", {"TC_FAKECUDA_DELAY=600000000"});
   Grant(peer);
   const Message message = Receive(peer.socket(), nullptr);
   cudaEvent_t event = nullptr;

@@ -27,7 +27,7 @@ constexpr uint64_t kColdMib = 192;
 constexpr char kWorld[] = "sizes";
 constexpr milliseconds kTick{20};
 constexpr milliseconds kSampleInterval{500};
-constexpr milliseconds kServicePatience{30'000};
+constexpr milliseconds kServicePatience{60'000};
 constexpr milliseconds kExitPatience{60'000};
 constexpr double kLeaseSeconds = 10;
 constexpr double kLeastDaemonLifeSeconds = 6;
