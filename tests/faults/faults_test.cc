@@ -27,7 +27,7 @@ using std::chrono::steady_clock;
 
 constexpr double kSoonMs = 3000;           // a call that takes longer has hung
 constexpr milliseconds kImpatience{1000};  // of calls, where a trial is about how long they take
-constexpr seconds kScrubPatience{60};
+constexpr seconds kScrubPatience{60}, kRecoveryPatience{60};
 constexpr int kFew = 16;
 
 struct Outcome {
@@ -125,7 +125,7 @@ Outcome CutFile(const Scale&) {
 int Thermoctl(const Subject& subject, std::vector<std::string> words) {
   std::vector<std::string> all = {Binaries() + "/thermoctl", "--socket", subject.socket()};
   all.insert(all.end(), words.begin(), words.end());
-  const auto status = crash::WaitFor(crash::Spawn(all, "/dev/null"), seconds(30));
+  const auto status = crash::WaitFor(crash::Spawn(all, "/dev/null"), seconds(120));
   return status && WIFEXITED(*status) ? WEXITSTATUS(*status) : -1;
 }
 
@@ -195,9 +195,9 @@ Outcome OwnerStopped(const Scale& scale) {
   put_ms = Milliseconds([&] { subject.Put(kFew).IgnoreError(); });
   subject.Signal(SIGCONT);
   Got after = Got::kMiss;
-  for (int i = 0; i < 50 && after != Got::kRight; ++i) {
+  const auto given_up = steady_clock::now() + kRecoveryPatience;
+  while ((after = subject.Get(0)) != Got::kRight && steady_clock::now() < given_up) {
     std::this_thread::sleep_for(milliseconds(100));
-    after = subject.Get(0);
   }
   return {.right = failed == 0 && tally.wrong == 0 && std::max(worst_ms, put_ms) < kSoonMs &&
                    after == Got::kRight,

@@ -16,10 +16,10 @@ constexpr int kFirstWarm = 100;
 constexpr int kWarmValues = 8;
 constexpr int kFirstNew = 1000;
 constexpr int kNewValues = 112;    // the memory holds 56 beside the warm ones
-constexpr double kStallMs = 1000;  // on two busy cores; what waits for a disk takes longer
-constexpr double kPutMs = 3000;    // its slot may be waited for, not the disk
-constexpr milliseconds kSignPatience{15'000};
-constexpr milliseconds kRecoveryPatience{40'000};
+constexpr double kStallMs = 2500;  // on two busy cores; what waits for a disk takes longer
+constexpr double kPutMs = 10'000;  // its slot may be waited for, not the disk
+constexpr milliseconds kSignPatience{60'000};
+constexpr milliseconds kRecoveryPatience{90'000};
 constexpr milliseconds kLook{50};
 constexpr const char* kDegraded = "thermocline_tier_degraded{tier=\"cold\"";
 

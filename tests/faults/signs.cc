@@ -15,7 +15,7 @@
 namespace thermocline::faults {
 namespace {
 
-constexpr timeval kPatience{.tv_sec = 2, .tv_usec = 0};
+constexpr timeval kPatience{.tv_sec = 20, .tv_usec = 0};
 
 }  // namespace
 
