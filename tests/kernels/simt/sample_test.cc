@@ -127,7 +127,7 @@ TEST(SampleTest, GreedyTakesTheFirstGreatestAndNoNan) {
     ForEachSchedule([&] { EXPECT_EQ(SampleOne(row, {}), GreedyToken(row)); });
   }
   RandomInputs random(1);
-  for (const size_t vocabulary : {31, 1024, 1025, 5000}) {
+  for (const size_t vocabulary : {31, 1024, 1025, 2500}) {
     std::vector<std::vector<float>> rows;
     for (int i = 0; i < 3; ++i) rows.push_back(RandomRow(random, vocabulary, 10));
     rows[1][vocabulary - 1] = rows[1][vocabulary / 3] = 100;
@@ -179,6 +179,7 @@ TEST(SampleTest, ScheduleDoesNotMatter) {
 }
 
 TEST(SampleTest, TheLargestVocabulary) {
+  if (simt::IsChecked()) GTEST_SKIP() << "the plain form's part: the checker takes a minute for it";
   RandomInputs random(4);
   const std::vector<float> row = RandomRow(random, kSampleMaxVocabulary, 6);
   for (const SampleSettings& settings :
