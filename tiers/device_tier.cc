@@ -284,17 +284,27 @@ void DeviceTier::PutAll(std::span<TierPut> puts) {
 
 absl::StatusOr<std::optional<BlockRecord>> DeviceTier::Get(BlockRef ref,
                                                            std::span<std::byte> payload) {
-  BlockRecord record;
-  uint32_t page = 0;
-  {
-    MutexLock lock(mutex_);
-    const auto found = index_.find(ref);
-    if (found == index_.end()) return std::nullopt;
-    page = found->second;
-    record = headers_.Block(page);
+  const std::optional<uint32_t> page = PageOf(ref);
+  if (!page) return std::nullopt;
+  absl::StatusOr<BlockRecord> record = ReadSlot(*page, payload);
+  if (absl::IsDataLoss(record.status())) {
+    Free(*page);
+    return std::nullopt;
   }
+  return record;
+}
+
+std::optional<uint32_t> DeviceTier::PageOf(BlockRef ref) const {
+  MutexLock lock(mutex_);
+  const auto found = index_.find(ref);
+  if (found == index_.end()) return std::nullopt;
+  return found->second;
+}
+
+absl::StatusOr<BlockRecord> DeviceTier::ReadSlot(uint32_t page, std::span<std::byte> payload) {
+  const BlockRecord record = RecordAt(page);
   if (record.payload_bytes > payload.size()) {
-    return absl::InvalidArgumentError("hot tier: block " + std::to_string(ref.id) + " has " +
+    return absl::InvalidArgumentError("hot tier: block " + std::to_string(record.id) + " has " +
                                       std::to_string(record.payload_bytes) + " bytes, room for " +
                                       std::to_string(payload.size()));
   }
@@ -306,10 +316,10 @@ absl::StatusOr<std::optional<BlockRecord>> DeviceTier::Get(BlockRef ref,
   mover_status_ = status;
   TC_RETURN_IF_ERROR(status);
   if (is_right) return record;
-  LogEvent(LogLevel::kWarning, "hot_block_dropped", {{"id", ref.id}, {"part", ref.part}});
+  LogEvent(LogLevel::kWarning, "hot_block_dropped", {{"id", record.id}, {"part", record.part}});
   ++corrupt_count_;
-  FreeLocked(page);
-  return std::nullopt;
+  return absl::DataLossError("hot tier: block " + std::to_string(record.id) +
+                             " is not what its header says");
 }
 
 absl::Status DeviceTier::Erase(BlockRef ref) {

@@ -61,6 +61,10 @@ class DeviceTier final : public Tier {
   /// Of a granted slot or a committed one that nobody reads any more.
   void Free(uint32_t page);
   BlockRecord RecordAt(uint32_t page) const;
+  std::optional<uint32_t> PageOf(BlockRef ref) const;
+  /// Reads and verifies a committed slot, which stays as it is whatever is found.
+  /// Errors: DataLoss when it is not what its header says; those of the memory.
+  absl::StatusOr<BlockRecord> ReadSlot(uint32_t page, std::span<std::byte> payload);
   uint64_t SlotBytesAt(uint32_t page) const;
   uint64_t FreeSlots(uint64_t bytes) const;
   /// Where a slot lies in the device memory.

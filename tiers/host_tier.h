@@ -136,6 +136,7 @@ class HostTier : public Tier {
     const BlockHeader* header = nullptr;  // in its slot
     uint32_t page = 0;                    // its slot's first
     uint16_t part = 0;
+    bool is_hot = false;  // not here: a restart sorts the blocks of all tiers together
   };
   /// The committed blocks, by id and then part, each once. Later calls give none.
   LargeVector<Left> TakeLeft() { return std::exchange(left_, {}); }

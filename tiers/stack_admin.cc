@@ -14,8 +14,10 @@ void StackCore::Tick() {
   host_->Mend();
   ExpirePins();
   TellHealth(TierKind::kWarm, WarmState(), warm_told_);
+  if (options_.open_hot) TellHealth(TierKind::kHot, HotState(), hot_told_);
   if (cold_ != nullptr) TellHealth(TierKind::kCold, ColdState(), cold_told_);
   PromotePinned();
+  SettleHot();
   ReleaseQuarantine();
   ExpireIncomplete(options_.incomplete_ttl);
   DropDoomed();
@@ -197,6 +199,7 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     }
     return true;
   }
+  if (!FlushHot()) return false;
   flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr, flush.newest});
   if (cold_full_) {  // of what stands above the blocks to be written: their tails have to go
     const uint64_t dropped = FreeClean({0, 1, true, flush.newest});
@@ -231,7 +234,7 @@ uint64_t StackCore::DropWarm() {
       host_->Free(uint64_t{move.before.warm_slot()} * kPageBytes);
       ChangeWord(id, *place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
       ++blocks;
-      if (!move.before.cold_copy()) ++warm_counters_.evictions;
+      if (!move.before.cold_copy() && move.before.hot_slot() == 0) ++warm_counters_.evictions;
     }
     if (!IsComplete(spaces_.at(places_.at(id).space), places_.at(id), *place)) NoteIncomplete(id);
     if (!HasBytes(*place)) DropLeaf(*place);
@@ -316,6 +319,11 @@ StackStats StackCore::Stats() {
     stats.corrupt_blocks += cold_->Usage().corrupt_count;
     add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
         options_.cold_account, ColdState());
+  }
+  if (hot_ != nullptr) {
+    add(TierKind::kHot, *hot_, hot_counters_, hot_->Usage().capacity_bytes, {}, HotState());
+  } else if (options_.open_hot) {
+    stats.tiers.push_back({.tier = TierKind::kHot, .state = hot_refusal_});
   }
   return stats;
 }

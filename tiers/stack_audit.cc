@@ -41,9 +41,10 @@ const char* TierKindName(TierKind tier) {
 }
 
 absl::Status StackCore::Audit() const {
+  uint64_t hot_blocks = 0;
   uint64_t warm_blocks = 0;
   uint64_t slot_bytes = 0;
-  TC_RETURN_IF_ERROR(AuditWords(&warm_blocks, &slot_bytes));
+  TC_RETURN_IF_ERROR(AuditWords(&hot_blocks, &warm_blocks, &slot_bytes));
   for (const auto& [offset, slot] : reservations_) {
     slot_bytes += SlabAllocator::SlotBytes(slot.bytes);
   }
@@ -66,6 +67,10 @@ absl::Status StackCore::Audit() const {
                                " are in use");
   }
   if (warm.used_bytes > warm.capacity_bytes) return absl::InternalError("audit: warm over budget");
+  if (hot_ != nullptr && !hot_job_running_ && hot_->Usage().block_count != hot_blocks) {
+    return absl::InternalError("audit: " + std::to_string(hot_blocks) + " hot words, " +
+                               std::to_string(hot_->Usage().block_count) + " committed hot slots");
+  }
   if (cold_ == nullptr) return absl::OkStatus();
   const TierUsage cold = cold_->Usage();
   // What is kept when a segment goes is written before.
@@ -94,7 +99,8 @@ absl::Status StackCore::AuditPins() const {
   return absl::OkStatus();
 }
 
-absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const {
+absl::Status StackCore::AuditWords(uint64_t* hot_blocks, uint64_t* warm_blocks,
+                                   uint64_t* slot_bytes) const {
   std::map<uint32_t, std::array<uint64_t, 3>> sums;  // by space: places, warm bytes, cold bytes
   std::unordered_set<uint32_t> slots;
   for (const uint64_t id : places_.Ids()) {
@@ -105,6 +111,7 @@ absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) 
     const Space& space = spaces_.at(state.space);
     auto& sum = sums[state.space];
     ++sum[0];
+    bool hot = false;
     bool warm = false;
     bool cold = false;
     for (uint32_t part = 0; part < space.part_count(); ++part) {
@@ -113,6 +120,13 @@ absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) 
       if (word.moving()) return absl::InternalError(where + "was left moving");
       cold = cold || word.cold_copy();
       if (word.cold_copy()) sum[2] += bytes;
+      if (word.hot_slot() != 0) {
+        hot = true;
+        if (hot_->PageOf({id, static_cast<uint16_t>(part)}) != word.hot_slot()) {
+          return absl::InternalError(where + "its hot slot holds another block");
+        }
+        ++*hot_blocks;
+      }
       if (word.warm_slot() == 0) continue;
       warm = true;
       sum[1] += bytes;
@@ -125,7 +139,8 @@ absl::Status StackCore::AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) 
         return absl::InternalError(where + "its slot holds another block");
       }
     }
-    if (warm != warm_policy_->Contains(id) || cold != cold_policy_->Contains(id)) {
+    if (hot != hot_policy_->Contains(id) || warm != warm_policy_->Contains(id) ||
+        cold != cold_policy_->Contains(id)) {
       return absl::InternalError(where + "a policy is mistaken about it");
     }
   }

@@ -46,19 +46,21 @@ struct StackBooks {
   struct PartState {
     uint64_t checksum = 0;  // of the payload, in whichever tiers it is
     uint64_t sequence = 0;
-    bool adopted = false;  // its slot was there before this epoch
-    bool reading = false;  // a promotion is under way
-    bool writing = false;  // a copy is being written to cold
-    bool erasing = false;  // the cold copy is queued for erasure, or being erased
-    bool leaving = false;  // the cold copy goes with its segment, if the job under way succeeds
-    bool busy() const { return reading || writing || leaving; }
+    bool adopted = false;      // its slot was there before this epoch
+    bool reading = false;      // a promotion is under way
+    bool writing = false;      // a copy is being written to cold
+    bool erasing = false;      // the cold copy is queued for erasure, or being erased
+    bool leaving = false;      // the cold copy goes with its segment, if the job under way succeeds
+    bool heating = false;      // a copy is being made in the hot tier
+    bool hot_spoiled = false;  // that copy did not verify
+    bool busy() const { return reading || writing || leaving || heating; }
   };
   struct PlaceState {
     uint32_t space = 0;
     uint32_t pins = 0;       // TTL pins of any tier
     uint32_t warm_pins = 0;  // of these, those of the warm tier
     bool doomed = false;     // deleted; goes as soon as nobody holds it
-    bool reused = false;     // matched since it came; kept where writes are limited
+    bool reused = false;     // matched since it came; kept where writes are limited, or VRAM is
     absl::InlinedVector<PartState, 1> parts;  // of a space; most have one
     bool busy() const;
   };

@@ -238,7 +238,7 @@ absl::StatusOr<LeaseView> StackCore::Match(ClientNumber number, uint32_t space_n
   CountMisses(*space, names.size(), match.depth, path.size());
   LeaseView view = LeasePath(number, *space, path);
   for (const BlockView& block : view.blocks) {
-    ++(block.tier == TierKind::kWarm ? warm_counters_ : cold_counters_).hits;
+    ++CountersOf(block.tier).hits;
   }
   return view;
 }
@@ -319,7 +319,7 @@ uint32_t StackCore::UsableBlocks(const Space& space, const std::vector<Place>& p
     for (uint32_t part = 0; part < space.part_count(); ++part) {
       const Word word = writer_.word(place, part);
       const bool in_cold = word.cold_copy() && !state.parts[part].leaving;
-      const bool readable = !word.moving() && (word.warm_slot() != 0 || in_cold);
+      const bool readable = !word.moving() && (IsInMemory(word) || in_cold);
       in_a_row[part] = readable ? in_a_row[part] + 1 : 0;
       const uint32_t window = space.window_blocks[part];
       if (window == 0 && !readable) return best;
@@ -357,6 +357,8 @@ BlockView StackCore::ViewOf(Place place, uint16_t part) const {
     view.tier = TierKind::kWarm;
     view.offset = uint64_t{word.warm_slot()} * kPageBytes;
     view.checked = word.checked();
+  } else if (word.hot_slot() != 0) {
+    view.tier = TierKind::kHot;
   } else if (word.cold_copy()) {
     view.tier = TierKind::kCold;
   }
@@ -364,11 +366,12 @@ BlockView StackCore::ViewOf(Place place, uint16_t part) const {
 }
 
 void StackCore::NoteReuse(std::span<const uint64_t> path) {
-  if (!write_budget_.is_limited()) return;
+  if (!write_budget_.is_limited() && hot_ == nullptr) return;
   for (const uint64_t id : path) places_.at(id).reused = true;
 }
 
 void StackCore::TouchPath(std::span<const uint64_t> path) {
+  hot_policy_->Touch(path);
   warm_policy_->Touch(path);
   cold_policy_->Touch(path);
 }

@@ -189,7 +189,7 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
     const Place place = *writer_.PlaceOf(ref.id);
     const PlaceState& state = places_.at(ref.id);
     const uint64_t bytes = spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
-    const bool is_warm = writer_.word(place, ref.part).warm_slot() != 0;
+    const bool is_warm = IsInMemory(writer_.word(place, ref.part));
     if (taken.contains(ref.id)) {
       plan.going.push_back(ref);
     } else if (is_warm && !state.busy() && state.pins == 0) {
@@ -268,7 +268,7 @@ bool StackCore::HasColdCopy(BlockRef ref) const {
          writer_.word(*place, ref.part).cold_copy();
 }
 
-bool StackCore::IsToBeRead(BlockRef ref) const {
+bool StackCore::HasLastingCopy(BlockRef ref) const {
   return HasColdCopy(ref) && !places_.at(ref.id).parts[ref.part].leaving;
 }
 
@@ -284,12 +284,12 @@ uint64_t StackCore::SegmentBytes() const {
                   options_.cold_capacity_bytes / kLeastTierSegments);
 }
 
-// Whether all of its cold parts are in warm, too.
+// Whether all of its cold parts are in memory, too, if it be a device's.
 bool StackCore::IsWarm(Place place) const {
   const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
   for (uint32_t part = 0; part < parts; ++part) {
     const Word word = writer_.word(place, part);
-    if (word.cold_copy() && word.warm_slot() == 0) return false;
+    if (word.cold_copy() && !IsInMemory(word)) return false;
   }
   return true;
 }
@@ -475,7 +475,7 @@ void StackCore::FinishDrop(const SegmentDrop& drop, const absl::Status& status) 
     const Word word = writer_.word(place, ref.part);
     if (!word.cold_copy()) continue;
     ChangeWord(ref.id, place, ref.part, word.WithColdCopy(false));
-    if (word.warm_slot() != 0) continue;
+    if (IsInMemory(word)) continue;
     ++cold_counters_.evictions;
     NoteIncomplete(ref.id);
     if (gone.insert(ref.id).second) tails.push_back(place);

@@ -234,7 +234,7 @@ absl::Status StackCore::MakeRoomFor(Place at, std::span<const Name> names) {
 void StackCore::DropOldest() {
   writer_.LookAtPins();
   const size_t places = places_.size();
-  for (Policy* policy : {cold_policy_.get(), warm_policy_.get()}) {
+  for (Policy* policy : {cold_policy_.get(), warm_policy_.get(), hot_policy_.get()}) {
     std::vector<Place> oldest;
     std::unordered_set<uint64_t> taken;
     policy->Victims([&](uint64_t id) {
@@ -323,7 +323,15 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
     }
   }
   const auto reservation = reservations_.find(item.offset);
-  if (word.warm_slot() != 0) {
+  if (DiffersFromHot(word, part, item) && !part.busy()) {
+    Movement move{.place = place, .part = item.part};
+    if (writer_.BeginMove({&move, 1}) == 1) {
+      hot_->Free(word.hot_slot());
+      word = word.WithHotSlot(0);
+      ChangeWord(id, place, item.part, word);
+    }
+  }
+  if (word.warm_slot() != 0 || DiffersFromHot(word, part, item)) {
     if (!item.keep_slot) {
       host_->Free(item.offset);
       reservations_.erase(reservation);
@@ -351,6 +359,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
   part.adopted = false;
   const auto page = static_cast<uint32_t>(item.offset / kPageBytes);
   ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));
+  if (word.hot_slot() != 0) hot_going_.insert({id, item.part});
   ++stats_.committed_blocks;
   stats_.committed_bytes += bytes;
   warm_counters_.bytes_in += bytes;

@@ -24,6 +24,7 @@
 //   stack_durable.cc   copies that a commit waits for
 //   stack_budget.cc    what is borrowed of tiers that others share, and given back
 //   stack_load.cc      promotion, Load, Prefetch
+//   stack_hot.cc       what goes to device memory, and leaves it
 //   stack_scrub.cc     warm blocks read back and summed
 //   stack_pins.cc      TTL pins and the state file
 //   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
@@ -50,6 +51,7 @@
 #include "base/units.h"
 #include "catalog/writer.h"
 #include "tiers/breaker.h"
+#include "tiers/device_tier.h"
 #include "tiers/host_tier.h"
 #include "tiers/policy.h"
 #include "tiers/stack_books.h"
@@ -147,9 +149,11 @@ class StackCore final : public TierStack, private StackBooks {
 
   // ---- stack_open.cc
   class PolicyFeed;
-  using FoundBlock = HostTier::Left;  // or of cold, where `page` is 0 and `header` a BlockRecord
+  // Or of hot, where `is_hot`, or of cold, where `page` is 0: then `header` is a BlockRecord.
+  using FoundBlock = HostTier::Left;
   struct FoundPart {
     const FoundBlock* warm = nullptr;
+    const FoundBlock* hot = nullptr;
     const FoundBlock* cold = nullptr;
   };
   struct FoundPlace {  // as the records tell it
@@ -187,6 +191,11 @@ class StackCore final : public TierStack, private StackBooks {
   std::vector<Place> PathTo(Place place) const;
   std::vector<uint64_t> IdsOf(std::span<const Place> path) const;
   BlockView ViewOf(Place place, uint16_t part) const;
+  Counters& CountersOf(TierKind tier) {
+    return tier == TierKind::kHot    ? hot_counters_
+           : tier == TierKind::kWarm ? warm_counters_
+                                     : cold_counters_;
+  }
   void TouchPath(std::span<const uint64_t> path);
   void NoteReuse(std::span<const uint64_t> path);
   void CountMisses(const Space& space, size_t asked, size_t found, size_t usable);
@@ -214,6 +223,10 @@ class StackCore final : public TierStack, private StackBooks {
   absl::StatusOr<Place> Append(Space& space, Place at, const Name& name, uint64_t id);
   void TellPlace(const Space& space, Place place, BlockRecord& record) const;
   static bool SamePlace(const BlockRecord& a, const BlockRecord& b);
+  /// Whether other bytes are hot under this name, and none are warm.
+  static bool DiffersFromHot(Word word, const PartState& part, const CommitItem& item) {
+    return word.warm_slot() == 0 && word.hot_slot() != 0 && part.checksum != item.checksum;
+  }
   void Publish(const Space& space, Place place, const CommitItem& item);
   void ReturnReservations(uint32_t client, bool process_gone);
 
@@ -238,6 +251,7 @@ class StackCore final : public TierStack, private StackBooks {
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
+  uint64_t SlotsAhead(uint64_t slot_bytes) const;
   uint64_t SlotsWanted(uint64_t slot_bytes) const;
   void KeepReserve();
   void TouchAhead();
@@ -281,7 +295,9 @@ class StackCore final : public TierStack, private StackBooks {
   bool IsStuck(uint64_t sequence) const;
   bool HasColdCopy(BlockRef ref) const;
   /// Whether it has one that does not go at the moment.
-  bool IsToBeRead(BlockRef ref) const;
+  bool HasLastingCopy(BlockRef ref) const;
+  bool IsToBeRead(BlockRef ref) const { return HasLastingCopy(ref) || IsHot(ref); }
+  static bool IsInMemory(Word word) { return word.warm_slot() != 0 || word.hot_slot() != 0; }
   uint64_t BytesOf(BlockRef ref) const;
   uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
@@ -357,6 +373,20 @@ class StackCore final : public TierStack, private StackBooks {
   void ForgetPrefetches(uint32_t client);
   void AdvancePrefetches();
 
+  // ---- stack_hot.cc
+  void OpenHot();
+  std::string HotState() const;
+  bool IsHot(BlockRef ref) const;
+  void AdvanceHot();
+  std::vector<HotCopy> ChooseHot();
+  void FinishHeating(const std::vector<HotCopy>& copies);
+  void FailHot(const absl::Status& why);
+  void NoteHotRead(BlockRef ref, const absl::Status& status);
+  uint64_t EvictHot(uint64_t count, std::vector<BlockRef>& rising);
+  bool FlushHot();
+  void SettleHot();
+  uint64_t LeaveHot(std::vector<Movement> moves);
+
   // ---- stack_scrub.cc
   void BeginScrubTick();
   void Scrub();
@@ -409,7 +439,7 @@ class StackCore final : public TierStack, private StackBooks {
   bool AdvanceFlush(FlushState& flush);
   uint64_t DropWarm();
   uint64_t KeptBlocks(TierKind tier) const;
-  absl::Status AuditWords(uint64_t* warm_blocks, uint64_t* slot_bytes) const;
+  absl::Status AuditWords(uint64_t* hot_blocks, uint64_t* warm_blocks, uint64_t* slot_bytes) const;
   absl::Status AuditPins() const;
 
   template <class Function>
@@ -422,6 +452,9 @@ class StackCore final : public TierStack, private StackBooks {
   Writer writer_;
   const std::unique_ptr<Policy> warm_policy_;
   const std::unique_ptr<Policy> cold_policy_;
+  std::shared_ptr<DeviceTier> hot_;  // nullptr: off, or `hot_refusal_` says why
+  std::unique_ptr<Policy> hot_policy_;
+  std::string hot_refusal_;
   std::unique_ptr<PolicyFeed> feed_;  // of a restart
   const ProcessRef self_process_;
   std::shared_ptr<StackCore*> self_;  // what posted tasks hold weakly
@@ -482,7 +515,12 @@ class StackCore final : public TierStack, private StackBooks {
   bool cold_full_ = false;              // the last job found no room
   std::optional<uint64_t> full_since_;  // bytes that had gone to cold when it was full last
   std::string write_refusal_;           // why the last write to cold failed
-  std::string warm_told_ = "ok", cold_told_ = "ok";  // states, as the log says last
+  // States, as the log says last.
+  std::string hot_told_ = "ok", warm_told_ = "ok", cold_told_ = "ok";
+  Breaker hot_moves_;
+  bool hot_job_running_ = false;
+  std::optional<SteadyTime> hot_full_until_;              // the last job found no room
+  std::unordered_set<BlockRef, BlockRefHash> hot_going_;  // once nobody holds them
   Breaker cold_writes_;
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;
@@ -515,8 +553,7 @@ class StackCore final : public TierStack, private StackBooks {
   bool scrub_running_ = false;
 
   StackStats stats_;
-  Counters warm_counters_;
-  Counters cold_counters_;
+  Counters hot_counters_, warm_counters_, cold_counters_;
 };
 
 template <class Function>

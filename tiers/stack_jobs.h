@@ -43,8 +43,18 @@ struct ReadStart {
   std::atomic<SteadyTime> at = kNotYet;
 };
 
+/// A warm block that is copied to the hot tier.
+struct HotCopy {
+  BlockRef ref;
+  uint64_t offset = 0;  // of its warm slot
+  BlockRecord record;
+  absl::Status status = absl::OkStatus();
+};
+
+/// From cold, or from hot.
 struct ColdRead {
   uint64_t offset = 0;  // of the slot
+  bool is_hot = false;
   SteadyTime asked;
   std::shared_ptr<const ReadStart> start;
   bool late = false;

@@ -18,8 +18,9 @@ void StackCore::StartPromotion(uint64_t id, uint16_t part) {
   PlaceState& state = places_.at(id);
   state.parts[part].reading = true;
   ++reads_;
-  const bool probes = !cold_reads_.is_closed();
-  cold_reads_.Try();
+  const bool is_hot = IsHot({id, part});
+  const bool probes = !is_hot && !cold_reads_.is_closed();
+  if (!is_hot) cold_reads_.Try();
   AddWaiter({.space = state.space,
              .bytes = spaces_.at(state.space).spec.parts[part].block_bytes,
              .count = 1,
@@ -47,13 +48,24 @@ absl::StatusOr<std::optional<BlockRecord>> ReadWhole(Tier& tier, BlockRef ref,
 // Lands in the reserved slot itself.
 void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
   const auto start = std::make_shared<ReadStart>();
-  cold_reads_under_way_[ref] = {.offset = offset, .asked = options_.clock->Now(), .start = start};
+  const bool is_hot = IsHot(ref);
+  const uint32_t page = is_hot ? writer_.word(*writer_.PlaceOf(ref.id), ref.part).hot_slot() : 0;
+  if (is_hot) hot_moves_.Try();
+  cold_reads_under_way_[ref] = {
+      .offset = offset, .is_hot = is_hot, .asked = options_.clock->Now(), .start = start};
   WakeForWaiters();
-  options_.reads([cold = cold_, host = host_, clock = options_.clock, strand = options_.strand,
-                  weak = std::weak_ptr<StackCore*>(self_), start, ref, offset, bytes] {
+  const Runner& run = is_hot ? options_.hot : options_.reads;
+  run([cold = cold_, hot = hot_, page, host = host_, clock = options_.clock,
+       strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_), start, ref, offset,
+       bytes] {
     start->at = clock->Now();
     const auto payload = host->Payload(offset, bytes);
-    auto result = ReadWhole(*cold, ref, payload);
+    absl::StatusOr<std::optional<BlockRecord>> result;
+    if (page != 0) {
+      result = hot->ReadSlot(page, payload);
+    } else {
+      result = ReadWhole(*cold, ref, payload);
+    }
     strand([weak, ref, offset, result = std::move(result)]() mutable {
       if (const auto self = weak.lock()) {
         (*self)->FinishPromotion(ref, offset, std::move(result));
@@ -71,7 +83,11 @@ void StackCore::WatchReads() {
     if (!read.has_begun()) continue;
     if (now < std::max(read.since(), read.blamed) + options_.read_deadline) continue;
     read.blamed = now;
-    FailRead("reads take too long");
+    if (read.is_hot) {
+      FailHot(absl::DeadlineExceededError("a read takes too long"));
+    } else {
+      FailRead("reads take too long");
+    }
   }
   ColdScrub& scrub = cold_scrub_;
   if (!scrub.running || scrub.late || !scrub.start) return;
@@ -109,11 +125,14 @@ bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
 
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
                                 absl::StatusOr<std::optional<BlockRecord>> result) {
-  const bool was_late = cold_reads_under_way_.extract(ref).mapped().late;
+  const ColdRead read = cold_reads_under_way_.extract(ref).mapped();
   const bool is_damaged = absl::IsDataLoss(result.status());
   const bool is_sealed = absl::IsFailedPrecondition(result.status());
   const bool was_read = result.ok() || is_damaged || is_sealed;
-  if (was_read && !was_late) {
+  if (read.is_hot) {
+    NoteHotRead(ref, result.status());
+    if (!result.ok() && HasLastingCopy(ref)) return ReadBlock(ref, offset, BytesOf(ref));
+  } else if (was_read && !read.late) {
     cold_reads_.Succeeded();
   } else if (!was_read) {
     FailRead(std::string(result.status().message()));
@@ -124,13 +143,14 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   const Word word = writer_.word(*place, ref.part);
   const bool fits =
       result.ok() && result->has_value() && Fits(**result, ref, *place, spaces_.at(state.space));
-  if (fits && word.warm_slot() == 0 && word.cold_copy()) {
+  if (fits && word.warm_slot() == 0 && !word.empty()) {
     host_->Commit(offset, **result);
     ChangeWord(ref.id, *place, ref.part,
                word.WithWarmSlot(static_cast<uint32_t>(offset / kPageBytes)).WithChecked(true));
-    ++warm_counters_.promotions;
+    ++(read.is_hot ? hot_counters_.demotions : warm_counters_.promotions);
     warm_counters_.bytes_in += (*result)->payload_bytes;
-    cold_counters_.bytes_out += (*result)->payload_bytes;
+    (read.is_hot ? hot_counters_ : cold_counters_).bytes_out += (*result)->payload_bytes;
+    if (word.hot_slot() != 0) hot_going_.insert(ref);
   } else {
     host_->Free(offset);
   }
@@ -138,12 +158,13 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   if (fits || word.warm_slot() != 0) return;  // a commit may have been faster
   if (!was_read) {
     ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kIoError)];
-    LogEvent(LogLevel::kWarning, "cold_read_failed",
+    LogEvent(LogLevel::kWarning, read.is_hot ? "hot_read_failed" : "cold_read_failed",
              {{"id", ref.id}, {"cause", std::string(result.status().message())}});
     return;
   }
   const MissReason reason = is_sealed ? MissReason::kAbsent : MissReason::kCorrupt;
   ++stats_.misses_by_reason[static_cast<size_t>(reason)];
+  if (read.is_hot) return;
   if (is_damaged) NoteDamage(ref, result.status());
   if (HasColdCopy(ref)) DropUnusableCopy(ref);  // else it is known that the tier has lost it
 }
@@ -248,8 +269,8 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
       load.next_start = std::max(load.next_start, i + 1);
       continue;
     }
-    const bool in_vain =
-        i < load.next_start || !cold_reads_.Allows() || (reads_ >= kMaxReads && AllReadsAreLate());
+    const bool in_vain = i < load.next_start || !(cold_reads_.Allows() || IsHot({id, part})) ||
+                         (reads_ >= kMaxReads && AllReadsAreLate());
     if (in_vain || !IsToBeRead({id, part})) return i == load.next_deliver;
     if (under_way >= kMaxReadsPerLoad || reads_ >= kMaxReads) return false;
     StartPromotion(id, part);
@@ -269,7 +290,8 @@ uint32_t StackCore::QueuePrefetch(uint32_t client, const Space& space,
     const Place place = path[size_t{block + 1} * space.block_places - 1];
     for (uint16_t part = 0; part < space.part_count(); ++part) {
       const Word word = writer_.word(place, part);
-      if (!space.Needs(part, block, blocks) || word.warm_slot() != 0 || !word.cold_copy()) continue;
+      if (!space.Needs(part, block, blocks) || word.warm_slot() != 0) continue;
+      if (word.hot_slot() == 0 && !word.cold_copy()) continue;
       if (prefetches_.size() >= kMaxPrefetches || waiting >= most) return queued;
       prefetches_.push_back({{writer_.IdOf(place), part}, client});
       ++waiting;

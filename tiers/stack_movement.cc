@@ -51,6 +51,7 @@ void StackCore::Pump() {
   AdvancePrefetches();
   GiveBackWarm();
   ServeWaiters(true);
+  AdvanceHot();
   KeepReserve();
   TouchAhead();
   if (cold_ != nullptr && erasures_.empty() && !job_running_) {
@@ -174,6 +175,11 @@ uint64_t StackCore::ReserveTarget(uint64_t slot_bytes) const {
                   slots / kMostReserveDivisor);
 }
 
+/// Of those that will be needed, how many are written to cold beyond.
+uint64_t StackCore::SlotsAhead(uint64_t slot_bytes) const {
+  return std::min(SegmentBytes(), options_.warm_capacity_bytes / kWarmSegments) / slot_bytes;
+}
+
 uint64_t StackCore::SlotsWanted(uint64_t slot_bytes) const {
   uint64_t wanted = 0;
   for (const Waiter& waiter : waiters_) {
@@ -209,9 +215,7 @@ void StackCore::KeepReserve() {
     if (freed > 0) progressing_ = true;
     if (free + freed >= target) continue;
     // A whole segment while we are at it: copies that are there already cost nobody's waiting.
-    const uint64_t ahead =
-        std::min(SegmentBytes(), options_.warm_capacity_bytes / kWarmSegments) / slot_bytes;
-    if (!drop) PlanWrites({slot_bytes, target - free - freed + ahead, false});
+    if (!drop) PlanWrites({slot_bytes, target - free - freed + SlotsAhead(slot_bytes), false});
     if (free + freed < wanted && planned_writes_.empty() && !job_running_ && freed == 0) {
       ClearChunkFor(slot_bytes);
     }
@@ -220,7 +224,9 @@ void StackCore::KeepReserve() {
   const bool more_to_do = !waiters_.empty() || host_->closed_chunk().has_value();
   if (progressing_ && more_to_do) SchedulePump();  // to see whether that was all
   if (chunk_comes) progressing_ = true;
-  if (!planned_writes_.empty() || job_running_ || scrub_running_) progressing_ = true;
+  if (!planned_writes_.empty() || job_running_ || scrub_running_ || hot_job_running_) {
+    progressing_ = true;
+  }
   // What clients hold in advance comes back with their next heartbeats.
   if (short_of_slots) RecallSlots();
   if (short_of_slots && options_.clock->Now() < ahead_until_) progressing_ = true;
@@ -283,7 +289,7 @@ std::optional<StackCore::Victim> StackCore::VictimOf(
   for (uint32_t part = 0; part < space.part_count(); ++part) {
     const Word word = writer_.word(victim.place, part);
     if (word.warm_slot() == 0) continue;
-    if (!word.cold_copy()) victim.drop = true;
+    if (!word.cold_copy() && word.hot_slot() == 0) victim.drop = true;
     const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
     if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
   }
@@ -439,10 +445,12 @@ void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
   Space& space = spaces_.at(state.space);
   word = word.WithDeleted(state.doomed && !word.empty());
   PublishWord(space, place, part, word, state.parts[part].checksum);
+  bool hot = false;
   bool warm = false;
   bool cold = false;
   for (uint32_t other = 0; other < space.part_count(); ++other) {
     const Word now = writer_.word(place, other);
+    hot = hot || now.hot_slot() != 0;
     warm = warm || now.warm_slot() != 0;
     cold = cold || now.cold_copy();
   }
@@ -451,6 +459,9 @@ void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
   Place before = writer_.Parent(place);
   while (writer_.Depth(before) % space.block_places != 0) before = writer_.Parent(before);
   const uint64_t parent = writer_.IdOf(before);
+  if (hot != hot_policy_->Contains(id)) {
+    hot ? hot_policy_->Insert(id, parent) : hot_policy_->Remove(id);
+  }
   if (warm != warm_policy_->Contains(id)) {
     warm ? warm_policy_->Insert(id, parent) : warm_policy_->Remove(id);
   }
@@ -552,12 +563,14 @@ void StackCore::Forget(const Dropped& dropped) {
       host_->Free(OffsetOf(word));
       space.warm_bytes -= bytes;
     }
+    if (word.hot_slot() != 0) hot_->Free(word.hot_slot());
     if (word.cold_copy()) {
       erasures_.push_back({dropped.id, static_cast<uint16_t>(part)});
       space.cold_bytes -= bytes;
     }
   }
   --space.places;
+  hot_policy_->Remove(dropped.id);
   warm_policy_->Remove(dropped.id);
   cold_policy_->Remove(dropped.id);
   places_.Erase(dropped.id);

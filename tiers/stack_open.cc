@@ -139,6 +139,7 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   TC_CHECK(options.strand && options.disk && options.strand_at && options.clock != nullptr);
   if (!options.reads) options.reads = options.disk;
   if (!options.work) options.work = options.disk;
+  if (!options.hot) options.hot = options.disk;
   options.chunk_bytes = ChunkBytes(options);
   TC_ASSIGN_OR_RETURN(const StackState state, ReadStateFile(options.data_dir));
   TC_ASSIGN_OR_RETURN(const std::vector<BlockRecord> cold_records, RecordsOf(cold.get()));
@@ -157,6 +158,8 @@ absl::StatusOr<std::unique_ptr<StackCore>> StackCore::OpenWith(StackOptions opti
   std::unique_ptr<StackCore> core(new StackCore(std::move(options), std::move(host),
                                                 std::move(cold), std::move(memory),
                                                 std::move(warm_policy), std::move(cold_policy)));
+  TC_ASSIGN_OR_RETURN(core->hot_policy_, MakePolicy(core->options_.policy));
+  core->OpenHot();
   TC_RETURN_IF_ERROR(core->Recover(state, cold_records));
   TC_RETURN_IF_ERROR(
       Annotate(WriteStateFile(core->options_.data_dir, core->StateNow()), "data directory"));
@@ -179,6 +182,7 @@ StackCore::StackCore(StackOptions options, std::shared_ptr<HostTier> host,
       self_process_{::getpid(), ProcessStartTime(::getpid()).value_or(0)},
       self_(std::make_shared<StackCore*>(this)),
       holds_(writer_),
+      hot_moves_(options_.clock, 1, kColdPause),
       cold_writes_(options_.clock, 1, kColdPause),
       cold_reads_(options_.clock, kReadFailures, kColdPause),
       write_budget_(options_.clock, options_.cold_write_bytes_per_day),
@@ -196,6 +200,11 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   LargeVector<FoundBlock> found = host_->TakeLeft();
   stats_.corrupt_blocks += host_->Usage().corrupt_count;
   const size_t warm_count = found.size();
+  std::vector<DeviceTier::Left> hot;
+  if (hot_ != nullptr) hot = hot_->TakeLeft();
+  for (const auto& [record, page] : hot) {
+    found.push_back({record.id, &record, page, record.part, true});
+  }
   for (const BlockRecord& record : cold) found.push_back({record.id, &record, 0, record.part});
   SortById(found);  // stable: of one place what is warm comes first
   writer_.Reserve(found.size());
@@ -216,6 +225,7 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
             {"places", places_.size()},
             {"warm_blocks", host_->Usage().block_count},
             {"cold_blocks", cold_ ? cold_->Usage().block_count : 0},
+            {"hot_blocks", hot_ ? hot_->Usage().block_count : 0},
             {"dropped_places", dropped},
             {"quarantined_slots", quarantine_.size()}});
   return absl::OkStatus();
@@ -276,7 +286,8 @@ StackCore::FoundPlace StackCore::PlaceOf(std::span<const FoundBlock> blocks) {
       ++stats_.corrupt_blocks;
       continue;
     }
-    (block.page != 0 ? place.parts[block.part].warm : place.parts[block.part].cold) = &block;
+    FoundPart& part = place.parts[block.part];
+    (block.is_hot ? part.hot : block.page != 0 ? part.warm : part.cold) = &block;
     place.part_count = std::max<uint32_t>(place.part_count, block.part + 1u);
   }
   return place;
@@ -284,7 +295,9 @@ StackCore::FoundPlace StackCore::PlaceOf(std::span<const FoundBlock> blocks) {
 
 std::vector<Name> StackCore::InnerOf(const FoundBlock& block) const {
   if (block.header->inner_count == 0) return {};
-  if (block.page == 0) return static_cast<const BlockRecord*>(block.header)->inner;
+  if (block.is_hot || block.page == 0) {
+    return static_cast<const BlockRecord*>(block.header)->inner;
+  }
   return host_->RecordAt(OffsetOf(block.page)).inner;
 }
 
@@ -292,7 +305,8 @@ std::vector<Name> StackCore::InnerOf(const FoundBlock& block) const {
 bool StackCore::RestorePlace(Space& space, const FoundPlace& found) {
   if (found.part_count > space.part_count()) return false;
   for (uint32_t part = 0; part < found.part_count; ++part) {
-    for (const FoundBlock* block : {found.parts[part].warm, found.parts[part].cold}) {
+    const auto& [warm, hot, cold] = found.parts[part];
+    for (const FoundBlock* block : {warm, hot, cold}) {
       if (block == nullptr) continue;
       if (block->header->payload_bytes != space.spec.parts[part].block_bytes) return false;
     }
@@ -301,29 +315,39 @@ bool StackCore::RestorePlace(Space& space, const FoundPlace& found) {
   if (!place) return false;
   const uint64_t id = found.header->id;
   PlaceState& state = places_.at(id);
+  bool any_hot = false;
   bool any_warm = false;
   bool any_cold = false;
   bool complete = true;
   for (uint32_t part = 0; part < space.part_count(); ++part) {
-    const auto& [warm, cold] = found.parts[part];
-    if (warm == nullptr && cold == nullptr) {
+    const auto& [warm, hot, cold] = found.parts[part];
+    if (warm == nullptr && hot == nullptr && cold == nullptr) {
       complete = complete && space.window_blocks[part] != 0;
       continue;
     }
-    const BlockHeader& header = *(warm != nullptr ? warm : cold)->header;
-    const bool stale = cold != nullptr && cold->header->payload_checksum != header.payload_checksum;
+    const BlockHeader& header = *(warm != nullptr ? warm : hot != nullptr ? hot : cold)->header;
+    const auto differs = [&](const FoundBlock* block) {
+      return block != nullptr && block->header->payload_checksum != header.payload_checksum;
+    };
+    const bool stale = differs(cold);
+    const bool has_hot = hot != nullptr && !differs(hot);
+    if (differs(hot)) ForgetBlock(*hot);
+    if (has_hot && warm != nullptr) hot_going_.insert({id, static_cast<uint16_t>(part)});
     state.parts[part].checksum = header.payload_checksum;
     state.parts[part].sequence = header.sequence;
     state.parts[part].adopted = warm != nullptr;
     const Word word = Word()
                           .WithWarmSlot(warm == nullptr ? 0 : warm->page)
+                          .WithHotSlot(has_hot ? hot->page : 0)
                           .WithColdCopy(cold != nullptr && !stale);
     PublishWord(space, *place, part, word, header.payload_checksum);
+    any_hot = any_hot || has_hot;
     any_warm = any_warm || warm != nullptr;
     any_cold = any_cold || word.cold_copy();
     if (stale) QueueErasure(id, part);
   }
   feed_->Add(id, found.header->parent_id, any_warm, any_cold);
+  if (any_hot) hot_policy_->Insert(id, found.header->parent_id);
   if (!complete) NoteIncomplete(id);
   return true;
 }
@@ -386,7 +410,9 @@ void StackCore::ForgetSlot(uint64_t offset) {
 }
 
 void StackCore::ForgetBlock(const FoundBlock& block) {
-  if (block.page != 0) {
+  if (block.is_hot) {
+    hot_->Free(block.page);
+  } else if (block.page != 0) {
     ForgetSlot(OffsetOf(block.page));
   } else {
     erasures_.push_back({block.id, block.part});
@@ -397,9 +423,11 @@ void StackCore::ForgetBlock(const FoundBlock& block) {
 // is no damage.
 void StackCore::ForgetPlace(const FoundPlace& place) {
   for (uint32_t part = 0; part < place.part_count; ++part) {
-    const auto& [warm, cold] = place.parts[part];
+    const auto& [warm, hot, cold] = place.parts[part];
     if (warm != nullptr) ForgetBlock(*warm);
+    if (hot != nullptr) ForgetBlock(*hot);
     if (cold != nullptr) ForgetBlock(*cold);
+    hot_counters_.evictions += hot != nullptr ? 1 : 0;
     warm_counters_.evictions += warm != nullptr ? 1 : 0;
     cold_counters_.evictions += cold != nullptr ? 1 : 0;
   }

@@ -15,6 +15,8 @@
 
 namespace thermocline {
 
+class DeviceTier;
+
 /// Runs a task later, never inside the call itself, and does not refuse: what a stack has under way
 /// is bounded (kMaxReads and one cold job in tiers/stack_core.h; some hundred timers). Tasks still
 /// queued when the process ends may be destroyed unrun.
@@ -47,6 +49,9 @@ struct StackOptions {
   BudgetAccount cold_account;
   BlockEnvelope::Options cold_envelope = {};  // how the cold tier keeps blocks
   size_t cold_open_files = 0;                 // that it holds open at most; 0: few
+  // Opens the hot tier, which copies from this arena and to it; it needs a cold one below. What it
+  // refuses is told as the tier's state. None: there is no hot tier.
+  std::function<absl::StatusOr<std::unique_ptr<DeviceTier>>(const Arena& arena)> open_hot;
   uint32_t max_clients = 64;
   uint32_t max_leases_per_client = 63;
   uint32_t max_places = 1u << 20;  // names kept at once, in all tiers together
@@ -74,6 +79,7 @@ struct StackOptions {
   Runner disk;            // tasks that write to the disk, or take long there; several at once
   Runner reads;           // reads that somebody waits for; none: as `disk`
   Runner work;            // what takes its time and no disk; none: as `disk`
+  Runner hot;             // copies to a device and from it; none: as `disk`
   TimedRunner strand_at;  // as `strand`, after a delay
   const Clock* clock = &Clock::Real();
 

@@ -70,7 +70,7 @@ struct StackStats {
   uint64_t duplicate_blocks = 0;  // offered, and already there
   uint64_t corrupt_blocks = 0;    // dropped because they did not verify
   uint64_t refused_reserves = 0;  // no slot could be had in time
-  std::vector<TierStats> tiers;   // warm, then cold unless it is off
+  std::vector<TierStats> tiers;   // warm, then cold and hot unless they are off
 };
 
 /// Of two stacks together; the epoch and each state that is not "ok" are the first's.

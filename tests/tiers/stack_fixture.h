@@ -18,7 +18,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "hashing/checksum.h"
+#include "tests/tiers/pretended_device.h"
 #include "tests/tiers/scratch_directory.h"
+#include "tiers/device_tier.h"
 #include "tiers/fault_tier.h"
 #include "tiers/log_tier.h"
 #include "tiers/stack_core.h"
@@ -44,6 +46,7 @@ class SteppedStack {
     std::shared_ptr<KeySource> keys;  // none: nothing is encrypted
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // below the cold tier
     BudgetAccount warm_account, cold_account;                    // none: it has all of both
+    uint64_t hot_blocks = 0;
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
@@ -73,6 +76,16 @@ class SteppedStack {
     if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
     options.clients_fill = sizes_.clients_fill;
     options.cold_envelope = {.keys = sizes_.keys};
+    if (sizes_.hot_blocks > 0) {
+      options.open_hot = [this, chunk_bytes = options.chunk_bytes](
+                             const Arena&) -> absl::StatusOr<std::unique_ptr<DeviceTier>> {
+        if (device == nullptr) return absl::UnavailableError("no device");
+        return DeviceTier::Open({.metadata_path = directory_.path() + "/hot",
+                                 .capacity_bytes = sizes_.hot_blocks * kTestBlockBytes,
+                                 .chunk_bytes = chunk_bytes,
+                                 .memory = device});
+      };
+    }
     options.clock = &clock_;
     options.strand = [this](Task task) { strand_.push_back(std::move(task)); };
     options.disk = [this](Task task) { disk_.push_back(std::move(task)); };
@@ -160,6 +173,7 @@ class SteppedStack {
 
   bool refuse_timers = false;
   std::function<void()> during_read;  // what happens while a cold block is read
+  std::shared_ptr<PretendedDevice> device = std::make_shared<PretendedDevice>();  // of the hot tier
 
  private:
   class ColdTier : public FaultTier {

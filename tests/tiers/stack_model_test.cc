@@ -59,6 +59,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
 
   void Start() {
     stack_.SetFaults(GetParam().faults);
+    stack_.device->SetFaults(GetParam().faults.error, GetParam().faults.flip);
     clients_.clear();
     space_ = *stack_->OpenSpace(Spec());
     stack_.Settle();  // it is noted
@@ -228,6 +229,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
     committed_ += stats.committed_blocks;
     if (stats.tiers.size() < 2) return;
     promoted_ += stats.tiers[0].promotions;
+    if (stats.tiers.size() > 2) heated_ += stats.tiers[2].promotions;
     demoted_ += stats.tiers[0].demotions;
   }
   void Restart() {
@@ -263,6 +265,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
 
   void ExpectNothingLeaks() {
     stack_.SetFaults({});
+    stack_.device->SetFaults(0, 0);
     for (const ModelClient& client : clients_) stack_->RemoveClient(client.number, true);
     clients_.clear();
     for (int i = 0; i < 3; ++i) stack_->ProcessGone(TestClient::kPid + i, 1);
@@ -300,6 +303,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   uint64_t committed_ = 0;
   uint64_t demoted_ = 0;
   uint64_t promoted_ = 0;
+  uint64_t heated_ = 0;
 };
 
 TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
@@ -351,26 +355,41 @@ TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
   if (HasFatalFailure()) return;
   CountWork();
   ExpectNothingLeaks();
-  std::printf("[          ] %d restarts; committed %lu, demoted %lu, promoted %lu blocks\n",
-              restarts_, committed_, demoted_, promoted_);
+  std::printf(
+      "[          ] %d restarts; committed %lu, demoted %lu, promoted %lu, heated %lu blocks\n",
+      restarts_, committed_, demoted_, promoted_, heated_);
   EXPECT_GT(committed_, 10u);
   if (GetParam().sizes.warm_blocks < 8 || GetParam().sizes.cold_blocks == 0) return;
   EXPECT_GT(committed_, 100u);
   EXPECT_GT(demoted_, 10u);
   EXPECT_GT(promoted_, 3u);
+  if (GetParam().sizes.hot_blocks > 0) {
+    EXPECT_GT(heated_, 3u);
+  }
 }
 
 constexpr FaultRates kSomeFaults{.error = 0.05, .flip = 0.05, .truncate = 0.03, .lose = 0.05};
 
 INSTANTIATE_TEST_SUITE_P(
     All, StackModelTest,
-    ::testing::Values(ModelParameters{"calm", {16, 32, 8}, {}, 1, 1},
-                      ModelParameters{"faulty", {16, 32, 8}, kSomeFaults, 1, 2},
-                      ModelParameters{"tiny", {4, 6, 4}, kSomeFaults, 1, 3},
-                      ModelParameters{"parts", {24, 40, 8}, kSomeFaults, 2, 4},
-                      ModelParameters{"no_cold", {12, 0, 4}, {}, 2, 5},
-                      ModelParameters{"few_places", {16, 32, 8, 24}, kSomeFaults, 1, 6},
-                      ModelParameters{"long_blocks", {16, 32, 8}, kSomeFaults, 2, 7, 4}),
+    ::testing::Values(
+        ModelParameters{"calm", {16, 32, 8}, {}, 1, 1},
+        ModelParameters{"faulty", {16, 32, 8}, kSomeFaults, 1, 2},
+        ModelParameters{"tiny", {4, 6, 4}, kSomeFaults, 1, 3},
+        ModelParameters{"parts", {24, 40, 8}, kSomeFaults, 2, 4},
+        ModelParameters{"no_cold", {12, 0, 4}, {}, 2, 5},
+        ModelParameters{"few_places", {16, 32, 8, 24}, kSomeFaults, 1, 6},
+        ModelParameters{"long_blocks", {16, 32, 8}, kSomeFaults, 2, 7, 4},
+        ModelParameters{"hot",
+                        {.warm_blocks = 16, .cold_blocks = 32, .chunk_blocks = 8, .hot_blocks = 16},
+                        {},
+                        1,
+                        8},
+        ModelParameters{"faulty_hot",
+                        {.warm_blocks = 24, .cold_blocks = 40, .chunk_blocks = 8, .hot_blocks = 8},
+                        kSomeFaults,
+                        2,
+                        9}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -1,0 +1,234 @@
+// The stack with a hot tier above: what goes there, what comes back, and what a device that fails
+// costs.
+#include <gmock/gmock.h>
+
+#include "tests/tiers/stack_fixture.h"
+
+namespace thermocline {
+namespace {
+
+using ::testing::HasSubstr;
+
+const SteppedStack::Sizes kSizes{
+    .warm_blocks = 16, .cold_blocks = 128, .chunk_blocks = 8, .hot_blocks = 16};
+
+class StackHotTest : public StackTest {
+ protected:
+  void SetUp() override { Use(kSizes); }
+  TierStats Hot() {
+    for (const TierStats& tier : (*stack_)->Stats().tiers) {
+      if (tier.tier == TierKind::kHot) return tier;
+    }
+    ADD_FAILURE() << "there is no hot tier";
+    return {};
+  }
+  void UseAgain(const std::vector<Name>& names) { client_->Release(client_->Match(names)); }
+  /// Writes until all that is older has left memory.
+  void Fill() {
+    for (int i = 0; i < 6; ++i) {
+      Write(TestPath(1000 + ++filled_, 4));
+      stack_->Settle();
+    }
+  }
+  uint64_t HotBlocksOf(const LeaseView& lease) {
+    return static_cast<uint64_t>(
+        std::count_if(lease.blocks.begin(), lease.blocks.end(),
+                      [](const BlockView& block) { return block.tier == TierKind::kHot; }));
+  }
+  /// Loads a path to its end, every byte of it checked; how many of its blocks were hot.
+  uint64_t LoadAll(const std::vector<Name>& names) {
+    const LeaseView lease = client_->Match(names);
+    EXPECT_EQ(lease.depth, names.size());
+    const uint64_t hot = HotBlocksOf(lease);
+    EXPECT_EQ(client_->Load(lease, names), names.size());
+    client_->Release(lease);
+    return hot;
+  }
+  void Tick() {
+    (*stack_)->Tick();
+    stack_->Settle();
+  }
+
+  uint64_t filled_ = 0;
+};
+
+TEST_F(StackHotTest, WhatWasUsedAgainGoesThereWhenItWouldLeaveMemoryAndComesBackByALoad) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  EXPECT_EQ(Hot().block_count, 0u) << "there is room in warm";
+  Fill();
+  ExpectBooksAgree();
+  EXPECT_EQ(Hot().block_count, 4u);
+  EXPECT_EQ(Hot().promotions, 4u);
+  EXPECT_EQ(LoadAll(names), 4u);
+  EXPECT_EQ(Hot().hits, 4u);
+  EXPECT_EQ(Hot().demotions, 4u);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 0u) << "a block is in one of the two";
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, WhatNobodyHasUsedAgainDoesNotGoThere) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  Fill();
+  EXPECT_EQ(Hot().block_count, 0u);
+  EXPECT_EQ(LoadAll(names), 0u) << "cold has it";
+}
+
+TEST_F(StackHotTest, WhatIsLeasedStaysInBothUntilItIsNot) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const LeaseView lease = client_->Match(names);
+  EXPECT_EQ(client_->Load(lease, names), 4u);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 4u);
+  client_->Release(lease);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, AFullOneGivesUpWhatWasUsedLongestAgo) {
+  constexpr uint64_t kPaths = 10;
+  for (uint64_t path = 1; path <= kPaths; ++path) {
+    Write(TestPath(path, 4));
+    UseAgain(TestPath(path, 4));
+    stack_->Settle();
+    ASSERT_LE(Hot().used_bytes, Hot().capacity_bytes);
+  }
+  Fill();
+  ExpectBooksAgree();
+  EXPECT_EQ(Hot().block_count, 16u);
+  for (const auto& [path, hot] : {std::pair{uint64_t{1}, 0u}, std::pair{kPaths, 4u}}) {
+    const LeaseView lease = client_->Match(TestPath(path, 4));
+    EXPECT_EQ(HotBlocksOf(lease), hot) << path;
+    client_->Release(lease);
+  }
+  for (uint64_t path = 1; path <= kPaths; ++path) LoadAll(TestPath(path, 4));
+}
+
+TEST_F(StackHotTest, ADaemonThatStartsAnewFindsItsBlocksThere) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  Restart();
+  EXPECT_EQ(Hot().block_count, 4u);
+  ExpectBooksAgree();
+  (*stack_)->EndGrace();
+  EXPECT_EQ(LoadAll(names), 4u);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, AnotherCustodiansMemoryHoldsNothing) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  stack_->device->Replace();
+  Restart();
+  EXPECT_EQ(Hot().block_count, 0u);
+  (*stack_)->EndGrace();
+  EXPECT_EQ(LoadAll(names), 0u) << "cold has it";
+}
+
+TEST_F(StackHotTest, WhatADeviceDoesNotGiveComesFromBelow) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  stack_->device->SetFaults(1, 0);
+  EXPECT_EQ(LoadAll(names), 4u) << "it was there, and cold gave it";
+  EXPECT_THAT(Hot().state, HasSubstr("made to fail"));
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 0u);
+  Fill();
+  ExpectBooksAgree();
+  stack_->device->SetFaults(0, 0);
+  stack_->Advance(kColdPause);
+  Tick();
+  UseAgain(names);
+  Fill();
+  EXPECT_EQ(LoadAll(names), 4u) << "it is asked again after a pause";
+  EXPECT_EQ(Hot().state, "ok");
+}
+
+TEST_F(StackHotTest, WrongBytesAreNeverServed) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  stack_->device->SpoilAll();
+  EXPECT_EQ(LoadAll(names), 4u) << "and cold gave it";
+  EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 4u);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, ABlockThatIsNowhereElseRisesBeforeItsSlotIsTaken) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  FlushTier(*stack_, TierKind::kCold);
+  EXPECT_EQ(LoadAll(names), 4u) << "the device alone has it";
+  Fill();
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+  EXPECT_EQ(LoadAll(names), 0u) << "a flush took it to disk";
+}
+
+TEST_F(StackHotTest, OtherBytesUnderItsNameTakeItsPlace) {
+  const auto names = TestPath(1, 1);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const auto slots = client_->Reserve(1);
+  ASSERT_EQ(slots.size(), 1u);
+  const auto bytes = (*stack_)->SlotPayload(slots[0], kTestBlockBytes);
+  std::fill(bytes.begin(), bytes.end(), std::byte{9});
+  const LeaseView root = client_->Match({});
+  const std::vector<CommitItem> items = {{slots[0], 0, 0, Checksum(bytes)}};
+  const auto view = (*stack_)->Commit(client_->number(), root.lease, names, items);
+  ASSERT_TRUE(view.ok()) << view.status();
+  ASSERT_EQ(view->blocks.size(), 1u);
+  EXPECT_EQ(view->blocks[0].tier, TierKind::kWarm);
+  EXPECT_EQ(view->blocks[0].checksum, Checksum(bytes));
+  stack_->Settle();
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, DeletedBlocksLeaveItToo) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), {names.data(), 1}).ok());
+  stack_->Settle();
+  EXPECT_EQ(Hot().block_count, 0u);
+  EXPECT_EQ(client_->Match(names).depth, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, WithoutADeviceTheOtherTiersServeAndSayWhy) {
+  stack_->device.reset();
+  Restart();
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  EXPECT_EQ(LoadAll(names), 0u);
+  EXPECT_THAT(Hot().state, HasSubstr("there is none"));
+  EXPECT_EQ(Hot().capacity_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace thermocline
