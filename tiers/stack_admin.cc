@@ -7,7 +7,6 @@
 namespace thermocline {
 
 void StackCore::Tick() {
-  for (const auto& [number, lease] : leases_) TouchPath(lease.path);  // a lease is a use
   CheckShared();
   TouchPinned();
   host_->RetryLending();

@@ -14,8 +14,8 @@ inline constexpr int kReadFailures = 4;
 inline constexpr std::chrono::milliseconds kColdPause{5000};
 inline constexpr uint32_t kMaxScrubItems = 64;  // of one job; one is under way at most
 inline constexpr size_t kMaxSuspects = 1024;
-// Places touched for one client and tick, of what it used without a message: a path is touched
-// whole, and its ring may name long ones.
+// Places touched for one client and tick, of what it used without a message, and of what it holds:
+// a path is touched whole, and may be a long one.
 inline constexpr size_t kTouchBudget = size_t{1} << 18;
 inline constexpr uint32_t kMaxNamesPerCall = 1u << 16;
 inline constexpr uint32_t kMaxSlotsPerReserve = 4096;

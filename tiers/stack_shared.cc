@@ -93,7 +93,7 @@ const char* StackCore::WhatIsWrong(const ControlArea& area) const {
   return nullptr;
 }
 
-// A lease is a use for as long as it lasts.
+// A lease is a use for as long as it lasts, one by message too.
 void StackCore::TouchPinned() {
   for (auto& [number, client] : clients_) {
     client.touch_budget = kTouchBudget;
@@ -101,6 +101,12 @@ void StackCore::TouchPinned() {
     for (const std::atomic<uint64_t>& pin : client.shared->pins) {
       TouchShared(client, pin.load(std::memory_order_relaxed), false);
     }
+  }
+  for (const auto& [number, lease] : leases_) {
+    Client& client = clients_.at(lease.client);
+    if (lease.path.size() > client.touch_budget) continue;
+    client.touch_budget -= lease.path.size();
+    TouchPath(lease.path);
   }
 }
 
