@@ -198,7 +198,10 @@ Connection::~Connection() {
     if (!lost_.load()) {
       // A daemon that let the last ones wait sees the session end, which returns everything.
       const Deadline deadline = steady_clock::now() + kGoodbyeTimeout;
-      if (!remote_) puts_->AwaitAll(deadline);
+      if (!remote_) {
+        puts_->AwaitAll(deadline);
+        ReturnIdleSlots(true);
+      }
       if (!unanswered_.load()) FlushReturns(deadline);
       if (!remote_) SayGoodbye(socket_.get(), "the client is done");
     }
@@ -266,8 +269,12 @@ absl::Status Connection::Explain(absl::Status status) {
   } else if (!absl::IsUnavailable(status)) {
     return status;
   }
-  // The session's stream shares the connection that this call found broken.
-  if (remote_ && absl::IsUnavailable(status)) Lose(std::string(status.message()));
+  if (remote_ && !Forked() && !lost_.load()) {
+    // The daemon says so too, of what it cannot do just then: the session's stream knows better.
+    const absl::Status beat = calls_->Beat(steady_clock::now() + kReturnTimeout);
+    if (beat.ok()) return status;
+    if (!absl::IsDeadlineExceeded(beat)) Lose(std::string(status.message()));
+  }
   const absl::Status alive = Alive();
   if (!alive.ok()) return alive;
   return Annotate(status, "the daemon at " + place_ + " does not answer");

@@ -115,7 +115,7 @@ class Connection {
       TC_EXCLUDES(mutex_);
   /// A block that did not have its checksum. The daemon looks for itself.
   void QueueReport(uint64_t id, uint32_t part) TC_EXCLUDES(mutex_);
-  /// Under which a slot of this session was granted last; 0 in a remote one.
+  /// Under which a slot of this session was granted last; 0: never.
   uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
@@ -214,7 +214,7 @@ class Connection {
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   Returns returns_ TC_GUARDED_BY(mutex_);
   uint64_t last_grant_ TC_GUARDED_BY(mutex_) = 0;
-  std::unordered_map<uint64_t, uint64_t> grants_ TC_GUARDED_BY(mutex_);  // by offset, of local ones
+  std::unordered_map<uint64_t, uint64_t> grants_ TC_GUARDED_BY(mutex_);  // by offset
   std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
   bool returning_ TC_GUARDED_BY(mutex_) = false;          // a thread carries some away
   CondVar returned_;

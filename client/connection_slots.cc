@@ -103,9 +103,7 @@ absl::StatusOr<std::vector<uint64_t>> Connection::Granted(const Magazine::Kind& 
     return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
   }
   MutexLock lock(mutex_);
-  for (const uint64_t offset : response.offsets()) {
-    if (!remote_) grants_[offset] = grant;
-  }
+  for (const uint64_t offset : response.offsets()) grants_[offset] = grant;
   return std::vector<uint64_t>(response.offsets().begin(), response.offsets().end());
 }
 

@@ -72,6 +72,26 @@ struct SpaceState {
   /// seen it.
   absl::StatusOr<Root> RootIn(Connection& connection, Deadline deadline);
   absl::StatusOr<uint32_t> NumberIn(Connection& connection, Deadline deadline);
+
+  /// What `call` answers where the space stands. One that holds nothing gives way in a daemon that
+  /// has too many: then it is opened again, and called once more.
+  template <class Call>
+  auto CallIn(Connection& connection, Deadline deadline, Call call) -> decltype(call(Root())) {
+    TC_ASSIGN_OR_RETURN(const Root root, RootIn(connection, deadline));
+    auto answer = call(root);
+    if (!absl::IsNotFound(StatusIn(answer))) return answer;
+    uint64_t stood = connection.serial() << 32 | root.node;
+    serial_and_root.compare_exchange_strong(stood, 0);  // unless it was opened again meanwhile
+    TC_ASSIGN_OR_RETURN(const Root again, RootIn(connection, deadline));
+    return call(again);
+  }
+
+ private:
+  static const absl::Status& StatusIn(const absl::Status& status) { return status; }
+  template <class T>
+  static const absl::Status& StatusIn(const absl::StatusOr<T>& value) {
+    return value.status();
+  }
 };
 
 }  // namespace client_v1

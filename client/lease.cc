@@ -60,16 +60,16 @@ absl::Status Lease::Rep::Usable() const {
 }
 
 absl::Status Lease::Rep::Acquire(Deadline deadline) {
-  TC_ASSIGN_OR_RETURN(const Root root, space->RootIn(*connection, deadline));
-  const uint64_t before = connection->LeaseGeneration();
-  // What was read through an earlier lease is judged by the generation that it was taken under.
-  if (!held) generation = before;
-  if (!AcquireLocal(root)) {
+  TC_RETURN_IF_ERROR(space->CallIn(*connection, deadline, [&](Root root) -> absl::Status {
+    const uint64_t before = connection->LeaseGeneration();
+    // What was read through an earlier lease is judged by the generation that it was taken under.
+    if (!held) generation = before;
+    if (AcquireLocal(root)) return absl::OkStatus();
     v1::MatchRequest request;
     request.set_space(root.tag);
     *request.mutable_names() = ToWire(space->spec, names);
-    TC_RETURN_IF_ERROR(AcquireByMessage(request, deadline));
-  }
+    return AcquireByMessage(request, deadline);
+  }));
   names.resize(leased_depth);
   return absl::OkStatus();
 }

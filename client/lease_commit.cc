@@ -181,7 +181,7 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
     Reservation& slot = slots[i];
     if (response.ok()) {
       slot.Unstage();
-    } else if (!connection->remote()) {
+    } else {
       // The daemon may yet look at what is staged, and may have granted the slot anew meanwhile.
       const uint64_t grant = request.items(static_cast<int>(i)).grant();
       connection->QueueOffered(slot.offset_, grant, slot.staged_at_);

@@ -92,21 +92,23 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
   if (count == 0) return std::vector<Reservation>();
   const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
-  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
-  const Magazine::Kind kind{number, part, state_->spec.parts[part].block_bytes};
+  const uint64_t bytes = state_->spec.parts[part].block_bytes;
   TC_ASSIGN_OR_RETURN(const std::vector<uint64_t> offsets,
-                      connection->TakeSlots(kind, std::min(count, kMaxReserve), wait, deadline));
+                      state_->CallIn(*connection, deadline, [&](Root root) {
+                        return connection->TakeSlots({root.tag, part, bytes},
+                                                     std::min(count, kMaxReserve), wait, deadline);
+                      }));
   std::vector<Reservation> slots;
   for (const uint64_t offset : offsets) {
     std::optional<uint64_t> staged_at;
     if (connection->staging().there()) {
-      staged_at = connection->staging().Take(kind.bytes);
+      staged_at = connection->staging().Take(bytes);
       if (!staged_at) {
         connection->QueueAbort(offset);
         continue;
       }
     }
-    slots.push_back(Reservation(connection, part, offset, kind.bytes, staged_at));
+    slots.push_back(Reservation(connection, part, offset, bytes, staged_at));
   }
   if (slots.empty()) {
     return absl::ResourceExhaustedError(
@@ -123,15 +125,16 @@ absl::StatusOr<PinInfo> Space::Pin(NamesView names, std::chrono::milliseconds tt
   const Deadline deadline = state_->core->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
   v1::PinRequest request;
-  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
-  request.set_space(number);
   *request.mutable_names() = ToWire(names);
   request.set_ttl_ms(static_cast<uint64_t>(ttl.count()));
   request.set_tier(ToWire(tier));
   const int64_t now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
                              std::chrono::system_clock::now().time_since_epoch())
                              .count();
-  const auto response = connection->calls().Pin(request, deadline);
+  const auto response = state_->CallIn(*connection, deadline, [&](Root root) {
+    request.set_space(root.tag);
+    return connection->calls().Pin(request, deadline);
+  });
   if (!response.ok()) return connection->Explain(response.status());
   return PinInfo{.pin = response->pin(),
                  .space = state_->fingerprint,
@@ -145,10 +148,11 @@ absl::StatusOr<PrefetchInfo> Space::Prefetch(NamesView names, Timeout timeout) c
   const Deadline deadline = state_->core->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
   v1::PrefetchRequest request;
-  TC_ASSIGN_OR_RETURN(const uint32_t number, state_->NumberIn(*connection, deadline));
-  request.set_space(number);
   *request.mutable_names() = ToWire(names);
-  const auto response = connection->calls().Prefetch(request, deadline);
+  const auto response = state_->CallIn(*connection, deadline, [&](Root root) {
+    request.set_space(root.tag);
+    return connection->calls().Prefetch(request, deadline);
+  });
   if (!response.ok()) return connection->Explain(response.status());
   return PrefetchInfo{.matched_depth = response->matched_depth(),
                       .promoting_blocks = response->promoting_blocks()};

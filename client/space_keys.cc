@@ -72,10 +72,11 @@ class KeyRead {
 
   absl::StatusOr<std::vector<BlockTier>> Run() {
     TC_ASSIGN_OR_RETURN(const auto connection, state_.core->Get(deadline_));
-    TC_ASSIGN_OR_RETURN(const Root root, state_.RootIn(*connection, deadline_));
     if (connection->remote()) {
-      TC_RETURN_IF_ERROR(ReadRemote(*connection, root.tag));
+      TC_RETURN_IF_ERROR(state_.CallIn(
+          *connection, deadline_, [&](Root root) { return ReadRemote(*connection, root.tag); }));
     } else {
+      TC_ASSIGN_OR_RETURN(const Root root, state_.RootIn(*connection, deadline_));
       ReadLocal(*connection, root);
     }
     for (const size_t key : left_) ReadByLease(key);
@@ -229,15 +230,18 @@ absl::StatusOr<std::vector<BlockTier>> Space::LookUp(NamesView keys, Timeout tim
   TC_RETURN_IF_ERROR(CheckKeys(state_->spec, keys));
   const Deadline deadline = state_->core->DeadlineOf(timeout);
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
+  const auto ask = [&] {
+    return state_->CallIn(*connection, deadline, [&](Root root) {
+      return LookUpByMessage(*connection, root.tag, keys, deadline);
+    });
+  };
+  if (connection->remote()) return ask();
   TC_ASSIGN_OR_RETURN(const Root root, state_->RootIn(*connection, deadline));
-  if (connection->remote()) return LookUpByMessage(*connection, root.tag, keys, deadline);
   std::vector<Name> names;
   AppendNames(state_->spec, keys, keys.places(), names);
   std::vector<FoundKey> found(names.size());
   const KeyReader reader(connection->catalog());
-  if (!reader.LookUp(root, names, found)) {
-    return LookUpByMessage(*connection, root.tag, keys, deadline);
-  }
+  if (!reader.LookUp(root, names, found)) return ask();
   const auto parts = static_cast<uint32_t>(state_->spec.parts.size());
   std::vector<BlockTier> tiers(names.size());
   for (size_t i = 0; i < names.size(); ++i) {

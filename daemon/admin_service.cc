@@ -88,14 +88,15 @@ grpc::ServerUnaryReactor* AdminService::Delete(grpc::CallbackServerContext* cont
   }
   // A space is one tenant's: its fingerprint says so.
   return RunOnStrand(
-      services_, context, Operation::kDelete, Right::kDestroy,
+      services_, context, *request, Operation::kDelete, Right::kDestroy,
       [this, response, space = *space, names = *std::move(names)](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         AskEach(
             services_.tenants,
             [space, names](TenantView& tenant, const PartCallback& done) {
               Gathering::Part part = DeleteFrom(tenant, space, names);
-              if (part.blocks == 0) return done(part);
+              // Where nothing is left to delete, an earlier try may not be off the disk yet.
+              if (part.kept == 0 || !part.status.ok()) return done(part);
               tenant.stack->SyncDeletions([done, part](const absl::Status& status) mutable {
                 part.status.Update(
                     Annotate(status,
@@ -127,7 +128,7 @@ grpc::ServerUnaryReactor* AdminService::Flush(grpc::CallbackServerContext* conte
                   absl::InvalidArgumentError("flush takes the tier warm or cold"));
   }
   return RunOnStrand(
-      services_, context, Operation::kFlush, Right::kDestroy,
+      services_, context, *request, Operation::kFlush, Right::kDestroy,
       [this, response, tier = *tier](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         AskEach(
@@ -149,10 +150,11 @@ grpc::ServerUnaryReactor* AdminService::Flush(grpc::CallbackServerContext* conte
 }
 
 grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* context,
-                                                  const v1::DropArenaRequest*,
+                                                  const v1::DropArenaRequest* request,
                                                   v1::DropArenaResponse* response) {
   return RunOnStrand(
-      services_, context, Operation::kFlush, Right::kDestroy, [this, response](StrandCall strand) {
+      services_, context, *request, Operation::kFlush, Right::kDestroy,
+      [this, response](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         AskEach(
             services_.tenants,
@@ -171,9 +173,11 @@ grpc::ServerUnaryReactor* AdminService::DropArena(grpc::CallbackServerContext* c
 }
 
 grpc::ServerUnaryReactor* AdminService::Fsck(grpc::CallbackServerContext* context,
-                                             const v1::FsckRequest*, v1::FsckResponse* response) {
+                                             const v1::FsckRequest* request,
+                                             v1::FsckResponse* response) {
   return RunOnStrand(
-      services_, context, Operation::kOther, Right::kDestroy, [this, response](StrandCall strand) {
+      services_, context, *request, Operation::kOther, Right::kDestroy,
+      [this, response](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         AskEach(
             services_.tenants,
@@ -192,10 +196,11 @@ grpc::ServerUnaryReactor* AdminService::Fsck(grpc::CallbackServerContext* contex
 }
 
 grpc::ServerUnaryReactor* AdminService::ListTenants(grpc::CallbackServerContext* context,
-                                                    const v1::ListTenantsRequest*,
+                                                    const v1::ListTenantsRequest* request,
                                                     v1::ListTenantsResponse* response) {
   return RunOnStrand(
-      services_, context, Operation::kOther, Right::kDestroy, [this, response](StrandCall strand) {
+      services_, context, *request, Operation::kOther, Right::kDestroy,
+      [this, response](StrandCall strand) {
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
         const std::vector<Tenant*>& tenants = services_.tenants;
         for (const Tenant* tenant : tenants) response->add_tenants()->set_name(tenant->name());

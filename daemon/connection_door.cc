@@ -17,7 +17,8 @@
 namespace thermocline {
 namespace {
 
-constexpr int kPauseMilliseconds = 100;  // after an accept that failed
+constexpr uid_t kNobodyKnown = static_cast<uid_t>(-1);  // which no process has
+constexpr int kPauseMilliseconds = 100;                 // after an accept that failed
 
 }  // namespace
 
@@ -34,9 +35,11 @@ DoorGuests::Limits DoorLimits() {
 }
 
 absl::StatusOr<std::unique_ptr<ConnectionDoor>> ConnectionDoor::Open(
-    const std::string& path, mode_t mode, const DoorGuests::Limits& limits, HandOn hand_on) {
+    const std::string& path, mode_t mode, const DoorGuests::Limits& limits, Knows knows,
+    HandOn hand_on) {
   ::unlink(path.c_str());
   std::unique_ptr<ConnectionDoor> door(new ConnectionDoor(path, limits, std::move(hand_on)));
+  door->knows_ = std::move(knows);
   TC_ASSIGN_OR_RETURN(door->listener_, ListenAt({.lock = {}, .path = path}, mode));
   TC_RETURN_IF_ERROR(door->Start());
   return door;
@@ -114,7 +117,8 @@ absl::Status ConnectionDoor::Admit(int fd, const sockaddr_storage& peer) {
     TC_ASSIGN_OR_RETURN(const std::string network, PeerNetwork(peer));
     return guests_.Admit(fd, network);
   }
-  TC_ASSIGN_OR_RETURN(const PeerUser user, UserOf(fd));
+  TC_ASSIGN_OR_RETURN(PeerUser user, UserOf(fd));
+  if (knows_ && !knows_(user)) user.uid = kNobodyKnown;
   return guests_.Admit(fd, user);
 }
 

@@ -27,12 +27,15 @@ class ConnectionDoor {
  public:
   /// Called on the door's thread with each connection, which is its own from then on.
   using HandOn = std::function<void(int)>;
+  /// Whether the daemon serves that user; those that it does not know count as one, together.
+  /// Called on the door's thread; none: it knows whoever comes.
+  using Knows = std::function<bool(const PeerUser&)>;
 
   /// At a unix socket; what lies at `path` is replaced.
   /// Errors: those of listening there.
   static absl::StatusOr<std::unique_ptr<ConnectionDoor>> Open(const std::string& path, mode_t mode,
                                                               const DoorGuests::Limits& limits,
-                                                              HandOn hand_on);
+                                                              Knows knows, HandOn hand_on);
   static absl::StatusOr<std::unique_ptr<ConnectionDoor>> OpenTcp(const ListenAddress& address,
                                                                  const DoorGuests::Limits& limits,
                                                                  HandOn hand_on);
@@ -51,6 +54,7 @@ class ConnectionDoor {
 
   const std::string place_;  // the path, or for people
   const HandOn hand_on_;
+  Knows knows_;
   UniqueFd listener_, stop_;
   int tcp_port_ = 0;  // 0: a unix socket
   LogLimit refusals_, failures_;

@@ -110,7 +110,7 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
   if (!checked.ok()) {
     return Refuse(services_, context, Operation::kOther, Right::kRead, checked.status());
   }
-  return RunOnStrand(services_, context, Operation::kOther, Right::kRead,
+  return RunOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
                      [spec = *std::move(checked), response](StrandCall strand) mutable {
                        spec.tenant = strand.tenant.name;
                        const absl::Status opened = OpenIn(strand.tenant, spec, *response);
@@ -124,9 +124,9 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
 }
 
 grpc::ServerUnaryReactor* ControlService::ListSpaces(grpc::CallbackServerContext* context,
-                                                     const v1::ListSpacesRequest*,
+                                                     const v1::ListSpacesRequest* request,
                                                      v1::ListSpacesResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
+  return AnswerOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
                         [response](TenantView& tenant, ClientNumber) {
                           for (const SpaceView& view : tenant.stack->Spaces()) {
                             v1::SpaceInfo* info = response->add_spaces();
@@ -156,7 +156,7 @@ grpc::ServerUnaryReactor* ControlService::Pin(grpc::CallbackServerContext* conte
                                              std::to_string(kMaxPinMilliseconds) + " (366 days)"));
   }
   return RunOnStrand(
-      services_, context, Operation::kPin, Right::kWrite,
+      services_, context, *request, Operation::kPin, Right::kWrite,
       [request, response, tier = *tier, names = *std::move(names)](StrandCall strand) {
         const auto pin = PinIn(strand.tenant, *request, names, tier);
         if (!pin.ok()) return strand.call.Finish(pin.status());
@@ -175,7 +175,7 @@ grpc::ServerUnaryReactor* ControlService::Unpin(grpc::CallbackServerContext* con
                                                 const v1::UnpinRequest* request,
                                                 v1::UnpinResponse*) {
   return RunOnStrand(
-      services_, context, Operation::kPin, Right::kWrite, [request](StrandCall strand) {
+      services_, context, *request, Operation::kPin, Right::kWrite, [request](StrandCall strand) {
         const absl::Status unpinned = strand.tenant.stack->Unpin(request->pin());
         if (!unpinned.ok()) return strand.call.Finish(unpinned);
         const auto call = std::make_shared<UnaryCall>(std::move(strand.call));
@@ -186,9 +186,9 @@ grpc::ServerUnaryReactor* ControlService::Unpin(grpc::CallbackServerContext* con
 }
 
 grpc::ServerUnaryReactor* ControlService::ListPins(grpc::CallbackServerContext* context,
-                                                   const v1::ListPinsRequest*,
+                                                   const v1::ListPinsRequest* request,
                                                    v1::ListPinsResponse* response) {
-  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
+  return AnswerOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
                         [response](TenantView& tenant, ClientNumber) {
                           for (const TierStack::PinView& pin : tenant.stack->Pins()) {
                             v1::PinInfo* info = response->add_pins();
@@ -208,7 +208,7 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
   absl::StatusOr<WireNames> names = NamesOf(request->names());
   if (!names.ok())
     return Refuse(services_, context, Operation::kPrefetch, Right::kRead, names.status());
-  return AnswerOnStrand(services_, context, Operation::kPrefetch, Right::kRead,
+  return AnswerOnStrand(services_, context, *request, Operation::kPrefetch, Right::kRead,
                         [request, response, names = *std::move(names)](
                             TenantView& tenant, ClientNumber client) -> absl::Status {
                           TC_RETURN_IF_ERROR(tenant.SpaceOf(request->space(), names).status());
@@ -222,10 +222,10 @@ grpc::ServerUnaryReactor* ControlService::Prefetch(grpc::CallbackServerContext* 
 }
 
 grpc::ServerUnaryReactor* ControlService::Stats(grpc::CallbackServerContext* context,
-                                                const v1::StatsRequest*,
+                                                const v1::StatsRequest* request,
                                                 v1::StatsResponse* response) {
   // Of the session's tenant: what others do is none of its business.
-  return RunOnStrand(services_, context, Operation::kOther, Right::kRead,
+  return RunOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
                      [this, response](StrandCall strand) {
                        FillStats(services_, strand.home, strand.tenant.stack->Stats(), *response);
                        strand.call.Finish(absl::OkStatus());

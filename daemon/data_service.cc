@@ -94,7 +94,9 @@ absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& reques
   offsets.insert(offsets.end(), given_back.begin(), given_back.end());
   SlotsInHand in_hand;
   if (strand.remote != nullptr) {
-    TC_ASSIGN_OR_RETURN(in_hand, SlotsInHand::Take(strand.remote, offsets));
+    auto taken = SlotsInHand::Take(strand.remote, offsets);
+    if (!taken.ok()) return absl::ResourceExhaustedError(taken.status().message());
+    in_hand = *std::move(taken);
     strand.remote->Forget(offsets);
   }
   return strand.tenant.stack->Abort(strand.client, offsets);
@@ -112,7 +114,7 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
   if (!names.ok())
     return Refuse(services_, context, Operation::kMatch, Right::kRead, names.status());
   return RunOnStrand(
-      services_, context, Operation::kMatch, Right::kRead,
+      services_, context, *request, Operation::kMatch, Right::kRead,
       [this, request, response, names = *std::move(names)](StrandCall strand) {
         absl::Status answer = MatchInto(strand, *request, names, *response, services_.metrics);
         if (answer.ok() && strand.call.Cancelled()) {  // a lease of which nobody will know
@@ -129,7 +131,7 @@ grpc::ServerUnaryReactor* DataService::LookUp(grpc::CallbackServerContext* conte
   const absl::Status fits = keys.ok() ? CheckCount("keys", keys->names.size()) : keys.status();
   if (!fits.ok()) return Refuse(services_, context, Operation::kMatch, Right::kRead, fits);
   return AnswerOnStrand(
-      services_, context, Operation::kMatch, Right::kRead,
+      services_, context, *request, Operation::kMatch, Right::kRead,
       [request, response, keys = *std::move(keys)](TenantView& tenant, ClientNumber) {
         return LookUpInto(tenant, *request, keys, *response);
       });
@@ -167,7 +169,7 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
                                    std::to_string(kMaxParts)));
   }
   return RunOnStrand(
-      services_, context, Operation::kReserve, Right::kWrite,
+      services_, context, *request, Operation::kReserve, Right::kWrite,
       [this, context, request, response](StrandCall strand) {
         TenantView& tenant = strand.tenant;
         // Nine tenths: an answer after the deadline would grant slots to nobody.
@@ -203,7 +205,7 @@ grpc::ServerUnaryReactor* DataService::Commit(grpc::CallbackServerContext* conte
     return Refuse(services_, context, Operation::kCommit, Right::kWrite, steps.status());
   }
   return RunOnStrand(
-      services_, context, Operation::kCommit, Right::kWrite,
+      services_, context, *request, Operation::kCommit, Right::kWrite,
       [request, response, steps = *std::move(steps)](StrandCall strand) mutable {
         StartCommit(std::move(strand), *request, std::move(steps), *response);
       },
@@ -217,7 +219,7 @@ grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* contex
   counted.Update(CheckCount("offered", static_cast<size_t>(request->offered_size())));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kWrite, counted);
   return RunOnStrand(
-      services_, context, Operation::kRelease, Right::kWrite,
+      services_, context, *request, Operation::kRelease, Right::kWrite,
       [this, request](StrandCall strand) {
         const absl::Status answer = AbortSlots(strand, *request, given_up_);
         strand.call.Finish(answer);
@@ -231,7 +233,7 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
   const absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kRead, counted);
   return AnswerOnStrand(
-      services_, context, Operation::kRelease, Right::kRead,
+      services_, context, *request, Operation::kRelease, Right::kRead,
       [request](TenantView& tenant, ClientNumber client) {
         for (const uint64_t lease : request->leases()) {
           // One that has ended already (its client was silent) is as released as
@@ -248,7 +250,7 @@ grpc::ServerUnaryReactor* DataService::Report(grpc::CallbackServerContext* conte
                                               v1::ReportResponse*) {
   const absl::Status counted = CheckCount("blocks", static_cast<size_t>(request->blocks_size()));
   if (!counted.ok()) return Refuse(services_, context, Operation::kOther, Right::kRead, counted);
-  return AnswerOnStrand(services_, context, Operation::kOther, Right::kRead,
+  return AnswerOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
                         [request](TenantView& tenant, ClientNumber) {
                           std::vector<BlockRef> blocks;
                           for (const v1::SuspectBlock& block : request->blocks()) {

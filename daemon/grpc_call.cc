@@ -66,11 +66,13 @@ std::chrono::milliseconds TimeLeft(const grpc::CallbackServerContext& context,
 
 void UnaryCall::Finish(const absl::Status& status) {
   metrics_->Answered(operation_, status.code(), Clock::Real().Now() - arrived_);
+  room_.reset();
   std::exchange(reactor_, nullptr)->Finish(ToGrpc(status));
 }
 
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
-                                      grpc::CallbackServerContext* context, Operation operation,
+                                      grpc::CallbackServerContext* context,
+                                      const google::protobuf::Message& request, Operation operation,
                                       Right right, absl::AnyInvocable<void(StrandCall)> task,
                                       WhenGone when_gone) {
   // Shared, so that the call is still here to be refused when the strand does not take the task.
@@ -83,9 +85,12 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
     return reactor;
   }
   Tenant& home = *identity->tenant;
-  const bool posted = home.Post([call, when_gone, &home, session = identity->session,
-                                 remote = std::move(identity->remote),
-                                 task = std::move(task)](TenantView& tenant) mutable {
+  std::shared_ptr<void> room = home.TakeRoom(request.SpaceUsedLong());
+  const bool has_room = room != nullptr;
+  call->Hold(std::move(room));
+  const bool posted = has_room && home.Post([call, when_gone, &home, session = identity->session,
+                                             remote = std::move(identity->remote),
+                                             task = std::move(task)](TenantView& tenant) mutable {
     if (when_gone == WhenGone::kNothing && call->Cancelled()) {
       return call->Finish(absl::CancelledError("the caller has gone"));
     }
@@ -101,11 +106,11 @@ grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
 }
 
 grpc::ServerUnaryReactor* AnswerOnStrand(
-    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation,
-    Right right, absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
-    WhenGone when_gone) {
+    ServiceContext& services, grpc::CallbackServerContext* context,
+    const google::protobuf::Message& request, Operation operation, Right right,
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task, WhenGone when_gone) {
   return RunOnStrand(
-      services, context, operation, right,
+      services, context, request, operation, right,
       [task = std::move(task)](StrandCall strand) mutable {
         const absl::Status answer = task(strand.tenant, strand.client);
         strand.call.Finish(answer);

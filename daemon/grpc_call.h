@@ -2,6 +2,7 @@
 // and back, and how its answer is counted. gRPC's threads translate and post, nothing more.
 #pragma once
 #include <absl/functional/any_invocable.h>
+#include <google/protobuf/message.h>
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -63,13 +64,16 @@ class UnaryCall {
         reactor_(std::exchange(other.reactor_, nullptr)),
         metrics_(other.metrics_),
         operation_(other.operation_),
-        arrived_(other.arrived_) {}
+        arrived_(other.arrived_),
+        room_(std::move(other.room_)) {}
   UnaryCall& operator=(UnaryCall&&) = delete;
   /// A call that nobody answered: its task was dropped because the daemon stops.
   ~UnaryCall() {
     if (reactor_ != nullptr) Finish(absl::UnavailableError("the daemon stops; connect again"));
   }
 
+  /// Of its request, until it is answered.
+  void Hold(std::shared_ptr<void> room) { room_ = std::move(room); }
   /// What the handler returns to gRPC.
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
   /// Context, request and response may not be touched any more.
@@ -83,6 +87,7 @@ class UnaryCall {
   DaemonMetrics* metrics_;
   Operation operation_;
   SteadyTime arrived_;
+  std::shared_ptr<void> room_;
 };
 
 /// Of a call on the strand.
@@ -102,16 +107,18 @@ enum class WhenGone {
 };
 
 /// Authenticates, and runs `task` on the strand with the session's client; answers by itself when
-/// that cannot be. `task` answers the call.
+/// that cannot be. `task` answers the call. `request` takes of the tenant's room until then.
 grpc::ServerUnaryReactor* RunOnStrand(ServiceContext& services,
-                                      grpc::CallbackServerContext* context, Operation operation,
+                                      grpc::CallbackServerContext* context,
+                                      const google::protobuf::Message& request, Operation operation,
                                       Right right, absl::AnyInvocable<void(StrandCall)> task,
                                       WhenGone when_gone = WhenGone::kNothing);
 
 /// As RunOnStrand, for a task that knows its answer at once.
 grpc::ServerUnaryReactor* AnswerOnStrand(
-    ServiceContext& services, grpc::CallbackServerContext* context, Operation operation,
-    Right right, absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
+    ServiceContext& services, grpc::CallbackServerContext* context,
+    const google::protobuf::Message& request, Operation operation, Right right,
+    absl::AnyInvocable<absl::Status(TenantView&, ClientNumber)> task,
     WhenGone when_gone = WhenGone::kNothing);
 
 /// Answers at once: what came is wrong. To one who may not call at all, that.

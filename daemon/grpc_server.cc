@@ -25,14 +25,16 @@ namespace {
 constexpr int kMaxMessageBytes = 8 << 20;
 constexpr int kMaxStreamsPerConnection = 1024;
 constexpr std::chrono::milliseconds kStopPatience{500};
-/// Payload streams of many clients, and what gRPC keeps beside them.
-constexpr size_t kMaxTcpBytes = size_t{512} << 20;
+/// Of one door: payload streams of many clients, messages that have not come whole, and what gRPC
+/// keeps beside them.
+constexpr size_t kMaxDoorBytes = size_t{512} << 20;
 /// A peer that does not answer for so long, twice, is gone: as long as a lease.
 constexpr int kKeepaliveMilliseconds = kLeaseMilliseconds / 2;
 constexpr int kHandshakeMilliseconds = 10'000;
 constexpr unsigned kCertificateSeconds = 1;
 
-void SetLimits(grpc::ServerBuilder& builder) {
+void SetLimits(grpc::ServerBuilder& builder, const char* door) {
+  builder.SetResourceQuota(grpc::ResourceQuota(door).Resize(kMaxDoorBytes));
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
 }
@@ -58,9 +60,10 @@ class DoorServer {
       : acceptor_(builder.experimental().AddExternalConnectionAcceptor(
             grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials)),
         server_(builder.BuildAndStart()) {}
-  absl::Status Open(const std::string& socket, mode_t mode) {
+  absl::Status Open(const std::string& socket, mode_t mode, ConnectionDoor::Knows knows) {
     TC_RETURN_IF_ERROR(CheckStarted());
-    TC_ASSIGN_OR_RETURN(door_, ConnectionDoor::Open(socket, mode, DoorLimits(), HandOn()));
+    TC_ASSIGN_OR_RETURN(
+        door_, ConnectionDoor::Open(socket, mode, DoorLimits(), std::move(knows), HandOn()));
     return absl::OkStatus();
   }
   absl::Status OpenTcp(const ListenAddress& address) {
@@ -132,20 +135,20 @@ absl::Status GrpcServer::Impl::OpenLocal(const GrpcServerOptions& options,
   services.tenant_of_guests = options.guests_are_default ? tenants[0] : nullptr;
   local = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
-  SetLimits(builder);
+  SetLimits(builder, "local");
   builder.RegisterService(&local->control).RegisterService(&local->data);
   local_server = std::make_unique<DoorServer>(builder, grpc::InsecureServerCredentials());
-  return local_server->Open(options.socket, options.serves_others ? 0666 : 0600);
+  return local_server->Open(options.socket, options.serves_others ? 0666 : 0600, options.knows);
 }
 
 absl::Status GrpcServer::Impl::OpenAdmin(const std::string& socket,
                                          const ServiceContext& services) {
   admin = std::make_unique<AdminService>(services);
   grpc::ServerBuilder builder;
-  SetLimits(builder);
+  SetLimits(builder, "admin");
   builder.RegisterService(admin.get());
   admin_server = std::make_unique<DoorServer>(builder, grpc::InsecureServerCredentials());
-  return admin_server->Open(socket, 0600);
+  return admin_server->Open(socket, 0600, {});
 }
 
 absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, ServiceContext services) {
@@ -163,11 +166,10 @@ absl::Status GrpcServer::Impl::OpenTcp(const GrpcServerOptions& options, Service
   services.tenant_of_guests = tokens == nullptr ? tenants[0] : nullptr;
   tcp = std::make_unique<OpenDoor>(services);
   grpc::ServerBuilder builder;
-  SetLimits(builder);
-  // Whoever comes from afar may vanish without a word, and must not fill our memory.
+  SetLimits(builder, "tcp");
+  // Whoever comes from afar may vanish without a word.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMilliseconds);
-  builder.SetResourceQuota(grpc::ResourceQuota("tcp").Resize(kMaxTcpBytes));
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMilliseconds);
   builder.RegisterService(&tcp->control).RegisterService(&tcp->data);
   tcp_server = std::make_unique<DoorServer>(builder, CredentialsOf(tls));

@@ -10,6 +10,7 @@
 
 #include "base/executor.h"
 #include "base/status.h"
+#include "daemon/connection_door.h"
 #include "daemon/metrics.h"
 #include "daemon/options.h"
 #include "daemon/remote_sessions.h"
@@ -28,6 +29,7 @@ struct GrpcServerOptions {
   RemoteSessionOptions remote;
   // Users other than the daemon's come, too: `socket` is 0666.
   bool serves_others = false;
+  ConnectionDoor::Knows knows;  // of who comes to `socket`
   // Who opens a remote session at `socket` without a token is a client of the default tenant; else
   // it needs one.
   bool guests_are_default = true;

@@ -42,7 +42,6 @@ namespace {
 
 constexpr std::chrono::seconds kStatsPatience{1};
 constexpr std::chrono::seconds kClosePatience{10};
-constexpr std::chrono::seconds kPulse{1};
 /// A strand that has done nothing for so long is stuck: nothing that it does takes a second.
 constexpr std::chrono::seconds kStuck{10};
 
@@ -101,7 +100,6 @@ struct TenantHouse {
   TenantHouse() : strand({.name = "tc-strand", .thread_count = 1}) {}
   Executor strand;
   std::unique_ptr<Tenant> tenant;
-  std::atomic<std::chrono::steady_clock::time_point> pulsed_at{};  // by the strand
 };
 
 // Members in the order in which they come up; Shutdown() takes them down.
@@ -125,7 +123,6 @@ struct Server::Impl {
   void BeginWith(TenantHouse& house, const Tenant::Options& opened);
   absl::Status OpenDoors(SocketClaim claim);
   absl::Status OpenHttp();
-  void Pulse(TenantHouse& house) { house.pulsed_at = std::chrono::steady_clock::now(); }
   bool Alive() const;
   TenantFigures::Figures Figures();
   bool Serves(const TenantFigures::Figures& figures) const;
@@ -346,8 +343,6 @@ absl::Status Server::Impl::OpenAll(std::vector<Tenant::Options> given,
 }
 
 void Server::Impl::BeginWith(TenantHouse& house, const Tenant::Options& opened) {
-  Pulse(house);
-  house.tenant->Repeat(kPulse, [this, &house](TenantView&) { Pulse(house); });
   const std::optional<StackStats> stats = house.tenant->Stats(kStatsPatience);
   LogEvent(LogLevel::kInfo, "tenant_opened",
            {{"tenant", opened.name},
@@ -377,6 +372,7 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
                  .token_file = options.token_file,
                  .remote = {.max_sessions = options.max_remote_sessions},
                  .serves_others = map.serves_others(),
+                 .knows = [this](const PeerUser& user) { return map.Find(user).ok(); },
                  .guests_are_default = !map.serves_others() ||
                                        (options.others_are_default && options.tenants.size() == 1)},
                 registry, tenants, workers, metrics));
@@ -416,9 +412,9 @@ absl::Status Server::Impl::OpenDoors(SocketClaim claim) {
 }
 
 bool Server::Impl::Alive() const {
-  const auto since = std::chrono::steady_clock::now() - kStuck;
+  const SteadyTime since = Clock::Real().Now() - kStuck;
   return stopping || std::all_of(houses.begin(), houses.end(), [&](const auto& house) {
-           return house->pulsed_at.load() > since;
+           return house->tenant->went_on_at() > since;
          });
 }
 

@@ -1,5 +1,8 @@
 #include "daemon/session_processes.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <sstream>
 
 #include "base/file_util.h"
@@ -61,11 +64,23 @@ uint32_t SessionProcesses::expected_sessions() const {
 absl::Status SessionProcesses::Attach(uint64_t session, PeerProcess peer) {
   const Key key(peer.pid, peer.start_time);
   const auto known = processes_.find(key);
-  if (known == processes_.end() && processes_.size() >= kMaxProcesses) {
-    return absl::ResourceExhaustedError("too many client processes are known (" +
-                                        std::to_string(kMaxProcesses) + "); end some");
+  if (known == processes_.end()) {
+    const auto of_user =
+        std::count_if(processes_.begin(), processes_.end(),
+                      [&](const auto& other) { return other.second->uid == peer.uid; });
+    const bool may_have_all = peer.uid == ::geteuid();
+    if (!may_have_all && static_cast<size_t>(of_user) >= kMaxProcessesOfUser) {
+      return absl::ResourceExhaustedError("user " + std::to_string(peer.uid) + " has " +
+                                          std::to_string(of_user) +
+                                          " processes that have connected and live; end some");
+    }
+    if (processes_.size() >= kMaxProcesses) {
+      return absl::ResourceExhaustedError("too many client processes are known (" +
+                                          std::to_string(kMaxProcesses) + "); end some");
+    }
   }
   Process& process = known != processes_.end() ? *known->second : Watch(key, std::move(peer.pidfd));
+  process.uid = peer.uid;
   process.sessions.insert(session);
   if (process.expected > 0) --process.expected;
   return absl::OkStatus();

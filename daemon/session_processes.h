@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -42,7 +43,8 @@ class SessionProcesses {
   /// Sessions of the last epoch that have neither come back nor gone with their processes.
   uint32_t expected_sessions() const;
 
-  /// Errors: ResourceExhausted beyond kMaxProcesses.
+  /// Errors: ResourceExhausted beyond kMaxProcesses, of which a user other than the daemon's has
+  ///         kMaxProcessesOfUser: one that once connected counts until it ends.
   absl::Status Attach(uint64_t session, PeerProcess peer);
   void Detach(pid_t pid, uint64_t start_time, uint64_t session);
   /// Writes the file. Call before a session is told that it is welcome, and when one has ended.
@@ -50,6 +52,7 @@ class SessionProcesses {
   void StopWatching() { processes_.clear(); }
 
   static constexpr size_t kMaxProcesses = 4096;
+  static constexpr size_t kMaxProcessesOfUser = kMaxProcesses / 4;
 
  private:
   using Key = std::pair<pid_t, uint64_t>;
@@ -58,6 +61,7 @@ class SessionProcesses {
     boost::asio::posix::stream_descriptor pidfd;
     std::set<uint64_t> sessions;
     uint32_t expected = 0;
+    std::optional<uid_t> uid;  // not known of one of the last epoch that has not come back
   };
   Process& Watch(Key key, UniqueFd pidfd);
 

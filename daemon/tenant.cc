@@ -30,6 +30,12 @@ void CutOffMisbehaving(TenantView& view) {
   }
 }
 
+template <class Function>
+void Run(TenantView& view, Function& task) {
+  view.went_on_at = Clock::Real().Now();
+  task(view);
+}
+
 }  // namespace
 
 absl::StatusOr<ClientNumber> TenantView::ClientOf(uint64_t session) const {
@@ -95,16 +101,18 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shar
   options.stack.work = RunnerOf(tenant->scrub_);
   std::promise<absl::Status> opened;
   const bool posted = tenant->Post([&](TenantView& view) {
-    absl::StatusOr<std::unique_ptr<TierStack>> stack = open(std::move(options.stack));
-    if (stack.ok()) view.stack = *std::move(stack);
-    opened.set_value(stack.status());
+    opened.set_value([&]() -> absl::Status {
+      TC_ASSIGN_OR_RETURN(std::unique_ptr<TierStack> stack, open(std::move(options.stack)));
+      if (!arena_view.empty()) {
+        TC_ASSIGN_OR_RETURN(tenant->arena_view_, OpenArenaView(arena_view, stack->arena_fd()));
+      }
+      view.stack = std::move(stack);  // one that cannot be used has gone here, where it works
+      return absl::OkStatus();
+    }());
   });
   TC_CHECK(posted);
   TC_RETURN_IF_ERROR(opened.get_future().get());
   tenant->arena_fd_ = tenant->view_->stack->arena_fd();
-  if (!arena_view.empty()) {
-    TC_ASSIGN_OR_RETURN(tenant->arena_view_, OpenArenaView(arena_view, tenant->arena_fd_));
-  }
   tenant->arena_bytes_ = tenant->view_->stack->arena_bytes();
   tenant->catalog_fd_ = tenant->view_->stack->catalog_fd();
   tenant->epoch_ = tenant->view_->stack->epoch();
@@ -116,17 +124,26 @@ absl::StatusOr<std::unique_ptr<Tenant>> Tenant::Open(Options options, const Shar
 }
 
 bool Tenant::Post(absl::AnyInvocable<void(TenantView&)> task) {
-  return strand_.Post([view = view_, task = std::move(task)]() mutable { task(*view); });
+  return strand_.Post([view = view_, task = std::move(task)]() mutable { Run(*view, task); });
+}
+
+std::shared_ptr<void> Tenant::TakeRoom(size_t bytes) {
+  if (request_bytes_->fetch_add(bytes) + bytes > kMaxRequestBytes) {
+    request_bytes_->fetch_sub(bytes);
+    return nullptr;
+  }
+  return {request_bytes_.get(),
+          [taken = request_bytes_, bytes](void*) { taken->fetch_sub(bytes); }};
 }
 
 void Tenant::PostCompletion(absl::AnyInvocable<void(TenantView&)> task) {
-  strand_.PostCompletion([view = view_, task = std::move(task)]() mutable { task(*view); });
+  strand_.PostCompletion([view = view_, task = std::move(task)]() mutable { Run(*view, task); });
 }
 
 bool Tenant::PostAfter(std::chrono::microseconds delay,
                        absl::AnyInvocable<void(TenantView&)> task) {
   return strand_.PostAfter(delay,
-                           [view = view_, task = std::move(task)]() mutable { task(*view); });
+                           [view = view_, task = std::move(task)]() mutable { Run(*view, task); });
 }
 
 void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task) {
@@ -141,7 +158,7 @@ void Tenant::Repeat(std::chrono::microseconds interval, std::function<void(Tenan
       Strand& strand = self->strand;
       strand.PostCompletionAfter(self->interval, [self] {
         if (!*self->on) return;
-        self->task(*self->view);
+        Run(*self->view, self->task);
         Next(self);
       });
     }

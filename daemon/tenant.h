@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "base/clock.h"
 #include "base/executor.h"
 #include "base/status.h"
 #include "daemon/granted_slots.h"
@@ -40,6 +41,7 @@ struct TenantView {
   std::unordered_map<uint64_t, Session> sessions;  // by number
   std::unordered_map<uint32_t, OpenSpace> spaces;  // by number
   std::function<void(uint64_t session, const std::string& why)> cut_off;
+  std::atomic<SteadyTime> went_on_at{};  // when a task began last. Thread: any.
 
   /// Errors: Unauthenticated when the session has ended meanwhile.
   absl::StatusOr<ClientNumber> ClientOf(uint64_t session) const;
@@ -50,6 +52,10 @@ struct TenantView {
   ///         that was not opened in this epoch.
   absl::StatusOr<OpenSpace> SpaceOf(uint32_t space, const WireNames& names) const;
 };
+
+/// What requests of a tenant that are not answered yet may take. What is made of their names takes
+/// about as much again.
+inline constexpr size_t kMaxRequestBytes = size_t{256} << 20;
 
 /// Thread: any.
 class Tenant final : public SessionHost {
@@ -77,6 +83,9 @@ class Tenant final : public SessionHost {
 
   /// Runs `task` on the strand. False when too much waits there already; then it was not taken.
   [[nodiscard]] bool Post(absl::AnyInvocable<void(TenantView&)> task);
+  /// Room for a request of so many bytes, for as long as it is kept. Nothing when the requests that
+  /// are not answered yet leave none. Thread: any.
+  [[nodiscard]] std::shared_ptr<void> TakeRoom(size_t bytes);
   /// Runs `task` on the strand for work that was admitted before.
   void PostCompletion(absl::AnyInvocable<void(TenantView&)> task);
 
@@ -88,6 +97,9 @@ class Tenant final : public SessionHost {
   void Repeat(std::chrono::microseconds interval, std::function<void(TenantView&)> task);
 
   const std::string& name() const { return name_; }
+  /// When the strand last began a task, of which there is one a second at least: however much waits
+  /// there, a strand that goes on is not stuck. Thread: any.
+  SteadyTime went_on_at() const { return view_->went_on_at; }
   /// Its share of the workers. Thread: any.
   Share& workers() { return workers_; }
   /// What its clients map. Borrowed.
@@ -132,6 +144,8 @@ class Tenant final : public SessionHost {
   // Shared with tasks that still wait on the strand when the tenant goes.
   std::shared_ptr<TenantView> view_;
   std::shared_ptr<std::atomic<bool>> repeating_;  // what Repeat() began
+  // Of requests that are not answered yet. Shared with them.
+  std::shared_ptr<std::atomic<size_t>> request_bytes_ = std::make_shared<std::atomic<size_t>>(0);
   int arena_fd_ = -1;
   UniqueFd arena_view_;
   uint64_t arena_bytes_ = 0;

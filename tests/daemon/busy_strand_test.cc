@@ -11,7 +11,7 @@
 #include "daemon/grpc_server.h"
 #include "daemon/session_server.h"
 #include "tests/client/blocks.h"
-#include "tests/daemon/daemon_process.h"
+#include "tests/daemon/remote_client.h"
 
 namespace thermocline {
 namespace {
@@ -26,6 +26,7 @@ using testing::StatsOf;
 
 constexpr uint64_t kBlockBytes = 64 * 1024;
 constexpr uint32_t kLeasesASession = 63;
+constexpr uint32_t kMaxSpaces = 8;
 
 class BusyStrandTest : public ::testing::Test {
  protected:
@@ -37,6 +38,8 @@ class BusyStrandTest : public ::testing::Test {
     options.stack.arena_path = place_.arena_dir + "/default.arena";
     options.stack.data_dir = place_.data_dir;
     options.stack.warm_capacity_bytes = 16 << 20;
+    options.stack.max_spaces = kMaxSpaces;
+    options.stack.write_deadline = milliseconds(3000);
     auto tenant = Tenant::Open(std::move(options), {strands_, disk_, reads_, workers_, metrics_},
                                TierStack::Open);
     ASSERT_TRUE(tenant.ok()) << tenant.status();
@@ -89,6 +92,14 @@ class BusyStrandTest : public ::testing::Test {
   void GoOn() {
     if (go_on_) go_on_->set_value();
     go_on_.reset();
+  }
+  /// From now on what is posted to the workers waits, until `go_on` is set.
+  void KeepWorkersBusy(std::promise<void>& go_on) {
+    ASSERT_TRUE(workers_.Post([done = go_on.get_future().share()] { done.wait(); }));
+  }
+  /// Whether a task of a call comes to wait behind it.
+  bool WaitsForWorkers() {
+    return Eventually([&] { return workers_.queued() == 2; });
   }
   double Metric(const std::string& series) {
     if (const auto stats = tenant_->Stats(milliseconds(5000))) metrics_.Update(*stats, {});
@@ -215,6 +226,105 @@ TEST_F(BusyStrandTest, ACommitWhoseCallerHasGoneGivesItsSlotsBack) {
   GoOn();
   EXPECT_TRUE(Eventually([&] { return StatsOf(client).reservations() == 0; }));
   EXPECT_EQ(StatsOf(client).places(), 0u) << "nor was anything published";
+}
+
+TEST_F(BusyStrandTest, ARemoteCommitThatIsRefusedUnseenGivesItsSlotsBack) {
+  const auto client = Client::Connect({.remote = {.address = "unix://" + place_.socket + ".grpc"}});
+  ASSERT_TRUE(client.ok()) << client.status();
+  const Space space = *(*client)->OpenSpace(TestSpace());
+  std::vector<Reservation> slots = *space.Reserve(4);
+  ASSERT_EQ(slots.size(), 4u);
+  Lease lease = *space.Match(Prompt(1, 4));
+  std::promise<void> go_on;
+  KeepWorkersBusy(go_on);
+  auto committed = std::async(std::launch::async, [&] {
+    return lease.Commit(Prompt(1, 4), std::move(slots), milliseconds(60'000));
+  });
+  EXPECT_TRUE(WaitsForWorkers()) << "its bytes have come";
+  KeepBusy();
+  FillQueue();
+  go_on.set_value();
+  const absl::Status status = committed.get();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  GoOn();
+  const RawClient other(place_);
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).reservations() == 0; }));
+}
+
+TEST_F(BusyStrandTest, ARemoteSessionSurvivesWhatTheDaemonCannotDoJustThen) {
+  const auto client = Client::Connect({.remote = {.address = "unix://" + place_.socket + ".grpc"}});
+  ASSERT_TRUE(client.ok()) << client.status();
+  const Space space = *(*client)->OpenSpace(TestSpace());
+  Lease lease = *space.Match(Prompt(1, 1));
+  const absl::Status put = lease.Commit(Prompt(1, 1), *space.Reserve(1));
+  ASSERT_TRUE(put.ok()) << put;
+  std::promise<void> go_on;
+  ASSERT_TRUE(disk_.Post([done = go_on.get_future().share()] { done.wait(); }));
+  const absl::Status pinned =
+      space.Pin(Prompt(1, 1), milliseconds(60'000), BlockTier::kNone, milliseconds(60'000))
+          .status();
+  go_on.set_value();
+  EXPECT_TRUE(absl::IsUnavailable(pinned)) << pinned;
+  EXPECT_TRUE((*client)->Connected());
+  EXPECT_TRUE(lease.StillValid());
+  EXPECT_TRUE(Eventually([&] { return space.Pin(Prompt(1, 1), milliseconds(60'000)).ok(); }));
+}
+
+TEST_F(BusyStrandTest, WhoEndsRightAfterAPutLeavesNoSlots) {
+  const RawClient other(place_);
+  {
+    const auto client = Connect();
+    const Space space = *client->OpenSpace(TestSpace());
+    const std::vector<Reservation> slots = *space.Reserve(8);
+    EXPECT_GT(StatsOf(other).reservations(), slots.size()) << "it has some ahead";
+  }
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).sessions() == 1; }));
+  EXPECT_EQ(StatsOf(other).reservations(), 0u);
+  EXPECT_EQ(Metric("thermocline_quarantined_slots"), 0);
+}
+
+TEST_F(BusyStrandTest, ASpaceThatGaveWayIsOpenedAgain) {
+  const auto client = Connect();
+  const auto of = [&](size_t i) {
+    SpaceSpec spec = TestSpace();
+    spec.salt = std::to_string(i);
+    return *client->OpenSpace(spec);
+  };
+  const Space first = of(0);
+  for (size_t i = 1; i <= kMaxSpaces; ++i) (void)of(i);
+  auto slots = first.Reserve(1);
+  ASSERT_TRUE(slots.ok()) << slots.status();
+  Lease lease = *first.Match({});
+  const absl::Status put = lease.Commit(Prompt(1, 1), *std::move(slots));
+  EXPECT_TRUE(put.ok()) << put;
+  EXPECT_EQ(first.Match(Prompt(1, 1))->depth(), 1u);
+}
+
+TEST_F(BusyStrandTest, ASlotThatIsBeingFilledIsTakenBackAfterwards) {
+  const testing::RemoteClient client(RawClient::Channel(place_.socket + ".grpc"), "");
+  ASSERT_TRUE(client.welcomed());
+  v1::ReserveRequest reserve;
+  reserve.set_space(OpenTestSpace(client, testing::TestSpace(kBlockBytes)));
+  reserve.set_count(2);
+  reserve.set_grant(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  std::promise<void> go_on;
+  KeepWorkersBusy(go_on);
+  auto written = std::async(std::launch::async, [&] {
+    return WritePieces(client, testing::PiecesOf(slots.offsets(0), std::string(kBlockBytes, 'x')));
+  });
+  EXPECT_TRUE(WaitsForWorkers());
+  v1::AbortRequest abort;
+  abort.add_grants(1);
+  v1::AbortResponse aborted;
+  EXPECT_EQ(client.Call(*client.data, &v1::Data::Stub::Abort, abort, &aborted).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED)
+      << "so that the client sends it again";
+  go_on.set_value();
+  EXPECT_TRUE(written.get().ok());
+  EXPECT_TRUE(client.Call(*client.data, &v1::Data::Stub::Abort, abort, &aborted).ok());
+  EXPECT_EQ(StatsOf(client).reservations(), 0u);
 }
 
 }  // namespace

@@ -135,6 +135,46 @@ TEST_F(TenantTest, WhatIsRepeatedGoesOnWhenThereAreTooManyTimers) {
   EXPECT_TRUE(testing::Eventually([&] { return *times >= 3; }));
 }
 
+TEST_F(TenantTest, AStrandThatGoesOnIsNotStuckHoweverMuchWaitsThere) {
+  std::latch go(1);
+  Hold(tenant(0), go);
+  const SteadyTime held = tenant(0).went_on_at();
+  std::latch before(1), after(1);
+  tenant(0).PostCompletion([&](TenantView&) {
+    before.count_down();
+    after.wait();
+  });
+  EXPECT_EQ(tenant(0).went_on_at(), held) << "it hangs";
+  go.count_down();
+  before.wait();
+  EXPECT_GT(tenant(0).went_on_at(), held);
+  after.count_down();
+  WaitFor(tenant(0));
+}
+
+TEST_F(TenantTest, RequestsThatAreNotAnsweredHaveSoMuchRoom) {
+  std::shared_ptr<void> half = tenant(0).TakeRoom(kMaxRequestBytes / 2);
+  const std::shared_ptr<void> rest = tenant(0).TakeRoom(kMaxRequestBytes / 2);
+  EXPECT_TRUE(half != nullptr && rest != nullptr);
+  EXPECT_EQ(tenant(0).TakeRoom(1), nullptr);
+  EXPECT_NE(tenant(1).TakeRoom(1), nullptr) << "another's is its own";
+  half.reset();
+  EXPECT_NE(tenant(0).TakeRoom(kMaxRequestBytes / 2), nullptr);
+}
+
+TEST_F(TenantTest, OneWithoutItsViewOfTheArenaDoesNotOpen) {
+  Executor strand{{.name = "tc-strand"}};
+  Tenant::Options options{.name = "carol", .arena_view = "/nowhere"};
+  options.stack.arena_path = place_.arena_dir + "/carol.arena";
+  options.stack.data_dir = place_.data_dir + "/carol";
+  options.stack.warm_capacity_bytes = 16 << 20;
+  std::filesystem::create_directories(options.stack.data_dir);
+  EXPECT_FALSE(
+      Tenant::Open(std::move(options), {strand, disk_, reads_, workers_, metrics_}, TierStack::Open)
+          .ok());
+  strand.Stop();
+}
+
 TEST_F(TenantTest, WhatIsWrongIsSaidWithTheTenantsName) {
   SpaceSpec spec;
   spec.model = "test";
