@@ -30,7 +30,7 @@ class DeviceMemory {
   /// Of this memory: with another one nothing is there that was before.
   virtual std::array<uint8_t, 16> uuid() const = 0;
   /// The chunks that it has, of an earlier daemon too, ascending.
-  virtual std::vector<uint32_t> Chunks() const = 0;
+  virtual absl::StatusOr<std::vector<uint32_t>> Chunks() const = 0;
   /// Errors: ResourceExhausted when the device has no more, Unavailable when nobody can say.
   [[nodiscard]] virtual absl::Status Lend(uint32_t chunk) = 0;
   /// Nobody reads or writes there any more, or those who do keep it until they stop.

@@ -201,9 +201,8 @@ MovedDeviceMemory::~MovedDeviceMemory() {
   if (!staging_.empty()) ::munmap(staging_.data(), staging_.size());
 }
 
-std::vector<uint32_t> MovedDeviceMemory::Chunks() const {
-  const auto chunks = custodian_->Chunks(pool_);
-  return chunks.ok() ? *chunks : std::vector<uint32_t>{};
+absl::StatusOr<std::vector<uint32_t>> MovedDeviceMemory::Chunks() const {
+  return custodian_->Chunks(pool_);
 }
 
 absl::Status MovedDeviceMemory::Lend(uint32_t chunk) {

@@ -90,7 +90,7 @@ class MovedDeviceMemory final : public DeviceMemory {
   ~MovedDeviceMemory() override;
 
   std::array<uint8_t, 16> uuid() const override { return custodian_->view().uuid; }
-  std::vector<uint32_t> Chunks() const override;
+  absl::StatusOr<std::vector<uint32_t>> Chunks() const override;
   absl::Status Lend(uint32_t chunk) override;
   void Return(uint32_t chunk) override;
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override;

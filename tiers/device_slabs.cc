@@ -151,7 +151,7 @@ OwnDeviceMemory::OwnDeviceMemory(std::unique_ptr<DeviceSlabs> slabs, uint64_t ch
   TC_CHECK(::getrandom(uuid_.data(), uuid_.size(), 0) == static_cast<ssize_t>(uuid_.size()));
 }
 
-std::vector<uint32_t> OwnDeviceMemory::Chunks() const {
+absl::StatusOr<std::vector<uint32_t>> OwnDeviceMemory::Chunks() const {
   std::vector<uint32_t> chunks;
   for (const auto& [chunk, slab] : chunks_) chunks.push_back(chunk);
   return chunks;

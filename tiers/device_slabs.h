@@ -73,7 +73,7 @@ class OwnDeviceMemory final : public DeviceMemory {
   static absl::StatusOr<std::unique_ptr<OwnDeviceMemory>> Create(int device, uint64_t chunk_bytes);
 
   std::array<uint8_t, 16> uuid() const override { return uuid_; }
-  std::vector<uint32_t> Chunks() const override;
+  absl::StatusOr<std::vector<uint32_t>> Chunks() const override;
   absl::Status Lend(uint32_t chunk) override;
   void Return(uint32_t chunk) override;
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override {

@@ -39,6 +39,13 @@ absl::StatusOr<std::unique_ptr<DeviceTier>> DeviceTier::Open(Options options) {
     return absl::InvalidArgumentError("hot tier: its capacity is less than a chunk of " +
                                       FormatBytes(options.chunk_bytes));
   }
+  if (options.chunk_bytes % kPageBytes != 0 ||
+      options.capacity_bytes / options.chunk_bytes > kMaxChunks) {
+    return absl::InvalidArgumentError("hot tier: chunks of " + FormatBytes(options.chunk_bytes) +
+                                      " for a capacity of " + FormatBytes(options.capacity_bytes) +
+                                      "; they are whole pages of 4 KiB, and " +
+                                      std::to_string(kMaxChunks) + " at most: make them larger");
+  }
   const SlotHeadersOf memory{.path = options.metadata_path,
                              .uuid = options.memory->uuid(),
                              .capacity_bytes = options.capacity_bytes,
@@ -91,7 +98,8 @@ absl::Status DeviceTier::Adopt() {
   MutexLock lock(mutex_);
   std::vector<uint32_t> lent;
   if (headers_.adopted()) lent = headers_.TakeOver();
-  const std::vector<uint32_t> there = options_.memory->Chunks();
+  // Without an answer nothing is known to be lost.
+  TC_ASSIGN_OR_RETURN(const std::vector<uint32_t> there, options_.memory->Chunks());
   for (const uint32_t chunk : there) {
     if (!std::binary_search(lent.begin(), lent.end(), chunk)) options_.memory->Return(chunk);
   }

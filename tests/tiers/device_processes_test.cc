@@ -203,7 +203,7 @@ TEST_F(DeviceProcessesTest, BlocksComeBackThroughAllOfThem) {
   }
   for (uint64_t id = 1; id <= 40; ++id) EXPECT_EQ(Has(id).value_or(false), true) << id;
   EXPECT_EQ(side_.mover->starts(), 1u);
-  EXPECT_EQ(side_.memory->Chunks(), (std::vector<uint32_t>{0, 1}));
+  EXPECT_EQ(*side_.memory->Chunks(), (std::vector<uint32_t>{0, 1}));
 }
 
 TEST_F(DeviceProcessesTest, MoreThanTheStagingAreaHoldsIsMovedInPieces) {
@@ -307,7 +307,7 @@ TEST_F(DeviceProcessesTest, AMoverThatHangsHoldsUpOnlyWhoAsksForMemory) {
   const pid_t mover = side_.mover->pid();
   ::kill(mover, SIGSTOP);
   std::thread put([&] { EXPECT_TRUE(Put(fit + 1).ok()); });
-  for (int i = 0; i < 1000 && side_.memory->Chunks().size() < 2; ++i) {
+  for (int i = 0; i < 1000 && side_.memory->Chunks()->size() < 2; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the mover is asked next
@@ -427,7 +427,7 @@ TEST_F(DeviceProcessesTest, ADeviceThatIsFullIsServedFromWhatThereIs) {
   absl::Status status;
   while (id < 1000 && (status = Put(id)).ok()) ++id;
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
-  if (side_.memory->Chunks().size() == 4) GTEST_SKIP() << "no fake runtime to be full";
+  if (side_.memory->Chunks()->size() == 4) GTEST_SKIP() << "no fake runtime to be full";
   EXPECT_EQ(id, 1 + 2 * kChunk / kBytes);
   EXPECT_THAT(side_.tier->State(), ::testing::HasSubstr("cuMemCreate"));
   EXPECT_TRUE(Has(1).value_or(false));
@@ -441,7 +441,7 @@ TEST_F(DeviceProcessesTest, AMoverThatFindsNoDriverSaysSo) {
   if (status.ok()) GTEST_SKIP() << "no fake runtime without a driver";
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
   EXPECT_THAT(side_.tier->State(), ::testing::HasSubstr("cudaErrorInsufficientDriver"));
-  EXPECT_TRUE(side_.memory->Chunks().empty()) << "memory that nobody can fill goes back";
+  EXPECT_TRUE(side_.memory->Chunks()->empty()) << "memory that nobody can fill goes back";
   ::unsetenv("TC_FAKECUDA_DRIVER");
   const absl::Status again = Patiently([&] {
     side_.tier->ReturnEmptyChunks();  // and tries to lend once more
@@ -461,7 +461,7 @@ TEST_F(DeviceProcessesTest, TheCapacityIsThatOfAllPools) {
   EXPECT_TRUE(absl::IsResourceExhausted(side_.memory->Lend(4)));
   other.memory->Return(3);
   EXPECT_TRUE(side_.memory->Lend(4).ok());
-  EXPECT_EQ(other.memory->Chunks(), (std::vector<uint32_t>{0, 1, 2}));
+  EXPECT_EQ(*other.memory->Chunks(), (std::vector<uint32_t>{0, 1, 2}));
 }
 
 TEST_F(DeviceProcessesTest, ASecondCustodianIsRefused) {

@@ -22,7 +22,7 @@ class PlainMemory final : public DeviceMemory {
     uuid_.fill(number);
   }
   std::array<uint8_t, 16> uuid() const override { return uuid_; }
-  std::vector<uint32_t> Chunks() const override {
+  absl::StatusOr<std::vector<uint32_t>> Chunks() const override {
     std::vector<uint32_t> numbers;
     for (const auto& [number, bytes] : chunks_) numbers.push_back(number);
     return numbers;
@@ -162,7 +162,7 @@ TEST_F(DeviceTierTest, AChunkThatHasGoneTakesItsBlocksAlong) {
 TEST_F(DeviceTierTest, MemoryOfWhichNobodyKnowsGoesBack) {
   ASSERT_TRUE(memory_->Lend(1).ok());
   Reopen();
-  EXPECT_TRUE(memory_->Chunks().empty());
+  EXPECT_TRUE(memory_->Chunks()->empty());
 }
 
 TEST_F(DeviceTierTest, ACopyThatFailsStoresNothingAndIsTold) {
@@ -197,11 +197,23 @@ TEST_F(DeviceTierTest, SpoiledBytesAreAMissAndCounted) {
   EXPECT_EQ(tier_->Usage().used_bytes, 0u);
 }
 
+TEST(DeviceTierOptionsTest, ChunksThatAreTooManyOrNoWholePagesAreRefused) {
+  const ScratchDirectory scratch("/dev/shm");
+  for (const auto& [capacity, chunk] :
+       {std::pair(80 * GiB, 4 * MiB), std::pair(MiB, uint64_t{1000})}) {
+    const auto tier = DeviceTier::Open({.metadata_path = scratch.path() + "/hot.meta",
+                                        .capacity_bytes = capacity,
+                                        .chunk_bytes = chunk,
+                                        .memory = std::make_shared<PlainMemory>(chunk, 1)});
+    EXPECT_TRUE(absl::IsInvalidArgument(tier.status())) << tier.status();
+  }
+}
+
 TEST_F(DeviceTierTest, EmptyChunksGoBackToTheDevice) {
   for (uint64_t id = 1; id <= 5; ++id) ASSERT_TRUE(Put(id).ok());
   ASSERT_TRUE(tier_->Erase({5, 0}).ok());
   tier_->ReturnEmptyChunks();
-  EXPECT_EQ(memory_->Chunks(), (std::vector<uint32_t>{0}));
+  EXPECT_EQ(*memory_->Chunks(), (std::vector<uint32_t>{0}));
   EXPECT_TRUE(Put(5).ok());
   EXPECT_TRUE(Has(1));
 }

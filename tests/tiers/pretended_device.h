@@ -19,7 +19,7 @@ namespace thermocline {
 class PretendedDevice final : public DeviceMemory {
  public:
   std::array<uint8_t, 16> uuid() const override { return uuid_; }
-  std::vector<uint32_t> Chunks() const override {
+  absl::StatusOr<std::vector<uint32_t>> Chunks() const override {
     std::vector<uint32_t> numbers;
     for (const auto& [number, chunk] : chunks_) numbers.push_back(number);
     return numbers;
