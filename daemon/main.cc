@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "daemon/hot_processes.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
 #include "daemon/service_notify.h"
@@ -64,8 +65,13 @@ void RaiseOpenFileLimit() {
   }
 }
 
-int Serve(const DaemonOptions& options, const sigset_t& signals) {
-  auto server = Server::Start(options, TierStack::Open);
+int Serve(const DaemonOptions& options, std::vector<std::string> mover, const sigset_t& signals) {
+  HotProcesses hot(options, std::move(mover));
+  const auto open = [&hot](StackOptions stack) -> absl::StatusOr<std::unique_ptr<TierStack>> {
+    TC_RETURN_IF_ERROR(hot.AddTo(stack));
+    return TierStack::Open(std::move(stack));
+  };
+  auto server = Server::Start(options, open);
   if (!server.ok()) {
     LogEvent(LogLevel::kError, "start_failed", {{"reason", server.status()}});
     NotifyStatus("refused to start: " + std::string(server.status().message()));
@@ -118,13 +124,29 @@ int Fsck(const std::string& data_dir) {
   return exit_code;
 }
 
+int KeepVram(const DaemonOptions& options, sigset_t signals) {
+  ::sigdelset(&signals, SIGHUP);  // there is nothing to read again
+  const absl::Status status = RunCustodian(options, signals);
+  if (status.ok()) return 0;
+  LogEvent(LogLevel::kError, "custodian_ended", {{"reason", status}});
+  return Complain(status, absl::IsInvalidArgument(status) ? kUsage : kFailed);
+}
+
+int Move() {
+  const absl::StatusOr<int> exit_code = RunMover();
+  return exit_code.ok() ? *exit_code : Complain(exit_code.status(), kUsage);
+}
+
 int Run(int argc, char** argv) {
-  if (argc >= 2 && std::string_view(argv[1]) == "--fsck") {
+  const std::string_view first = argc >= 2 ? argv[1] : "";
+  if (first == "--fsck") {
     if (argc == 3) return Fsck(argv[2]);
     return Complain(absl::InvalidArgumentError("--fsck takes a directory and nothing else"),
                     kUsage);
   }
-  const OptionSources sources = SourcesOf(argc, argv);
+  // Custodian and mover have the daemon's options.
+  const int modes = first == "--vram" || first == "--mover" ? 1 : 0;
+  const OptionSources sources = SourcesOf(argc - modes, argv + modes);
   const auto loaded = LoadOptions(DaemonOptionTable(), sources);
   if (!loaded.ok()) return Complain(loaded.status(), kUsage);
   if (loaded->exit) {  // else they go to the log
@@ -160,7 +182,11 @@ int Run(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);
   RaiseOpenFileLimit();
-  return Serve(*options, signals);
+  if (first == "--vram") return KeepVram(*options, signals);
+  if (first == "--mover") return Move();
+  std::vector<std::string> mover = {"/proc/self/exe", "--mover"};
+  mover.insert(mover.end(), arguments.begin(), arguments.end());
+  return Serve(*options, std::move(mover), signals);
 }
 
 }  // namespace

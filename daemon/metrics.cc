@@ -21,14 +21,15 @@ std::string_view CodeName(absl::StatusCode code) {
 
 }  // namespace
 
-DaemonMetrics::DaemonMetrics(std::string_view version) : registry_(kMetricTable) {
+DaemonMetrics::DaemonMetrics(std::string_view version, bool has_hot) : registry_(kMetricTable) {
   registry_.Get(kBuildInfo, {version}).Set(1);
   registry_.Get(kStartTimeSeconds).Set(static_cast<double>(std::time(nullptr)));
   for (size_t i = 0; i < latency_.size(); ++i) {
     latency_[i] = registry_.Get(kOperationSeconds, {kOperationNames[i]});
   }
-  // Warm and cold are there from the start, so that a rate over them is 0 and not absent.
-  for (const TierKind tier : {TierKind::kWarm, TierKind::kCold}) {
+  // They are there from the start, so that a rate over them is 0 and not absent.
+  for (const TierKind tier : {TierKind::kHot, TierKind::kWarm, TierKind::kCold}) {
+    if (tier == TierKind::kHot && !has_hot) continue;
     const char* name = TierKindName(tier);
     hit_tokens_[static_cast<size_t>(tier)] = registry_.Get(kLookupHitTokens, {name});
     hit_bytes_[static_cast<size_t>(tier)] = registry_.Get(kHitBytes, {name});

@@ -33,7 +33,8 @@ enum class Operation : uint8_t {
 /// Thread: any, except Update: one at a time.
 class DaemonMetrics {
  public:
-  explicit DaemonMetrics(std::string_view version);
+  /// `has_hot`: there are series of a hot tier, too.
+  explicit DaemonMetrics(std::string_view version, bool has_hot = false);
 
   MetricRegistry& registry() { return registry_; }
 

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <limits>
 
@@ -99,6 +98,25 @@ constexpr OptionDef kOptions[] = {
      .help = "Instead of cold_key_file a program's absolute path and its arguments, apart by "
              "blanks, which prints such lines within 10 seconds. Run without a shell, at the start "
              "and at SIGHUP."},
+    {.key = "hot_capacity",
+     .type = OptionType::kBytes,
+     .default_value = "0",
+     .help =
+         "Device memory for hot blocks, a hard limit, of which each tenant has an equal part in "
+         "chunks of 64 MiB. A custodian must keep it: thermoclined --vram, with the same "
+         "options. 0: there is no hot tier. See docs/hot.md.",
+     .least = 0,
+     .most = int64_t{1} << 40},
+    {.key = "hot_device",
+     .type = OptionType::kInt,
+     .default_value = "0",
+     .help = "The CUDA device of the hot tier, by its number.",
+     .least = 0,
+     .most = 1023},
+    {.key = "vram_socket",
+     .type = OptionType::kString,
+     .default_value = "",
+     .help = "Where the custodian of the hot tier listens. Empty: PATH.vram beside `socket`."},
     {.key = "scrub_rate",
      .type = OptionType::kBytes,
      .default_value = "8MiB",
@@ -459,6 +477,21 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
   return tenants;
 }
 
+/// The hot tier takes what cold has, and gives it back there.
+absl::Status CheckHot(const Options& options, const DaemonOptions& resolved) {
+  if (resolved.hot_capacity_bytes == 0) return absl::OkStatus();
+  const auto wrong = [&](const std::string& what) {
+    return absl::InvalidArgumentError(options.Origin("hot_capacity") + ": hot_capacity " + what);
+  };
+  if (resolved.cold_capacity_bytes == 0) {
+    return wrong("needs a cold tier below it: give it disk space by cold_capacity");
+  }
+  const uint64_t tenants = resolved.tenants.size();
+  if (resolved.hot_capacity_bytes / tenants >= kDefaultChunkBytes) return absl::OkStatus();
+  return wrong("is less than a chunk of " + FormatBytes(kDefaultChunkBytes) + " for each of " +
+               std::to_string(tenants) + " tenants; raise it, or turn the hot tier off with 0");
+}
+
 absl::Status CheckListen(const Options& options, std::string_view key) {
   const std::string& text = options.String(key);
   if (text == "off") return absl::OkStatus();
@@ -475,32 +508,6 @@ const OptionTable& DaemonOptionTable() {
       .options = kOptions,
       .rows = &kTenantTable};
   return kTable;
-}
-
-absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
-  const auto wrong = [text] {
-    return absl::InvalidArgumentError("'" + std::string(text) +
-                                      "' is no address to listen at; write for example "
-                                      "\"127.0.0.1:9469\", \"[::1]:9469\" or \"off\"");
-  };
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return wrong();
-  std::string_view host = text.substr(0, colon);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != std::string_view::npos) {
-    return wrong();
-  }
-  const std::string_view digits = text.substr(colon + 1);
-  ListenAddress address;
-  const auto [end, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
-  if (host.empty() || digits.empty() || error != std::errc() ||
-      end != digits.data() + digits.size()) {
-    return wrong();
-  }
-  address.host = host == "localhost" ? "127.0.0.1" : std::string(host);
-  return address;
 }
 
 absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
@@ -525,10 +532,15 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
   resolved.cold_write_bytes_per_day = options.Bytes("cold_write_budget");
   resolved.cold_read_deadline = milliseconds("cold_read_deadline");
+  resolved.hot_capacity_bytes = options.Bytes("hot_capacity");
+  resolved.hot_device = static_cast<int>(options.Int("hot_device"));
+  resolved.vram_socket = options.String("vram_socket");
+  if (resolved.vram_socket.empty()) resolved.vram_socket = resolved.socket + ".vram";
   resolved.scrub_rate_bytes = options.Bytes("scrub_rate");
   resolved.cold_scrub_rate_bytes = options.Bytes("cold_scrub_rate");
   TC_ASSIGN_OR_RETURN(resolved.tenants, TenantsOf(options, resolved.warm_capacity_bytes,
                                                   resolved.cold_capacity_bytes));
+  TC_RETURN_IF_ERROR(CheckHot(options, resolved));
   resolved.others_are_default = options.String("other_users") == "default";
   TC_RETURN_IF_ERROR(
       TenantMap::Make(resolved.tenants, resolved.others_are_default, ::geteuid()).status());

@@ -11,6 +11,7 @@
 #include "base/options.h"
 #include "base/status.h"
 #include "catalog/arena.h"
+#include "daemon/listen_address.h"
 #include "daemon/tenant_map.h"
 #include "daemon/tls_files.h"
 
@@ -28,6 +29,9 @@ struct DaemonOptions {
   uint64_t cold_capacity_bytes = 0;       // 0: no cold tier
   uint64_t cold_write_bytes_per_day = 0;  // 0: no limit
   std::chrono::milliseconds cold_read_deadline{0};
+  uint64_t hot_capacity_bytes = 0;  // 0: no hot tier
+  int hot_device = 0;
+  std::string vram_socket;
   uint64_t scrub_rate_bytes = 0;       // a second; 0: no scrubber
   uint64_t cold_scrub_rate_bytes = 0;  // the same of cold blocks
   std::vector<TenantOptions> tenants;  // the default one first
@@ -52,12 +56,5 @@ struct DaemonOptions {
 /// Without tables of tenants there is the default one, with all of both capacities.
 /// Errors: InvalidArgument where options do not go together.
 absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options);
-
-/// "HOST:PORT" or "[HOST]:PORT", HOST an IP address or "localhost".
-struct ListenAddress {
-  std::string host;
-  uint16_t port = 0;
-};
-absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
 
 }  // namespace thermocline

@@ -107,7 +107,7 @@ struct Server::Impl {
   Impl(const DaemonOptions& given, TenantMap tenant_map)
       : options(given),
         map(std::move(tenant_map)),
-        metrics(Version()),
+        metrics(Version(), given.hot_capacity_bytes > 0),
         disk({.name = "tc-disk", .thread_count = given.disk_threads}),
         reads({.name = "tc-read", .thread_count = given.disk_threads}),
         workers({.name = "tc-worker", .thread_count = given.worker_threads}) {}
@@ -421,8 +421,8 @@ bool Server::Impl::Alive() const {
 TenantFigures::Figures Server::Impl::Figures() {
   TenantFigures::Figures figures = tenant_figures->Ask(kStatsPatience);
   for (TierStats& tier : figures.sum.tiers) {
-    tier.capacity_bytes =
-        tier.tier == TierKind::kWarm ? options.warm_capacity_bytes : options.cold_capacity_bytes;
+    if (tier.tier == TierKind::kWarm) tier.capacity_bytes = options.warm_capacity_bytes;
+    if (tier.tier == TierKind::kCold) tier.capacity_bytes = options.cold_capacity_bytes;
   }
   return figures;
 }

@@ -74,6 +74,7 @@ class DaemonProcess {
     bool remote = false;            // Connect() does without the map
     // Called with the daemon's directory, in which `arena` and `data` lie, before it starts.
     std::function<void(const std::string& directory)> prepare;
+    std::string program = kDaemonBinary;
   };
   explicit DaemonProcess(Options options) : options_(std::move(options)) {
     // The arena wants a tmpfs, and a socket's path is short.
@@ -97,7 +98,7 @@ class DaemonProcess {
     TC_CHECK(pid_ < 0);
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     const int log = ::open(log_path().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    std::vector<std::string> arguments = {kDaemonBinary,
+    std::vector<std::string> arguments = {options_.program,
                                           "--socket",
                                           socket(),
                                           "--data-dir",

@@ -104,6 +104,18 @@ TEST(TenantOptionsTest, WhatCannotBeIsRefusedWithItsPlace) {
   EXPECT_THAT(Refusal("[tenant]\nname = \"a\"\n"), HasSubstr("unknown section 'tenant'"));
 }
 
+TEST(HotOptionsTest, TheHotTierNeedsAColdOneAndAChunkForEveryTenant) {
+  EXPECT_EQ(Resolve("")->hot_capacity_bytes, 0u);
+  const auto alone = Resolve("socket = \"/x/socket\"\nhot_capacity = \"64MiB\"\n");
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->hot_capacity_bytes, 64u << 20);
+  EXPECT_EQ(alone->vram_socket, "/x/socket.vram");
+  EXPECT_THAT(Refusal("hot_capacity = \"1GiB\"\ncold_capacity = \"0\"\n"),
+              HasSubstr("t.toml:1: hot_capacity needs a cold tier"));
+  EXPECT_THAT(Refusal("hot_capacity = \"100MiB\"\n[[tenant]]\nname = \"a\"\n"),
+              HasSubstr("for each of 2 tenants"));
+}
+
 TEST(TenantOptionsTest, ATenantHasItsOwnKeysAndCodecOrTheDaemons) {
   const auto resolved = Resolve(
       "cold_codec = \"zstd\"\ncold_key_file = \"/all\"\n"

@@ -1,0 +1,54 @@
+// The hot tier's processes as the daemon's program has them: with --vram it is the custodian, with
+// --mover the mover, and else it connects to the one and starts the other. See tiers/device_*.h.
+#pragma once
+#include <signal.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "daemon/options.h"
+#include "tiers/device_custodian.h"
+#include "tiers/device_moved_memory.h"
+#include "tiers/tier_stack.h"
+
+namespace thermocline {
+
+/// Serves until one of `signals` comes, which are blocked.
+/// Errors: those of DeviceCustodian::Open, with what to do about them.
+absl::Status RunCustodian(const DaemonOptions& options, const sigset_t& signals);
+
+/// Answers the exit code. Errors: InvalidArgument when no daemon has started it.
+absl::StatusOr<int> RunMover();
+
+/// What the hot tiers of all tenants share. Where there is no device, or no custodian, they are
+/// told so, and serve from the other tiers.
+/// Thread: any. Owner: outlives the stacks.
+class HotProcesses {
+ public:
+  /// `mover_command`: starts this program as RunMover.
+  HotProcesses(const DaemonOptions& options, std::vector<std::string> mover_command);
+
+  /// Gives a tenant its hot tier, if the options say so. No mover of an earlier daemon copies to
+  /// its arena any more then. REQUIRES: no other daemon uses the arena's directory.
+  /// Errors: those of LockMover.
+  absl::Status AddTo(StackOptions& stack);
+
+ private:
+  absl::Status EndFormerMover(const std::string& lock_path);
+  absl::Status Connect(const std::string& lock_path) TC_REQUIRES(mutex_);
+
+  const DaemonOptions options_;
+  const std::vector<std::string> mover_command_;
+  Executor copies_{{.name = "tc-hot", .thread_count = 1}};
+  Mutex mutex_;
+  absl::Status connected_ TC_GUARDED_BY(mutex_);
+  uint32_t pools_ TC_GUARDED_BY(mutex_) = 0;  // lent so far
+  std::shared_ptr<CustodianClient> custodian_ TC_GUARDED_BY(mutex_);
+  std::shared_ptr<MoverProcess> mover_ TC_GUARDED_BY(mutex_);
+};
+
+}  // namespace thermocline
