@@ -38,7 +38,7 @@ step() {
   "$@" >"$log/out" 2>&1 || status=$?
   # Of tests that start others, the last lines are their own.
   seen=$(grep -oE '^\[  PASSED  \] .* tests?' "$log/out" | tail -1)$(grep -oE '^\[  SKIPPED \] [0-9]+ tests?' "$log/out" | tail -1)
-  seen="$(sed 's/\[  PASSED  \] //; s/\[  SKIPPED \]/, skipped:/' <<<"$seen") $(grep -oE '(ERROR|RACECHECK) SUMMARY: [0-9]+ [a-z]+' "$log/out" | tail -1)"
+  seen="$(sed 's/\[  PASSED  \] //; s/\[  SKIPPED \]/, skipped:/' <<<"$seen") $(grep -oE '(ERROR|RACECHECK) SUMMARY: [0-9]+ [a-z]+|^moved: .*|^all bytes right' "$log/out" | tail -1)"
   if [ $status -ne 0 ]; then
     failures=$((failures + 1))
     printf -- '--- %s: exit code %d\n' "$name" "$status"
@@ -54,6 +54,7 @@ filter=--gtest_filter=-BreachTest.*:*AreRefused
 for program in "$bin"/*_test_gpu; do
   step "$(basename "$program")" "$program" "$filter"
 done
+step "a daemon with a hot tier" "$top/tests/gpu/hot_daemon.sh" "$bin"
 if [ -n "$quick" ] || ! command -v compute-sanitizer >/dev/null; then
   lines+=("| compute-sanitizer | not run | $([ -z "$quick" ] && echo "it is not on the path") | |")
 fi
