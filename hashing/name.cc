@@ -13,6 +13,10 @@ Name NameOfTokens(std::span<const int32_t, kPlaceTokens> tokens) {
   return name;
 }
 
+Sha256 Sha256OfPath(std::span<const Name> path) {
+  return Sha256Builder().Raw(std::as_bytes(path)).Finish();
+}
+
 absl::StatusOr<Name> NameOfKey(std::string_view key, uint32_t key_bytes) {
   if (key.size() != key_bytes || key.empty() || key.size() > kNameBytes) {
     return absl::InvalidArgumentError(

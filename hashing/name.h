@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/status.h"
+#include "hashing/sha256.h"
 
 namespace thermocline {
 
@@ -31,5 +32,8 @@ Name NameOfTokens(std::span<const int32_t, kPlaceTokens> tokens);
 ///         single length the padding cannot make two different keys equal.
 /// Errors: InvalidArgument when `key` has another length.
 absl::StatusOr<Name> NameOfKey(std::string_view key, uint32_t key_bytes);
+
+/// Of the names as they lie in memory: who can tell it knows the path, or had it from one who does.
+Sha256 Sha256OfPath(std::span<const Name> path);
 
 }  // namespace thermocline

@@ -51,10 +51,6 @@ Sha256 Sha256Builder::Finish() {
   return digest;
 }
 
-Sha256 Sha256OfPath(std::span<const Name> path) {
-  return Sha256Builder().Raw(std::as_bytes(path)).Finish();
-}
-
 std::string ToHex(std::span<const uint8_t> bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;

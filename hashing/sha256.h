@@ -10,7 +10,6 @@
 #include <string_view>
 
 #include "base/status.h"
-#include "hashing/name.h"
 
 namespace thermocline {
 
@@ -40,9 +39,6 @@ class Sha256Builder {
   struct Context;
   std::unique_ptr<Context> context_;
 };
-
-/// Of the names as they lie in memory: who can tell it knows the path, or had it from one who does.
-Sha256 Sha256OfPath(std::span<const Name> path);
 
 /// Lower-case hexadecimal, two digits a byte.
 std::string ToHex(std::span<const uint8_t> bytes);
