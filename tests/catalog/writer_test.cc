@@ -154,33 +154,38 @@ TEST(WriterTest, DropStopsAtTheLastForkAndTellsNewLeaves) {
   EXPECT_EQ(small.writer.node_count(), 1u);
 }
 
-// The run behind the fork may be given its node before or after the one it hangs at.
-TEST(WriterTest, OfAForkThatAPinSavesInTheSameDropNoLeafIsTold) {
-  for (const bool older_behind : {false, true}) {
-    SmallCatalog small({.node_count = 100, .run_places = 8});
+/// Two ends of one fork: 1 2 3 4 and, in a run behind its second place, 1 2 7. That run may have
+/// been given its node before or after the other.
+struct Fork {
+  explicit Fork(bool older_behind) {
     const Place reused = small.Add({9});
     small.Add({1, 2, 3, 4});
     if (older_behind) small.writer.Drop({{reused}});
-    const Place behind = small.Add({1, 2, 7});
-    const Place last = small.writer.Find(small.root, NamesOf({1, 2, 3, 4})).place;
-    ASSERT_EQ(behind.node < last.node, older_behind);
-    small.writer.SetPin(small.area, 1, last);
+    behind = small.Add({1, 2, 7});
+    last = small.writer.Find(small.root, NamesOf({1, 2, 3, 4})).place;
+    EXPECT_EQ(behind.node < last.node, older_behind);
+  }
+  DropResult DropBothSides() {
     const Place batch[] = {{last.node, 3}, behind};
-    EXPECT_THAT(small.writer.Drop(batch).leaves, IsEmpty());
-    small.writer.ForgetPins(small.area);
+    return small.writer.Drop(batch);
+  }
+
+  SmallCatalog small{{.node_count = 100, .run_places = 8}};
+  Place behind, last;
+};
+
+TEST(WriterTest, OfAForkThatAPinSavesInTheSameDropNoLeafIsTold) {
+  for (const bool older_behind : {false, true}) {
+    Fork fork(older_behind);
+    fork.small.writer.SetPin(fork.small.area, 1, fork.last);
+    EXPECT_THAT(fork.DropBothSides().leaves, IsEmpty());
   }
 }
 
 TEST(WriterTest, ALeafIsToldOnceThoughBothItsSidesGoInOneDrop) {
   for (const bool older_behind : {false, true}) {
-    SmallCatalog small({.node_count = 100, .run_places = 8});
-    const Place reused = small.Add({9});
-    small.Add({1, 2, 3, 4});
-    if (older_behind) small.writer.Drop({{reused}});
-    const Place behind = small.Add({1, 2, 7});
-    const Place last = small.writer.Find(small.root, NamesOf({1, 2, 3, 4})).place;
-    const Place batch[] = {{last.node, 3}, behind};
-    EXPECT_THAT(small.writer.Drop(batch).leaves, ElementsAre(Place{last.node, 2}));
+    Fork fork(older_behind);
+    EXPECT_THAT(fork.DropBothSides().leaves, ElementsAre(Place{fork.last.node, 2}));
   }
 }
 
