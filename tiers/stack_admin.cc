@@ -52,18 +52,14 @@ void StackCore::ReleaseQuarantine() {
 void StackCore::ExpireIncomplete(std::chrono::milliseconds ttl) {
   const SteadyTime now = options_.clock->Now();
   std::vector<Place> expired;
-  for (auto at = incomplete_.begin(); at != incomplete_.end();) {
-    const auto [id, since] = *at;
-    const auto place = writer_.PlaceOf(id);
-    const PlaceState& state = places_.at(id);
-    const bool is_over = now - since >= ttl;
-    if (is_over && IsComplete(spaces_.at(state.space), state, *place)) {
-      at = incomplete_.erase(at);
-      continue;
-    }
-    if (is_over && MayLeaveWarm(state)) expired.push_back(*place);
-    ++at;
-  }
+  std::erase_if(incomplete_, [&](const auto& entry) {
+    if (now - entry.second < ttl) return false;
+    const PlaceState& state = places_.at(entry.first);
+    const Place place = *writer_.PlaceOf(entry.first);
+    if (IsComplete(spaces_.at(state.space), state, place)) return true;
+    if (MayLeaveWarm(state)) expired.push_back(place);
+    return false;
+  });
   DropTails(std::move(expired));
 }
 

@@ -151,9 +151,8 @@ void StackCore::FinishHeating(const std::vector<HotCopy>& copies) {
     ChangeWord(id, move.place, move.part, move.before.WithWarmSlot(0).WithChecked(false));
     places_.at(id).parts[move.part].adopted = false;
   }
-  for (const BlockRef ref : spoiled) {
-    if (const auto place = writer_.PlaceOf(ref.id)) DropSpoiled(ref, *place);
-  }
+  for (const BlockRef ref : spoiled) NoteSpoiled(ref, *writer_.PlaceOf(ref.id));
+  if (!spoiled.empty()) DropWhatIsSpoiled();
   doomed_is_free_ = true;
   SchedulePump();
 }
