@@ -22,7 +22,6 @@
 namespace thermocline {
 namespace {
 
-constexpr int kListenBacklog = 128;
 constexpr size_t kMaxDescriptors = 4;
 constexpr size_t kUsualGroups = 32;
 constexpr const char* kSocketAdvice = "stop that daemon or choose another --socket";
@@ -94,7 +93,7 @@ absl::StatusOr<UniqueFd> ListenAt(const SocketClaim& claim, mode_t mode) {
     return ErrnoStatus(errno, "bind " + claim.path);
   }
   if (::chmod(claim.path.c_str(), mode) != 0) return ErrnoStatus(errno, "chmod " + claim.path);
-  if (::listen(listener.get(), kListenBacklog) != 0) {
+  if (::listen(listener.get(), SOMAXCONN) != 0) {
     return ErrnoStatus(errno, "listen at " + claim.path);
   }
   return listener;

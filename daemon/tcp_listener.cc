@@ -12,7 +12,6 @@
 namespace thermocline {
 namespace {
 
-constexpr int kListenBacklog = 128;
 constexpr int kUserTimeoutMilliseconds = 10'000;  // a peer that takes nothing for so long is gone
 
 absl::Status CannotListen(const ListenAddress& address, const char* call) {
@@ -60,7 +59,7 @@ absl::StatusOr<TcpListener> ListenAtTcp(const ListenAddress& address) {
   Set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMilliseconds);
   auto* const name = reinterpret_cast<sockaddr*>(&at);
   if (::bind(fd, name, length) != 0) return CannotListen(address, "bind");
-  if (::listen(fd, kListenBacklog) != 0) return CannotListen(address, "listen");
+  if (::listen(fd, SOMAXCONN) != 0) return CannotListen(address, "listen");
   if (::getsockname(fd, name, &length) != 0) return ErrnoStatus(errno, "getsockname");
   // The port is at one place in both.
   listener.port = ntohs(reinterpret_cast<const sockaddr_in*>(&at)->sin_port);

@@ -34,7 +34,7 @@ constexpr double kLeastDaemonLifeSeconds = 6;
 constexpr size_t kMostViolationsShown = 20;
 constexpr size_t kVeteran = 0;
 
-// What is flat: the last quarter takes at most so much more than the one before.
+// What is flat: the last quarter takes at most so much more than any before.
 constexpr double kMostGrowth = 1.05;
 constexpr uint64_t kMostGrowthBytes = 8 * MiB;
 constexpr uint64_t kMostGrowthCount = 8;
@@ -50,8 +50,6 @@ crash::DaemonDirectories MakeDirectories() {
 }
 
 unsigned long long Number(uint64_t value) { return value; }
-
-void Raise(uint64_t& peak, uint64_t value) { peak = std::max(peak, value); }
 
 }  // namespace
 
@@ -221,13 +219,16 @@ void Soak::Sample() {
   const Footprint daemon = daemon_.Measure();
   const uint64_t veteran_bytes = crash::FootprintOf(crew_.pid(kVeteran)).private_bytes;
   const auto quarter = std::min<size_t>(static_cast<size_t>(Elapsed() * 4), 3);
-  for (Peak* peak : {&tenth_, &quarters_[quarter]}) {
-    Raise(peak->daemon.private_bytes, daemon.private_bytes);
-    Raise(peak->daemon.shared_bytes, daemon.shared_bytes);
-    Raise(peak->daemon.descriptors, daemon.descriptors);
-    Raise(peak->daemon.threads, daemon.threads);
-    Raise(peak->veteran_bytes, veteran_bytes);
-  }
+  for (Peak* peak : {&tenth_, &quarters_[quarter]}) peak->Raise({daemon, veteran_bytes});
+}
+
+void Soak::Peak::Raise(const Peak& sample) {
+  const auto raise = [](uint64_t& peak, uint64_t value) { peak = std::max(peak, value); };
+  raise(daemon.private_bytes, sample.daemon.private_bytes);
+  raise(daemon.shared_bytes, sample.daemon.shared_bytes);
+  raise(daemon.descriptors, sample.daemon.descriptors);
+  raise(daemon.threads, sample.daemon.threads);
+  raise(veteran_bytes, sample.veteran_bytes);
 }
 
 void Soak::CheckFlat() {
@@ -236,9 +237,10 @@ void Soak::CheckFlat() {
         std::max(static_cast<uint64_t>(static_cast<double>(before) * kMostGrowth), before + slack);
     if (after <= most) return;
     watcher_.Violation(std::string(what) + " grew from " + std::to_string(before) + " to " +
-                       std::to_string(after) + " from the third quarter to the last");
+                       std::to_string(after) + " in the last quarter");
   };
-  const Peak& before = quarters_[2];
+  Peak before;
+  for (size_t i = 0; i < 3; ++i) before.Raise(quarters_[i]);
   const Peak& after = quarters_[3];
   flat("the daemon's private memory", before.daemon.private_bytes, after.daemon.private_bytes,
        kMostGrowthBytes);

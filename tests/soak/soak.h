@@ -5,9 +5,8 @@
 //
 // In the first half of the time the daemon is killed and started again, too. The second half is one
 // life of it: what it takes of the machine (memory, descriptors, threads) must then be flat: no
-// more in the last quarter than in the one before. At the end, when the clients have left, every
-// slot in use holds a block that a match finds; emptied, the daemon grants every slot that there
-// is.
+// more in the last quarter than in any before. At the end, when the clients have left, every slot
+// in use holds a block that a match finds; emptied, the daemon grants every slot that there is.
 #pragma once
 #include <chrono>
 #include <string>
@@ -47,6 +46,7 @@ class Soak {
   struct Peak {
     crash::Footprint daemon;
     uint64_t veteran_bytes = 0;
+    void Raise(const Peak& sample);
   };
 
   void StartDaemon();
