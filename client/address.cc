@@ -64,7 +64,7 @@ RemoteOptions WithEnvironment(RemoteOptions options) {
   fill(options.ca_file, "THERMOCLINE_CA");
   fill(options.certificate_file, "THERMOCLINE_CERTIFICATE");
   fill(options.key_file, "THERMOCLINE_KEY");
-  fill(options.token_file, "THERMOCLINE_TOKEN_FILE");
+  fill(options.token_file, "THERMOCLINE_CLIENT_TOKEN_FILE");
   return options;
 }
 

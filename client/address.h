@@ -22,7 +22,7 @@ struct DaemonAddress {
 absl::StatusOr<DaemonAddress> ParseDaemonAddress(std::string_view text);
 
 /// Fills what is empty from THERMOCLINE_ADDRESS, THERMOCLINE_CA, THERMOCLINE_CERTIFICATE,
-/// THERMOCLINE_KEY and THERMOCLINE_TOKEN_FILE.
+/// THERMOCLINE_KEY and THERMOCLINE_CLIENT_TOKEN_FILE.
 RemoteOptions WithEnvironment(RemoteOptions options);
 
 }  // namespace client_v1

@@ -95,7 +95,7 @@ THERMOCLINE_API const char* thermocline_code_name(thermocline_code code);
 
 /* How to reach a daemon whose arena this process cannot map: every block travels then, a view is a
  * private copy, and a slot is sent by its commit. What is NULL or "" is taken from the environment:
- * THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE. */
+ * THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _CLIENT_TOKEN_FILE. */
 typedef struct {
   const char* address;          /* "tls://HOST:PORT"; none, here or there: this machine's daemon */
   const char* ca_file;          /* PEM, as all of them: who signed the daemon's certificate */

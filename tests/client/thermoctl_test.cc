@@ -448,11 +448,11 @@ TEST_F(ThermoctlTlsTest, AnotherUserIsServedWhoCannotHaveTheMap) {
   const Result done = run(put);
   EXPECT_EQ(done.code, 0) << done.output << done.errors;
   // By the environment: what is refused here is looked for there.
-  const Result got =
-      run({"/usr/bin/env", "THERMOCLINE_ADDRESS=" + remote.address,
-           "THERMOCLINE_CA=" + remote.ca_file, "THERMOCLINE_CERTIFICATE=" + remote.certificate_file,
-           "THERMOCLINE_KEY=" + remote.key_file, "THERMOCLINE_TOKEN_FILE=" + remote.token_file,
-           kThermoctlBinary, "get", "--name", "n", home + "/out", "--socket", socket});
+  const Result got = run(
+      {"/usr/bin/env", "THERMOCLINE_ADDRESS=" + remote.address, "THERMOCLINE_CA=" + remote.ca_file,
+       "THERMOCLINE_CERTIFICATE=" + remote.certificate_file, "THERMOCLINE_KEY=" + remote.key_file,
+       "THERMOCLINE_CLIENT_TOKEN_FILE=" + remote.token_file, kThermoctlBinary, "get", "--name", "n",
+       home + "/out", "--socket", socket});
   EXPECT_EQ(got.code, 0) << got.output << got.errors;
   EXPECT_EQ(ReadAll(home + "/out"), content);
   std::filesystem::remove_all(home);

@@ -55,7 +55,7 @@ class SpaceSpec:
 class RemoteOptions:
     """How to reach a daemon whose arena this process cannot map: every block travels then, a view
     is a private copy, and a slot is sent by its commit. What is empty is taken from the
-    environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE."""
+    environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _CLIENT_TOKEN_FILE."""
 
     address: str = ""  #: "tls://HOST:PORT"; none, here or there: the daemon of this machine
     ca_file: str = ""  #: PEM, as all of them: who signed the daemon's certificate
