@@ -249,7 +249,7 @@ absl::Status Lease::Rep::Put(const v1::Block& block, bool matched) {
   if (connection->remote()) {
     // Held first: what another lease has fetched must not go with it.
     if (tier == BlockTier::kWarm) HoldMirrored(block.offset(), block.bytes());
-    sources[at].verified = connection->mirror().Has(block.offset(), block.id());
+    sources[at].verified = connection->mirror().Has(block.offset(), Mirrored(block));
   }
   return absl::OkStatus();
 }

@@ -46,9 +46,9 @@ absl::Status Lease::Rep::TakeIn(const v1::ReadPiece& piece) {
   if (block.depth() >= depth) return absl::OkStatus();  // behind one that was damaged
   HoldMirrored(block.offset(), block.bytes());
   Mirror& mirror = connection->mirror();
-  mirror.Store(block.offset(), block.id(), piece.at(), piece.data());
+  mirror.Store(block.offset(), Mirrored(block), piece.at(), piece.data());
   if (piece.at() + piece.data().size() < block.bytes()) return absl::OkStatus();
-  if (!mirror.Land(block.offset(), block.id(), block.bytes(), block.checksum())) {
+  if (!mirror.Land(block.offset(), Mirrored(block), block.bytes())) {
     Cut(block.depth() + 1 - block_places());
     return absl::OkStatus();
   }
@@ -101,7 +101,7 @@ void Lease::Rep::KeepCommitted(const v1::CommitRequest& request,
     if (block.offset() != request.items(i).offset()) continue;  // another client was first
     if (!connection->Contains(block.offset(), block.bytes())) continue;
     HoldMirrored(block.offset(), block.bytes());
-    connection->mirror().Become(block.offset(), block.id());
+    connection->mirror().Become(block.offset(), Mirrored(block));
   }
 }
 

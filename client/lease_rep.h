@@ -18,6 +18,10 @@
 namespace thermocline {
 inline namespace client_v1 {
 
+inline MirroredBlock Mirrored(const v1::Block& block) {
+  return {.id = block.id(), .part = block.part(), .checksum = block.checksum()};
+}
+
 /// Thread: one at a time.
 struct Lease::Rep {
   struct Source {

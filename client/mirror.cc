@@ -48,34 +48,36 @@ void Mirror::Drop(uint64_t offset) {
   slots_.erase(slot);
 }
 
-void Mirror::Store(uint64_t offset, uint64_t id, uint64_t at, std::string_view piece) {
+void Mirror::Store(uint64_t offset, const MirroredBlock& block, uint64_t at,
+                   std::string_view piece) {
   MutexLock lock(mutex_);
   Slot& slot = slots_.at(offset);
   TC_CHECK(at <= slot.bytes && piece.size() <= slot.bytes - at);
-  if (slot.id == id) return;
-  slot.id = 0;
+  if (slot.block == block) return;
+  slot.block = {};
   std::memcpy(data_ + offset + at, piece.data(), piece.size());
 }
 
-bool Mirror::Land(uint64_t offset, uint64_t id, uint64_t bytes, uint64_t checksum) {
+bool Mirror::Land(uint64_t offset, const MirroredBlock& block, uint64_t bytes) {
   MutexLock lock(mutex_);
   Slot& slot = slots_.at(offset);
   TC_CHECK(bytes <= slot.bytes);
-  if (slot.id == id) return true;
-  if (Checksum(std::span<const std::byte>(data_ + offset, bytes)) != checksum) return false;
-  slot.id = id;
+  if (slot.block == block) return true;
+  const std::span<const std::byte> landed(data_ + offset, bytes);
+  if (Checksum(landed) != block.checksum) return false;
+  slot.block = block;
   return true;
 }
 
-void Mirror::Become(uint64_t offset, uint64_t id) {
+void Mirror::Become(uint64_t offset, const MirroredBlock& block) {
   MutexLock lock(mutex_);
-  slots_.at(offset).id = id;
+  slots_.at(offset).block = block;
 }
 
-bool Mirror::Has(uint64_t offset, uint64_t id) const {
+bool Mirror::Has(uint64_t offset, const MirroredBlock& block) const {
   MutexLock lock(mutex_);
   const auto slot = slots_.find(offset);
-  return slot != slots_.end() && slot->second.id == id;
+  return slot != slots_.end() && slot->second.block == block;
 }
 
 }  // namespace client_v1

@@ -2,8 +2,8 @@
 // offsets, of which only what is held takes room. A block is fetched to where it lies in the arena,
 // so that the rest of the client knows one kind of place.
 //
-// A block is known by its id, which is never used again: what lies at an offset under the same id
-// is the same block, and is not fetched twice while somebody holds it.
+// What has landed at an offset is known by what it is, and is not fetched twice while somebody
+// holds it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +15,15 @@
 
 namespace thermocline {
 inline namespace client_v1 {
+
+/// Which block, and which bytes of it: the parts of a place share its id, and a place that was
+/// found damaged gets other bytes under the same one.
+struct MirroredBlock {
+  uint64_t id = 0;  // 0: none
+  uint32_t part = 0;
+  uint64_t checksum = 0;
+  bool operator==(const MirroredBlock&) const = default;
+};
 
 /// Thread: any. Whoever reads bytes knows that they have landed, or has filled them.
 class Mirror {
@@ -35,18 +44,19 @@ class Mirror {
 
   /// Puts a piece of a block where it belongs, unless the block has landed already.
   /// REQUIRES: the slot is held and the piece lies in it.
-  void Store(uint64_t offset, uint64_t id, uint64_t at, std::string_view piece) TC_EXCLUDES(mutex_);
+  void Store(uint64_t offset, const MirroredBlock& block, uint64_t at, std::string_view piece)
+      TC_EXCLUDES(mutex_);
   /// All of the block came. False when that is not what its checksum says.
-  bool Land(uint64_t offset, uint64_t id, uint64_t bytes, uint64_t checksum) TC_EXCLUDES(mutex_);
+  bool Land(uint64_t offset, const MirroredBlock& block, uint64_t bytes) TC_EXCLUDES(mutex_);
   /// The holder of the slot filled it, and it is this block now.
-  void Become(uint64_t offset, uint64_t id) TC_EXCLUDES(mutex_);
-  bool Has(uint64_t offset, uint64_t id) const TC_EXCLUDES(mutex_);
+  void Become(uint64_t offset, const MirroredBlock& block) TC_EXCLUDES(mutex_);
+  bool Has(uint64_t offset, const MirroredBlock& block) const TC_EXCLUDES(mutex_);
 
  private:
   struct Slot {
     uint64_t bytes = 0;  // of the largest block that it was held for
     uint32_t holders = 0;
-    uint64_t id = 0;  // of the block that has landed there
+    MirroredBlock block;  // that has landed there
   };
   std::byte* data_ = nullptr;
   uint64_t mapped_bytes_ = 0;
