@@ -2,20 +2,24 @@
 // numbers, but for what follows from the codes (quant_codes.cuh). One body serves queries of both
 // types: rows of queries become halves, times a power of two that gives each its best place.
 //
-// A warp takes a step of 32 tokens (16 with the widest heads), since with so few bytes a token the
-// softmax, not the codes, is most of the work. ldmatrix moves codes as 16-bit elements: a lane gets
-// a word of a token's codes (keys), or half a word of each of two tokens (values). Pairs taken out
-// of it are not of neighbouring numbers, which only orders the head's numbers anew: queries are
-// loaded in that order, and the result's fragments are written back by it, kWordNumbers a lane.
-// A key's scale multiplies its score, a value's scale its weight. So that the product is a normal
-// half wherever the number itself would be, weights are times 2^kLargestLog2, the sum of weights
-// likewise.
+// A warp takes a step of 32 tokens (16 with the widest heads, 64 with the smallest), since with so
+// few bytes a token the softmax, not the codes, is most of the work; and since most tiles are
+// attended whole, they have a loop of their own, without a look at the single tokens. ldmatrix
+// moves codes as 16-bit elements: a lane gets a word of a token's codes (keys), or half a word of
+// each of two tokens (values). Pairs taken out of it are not of neighbouring numbers, which only
+// orders the head's numbers anew: queries are loaded in that order, and the result's fragments are
+// written back by it, kWordNumbers a lane. A key's scale multiplies its score, a value's scale its
+// weight. So that the product is a normal half wherever the number itself would be, weights are
+// times 2^kLargestLog2, the sum of weights likewise: it is the product of the weights, as halves,
+// and ones.
 #pragma once
 #include "kernels/decode_attention.cuh"
 #include "kernels/quant_codes.cuh"
 
 namespace thermocline {
 namespace {
+
+constexpr uint32_t kHalfOnes = 0x3c003c00;  ///< 1 twice
 
 template <class Code, int kHeadDim>
 struct CodeTiles {
@@ -25,7 +29,7 @@ struct CodeTiles {
   static constexpr int kPairs = Code::kWordNumbers / 2;     ///< registers that a word becomes
   static constexpr int kNumbers = kChunks * kChunkNumbers;  ///< the head's and the filling's
   static constexpr int kSteps = kNumbers / 16;
-  static constexpr int kWarpTokens = kHeadDim > 128 ? 16 : 32;
+  static constexpr int kWarpTokens = kRowBytes < 64 ? 64 : kHeadDim > 128 ? 16 : 32;
   static constexpr int kTileTokens = kDecodeWarps * kWarpTokens;
   static constexpr int kPitch = 16 * (kChunks | 1);  ///< an odd number of chunks, see attention.cuh
   static constexpr int kValuesAt = kTileTokens * kPitch;
@@ -161,9 +165,9 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
       const float2 pair = simt::Unpack2<T>(queries.fragments[k][i]);
       queries.fragments[k][i] = simt::PackHalves(pair.x * times, pair.y * times);
     }
-    constexpr uint32_t kOnes = 0x3c003c00, kSixteens = 0x4c004c00;
-    simt::MultiplyAdd<Half>(sums, queries.fragments[k], kOnes,
-                            Code::kOddFactor == 16 ? kSixteens : kOnes);
+    constexpr uint32_t kSixteens = 0x4c004c00;
+    simt::MultiplyAdd<Half>(sums, queries.fragments[k], kHalfOnes,
+                            Code::kOddFactor == 16 ? kSixteens : kHalfOnes);
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -175,9 +179,9 @@ __device__ __forceinline__ void LoadQueries(const uint16_t* q, int group,
 template <class Code, int kHeadDim>
 struct CodeState {
   float out[CodeTiles<Code, kHeadDim>::kNumbers / 8][4];
-  float weights[4];  ///< the sum of the rounded weights, where values have a bias
+  float weights[4];  ///< the sum of the weights times the values' scales, where values have a bias
+  float sums[4];     ///< of the weights; here and above [2 * half] is a row's
   float largest[2];  ///< score, before the multiplier unless there is a softcap
-  float sum[2];      ///< of the lane's own tokens
 };
 
 /// The scores of one step's tokens before their scales: products of queries and pairs of keys.
@@ -228,8 +232,6 @@ __device__ __forceinline__ void AddValues(
   const std::byte* const chunk_of_two = row + lane / 16 * 16;
 #pragma unroll
   for (int k = 0; k < Tile::kWarpTokens / 16; ++k) {
-    constexpr uint32_t kOnes = 0x3c003c00;
-    if (Code::kValueBias != 0) simt::MultiplyAdd<Half>(state.weights, weights[k], kOnes, kOnes);
 #pragma unroll
     for (int chunk = 0; chunk < Tile::kChunks; chunk += 2) {
       const bool two = chunk + 1 < Tile::kChunks;
@@ -251,12 +253,13 @@ __device__ __forceinline__ void AddValues(
   }
 }
 
-/// One step of the online softmax over a warp's part of a tile; `first` is its first token.
-template <class Code, int kHeadDim, bool kSoftcap>
+/// One step of the online softmax over a warp's part of a tile; inside(i) tells whether its token i
+/// is attended.
+template <class Code, int kHeadDim, bool kSoftcap, class Inside>
 __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
                                             const CodeQueries<Code, kHeadDim>& queries,
                                             const float (&multiplier)[2], const std::byte* stage,
-                                            int step, int first, const Span& span,
+                                            int step, Inside inside,
                                             CodeState<Code, kHeadDim>& state) {
   using Tile = CodeTiles<Code, kHeadDim>;
   constexpr int kGroups = Tile::kWarpTokens / 8;
@@ -272,10 +275,8 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
     uint32_t attended = 0;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int token = first + 8 * n + own + i;
-      const bool inside =
-          static_cast<uint32_t>(token - span.begin) < static_cast<uint32_t>(span.end - span.begin);
-      attended |= inside ? 0xffffu << 16 * i : 0;
+      const bool wanted = inside(8 * n + own + i);
+      attended |= wanted ? 0xffffu << 16 * i : 0;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float& score = scores[n][2 * half + i];
@@ -284,14 +285,14 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
           const float limit = args.softcap * kLog2E;
           score = limit - __fdividef(2 * limit, 1 + simt::Exp2(score * multiplier[half]));
         }
-        score = inside ? score : -INFINITY;
+        score = wanted ? score : -INFINITY;
         largest[half] = fmaxf(largest[half], score);
       }
     }
     // Scales of tokens that are none may be anything, NaN too.
     value_scales[n] = *reinterpret_cast<const uint32_t*>(at + 2 * Tile::kTileTokens) & attended;
   }
-  uint32_t weights[Tile::kWarpTokens / 16][4];
+  uint32_t weights[Tile::kWarpTokens / 16][4], sums[Tile::kWarpTokens / 16][4];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float most = fmaxf(largest[half], __shfl_xor_sync(kWholeWarp, largest[half], 1));
@@ -300,21 +301,28 @@ __device__ __forceinline__ void AttendCodes(const DecodeAttentionArgs& args,
     const float base = most == -INFINITY ? 0 : -most * times;  // no token yet: no NaN
     const float kept = simt::Exp2(fmaf(state.largest[half], times, base));
     state.largest[half] = most;
-    state.sum[half] *= kept;
+    state.sums[2 * half] *= kept;
     state.weights[2 * half] *= kept;
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
       const float offset = base + static_cast<float>(Code::kLargestLog2);
       const float a = simt::Exp2(fmaf(scores[n][2 * half], times, offset));
       const float b = simt::Exp2(fmaf(scores[n][2 * half + 1], times, offset));
-      state.sum[half] += a + b;
-      weights[n / 2][n % 2 * 2 + half] =
-          simt::MultiplyHalves(simt::PackHalves(a, b), value_scales[n]);
+      const uint32_t pair = simt::PackHalves(a, b);
+      sums[n / 2][n % 2 * 2 + half] = pair;
+      weights[n / 2][n % 2 * 2 + half] = simt::MultiplyHalves(pair, value_scales[n]);
     }
 #pragma unroll
     for (int n = 0; n < Tile::kNumbers / 8; ++n) {
       state.out[n][2 * half] *= kept;
       state.out[n][2 * half + 1] *= kept;
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < Tile::kWarpTokens / 16; ++k) {
+    simt::MultiplyAdd<Half>(state.sums, sums[k], kHalfOnes, kHalfOnes);
+    if (Code::kValueBias != 0) {
+      simt::MultiplyAdd<Half>(state.weights, weights[k], kHalfOnes, kHalfOnes);
     }
   }
   AddValues<Code, kHeadDim>(weights, stage + Tile::kValuesAt + step * Tile::kPitch, state);
@@ -329,9 +337,6 @@ __device__ __forceinline__ void KeepState(const float (&multiplier)[2],
   float* const sums = states + kDecodeWarps * kFragmentRows * Tile::kStateRow;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float sum = state.sum[half];
-    sum += __shfl_xor_sync(kWholeWarp, sum, 1);
-    sum += __shfl_xor_sync(kWholeWarp, sum, 2);
     const int row = warp * kFragmentRows + lane / 4 + 8 * half;
     const float bias = Code::kValueBias != 0 ? Code::kValueBias * state.weights[2 * half] : 0;
 #pragma unroll
@@ -354,7 +359,8 @@ __device__ __forceinline__ void KeepState(const float (&multiplier)[2],
     }
     if (lane % 4 == 0) {
       simt::Store8(sums + 2 * row,
-                   make_float2(state.largest[half] * (kSoftcap ? 1 : multiplier[half]), sum));
+                   make_float2(state.largest[half] * (kSoftcap ? 1 : multiplier[half]),
+                               state.sums[2 * half]));
     }
   }
 }
@@ -372,15 +378,15 @@ __global__ void __launch_bounds__(kDecodeThreads)
   const Span span = SpanOf(args, blockIdx.x, args.lengths[sequence]);
   const int begin = span.begin / kBlockTokens * kBlockTokens;
   const int tiles = span.end > span.begin ? (span.end - begin - 1) / Tile::kTileTokens + 1 : 0;
-  const auto fetch = [&](int tile) {
+  const auto fetch = [&](int tile, std::byte* stage) {
     if (tile < tiles) {
       FetchCodes<Code, kHeadDim>(args.kv, table, begin + tile * Tile::kTileTokens, span.end,
-                                 kv_head, ring + tile % Tile::kStages * Tile::kStageBytes);
+                                 kv_head, stage);
     }
     simt::CopyAsyncCommit();
   };
 #pragma unroll
-  for (int stage = 0; stage < Tile::kStages - 1; ++stage) fetch(stage);
+  for (int i = 0; i < Tile::kStages - 1; ++i) fetch(i, ring + i * Tile::kStageBytes);
 
   CodeQueries<Code, kHeadDim> queries;
   const uint16_t* const q =
@@ -393,15 +399,30 @@ __global__ void __launch_bounds__(kDecodeThreads)
   // Of the exponent; with a softcap, of 2^x in tanh = 1 - 2 / (1 + 2^x).
   const float of_scores = args.scale * kLog2E * (kSoftcap ? 2 / args.softcap : 1);
   const float multiplier[2] = {queries.unit[0] * of_scores, queries.unit[1] * of_scores};
-  CodeState<Code, kHeadDim> state = {{}, {}, {-INFINITY, -INFINITY}, {0, 0}};
+  CodeState<Code, kHeadDim> state = {{}, {}, {}, {-INFINITY, -INFINITY}};
   const int step = threadIdx.x / kWarpThreads * Tile::kWarpTokens;
-  for (int tile = 0; tile < tiles; ++tile) {
+  int landing = 0, free = (Tile::kStages - 1) * Tile::kStageBytes;  // stages of the ring
+  const auto attend = [&](int tile, auto inside) {
     simt::CopyAsyncWait<Tile::kStages - 2>();
     __syncthreads();  // the tile has landed for all, and all are done with the stage to fill next
-    fetch(tile + Tile::kStages - 1);
-    AttendCodes<Code, kHeadDim, kSoftcap>(args, queries, multiplier,
-                                          ring + tile % Tile::kStages * Tile::kStageBytes, step,
-                                          begin + tile * Tile::kTileTokens + step, span, state);
+    fetch(tile + Tile::kStages - 1, ring + free);
+    AttendCodes<Code, kHeadDim, kSoftcap>(args, queries, multiplier, ring + landing, step, inside,
+                                          state);
+    free = landing;
+    landing += Tile::kStageBytes;
+    if (landing == Tile::kStages * Tile::kStageBytes) landing = 0;
+  };
+  const int whole_from = begin < span.begin ? 1 : 0;
+  const int whole_to = (span.end - begin) / Tile::kTileTokens;
+  for (int tile = 0; tile < tiles; ++tile) {
+    for (; tile >= whole_from && tile < whole_to; ++tile) {
+      attend(tile, [](int) { return true; });
+    }
+    if (tile == tiles) break;
+    const int first = begin + tile * Tile::kTileTokens + step - span.begin;
+    attend(tile, [&](int token) {
+      return static_cast<uint32_t>(first + token) < static_cast<uint32_t>(span.end - span.begin);
+    });
   }
   simt::CopyAsyncWait<0>();
   __syncthreads();

@@ -118,6 +118,11 @@ TEST_P(DecodeCodesTest, PipelineWraps) {
   Check<Half>({.lengths = {37, 1, 650}, .kv_heads = 2, .group = 4, .head_dim = 128});
 }
 
+TEST_P(DecodeCodesTest, WholeTilesBetweenOthers) {
+  Check<Half>({.lengths = {1100, 300}, .group = 3, .head_dim = 64, .window = 1000});
+  Check<Bfloat16>({.lengths = {700}, .group = 2, .head_dim = 96, .window = 650});
+}
+
 TEST_P(DecodeCodesTest, SplitsAndWindow) {
   Check<Bfloat16>({.lengths = {1, 65, 0, 300},
                    .kv_heads = 2,

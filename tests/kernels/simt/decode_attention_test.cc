@@ -55,8 +55,10 @@ TEST(DecodeAttentionTest, ADeviceWithLittleSharedMemoryTakesTheOtherForm) {
   simt::SetSharedBytesOfDevice(99 * 1024);
   Check<Half>({.lengths = {70, 1}, .kv_heads = 2, .group = 4, .head_dim = 128, .splits = 2});
   Check<Bfloat16>({.lengths = {40}, .group = 2, .head_dim = 256});
-  EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 128, KvDtype::kF16), 8);
-  EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 64, KvDtype::kF16), 1) << "these fit";
+  if (plenty > 0) {  // else it is a GPU, which has what it has
+    EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 128, KvDtype::kF16), 8);
+    EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 64, KvDtype::kF16), 1) << "these fit";
+  }
   simt::SetSharedBytesOfDevice(plenty);
   EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 128, KvDtype::kF16), 1);
   EXPECT_EQ(DecodeBlocksOfMultiprocessor(4, 128, KvDtype::kInt8), 2);

@@ -92,7 +92,8 @@ def bodies(ptx):
 
 
 def loops(body):
-    """Every run of instructions between a label and a jump back to it, the longest first."""
+    """Every run of instructions between a label and a jump back to it, the longest first; but one around a whole main loop, with
+    copies and tensor core products, comes last: it is what that one's few exceptions take."""
     lines, labels, found = [line.strip() for line in body.split("\n")], {}, []
     for i, line in enumerate(lines):
         label = re.match(r"(\$L__BB\w+):", line)
@@ -100,8 +101,13 @@ def loops(body):
             labels[label.group(1)] = i
         jump = re.search(r"bra(?:\.uni)?\s+(\$L__BB\w+)", line)
         if jump and jump.group(1) in labels:
-            found.append([x for x in lines[labels[jump.group(1)]:i + 1] if re.match(r"(@|[a-z])", x)])
-    return sorted(found, key=len, reverse=True)
+            found.append((labels[jump.group(1)], i))
+    def instructions(loop):
+        return [x for x in lines[loop[0]:loop[1] + 1] if re.match(r"(@|[a-z])", x)]
+    def is_around_a_main_loop(loop):
+        inner = [lines[begin:end] for begin, end in found if loop[0] <= begin and end <= loop[1] and (begin, end) != loop]
+        return any(count(x, "mma.sync") and count(x, "cp.async.cg") for x in inner)
+    return [instructions(loop) for loop in sorted(found, key=lambda loop: (is_around_a_main_loop(loop), -len(instructions(loop))))]
 
 
 def count(instructions, what):
@@ -153,15 +159,16 @@ def resident_blocks(nvcc, rows, scratch):
 
 
 def decode_shape(name):
-    """Of a decode attention kernel: tokens of a warp's step, bytes of a row of codes, bytes of a scale, numbers of a head."""
+    """Of a decode attention kernel: tokens of a warp's step, bytes of a row of codes, bytes of a scale."""
     found = re.match(r"(DecodeAttention|DecodeCodes)<(\w+), (\d+)", name)
     if not found:
         return None
     form, number, head_dim = found.group(1), found.group(2), int(found.group(3))
     if form == "DecodeAttention":
-        return 16, 2 * head_dim, 0, head_dim
+        return 16, 2 * head_dim, 0
     row_bytes = head_dim // 2 if number == "Int4Code" else head_dim
-    return 16 if head_dim > 128 else 32, (row_bytes + 15) // 16 * 16, 2, head_dim
+    row_bytes = (row_bytes + 15) // 16 * 16
+    return 64 if row_bytes < 64 else 16 if head_dim > 128 else 32, row_bytes, 2
 
 
 def issue_share(row):
@@ -170,7 +177,7 @@ def issue_share(row):
     shape = decode_shape(row["name"])
     if not shape:
         return None
-    tokens, row_bytes, scale_bytes, _ = shape
+    tokens, row_bytes, scale_bytes = shape
     warp_bytes = tokens * 2 * (row_bytes + scale_bytes)
     main = row["loops"][0]
     of_rows = -(-tokens * row_bytes // (16 * 32)) * 2  # 16-byte copies of one thread
@@ -183,13 +190,11 @@ def issue_share(row):
 
 
 def most_issue_share(row):
-    """The smaller a token, the more of its work is the softmax's, which is the same for all: int4 heads below 128 numbers,
-    and softcap, are recorded, and held only to leave the SM a part."""
+    """A softcap over codes is recorded, and held only to leave the SM a part."""
     name = row["name"]
     if name.startswith("DecodeAttention"):
         return MOST_ISSUE_SHARE
-    small = "Int4Code" in name and decode_shape(name)[3] < 128
-    return MOST_ISSUE_SHARE_OF_CODES if "false" in name and not small else 1
+    return MOST_ISSUE_SHARE_OF_CODES if "false" in name else 1
 
 
 def table(of_arch):
