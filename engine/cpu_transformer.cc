@@ -94,6 +94,7 @@ class CpuTransformer : public Transformer {
   AlignedBuffer partials_;           // decode: [kv_heads][spans][heads / kv_heads][PartialFloats]
   size_t worker_stride_ = 0;
   AlignedBuffer worker_memory_;
+  std::vector<float> choice_logits_;  // that a token is chosen by
 };
 
 absl::StatusOr<std::unique_ptr<CpuTransformer>> CpuTransformer::Load(const ModelFile& file,
@@ -161,14 +162,23 @@ absl::Status CpuTransformer::Prepare(const Step& step, int rows) {
 }
 
 absl::Status CpuTransformer::Compute(const Chunk& chunk) {
+  Chunk scored = chunk;
+  if (chunk.choice != nullptr) {
+    choice_logits_.resize(config_.vocab);
+    scored.logits = choice_logits_.data();
+    scored.logits_rows = 1;
+  }
   pool_->Run([&](int thread) {
     float* memory = worker_memory_.floats() + thread * worker_stride_;
     Worker worker = {.thread = thread,
                      .normed = memory,
                      .query = memory + x_stride_,
                      .scratch = memory + x_stride_ + attended_stride_};
-    ComputeChunk(chunk, worker);
+    ComputeChunk(scored, worker);
   });
+  if (chunk.choice != nullptr) {
+    chunk.choice->id = chunk.choice->sampler->Sample(choice_logits_, chunk.choice->draw);
+  }
   return absl::OkStatus();
 }
 

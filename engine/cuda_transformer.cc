@@ -1,5 +1,6 @@
 // One stream, one sequence at a time. A chunk's small inputs (ids, positions, the block table) go
-// up in one copy, its logits and the KV blocks that it touched come back, and the host waits once.
+// up in one copy, its logits or the id chosen by them and the KV blocks that it touched come back,
+// and the host waits once.
 #include "engine/cuda_transformer.h"
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/rope_table.h"
+#include "kernels/sample.h"
 #include "kernels/simt/numbers.h"
 
 namespace thermocline {
@@ -32,6 +34,7 @@ constexpr uint64_t kAlignment = 256;
 constexpr int kMaxHeadDim = 256;
 constexpr int kLeastComputeMajor = 8;  // cp.async, and products of bf16
 constexpr int kMaxSplits = 128;        // PlanDecode's
+constexpr int kSettingsNumbers = sizeof(SampleSettings) / sizeof(int32_t);
 
 /// Consecutive pieces of one buffer.
 class Pieces {
@@ -79,7 +82,8 @@ class CudaTransformer : public Transformer {
                         int x_stride, std::byte* y, int rows, bool add);
   absl::Status ReserveRows(int rows, int logits_rows, size_t blocks);
 
-  /// Where the small inputs of a chunk lie, in numbers of the input buffer.
+  /// Where the small inputs of a chunk lie, in numbers of the input buffer, behind what says how a
+  /// token is chosen.
   struct Inputs {
     int ids, positions, sequences, starts, lengths, table;
   };
@@ -102,10 +106,10 @@ class CudaTransformer : public Transformer {
   size_t reserved_blocks_ = 0;
   cuda::DeviceBuffer memory_;
   std::byte *x_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *attended_ = nullptr,
-            *gate_up_ = nullptr, *logits_ = nullptr, *partials_ = nullptr;
+            *gate_up_ = nullptr, *logits_ = nullptr, *chosen_ = nullptr, *partials_ = nullptr;
   uint64_t inputs_at_ = 0;
   Inputs in_{};
-  cuda::PinnedBuffer staged_inputs_, staged_logits_;
+  cuda::PinnedBuffer staged_inputs_, staged_results_;  // results: logits, or an id
 };
 
 absl::Status CheckShape(const ModelConfig& config) {
@@ -115,6 +119,11 @@ absl::Status CheckShape(const ModelConfig& config) {
         "a width of " + std::to_string(config.embedding_width) + " and heads of " +
         std::to_string(config.head_dim) +
         "; the GPU's kernels take multiples of 8, heads of up to 256: run it on the CPU");
+  }
+  if (config.vocab > kSampleMaxVocabulary) {
+    return absl::InvalidArgumentError(
+        "a vocabulary of " + std::to_string(config.vocab) + "; the GPU chooses among " +
+        std::to_string(kSampleMaxVocabulary) + " at most: run it on the CPU");
   }
   return absl::OkStatus();
 }
@@ -164,12 +173,13 @@ absl::Status CudaTransformer::ReserveRows(int rows, int logits_rows, size_t bloc
   blocks = std::max(blocks, reserved_blocks_);
   reserved_rows_ = reserved_logits_ = 0;  // until all is made
   reserved_blocks_ = 0;
-  in_ = {.ids = 0,
-         .positions = rows,
-         .sequences = 2 * rows,
-         .starts = 3 * rows,
-         .lengths = 3 * rows + 2,
-         .table = 3 * rows + 3};
+  const int after = kSettingsNumbers + 3 * rows;
+  in_ = {.ids = kSettingsNumbers,
+         .positions = kSettingsNumbers + rows,
+         .sequences = kSettingsNumbers + 2 * rows,
+         .starts = after,
+         .lengths = after + 2,
+         .table = after + 3};
   const uint64_t input_bytes = (static_cast<uint64_t>(in_.table) + blocks) * sizeof(int32_t);
   const uint64_t row_count = static_cast<uint64_t>(rows);
   Pieces pieces;
@@ -178,13 +188,14 @@ absl::Status CudaTransformer::ReserveRows(int rows, int logits_rows, size_t bloc
   const uint64_t attended = halves(q_width_), gate_up = halves(2 * weights_.ff);
   const uint64_t logits =
       pieces.Add(static_cast<uint64_t>(logits_rows) * logits_stride_ * sizeof(float));
+  const uint64_t chosen = pieces.Add(sizeof(int32_t));
   const uint64_t partials =
       pieces.Add(DecodeWorkspaceFloats(1, heads_, head_dim_, kMaxSplits) * sizeof(float));
   inputs_at_ = pieces.Add(input_bytes);
   memory_ = {};
   TC_ASSIGN_OR_RETURN(memory_, cuda::DeviceBuffer::Allocate(pieces.bytes()));
   TC_ASSIGN_OR_RETURN(staged_inputs_, cuda::PinnedBuffer::Allocate(input_bytes));
-  TC_ASSIGN_OR_RETURN(staged_logits_,
+  TC_ASSIGN_OR_RETURN(staged_results_,
                       cuda::PinnedBuffer::Allocate(static_cast<uint64_t>(std::max(logits_rows, 1)) *
                                                    logits_stride_ * sizeof(float)));
   x_ = memory_.data() + x;
@@ -193,6 +204,7 @@ absl::Status CudaTransformer::ReserveRows(int rows, int logits_rows, size_t bloc
   attended_ = memory_.data() + attended;
   gate_up_ = memory_.data() + gate_up;
   logits_ = memory_.data() + logits;
+  chosen_ = memory_.data() + chosen;
   partials_ = memory_.data() + partials;
   reserved_rows_ = rows;
   reserved_logits_ = logits_rows;
@@ -208,7 +220,7 @@ absl::Status CudaTransformer::Prepare(const Step& step, int rows) {
   TC_RETURN_IF_ERROR(cuda::UseDevice(device_number_));
   const size_t position = static_cast<size_t>(step.position), end = position + step.tokens.size();
   const bool all_logits = step.logits.size() > config_.vocab;
-  const int logits_rows = step.logits.empty() ? 0 : all_logits ? rows : 1;
+  const int logits_rows = all_logits ? rows : step.logits.empty() && step.choice == nullptr ? 0 : 1;
   const size_t held = step.continues ? held_tokens_ : 0;
   held_tokens_ = 0;  // until all of it is there
   TC_RETURN_IF_ERROR(ReserveRows(rows, logits_rows, BlocksOf(end)));
@@ -221,6 +233,15 @@ absl::Status CudaTransformer::Prepare(const Step& step, int rows) {
 absl::Status CudaTransformer::SendInputs(const Chunk& chunk) {
   const int rows = chunk.rows(), end = chunk.position + rows;
   int32_t* const staged = reinterpret_cast<int32_t*>(staged_inputs_.data());
+  if (chunk.choice != nullptr) {
+    const Sampler::Options& options = chunk.choice->sampler->options();
+    const SampleSettings settings = {.seed = options.seed,
+                                     .draw = chunk.choice->draw,
+                                     .temperature = options.temperature,
+                                     .top_p = options.top_p,
+                                     .top_k = options.top_k};
+    std::memcpy(staged, &settings, sizeof(settings));
+  }
   std::copy(chunk.tokens.begin(), chunk.tokens.end(), staged + in_.ids);
   for (int i = 0; i < rows; ++i) staged[in_.positions + i] = chunk.position + i;
   std::fill_n(staged + in_.sequences, rows, 0);
@@ -258,10 +279,13 @@ absl::Status CudaTransformer::ComputeAll(const Chunk& chunk) {
   for (int layer = 0; layer < static_cast<int>(config_.layers); ++layer) {
     TC_RETURN_IF_ERROR(ComputeLayer(chunk, layer));
   }
-  if (chunk.logits != nullptr) TC_RETURN_IF_ERROR(Logits(chunk));
+  if (chunk.logits != nullptr || chunk.choice != nullptr) TC_RETURN_IF_ERROR(Logits(chunk));
   TC_RETURN_IF_ERROR(kv_.Store(chunk.blocks, begin, end, *stream_));
+  if (chunk.choice != nullptr) {
+    std::memcpy(&chunk.choice->id, staged_results_.data(), sizeof(chunk.choice->id));
+  }
   if (chunk.logits != nullptr) {
-    const float* const staged = reinterpret_cast<const float*>(staged_logits_.data());
+    const float* const staged = reinterpret_cast<const float*>(staged_results_.data());
     for (int row = 0; row < chunk.logits_rows; ++row) {
       std::copy_n(staged + int64_t{row} * logits_stride_, config_.vocab,
                   chunk.logits + int64_t{row} * config_.vocab);
@@ -367,8 +391,9 @@ absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
                             "DecodeAttention");
 }
 
+/// The logits, or the id that is chosen by those of the last token.
 absl::Status CudaTransformer::Logits(const Chunk& chunk) {
-  const int rows = chunk.logits_rows;
+  const int rows = chunk.choice != nullptr ? 1 : chunk.logits_rows;
   const std::byte* const last =
       x_ + static_cast<uint64_t>(chunk.rows() - rows) * width_ * sizeof(Half);
   TC_RETURN_IF_ERROR(Norm(last, weights_.output_norm, rows));
@@ -382,9 +407,22 @@ absl::Status CudaTransformer::Logits(const Chunk& chunk) {
                                           .y_stride = logits_stride_,
                                           .float_result = true},
                                          stream_->get()));
-  return cuda::CopyAsync({.to = staged_logits_.data(),
-                          .from = logits_,
-                          .bytes = static_cast<uint64_t>(rows) * logits_stride_ * sizeof(float)},
+  if (chunk.choice == nullptr) {
+    return cuda::CopyAsync({.to = staged_results_.data(),
+                            .from = logits_,
+                            .bytes = static_cast<uint64_t>(rows) * logits_stride_ * sizeof(float)},
+                           stream_->get());
+  }
+  TC_RETURN_IF_ERROR(cuda::LaunchStatus(
+      LaunchSample({.ids = reinterpret_cast<int32_t*>(chosen_),
+                    .logits = reinterpret_cast<const float*>(logits_),
+                    .settings = reinterpret_cast<const SampleSettings*>(input(0)),
+                    .logits_stride = logits_stride_,
+                    .sequences = 1,
+                    .vocabulary = static_cast<int>(config_.vocab)},
+                   stream_->get()),
+      "Sample"));
+  return cuda::CopyAsync({.to = staged_results_.data(), .from = chosen_, .bytes = sizeof(int32_t)},
                          stream_->get());
 }
 

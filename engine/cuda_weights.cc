@@ -1,25 +1,26 @@
 #include "engine/cuda_weights.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
 #include <initializer_list>
 #include <string>
 #include <utility>
 
 #include "base/units.h"
-#include "engine/dequantize.h"
 #include "kernels/cuda/copies.h"
 #include "kernels/cuda/device.h"
+#include "kernels/dequantize_weights.h"
 #include "kernels/simt/numbers.h"
 
 namespace thermocline {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
-constexpr uint64_t kGrain = 8;  // numbers of 16 bytes, which the kernels take at once
-constexpr uint64_t kStagedNumbers = uint64_t{8} << 20;  // converted and sent at once
+constexpr uint64_t kGrain = 8;               // numbers of 16 bytes, which the kernels take at once
+constexpr uint64_t kStagedBytes = 16 * MiB;  // sent at once, as they are stored
 
-/// Plans where every matrix lies first, then converts and sends them.
+/// Plans where every matrix lies first, then sends them as they are stored; they become f16 on the
+/// device.
 class Sender {
  public:
   explicit Sender(const ModelFile& model) : model_(model) {}
@@ -51,9 +52,7 @@ class Sender {
 
   absl::StatusOr<cuda::DeviceBuffer> SendAll() {
     TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer memory, cuda::DeviceBuffer::Allocate(bytes_));
-    TC_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::Stream::Create());
-    TC_RETURN_IF_ERROR(cuda::FillAsync(memory.data(), 0, bytes_, stream.get()));
-    for (const Job& job : jobs_) TC_RETURN_IF_ERROR(Send(job, memory.data(), stream));
+    TC_RETURN_IF_ERROR(Work(memory.data()));
     for (const auto& [place, offset] : places_) *place = memory.data() + offset;
     return memory;
   }
@@ -63,31 +62,65 @@ class Sender {
     const Tensor* tensor;
     uint64_t offset;
     uint64_t stride;
+
+    /// As stored, of `stride` numbers.
+    uint64_t row_bytes() const {
+      return stride / BlockElements(tensor->type) * BlockBytes(tensor->type);
+    }
+    uint64_t rows_at_once() const {
+      return std::clamp<uint64_t>(kStagedBytes / row_bytes(), 1, tensor->rows());
+    }
   };
 
-  absl::Status Send(const Job& job, std::byte* memory, const cuda::Stream& stream) {
-    const uint64_t rows = job.tensor->rows(), columns = job.tensor->columns();
-    const uint64_t rows_at_once = std::max<uint64_t>(1, kStagedNumbers / job.stride);
-    std::vector<float> row(columns);
-    for (uint64_t first = 0; first < rows; first += rows_at_once) {
-      const uint64_t count = std::min(rows_at_once, rows - first);
-      staged_.assign(count * job.stride, Half{0});
-      for (uint64_t i = 0; i < count; ++i) {
-        Dequantize(job.tensor->type, job.tensor->row(first + i), row);
-        for (uint64_t c = 0; c < columns; ++c) {
-          if (!(std::fabs(row[c]) <= kLargestHalf)) {
-            return absl::InvalidArgumentError(model_.path() + ": " + job.tensor->name +
-                                              " has a weight beyond f16; run it on the CPU");
-          }
-          staged_[i * job.stride + c] = FromFloat<Half>(row[c]);
+  absl::Status Work(std::byte* memory) {
+    uint64_t most = 0;
+    for (const Job& job : jobs_) most = std::max(most, job.rows_at_once() * job.row_bytes());
+    TC_ASSIGN_OR_RETURN(stored_, cuda::DeviceBuffer::Allocate(most));
+    TC_ASSIGN_OR_RETURN(beyond_, cuda::DeviceBuffer::Allocate(jobs_.size() * sizeof(int32_t)));
+    TC_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::Stream::Create());
+    TC_RETURN_IF_ERROR(cuda::FillAsync(memory, 0, bytes_, stream.get()));
+    TC_RETURN_IF_ERROR(cuda::FillAsync(beyond_.data(), 0, beyond_.bytes(), stream.get()));
+    absl::Status sent;
+    for (size_t i = 0; i < jobs_.size() && sent.ok(); ++i) sent = Send(i, memory, stream);
+    std::vector<int32_t> beyond(jobs_.size());
+    sent.Update(cuda::CopyAsync({.to = reinterpret_cast<std::byte*>(beyond.data()),
+                                 .from = beyond_.data(),
+                                 .bytes = beyond_.bytes()},
+                                stream.get()));
+    sent.Update(stream.Synchronize());  // always: what is read and written there is about to go
+    TC_RETURN_IF_ERROR(sent);
+    const auto found = std::find_if(beyond.begin(), beyond.end(), [](int32_t x) { return x != 0; });
+    if (found == beyond.end()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        model_.path() + ": " + jobs_[static_cast<size_t>(found - beyond.begin())].tensor->name +
+        " has a weight beyond f16; run it on the CPU");
+  }
+
+  absl::Status Send(size_t index, std::byte* memory, const cuda::Stream& stream) {
+    const Job& job = jobs_[index];
+    const Tensor& tensor = *job.tensor;
+    for (uint64_t first = 0; first < tensor.rows(); first += job.rows_at_once()) {
+      const uint64_t count = std::min(job.rows_at_once(), tensor.rows() - first);
+      const std::byte* from = tensor.row(first).data();
+      if (job.stride != tensor.columns()) {
+        TC_RETURN_IF_ERROR(stream.Synchronize());  // the rows before have been read
+        padded_.assign(count * job.row_bytes(), std::byte{0});
+        for (uint64_t i = 0; i < count; ++i) {
+          const std::span<const std::byte> row = tensor.row(first + i);
+          std::memcpy(padded_.data() + i * job.row_bytes(), row.data(), row.size());
         }
+        from = padded_.data();
       }
-      TC_RETURN_IF_ERROR(
-          cuda::CopyAsync({.to = memory + job.offset + first * job.stride * sizeof(Half),
-                           .from = reinterpret_cast<const std::byte*>(staged_.data()),
-                           .bytes = staged_.size() * sizeof(Half)},
-                          stream.get()));
-      TC_RETURN_IF_ERROR(stream.Synchronize());
+      TC_RETURN_IF_ERROR(cuda::CopyAsync(
+          {.to = stored_.data(), .from = from, .bytes = count * job.row_bytes()}, stream.get()));
+      TC_RETURN_IF_ERROR(cuda::LaunchStatus(
+          LaunchDequantizeWeights({.out = memory + job.offset + first * job.stride * sizeof(Half),
+                                   .stored = stored_.data(),
+                                   .beyond = reinterpret_cast<int32_t*>(beyond_.data()) + index,
+                                   .numbers = static_cast<int64_t>(count * job.stride),
+                                   .stored_type = WeightTypeOf(tensor.type)},
+                                  stream.get()),
+          "DequantizeWeights"));
     }
     return absl::OkStatus();
   }
@@ -96,7 +129,8 @@ class Sender {
   std::vector<std::pair<const std::byte**, uint64_t>> places_;
   std::vector<Job> jobs_;
   uint64_t bytes_ = 0;
-  std::vector<Half> staged_;
+  cuda::DeviceBuffer stored_, beyond_;  // beyond: of each job, whether f16 is too small for it
+  std::vector<std::byte> padded_;
 };
 
 absl::Status PlanLayer(Sender& sender, const ModelConfig& config, uint64_t ff, uint32_t index,

@@ -12,7 +12,7 @@ double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
 }
 
-/// The ids so far, how many of them have their KV in place, and the logits after the last.
+/// The ids so far, and how many of them have their KV in place.
 class Generation {
  public:
   Generation(Transformer& transformer, KvDtype dtype, KvSequence& kv,
@@ -21,13 +21,13 @@ class Generation {
         dtype_(dtype),
         kv_(kv),
         request_(request),
-        ids_(request.prompt_ids),
-        logits_(transformer.config().vocab) {}
+        ids_(request.prompt_ids) {}
 
   void Begin() { held_ = request_.recompute_everything ? 0 : kv_.Begin(ids_); }
 
-  /// Computes every id that is not held yet, and again what the cache lost meanwhile.
-  absl::Status ComputeRest() {
+  /// Computes every id that is not held yet, and again what the cache lost meanwhile; chooses the
+  /// next one.
+  absl::Status ComputeRest(Transformer::Choice& choice) {
     if (request_.recompute_everything) held_ = 0;
     while (true) {
       TC_RETURN_IF_ERROR(kv_.Extend(ids_.size()));
@@ -42,11 +42,11 @@ class Generation {
                                 .blocks = kv_.blocks(),
                                 .kv_dtype = dtype_,
                                 .continues = continues_,
-                                .logits = logits_,
+                                .choice = &choice,
                                 .progress = progress}));
       continues_ = true;
       if (kv_.Intact()) break;
-      // The logits need one id computed at least, even where every row could be kept.
+      // The choice needs one id computed at least, even where every row could be kept.
       Recover();
     }
     held_ = ids_.size();
@@ -67,7 +67,6 @@ class Generation {
   }
 
   void Append(int32_t id) { ids_.push_back(id); }
-  std::span<const float> logits() const { return logits_; }
   size_t held() const { return held_; }
 
  private:
@@ -81,7 +80,6 @@ class Generation {
   KvSequence& kv_;
   const GenerateRequest& request_;
   std::vector<int32_t> ids_;
-  std::vector<float> logits_;
   size_t held_ = 0;         // tokens whose KV is in place
   bool continues_ = false;  // where the forward pass before left it
 };
@@ -115,8 +113,9 @@ absl::StatusOr<GenerateResult> Generate(Transformer& transformer, KvDtype dtype,
   size_t decoded = 0;  // ids behind the first, the end-of-generation token too: each is one pass
   double decode_seconds = 0;
   while (result.output_ids.size() < request.max_tokens) {
-    TC_RETURN_IF_ERROR(generation.ComputeRest());
-    const int32_t id = sampler.Sample(generation.logits());
+    Transformer::Choice choice = {.sampler = &sampler, .draw = result.output_ids.size()};
+    TC_RETURN_IF_ERROR(generation.ComputeRest(choice));
+    const int32_t id = choice.id;
     if (result.ttft_ms != 0) {
       ++decoded;
       decode_seconds = SecondsSince(first_id_at);

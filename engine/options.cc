@@ -82,6 +82,8 @@ void AddGenerate(CLI::App& app, EngineOptions& options) {
       ->transform(Whole(kNoLimit));
   verb->add_option("--temperature", options.sampling.temperature, "0 = greedy");
   verb->add_option("--top-p", options.sampling.top_p, "nucleus of the sampling");
+  verb->add_option("--top-k", options.sampling.top_k, "the likeliest so many alone, 0 = all")
+      ->transform(Whole(std::numeric_limits<int32_t>::max()));
   verb->add_option("--seed", options.sampling.seed, "of the sampling")->transform(Whole(kNoLimit));
   CLI::Option_group* cache = verb->add_option_group("cache");
   cache->add_option("--socket", options.socket, "the daemon's socket");

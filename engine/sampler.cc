@@ -9,7 +9,7 @@
 namespace thermocline {
 
 uint64_t SplitMix64::Next() {
-  uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+  uint64_t z = state_ += kStep;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
@@ -37,13 +37,17 @@ absl::StatusOr<Sampler> Sampler::Make(const Options& options) {
     return absl::InvalidArgumentError("top-p is " + std::to_string(options.top_p) +
                                       "; it must be above 0 and at most 1");
   }
+  if (options.top_k < 0) {
+    return absl::InvalidArgumentError("top-k is " + std::to_string(options.top_k) +
+                                      "; it must be 0 (no limit) or a number of tokens");
+  }
   return Sampler(options);
 }
 
-int32_t Sampler::Sample(std::span<const float> logits) {
+int32_t Sampler::Sample(std::span<const float> logits, uint64_t draw) {
   const int32_t greedy = GreedyToken(logits);
   if (options_.temperature == 0) return greedy;
-  const double uniform = random_.NextUniform();
+  const double uniform = SplitMix64(options_.seed, draw).NextUniform();
   const double greatest = logits[greedy];
   if (!std::isfinite(greatest)) return greedy;
 
@@ -55,15 +59,27 @@ int32_t Sampler::Sample(std::span<const float> logits) {
     candidates_.push_back({weight, static_cast<int32_t>(i)});
     total += weight;
   }
+  const auto earlier = [](const Candidate& a, const Candidate& b) {
+    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+  };
+  const bool limited =
+      options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size();
+  if (limited) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
+                     earlier);
+    candidates_.resize(static_cast<size_t>(options_.top_k));
+    total = 0;
+    for (const Candidate& candidate : candidates_) total += candidate.weight;
+  }
   double kept = total;
   if (options_.top_p < 1) {
     // In falling order, what comes at or after a weight below this sums to less than 1 - top_p:
     // everything before it has reached top_p, and the nucleus is complete without it.
     const double cutoff = (1.0 - options_.top_p) * total / static_cast<double>(candidates_.size());
     std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < cutoff; });
-    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-      return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-    });
+  }
+  if (limited || options_.top_p < 1) std::sort(candidates_.begin(), candidates_.end(), earlier);
+  if (options_.top_p < 1) {
     size_t count = 0;
     kept = 0;
     while (count < candidates_.size() && kept < options_.top_p * total) {

@@ -2,6 +2,7 @@
 // (top-p: Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR'20, section 3.1).
 // A seed fixes the whole sequence of draws: the generator is SplitMix64 (Steele et al., OOPSLA'14),
 // a uniform is its top 53 bits, and no distribution of the standard library is involved.
+// kernels/sample.h does the same on a GPU.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -15,12 +16,14 @@ namespace thermocline {
 /// 06c45d188009454f.
 class SplitMix64 {
  public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
+  /// The generator that has given `drawn` outputs already.
+  explicit SplitMix64(uint64_t seed, uint64_t drawn = 0) : state_(seed + drawn * kStep) {}
   uint64_t Next();
   /// In [0, 1), a multiple of 2^-53.
   double NextUniform() { return static_cast<double>(Next() >> 11) * 0x1p-53; }
 
  private:
+  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
   uint64_t state_;
 };
 
@@ -28,32 +31,36 @@ class SplitMix64 {
 /// Requires: logits is not empty.
 int32_t GreedyToken(std::span<const float> logits);
 
-/// Thread: one at a time. Every Sample at a temperature above 0 consumes exactly one draw.
+/// Thread: one at a time.
 class Sampler {
  public:
   struct Options {
     float temperature = 0;  ///< 0 = greedy
-    float top_p = 1;        ///< the nucleus' probability, in (0, 1]
+    float top_p = 1;        ///< the nucleus' probability, in (0, 1], of what top_k leaves
+    int32_t top_k = 0;      ///< the likeliest so many alone; 0: no limit
     uint64_t seed = 0;
   };
 
-  /// Errors: InvalidArgument for a temperature that is negative or not finite, or top_p outside
-  ///         (0, 1].
+  /// Errors: InvalidArgument for a temperature that is negative or not finite, top_p outside
+  ///         (0, 1], or a negative top_k.
   static absl::StatusOr<Sampler> Make(const Options& options);
 
+  /// The id that the seed's random number `draw` (counted from 0) falls on: the same for the same
+  /// logits, whatever was asked before.
   /// Requires: logits is not empty.
   /// Cost:     one exponential a logit; only those that may be in the nucleus are sorted.
-  int32_t Sample(std::span<const float> logits);
+  int32_t Sample(std::span<const float> logits, uint64_t draw);
+
+  const Options& options() const { return options_; }
 
  private:
-  explicit Sampler(const Options& options) : options_(options), random_(options.seed) {}
+  explicit Sampler(const Options& options) : options_(options) {}
 
   struct Candidate {
     double weight;
     int32_t id;
   };
   Options options_;
-  SplitMix64 random_;
   std::vector<Candidate> candidates_;
 };
 

@@ -54,6 +54,10 @@ absl::Status Transformer::Check(const Step& step) const {
                                       " logits; it must be none, " + std::to_string(config_.vocab) +
                                       " for the last token, or that for each token");
   }
+  if (step.choice != nullptr && (logits != 0 || step.choice->sampler == nullptr)) {
+    return absl::InvalidArgumentError(
+        "a step that chooses a token needs a sampler, and gives no logits");
+  }
   if (step.chunk_tokens < 1 || step.chunk_tokens > kMaxChunkTokens) {
     return absl::InvalidArgumentError("chunks of " + std::to_string(step.chunk_tokens) +
                                       " tokens; they must have 1 to 4096");
@@ -76,7 +80,8 @@ absl::Status Transformer::Forward(const Step& step) {
                    .blocks = step.blocks,
                    .geometry = kv_geometry(step.kv_dtype),
                    .logits = nullptr,
-                   .logits_rows = 0};
+                   .logits_rows = 0,
+                   .choice = last ? step.choice : nullptr};
     if (step.logits.size() == count * vocab) {
       chunk.logits = step.logits.data() + done * vocab;
       chunk.logits_rows = static_cast<int>(size);
@@ -100,8 +105,9 @@ absl::Status Transformer::WarmUp(KvDtype kv_dtype) {
   std::vector<std::byte*> blocks;
   for (size_t at = 0; at < memory.size(); at += block_bytes) blocks.push_back(memory.data() + at);
   const std::vector<int32_t> tokens(chunk, 0);
-  std::vector<float> logits(config_.vocab);
-  Step step = {.tokens = tokens, .blocks = blocks, .kv_dtype = kv_dtype, .logits = logits};
+  TC_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Make({}));
+  Choice choice = {.sampler = &sampler};
+  Step step = {.tokens = tokens, .blocks = blocks, .kv_dtype = kv_dtype, .choice = &choice};
   TC_RETURN_IF_ERROR(Forward(step));
   if (chunk >= static_cast<size_t>(config_.context_length)) return absl::OkStatus();
   step.tokens = std::span(tokens).first(1);

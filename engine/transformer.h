@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "engine/sampler.h"
 #include "engine/weights.h"
 #include "kernels/kv_geometry.h"
 
@@ -47,6 +48,13 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
+  /// A token to be chosen behind others, and the one that was.
+  struct Choice {
+    Sampler* sampler = nullptr;
+    uint64_t draw = 0;  ///< of the sampler's
+    int32_t id = -1;
+  };
+
   struct Step {
     /// The ids to compute, at positions `position`, `position` + 1, ...
     std::span<const int32_t> tokens;
@@ -61,6 +69,9 @@ class Transformer {
     bool continues = false;
     /// Empty: none. [vocabulary]: of the last token. [tokens][vocabulary]: of every token.
     std::span<float> logits = {};
+    /// Instead of logits: what follows the last token. On a GPU it is chosen there, and the logits
+    /// stay.
+    Choice* choice = nullptr;
     /// Called on the caller's thread after every chunk with the tokens computed so far.
     std::function<void(size_t done_tokens)> progress = {};
     /// Tokens computed at once; the result does not depend on it, speed does.
@@ -96,6 +107,7 @@ class Transformer {
     KvGeometry geometry;
     float* logits;    // null: none wanted
     int logits_rows;  // of the last tokens
+    Choice* choice;   // null: none wanted
 
     int rows() const { return static_cast<int>(tokens.size()); }
     std::byte* kv_row(int position, int layer, KvHalf half, int kv_head) const {

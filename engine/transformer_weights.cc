@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "base/check.h"
 #include "base/units.h"
 #include "engine/dequantize.h"
 
@@ -11,30 +10,6 @@ namespace thermocline {
 namespace {
 
 constexpr size_t kPanelAlignment = 64;
-
-WeightType WeightTypeOf(TensorType type) {
-  switch (type) {
-    case TensorType::kF32:
-      return WeightType::kF32;
-    case TensorType::kF16:
-      return WeightType::kF16;
-    case TensorType::kBF16:
-      return WeightType::kBF16;
-    case TensorType::kQ8_0:
-      return WeightType::kQ8_0;
-    case TensorType::kQ4_0:
-      return WeightType::kQ4_0;
-    case TensorType::kQ4_1:
-      return WeightType::kQ4_1;
-    case TensorType::kQ5_0:
-      return WeightType::kQ5_0;
-    case TensorType::kQ5_1:
-      return WeightType::kQ5_1;
-    case TensorType::kOther:
-      break;
-  }
-  TC_CHECK(false);  // ModelFile::Require lets no other type through
-}
 
 /// Plans all panels first and packs them afterwards, in one buffer and on all threads.
 class Packer {

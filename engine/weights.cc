@@ -71,6 +71,12 @@ bool IsLlamaTensor(std::string_view name, uint32_t layers) {
 uint32_t BlockElements(TensorType type) { return LayoutOf(type).block_elements; }
 uint32_t BlockBytes(TensorType type) { return LayoutOf(type).block_bytes; }
 
+WeightType WeightTypeOf(TensorType type) {
+  TC_CHECK(type != TensorType::kOther);
+  static_assert(static_cast<int>(TensorType::kQ5_1) == static_cast<int>(WeightType::kQ5_1));
+  return static_cast<WeightType>(type);  // they are in one order
+}
+
 uint64_t Tensor::rows() const {
   uint64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];

@@ -21,6 +21,7 @@
 #include "engine/content_digest.h"
 #include "engine/mapped_file.h"
 #include "engine/tokenizer_data.h"
+#include "kernels/weight_type.h"
 
 namespace thermocline {
 
@@ -48,6 +49,8 @@ inline constexpr std::array<TensorLayout, 8> kTensorLayouts{{{"F32", 1, 4},
 [[nodiscard]] uint32_t BlockElements(TensorType type);
 /// Bytes of one block of `type`. Requires: not kOther.
 [[nodiscard]] uint32_t BlockBytes(TensorType type);
+/// As the kernels call it. Requires: not kOther.
+[[nodiscard]] WeightType WeightTypeOf(TensorType type);
 
 /// One weight, as it lies in the mapped file.
 /// Shape:  `shape` outermost first; a matrix is [rows, columns], rows one after the other, each

@@ -13,6 +13,10 @@ constexpr int kBlocksAtOnce = 128;
 constexpr int kUnitBytes = 16;
 template <WeightType kType>
 constexpr int kNumbersOf = WeightBlockNumbers(kType);
+template <class T>
+constexpr float kLargestOf = kLargestHalf;
+template <>
+constexpr float kLargestOf<Bfloat16> = 0x1.fep127f;
 template <WeightType kType>
 constexpr int kBytesOf = WeightBlockBytes(kType);
 
@@ -91,11 +95,15 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   T* const to = static_cast<T*>(args.out) + first * kBlockNumbers;
+  bool beyond = false;
   for (int i = threadIdx.x; i < blocks * kParts; i += kThreads) {
     float x[8];
     Decode8<kType>(staged + i / kParts * kBlockBytes, i % kParts, x);
     simt::Store16(to + 8 * i, simt::Pack8<T>(x));
+#pragma unroll
+    for (int n = 0; n < 8; ++n) beyond |= !(fabsf(x[n]) <= kLargestOf<T>);
   }
+  if (beyond) atomicMax(args.beyond, 1);
 }
 
 template <class T, WeightType kType>

@@ -20,7 +20,8 @@ inline constexpr int WeightBlockBytes(WeightType type) {
 }
 
 /// out[i] = the weight i, the float32 that engine/dequantize.h defines, rounded once to `type`:
-/// beyond the largest half lies infinity.
+/// beyond its largest number lies infinity. *beyond is raised above 0 if a weight lies there or is
+/// none, and else left alone.
 /// Shape:  stored [numbers / WeightBlockNumbers * WeightBlockBytes] bytes, out [numbers].
 /// Units:  numbers a multiple of WeightBlockNumbers; both pointers aligned to 16 bytes.
 /// Thread: any; ordered on `stream`; never synchronises.
@@ -29,6 +30,7 @@ inline constexpr int WeightBlockBytes(WeightType type) {
 struct DequantizeWeightsArgs {
   void* out = nullptr;
   const void* stored = nullptr;
+  int32_t* beyond = nullptr;
   int64_t numbers = 0;
   WeightType stored_type = WeightType::kQ8_0;
   NumberType type = NumberType::kF16;

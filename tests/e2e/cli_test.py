@@ -73,7 +73,7 @@ class Usage(CliTest):
     def test_help_names_every_option(self):
         for verb, options in {
                 "generate": ("--model --prompt --prompt-file --chat --tokens --system --max-tokens --temperature --top-p "
-                             "--seed --kv --device --context --socket --no-cache --no-kv-cache --threads --json"),
+                             "--top-k --seed --kv --device --context --socket --no-cache --no-kv-cache --threads --json"),
                 "logits": "--model --tokens --out --kv --device --context --threads", "tokenize": "--model --special",
                 "detokenize": "--model"}.items():
             done = engine(verb, "--help")
@@ -93,6 +93,7 @@ class Usage(CliTest):
         self.fails("generate", *words, "--prompt", "text", says=["--tokens"])
         self.fails("generate", *words, "--tokens", "1", "--temperature", "-1", says=["temperature"])
         self.fails("generate", *words, "--tokens", "1", "--top-p", "1.5", says=["top-p"])
+        self.fails("generate", *words, "--tokens", "1", "--top-k", "-1", code=2, says=["--top-k"])
         self.fails("logits", "--model", self.model, "--tokens", "1", "--out", "/no/such/file",
                    says=["/no/such/file"])
         self.fails("logits", "--model", self.model, "--tokens", "1", "--out", "/dev/full", says=["is there room?"])
@@ -174,6 +175,7 @@ class Generate(CliTest):
         self.assertNotEqual(sampled("--seed", 7), sampled("--seed", 8))
         self.assertNotEqual(sampled("--seed", 7), self.ask(count=40)["output_ids"])
         self.assertEqual(sampled("--seed", 7, "--top-p", "0.000001"), self.ask(count=40)["output_ids"])
+        self.assertEqual(sampled("--seed", 7, "--top-k", 1), self.ask(count=40)["output_ids"])
         self.assertEqual(sampled("--seed", 7, "--top-p", "0.9"), sampled("--seed", 7, "--top-p", "0.9"))
 
     def test_text_goes_to_standard_output_and_figures_to_standard_error(self):

@@ -9,6 +9,7 @@
 #include "engine/sampler.h"
 #include "kernels/cuda/device.h"
 #include "kernels/simt/numbers.h"
+#include "tests/engine/temporary_directory.h"
 #include "tests/engine/transformer_fixture.h"
 
 namespace thermocline {
@@ -185,6 +186,51 @@ TEST_F(AgainstTheCpuTest, LogitsOfEveryToken) {
                                              .chunk_tokens = 17});
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_LT(MaxDifference(logits, wanted), kLogitTolerance);
+}
+
+TEST_F(AgainstTheCpuTest, ATokenIsChosenAsByItsLogits) {
+  TestSequence sequence(*gpu_, KvDtype::kF16, 64);
+  Feed(*gpu_, sequence, ids_, 0, 40, 256, false);
+  for (const Sampler::Options& options :
+       {Sampler::Options{}, Sampler::Options{.temperature = 1, .seed = 1},
+        Sampler::Options{.temperature = 0.8f, .top_p = 0.9f, .seed = 2},
+        Sampler::Options{.temperature = 3, .top_k = 9, .seed = 3},
+        Sampler::Options{.temperature = 2, .top_p = 0.7f, .top_k = 50, .seed = 4}}) {
+    auto sampler = Sampler::Make(options);
+    ASSERT_TRUE(sampler.ok());
+    for (uint64_t draw = 0; draw < 3; ++draw) {
+      const size_t at = 40 + draw;
+      const std::vector<float> logits = Feed(*gpu_, sequence, ids_, at, at + 1, 1, true);
+      Transformer::Choice choice = {.sampler = &*sampler, .draw = draw};
+      const absl::Status status = gpu_->Forward({.tokens = {ids_.data() + at, 1},
+                                                 .position = static_cast<int>(at),
+                                                 .blocks = sequence.blocks(),
+                                                 .kv_dtype = KvDtype::kF16,
+                                                 .continues = true,
+                                                 .choice = &choice});
+      ASSERT_TRUE(status.ok()) << status;
+      EXPECT_EQ(choice.id, sampler->Sample(logits, draw)) << draw;
+    }
+  }
+}
+
+TEST_F(AgainstTheCpuTest, AWeightBeyondF16IsRefusedByName) {
+  std::string bytes = ReadText(ModelData("stories260K.gguf"));
+  const auto file = ModelFile::Open(ModelData("stories260K.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const Tensor* const down = (*file)->Find("blk.2.ffn_down.weight");
+  ASSERT_TRUE(down != nullptr && down->type == TensorType::kF32);
+  const std::string_view last(reinterpret_cast<const char*>(down->row(down->rows() - 1).data()),
+                              down->row_bytes());
+  const size_t at = bytes.find(last);
+  ASSERT_NE(at, std::string::npos);
+  const float large = 65536;
+  std::memcpy(bytes.data() + at + last.size() - sizeof(large), &large, sizeof(large));
+  const TemporaryDirectory directory;
+  const auto model = LoadCuda(directory.Write("large.gguf", bytes), 512);
+  ASSERT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument) << model.status();
+  EXPECT_NE(model.status().message().find("blk.2.ffn_down.weight"), std::string::npos)
+      << model.status();
 }
 
 TEST_F(AgainstTheCpuTest, OtherKvIsRefused) {

@@ -181,6 +181,12 @@ TEST_F(RefusalTest, BadIdsBlocksAndSizesAreRefused) {
   EXPECT_NE(Refusal({.tokens = beyond, .blocks = blocks}, kInvalid).find("512"), std::string::npos);
   Refusal({.tokens = good, .blocks = std::span(blocks.data(), 1)}, kInvalid);
   Refusal({.tokens = good, .blocks = blocks, .logits = logits}, kInvalid);
+  Transformer::Choice choice;
+  Refusal({.tokens = good, .blocks = blocks, .choice = &choice}, kInvalid);
+  auto sampler = Sampler::Make({});
+  choice.sampler = &*sampler;
+  logits.resize(512);
+  Refusal({.tokens = good, .blocks = blocks, .logits = logits, .choice = &choice}, kInvalid);
   Refusal({.tokens = good, .blocks = blocks, .chunk_tokens = 0}, kInvalid);
   Refusal({.tokens = good, .blocks = blocks, .chunk_tokens = 1 << 20}, kInvalid);
   std::vector<std::byte*> odd = blocks;

@@ -30,8 +30,10 @@ void Check(const Types& types, int blocks) {
   Dequantize(types.engine, std::as_bytes(std::span(stored)), expected);
   const DeviceArray<uint8_t> device_stored(stored);
   DeviceArray<T> out(numbers + 8);
+  DeviceArray<int32_t> beyond(std::vector<int32_t>{0, -5});
   ASSERT_EQ(LaunchDequantizeWeights({.out = out.data(),
                                      .stored = device_stored.data(),
+                                     .beyond = beyond.data(),
                                      .numbers = numbers,
                                      .stored_type = types.kernel,
                                      .type = kNumberType<T>},
@@ -46,6 +48,10 @@ void Check(const Types& types, int blocks) {
     }
   }
   for (int i = numbers; i < numbers + 8; ++i) ASSERT_EQ(actual[i].bits, 0xffff) << i;
+  const float largest = ToFloat(T{std::is_same_v<T, Half> ? uint16_t{0x7bff} : uint16_t{0x7f7f}});
+  const bool any_beyond = std::any_of(expected.begin(), expected.end(),
+                                      [&](float x) { return !(std::fabs(x) <= largest); });
+  EXPECT_EQ(beyond.ToHost(), (std::vector<int32_t>{any_beyond, -5}));
 }
 
 TEST(DequantizeWeightsTest, EqualTheEnginesToTheBit) {

@@ -191,6 +191,7 @@ MUTANTS = [
     ("dequantize_weights", "the halves of a byte exchanged", "part / 2 * 4)", "(1 - part / 2) * 4)"),
     ("dequantize_weights", "five bits have the centre of four", "kHasHighBits ? 16 : 8", "8"),
     ("dequantize_weights", "the first part's fifth bits", ">> 8 * part : 0", ">> 0 * part : 0"),
+    ("dequantize_weights", "a weight beyond the type is not told", "if (beyond) atomicMax(args.beyond, 1);", ""),
     ("dequantize_weights", "the minimum is forgotten", "fmaf(static_cast<float>(code), d, m)", "d * static_cast<float>(code)"),
     ("decode_attention_int4", "no barrier before a tile is used", "__syncthreads();  // the tile", "// the tile"),
     ("decode_attention_int4", "a tile is used before it has landed", "CopyAsyncWait<Tile::kStages - 2>", "CopyAsyncWait<Tile::kStages - 1>"),

@@ -56,9 +56,7 @@ std::vector<int32_t> Draws(const std::vector<float>& row, SampleSettings setting
 }
 
 double UniformOf(const SampleSettings& settings) {
-  SplitMix64 random(settings.seed);
-  for (uint64_t i = 0; i < settings.draw; ++i) random.Next();
-  return random.NextUniform();
+  return SplitMix64(settings.seed, settings.draw).NextUniform();
 }
 
 /// Fails unless `id` is a draw that float64 could have made with weights a little different.
@@ -192,13 +190,25 @@ TEST(SampleTest, TheLargestVocabulary) {
 TEST(SampleTest, EqualsTheEnginesSampler) {
   RandomInputs random(5);
   const std::vector<float> row = RandomRow(random, 500, 6);
-  for (const auto& [temperature, top_p] :
-       std::map<float, float>{{0.7f, 0.9f}, {1, 1}, {0, 1}, {0.3f, 0.5f}}) {
-    auto sampler = Sampler::Make({.temperature = temperature, .top_p = top_p, .seed = 77});
+  for (const Sampler::Options& options :
+       {Sampler::Options{.temperature = 0.7f, .top_p = 0.9f}, Sampler::Options{.temperature = 1},
+        Sampler::Options{}, Sampler::Options{.temperature = 0.3f, .top_p = 0.5f},
+        Sampler::Options{.temperature = 2, .top_k = 20},
+        Sampler::Options{.temperature = 1.5f, .top_p = 0.8f, .top_k = 7}}) {
+    auto sampler = Sampler::Make({.temperature = options.temperature,
+                                  .top_p = options.top_p,
+                                  .top_k = options.top_k,
+                                  .seed = 77});
     ASSERT_TRUE(sampler.ok());
     std::vector<int32_t> engine;
-    for (int i = 0; i < 6; ++i) engine.push_back(sampler->Sample(row));
-    EXPECT_EQ(Draws(row, {.seed = 77, .temperature = temperature, .top_p = top_p}, 6), engine);
+    for (uint64_t i = 0; i < 6; ++i) engine.push_back(sampler->Sample(row, i));
+    EXPECT_EQ(Draws(row,
+                    {.seed = 77,
+                     .temperature = options.temperature,
+                     .top_p = options.top_p,
+                     .top_k = options.top_k},
+                    6),
+              engine);
   }
 }
 
