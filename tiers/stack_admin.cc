@@ -185,8 +185,9 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
            std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
   }
   if (flush.drop) {
-    if (job_running_ || !planned_writes_.empty()) return false;
+    if (job_running_ || hot_job_running_ || !planned_writes_.empty()) return false;
     flush.blocks += DropWarm();
+    DropHot();
     const absl::Status punched = host_->PunchEmptyChunks();
     if (!punched.ok()) {
       LogEvent(LogLevel::kWarning, "arena_not_punched",

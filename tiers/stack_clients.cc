@@ -319,7 +319,7 @@ uint32_t StackCore::UsableBlocks(const Space& space, const std::vector<Place>& p
     for (uint32_t part = 0; part < space.part_count(); ++part) {
       const Word word = writer_.word(place, part);
       const bool in_cold = word.cold_copy() && !state.parts[part].leaving;
-      const bool readable = !word.moving() && (IsInMemory(word) || in_cold);
+      const bool readable = !word.moving() && (IsInMemory(word, state.parts[part]) || in_cold);
       in_a_row[part] = readable ? in_a_row[part] + 1 : 0;
       const uint32_t window = space.window_blocks[part];
       if (window == 0 && !readable) return best;

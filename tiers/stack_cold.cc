@@ -189,7 +189,7 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
     const Place place = *writer_.PlaceOf(ref.id);
     const PlaceState& state = places_.at(ref.id);
     const uint64_t bytes = spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
-    const bool is_warm = IsInMemory(writer_.word(place, ref.part));
+    const bool is_warm = IsInMemory(writer_.word(place, ref.part), state.parts[ref.part]);
     if (taken.contains(ref.id)) {
       plan.going.push_back(ref);
     } else if (is_warm && !state.busy() && state.pins == 0) {
@@ -286,10 +286,10 @@ uint64_t StackCore::SegmentBytes() const {
 
 // Whether all of its cold parts are in memory, too, if it be a device's.
 bool StackCore::IsWarm(Place place) const {
-  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
-  for (uint32_t part = 0; part < parts; ++part) {
+  const PlaceState& state = places_.at(writer_.IdOf(place));
+  for (uint32_t part = 0; part < spaces_.at(state.space).part_count(); ++part) {
     const Word word = writer_.word(place, part);
-    if (word.cold_copy() && !IsInMemory(word)) return false;
+    if (word.cold_copy() && !IsInMemory(word, state.parts[part])) return false;
   }
   return true;
 }
@@ -475,7 +475,7 @@ void StackCore::FinishDrop(const SegmentDrop& drop, const absl::Status& status) 
     const Word word = writer_.word(place, ref.part);
     if (!word.cold_copy()) continue;
     ChangeWord(ref.id, place, ref.part, word.WithColdCopy(false));
-    if (IsInMemory(word)) continue;
+    if (!writer_.word(place, ref.part).empty()) continue;
     ++cold_counters_.evictions;
     NoteIncomplete(ref.id);
     if (gone.insert(ref.id).second) tails.push_back(place);

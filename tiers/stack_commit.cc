@@ -329,6 +329,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
       hot_->Free(word.hot_slot());
       word = word.WithHotSlot(0);
       ChangeWord(id, place, item.part, word);
+      part.hot_spoiled = false;
     }
   }
   if (word.warm_slot() != 0 || DiffersFromHot(word, part, item)) {

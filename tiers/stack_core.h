@@ -297,7 +297,12 @@ class StackCore final : public TierStack, private StackBooks {
   /// Whether it has one that does not go at the moment.
   bool HasLastingCopy(BlockRef ref) const;
   bool IsToBeRead(BlockRef ref) const { return HasLastingCopy(ref) || IsHot(ref); }
-  static bool IsInMemory(Word word) { return word.warm_slot() != 0 || word.hot_slot() != 0; }
+  static bool IsOnDevice(Word word, const PartState& part) {
+    return word.hot_slot() != 0 && !part.hot_spoiled;
+  }
+  static bool IsInMemory(Word word, const PartState& part) {
+    return word.warm_slot() != 0 || IsOnDevice(word, part);
+  }
   uint64_t BytesOf(BlockRef ref) const;
   uint64_t SegmentBytes() const;
   bool IsWarm(Place place) const;
@@ -384,6 +389,7 @@ class StackCore final : public TierStack, private StackBooks {
   void NoteHotRead(BlockRef ref, const absl::Status& status);
   uint64_t EvictHot(uint64_t count, std::vector<BlockRef>& rising);
   bool FlushHot();
+  void DropHot();
   void SettleHot();
   uint64_t LeaveHot(std::vector<Movement> moves);
 

@@ -39,7 +39,8 @@ std::vector<BlockRef> StackCore::NotInCold(Place end) const {
       const bool is_lost =
           word.empty() && had_bytes && spaces_.at(state.space).window_blocks[part] == 0;
       const bool in_cold = word.cold_copy() && !state.parts[part].leaving;
-      if ((word.warm_slot() != 0 && !in_cold) || is_lost || state.parts[part].leaving) {
+      if ((IsInMemory(word, state.parts[part]) && !in_cold) || is_lost ||
+          state.parts[part].leaving) {
         blocks.push_back({id, static_cast<uint16_t>(part)});
       }
     }
@@ -78,15 +79,22 @@ bool StackCore::GroupIsDue() const {
   return bytes >= kGroupBytes;
 }
 
-// What is being read or erased at the moment is tried again by a later pump.
+// What is being read or erased at the moment is tried again by a later pump; what is on the device
+// alone rises first.
 void StackCore::AdvanceDurable() {
   if (durable_waits_.empty()) return;
   if (GroupIsDue() && cold_writable()) {
     for (const BlockRef ref : std::exchange(to_write_, {})) {
       const auto place = writer_.PlaceOf(ref.id);
-      if (!place || IsToBeRead(ref)) continue;
+      if (!place || HasLastingCopy(ref)) continue;
       PlanWrite(ref.id, *place);
-      if (!places_.at(ref.id).parts[ref.part].writing) to_write_.push_back(ref);
+      const PartState& part = places_.at(ref.id).parts[ref.part];
+      if (part.writing) continue;
+      to_write_.push_back(ref);
+      const bool is_warm = writer_.word(*place, ref.part).warm_slot() != 0;
+      if (!is_warm && !part.reading && IsHot(ref) && reads_ < kMaxReads) {
+        StartPromotion(ref.id, ref.part);
+      }
     }
   }
   std::deque<DurableWait> waits = std::move(durable_waits_);
@@ -97,7 +105,7 @@ void StackCore::AdvanceDurable() {
                              const auto place = writer_.PlaceOf(ref.id);
                              return place && !writer_.word(*place, ref.part).empty();
                            });
-    std::erase_if(wait.blocks, [&](BlockRef ref) { return IsToBeRead(ref); });
+    std::erase_if(wait.blocks, [&](BlockRef ref) { return HasLastingCopy(ref); });
     const bool is_late = options_.clock->Now() >= wait.deadline;
     const bool is_noted = state_saved_ >= wait.state_change;
     if (wait.blocks.empty() && is_noted) {

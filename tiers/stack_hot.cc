@@ -15,6 +15,7 @@ namespace thermocline {
 namespace {
 
 constexpr uint64_t kVictimsLookedAt = 1024;  // for one job, of which one is under way at most
+constexpr uint64_t kLooksForOne = 4;         // for a slot of the device's
 constexpr size_t kMaxHotCopies = 64;         // of one job
 constexpr uint64_t kMaxHotBytes = 32 * MiB;  // likewise
 constexpr std::chrono::milliseconds kFullPause{5000};  // unless something gave way
@@ -39,8 +40,7 @@ std::string StackCore::HotState() const { return hot_ == nullptr ? hot_refusal_ 
 bool StackCore::IsHot(BlockRef ref) const {
   if (hot_ == nullptr || !hot_moves_.Allows()) return false;
   const auto place = writer_.PlaceOf(ref.id);
-  return place && writer_.word(*place, ref.part).hot_slot() != 0 &&
-         !places_.at(ref.id).parts[ref.part].hot_spoiled;
+  return place && IsOnDevice(writer_.word(*place, ref.part), places_.at(ref.id).parts[ref.part]);
 }
 
 // ---- up
@@ -133,8 +133,12 @@ void StackCore::FinishHeating(const std::vector<HotCopy>& copies) {
     } else {
       const Word word = writer_.word(place, copy.ref.part);
       ChangeWord(copy.ref.id, place, copy.ref.part, word.WithHotSlot(*hot_->PageOf(copy.ref)));
-      moves.push_back({.place = place, .part = copy.ref.part});
       ++hot_counters_.promotions;
+      if (places_.at(copy.ref.id).warm_pins == 0) {
+        moves.push_back({.place = place, .part = copy.ref.part});
+      } else {  // it was pinned meanwhile
+        hot_going_.insert(copy.ref);
+      }
       hot_counters_.bytes_in += copy.record.payload_bytes;
       warm_counters_.bytes_out += copy.record.payload_bytes;
     }
@@ -174,13 +178,14 @@ void StackCore::NoteHotRead(BlockRef ref, const absl::Status& status) {
 
 // ---- down
 
-/// Room for so many blocks: those used longest ago go. Answers how many went; `rising`: those that
-/// are copied to warm first, as they are nowhere else.
+/// Room for so many blocks: those used longest ago go, of some that are looked at. Answers how many
+/// went; `rising`: those that are copied to warm first, as they are nowhere else.
 uint64_t StackCore::EvictHot(uint64_t count, std::vector<BlockRef>& rising) {
   std::vector<Movement> moves;
+  uint64_t looked = 0;
   writer_.LookAtPins();
   hot_policy_->Victims([&](uint64_t id) {
-    if (moves.size() >= count) return Policy::Answer::kStop;
+    if (moves.size() >= count || looked++ / kLooksForOne >= count) return Policy::Answer::kStop;
     const PlaceState& state = places_.at(id);
     const Place place = *writer_.PlaceOf(id);
     if (state.busy() || writer_.LookedPinned(place)) return Policy::Answer::kSkip;
@@ -210,6 +215,23 @@ bool StackCore::FlushHot() {
   EvictHot(UINT64_MAX, rising);
   return rising.empty() && std::none_of(cold_reads_under_way_.begin(), cold_reads_under_way_.end(),
                                         [](const auto& read) { return read.second.is_hot; });
+}
+
+/// Gives up all that nobody holds, whether it is elsewhere or not.
+void StackCore::DropHot() {
+  if (hot_ == nullptr) return;
+  std::vector<Movement> moves;
+  hot_policy_->Victims([&](uint64_t id) {
+    const PlaceState& state = places_.at(id);
+    if (state.busy()) return Policy::Answer::kSkip;
+    const Place place = *writer_.PlaceOf(id);
+    for (uint32_t part = 0; part < state.parts.size(); ++part) {
+      if (writer_.word(place, part).hot_slot() != 0)
+        moves.push_back({.place = place, .part = part});
+    }
+    return Policy::Answer::kTake;
+  });
+  LeaveHot(std::move(moves));
 }
 
 /// What is warm as well, or spoiled, goes as soon as nobody holds it.

@@ -289,7 +289,7 @@ std::optional<StackCore::Victim> StackCore::VictimOf(
   for (uint32_t part = 0; part < space.part_count(); ++part) {
     const Word word = writer_.word(victim.place, part);
     if (word.warm_slot() == 0) continue;
-    if (!word.cold_copy() && word.hot_slot() == 0) victim.drop = true;
+    if (!word.cold_copy() && !IsOnDevice(word, state.parts[part])) victim.drop = true;
     const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
     if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
   }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <random>
 #include <span>
@@ -32,6 +33,7 @@ class PretendedDevice final : public DeviceMemory {
   void Return(uint32_t chunk) override { chunks_.erase(chunk); }
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override {
     if (Fails()) return absl::UnavailableError("a copy that was made to fail");
+    if (during_copy && direction == DeviceDirection::kIn) during_copy();
     for (const DeviceTransfer& transfer : transfers) {
       std::byte* const device = At(transfer.offset, transfer.bytes);
       if (direction == DeviceDirection::kOut) {
@@ -44,6 +46,7 @@ class PretendedDevice final : public DeviceMemory {
     return absl::OkStatus();
   }
 
+  std::function<void()> during_copy;  // to the device
   void SetFaults(double error, double flip) {
     error_ = error;
     flip_ = flip;

@@ -44,6 +44,21 @@ class StackHotTest : public StackTest {
     client_->Release(lease);
     return hot;
   }
+  /// Commits a path of one block whose bytes are not those that Write gives it.
+  void WriteOtherBytes(const std::vector<Name>& names) {
+    const auto slots = client_->Reserve(1);
+    ASSERT_EQ(slots.size(), 1u);
+    const auto bytes = (*stack_)->SlotPayload(slots[0], kTestBlockBytes);
+    std::fill(bytes.begin(), bytes.end(), std::byte{9});
+    const LeaseView root = client_->Match({});
+    const std::vector<CommitItem> items = {{slots[0], 0, 0, Checksum(bytes)}};
+    const auto view = (*stack_)->Commit(client_->number(), root.lease, names, items);
+    ASSERT_TRUE(view.ok()) << view.status();
+    ASSERT_EQ(view->blocks.size(), 1u);
+    EXPECT_EQ(view->blocks[0].tier, TierKind::kWarm);
+    EXPECT_EQ(view->blocks[0].checksum, Checksum(bytes));
+    client_->Release(*view);
+  }
   void Tick() {
     (*stack_)->Tick();
     stack_->Settle();
@@ -190,17 +205,7 @@ TEST_F(StackHotTest, OtherBytesUnderItsNameTakeItsPlace) {
   Write(names);
   UseAgain(names);
   Fill();
-  const auto slots = client_->Reserve(1);
-  ASSERT_EQ(slots.size(), 1u);
-  const auto bytes = (*stack_)->SlotPayload(slots[0], kTestBlockBytes);
-  std::fill(bytes.begin(), bytes.end(), std::byte{9});
-  const LeaseView root = client_->Match({});
-  const std::vector<CommitItem> items = {{slots[0], 0, 0, Checksum(bytes)}};
-  const auto view = (*stack_)->Commit(client_->number(), root.lease, names, items);
-  ASSERT_TRUE(view.ok()) << view.status();
-  ASSERT_EQ(view->blocks.size(), 1u);
-  EXPECT_EQ(view->blocks[0].tier, TierKind::kWarm);
-  EXPECT_EQ(view->blocks[0].checksum, Checksum(bytes));
+  WriteOtherBytes(names);
   stack_->Settle();
   EXPECT_EQ(Hot().block_count, 0u);
   ExpectBooksAgree();
@@ -216,6 +221,104 @@ TEST_F(StackHotTest, DeletedBlocksLeaveItToo) {
   EXPECT_EQ(Hot().block_count, 0u);
   EXPECT_EQ(client_->Match(names).depth, 0u);
   ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, OtherBytesForASpoiledBlockAreAsGoodAsAny) {
+  const auto names = TestPath(1, 1);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  ASSERT_EQ(Hot().block_count, 1u);
+  stack_->device->SpoilAll();
+  FlushTier(*stack_, TierKind::kCold);
+  const LeaseView lease = client_->Match(names);
+  EXPECT_EQ(client_->Load(lease, names), 0u);
+  client_->Release(lease);
+  WriteOtherBytes(names);
+  stack_->Settle();
+  UseAgain(names);
+  Fill();
+  ASSERT_EQ(Hot().block_count, 1u);
+  FlushTier(*stack_, TierKind::kCold);
+  const LeaseView again = client_->Match(names);
+  ASSERT_EQ(again.depth, 1u);
+  EXPECT_EQ(again.blocks[0].tier, TierKind::kHot);
+  client_->Release(again);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(client_->Match(names).depth, 1u);
+}
+
+TEST_F(StackHotTest, WhatIsPinnedToMemoryWhileItIsCopiedStaysThere) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  bool pinned = false;
+  stack_->device->during_copy = [&] {
+    if (std::exchange(pinned, true)) return;
+    ASSERT_TRUE((*stack_)->Pin(space_, names, std::chrono::hours(1), TierKind::kWarm).ok());
+  };
+  Fill();
+  ASSERT_TRUE(pinned);
+  const LeaseView lease = client_->Match(names);
+  EXPECT_EQ(lease.depth, 4u);
+  EXPECT_EQ(HotBlocksOf(lease), 0u);
+  client_->Release(lease);
+  Tick();
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+/// Whoever deletes a key and empties the arena wants nothing of it left.
+TEST_F(StackHotTest, DroppingTheArenaDropsWhatIsHot) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  ASSERT_EQ(Hot().block_count, 4u);
+  bool done = false;
+  (*stack_)->DropArena([&](const absl::Status&, uint64_t, uint64_t) { done = true; });
+  stack_->SettleUntil(done);
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+class StackHotAckTest : public StackHotTest {
+ protected:
+  void SetUp() override {
+    SteppedStack::Sizes sizes = kSizes;
+    sizes.durability = Durability::kAck;
+    Use(sizes);
+  }
+};
+
+TEST_F(StackHotAckTest, WhatStandsBehindABlockOfTheDevicesAloneIsOnDiskOnlyWithIt) {
+  const auto names = TestPath(1, 5);
+  const std::vector<Name> head(names.begin(), names.begin() + 4);
+  Write(head);
+  UseAgain(head);
+  Fill();
+  FlushTier(*stack_, TierKind::kCold);
+  ASSERT_EQ(Hot().block_count, 4u);
+  const LeaseView lease = client_->Match(names);
+  ASSERT_EQ(HotBlocksOf(lease), 4u);
+  const std::vector<CommitItem> items{client_->Fill(client_->Reserve(1)[0], 4, 0, names)};
+  const auto view =
+      (*stack_)->Commit(client_->number(), lease.lease, std::span(names).subspan(4), items);
+  ASSERT_TRUE(view.ok()) << view.status();
+  bool done = false;
+  absl::Status durable;
+  (*stack_)->AwaitDurable(*view, [&](const absl::Status& status) {
+    durable = status;
+    done = true;
+  });
+  client_->Release(lease);
+  stack_->SettleUntil(done);
+  EXPECT_TRUE(durable.ok()) << durable;
+  client_.reset();
+  stack_->device->Replace();
+  stack_->RestartWithoutMemory();
+  Connect();
+  EXPECT_EQ(client_->Match(names).depth, 5u);
 }
 
 TEST_F(StackHotTest, WithoutADeviceTheOtherTiersServeAndSayWhy) {
