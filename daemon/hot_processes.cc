@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
+#include <vector>
 
 #include "base/file_util.h"
 #include "base/log.h"
@@ -20,6 +22,13 @@ namespace {
 
 constexpr std::chrono::milliseconds kCustodianPatience{5000};
 constexpr std::chrono::milliseconds kFormerMoverPatience{5000};
+
+constexpr size_t kMoverArguments = 3;
+
+std::vector<std::string> MoverCommand(const LogOptions& log) {
+  return {"/proc/self/exe", "--mover", std::to_string(static_cast<int>(log.level)),
+          std::to_string(log.json ? 1 : 0), log.file};
+}
 
 bool IsSocket(int fd) {
   struct stat found {};
@@ -52,24 +61,26 @@ absl::Status RunCustodian(const DaemonOptions& options, const sigset_t& signals)
   return custodian->Serve(stop.get());
 }
 
-absl::StatusOr<int> RunMover() {
-  if (!IsSocket(MoverProcess::kSocket)) {
+absl::StatusOr<int> RunMover(std::span<char* const> arguments) {
+  if (arguments.size() != kMoverArguments || !IsSocket(MoverProcess::kSocket)) {
     return absl::InvalidArgumentError("--mover is for the daemon alone, which starts its mover");
   }
+  SetUpLog({.level = static_cast<LogLevel>(std::atoi(arguments[0])),
+            .json = std::atoi(arguments[1]) != 0,
+            .file = arguments[2]})
+      .IgnoreError();  // then it goes to standard error
   return RunDeviceMover(MoverProcess::kSocket, MoverProcess::kLock);
 }
-
-HotProcesses::HotProcesses(const DaemonOptions& options, std::vector<std::string> mover_command)
-    : options_(options), mover_command_(std::move(mover_command)) {}
 
 absl::Status HotProcesses::AddTo(StackOptions& stack) {
   const std::string directory =
       std::filesystem::path(stack.arena_metadata_path).parent_path().string();
   const std::string lock_path = directory + "/mover.lock";
   MutexLock lock(mutex_);
-  if (options_.hot_capacity_bytes == 0) return EndFormerMover(lock_path);
-  if (pools_ == 0) connected_ = Connect(lock_path);
-  const uint32_t pool = pools_++;
+  const uint32_t pool = tenants_++;
+  if (pool == 0) TC_RETURN_IF_ERROR(EndFormerMover(lock_path));
+  if (options_.hot_capacity_bytes == 0) return absl::OkStatus();
+  if (pool == 0) connected_ = Connect(lock_path);
   const uint64_t capacity = options_.hot_capacity_bytes / options_.tenants.size();
   stack.hot = [this](Task task) { copies_.PostCompletion(std::move(task)); };
   stack.open_hot = [name = stack.name, path = stack.arena_metadata_path + ".hot", capacity, pool,
@@ -87,7 +98,7 @@ absl::Status HotProcesses::AddTo(StackOptions& stack) {
   return absl::OkStatus();
 }
 
-/// Of a daemon that had a hot tier.
+/// Of an earlier daemon that had a hot tier.
 absl::Status HotProcesses::EndFormerMover(const std::string& lock_path) {
   std::error_code error;
   if (!std::filesystem::exists(lock_path, error)) return absl::OkStatus();
@@ -104,7 +115,7 @@ absl::Status HotProcesses::Connect(const std::string& lock_path) {
   }
   TC_RETURN_IF_ERROR(custodian.status());
   custodian_ = *std::move(custodian);
-  TC_ASSIGN_OR_RETURN(mover_, MoverProcess::Open({.command = mover_command_,
+  TC_ASSIGN_OR_RETURN(mover_, MoverProcess::Open({.command = MoverCommand(options_.log),
                                                   .device = custodian_->view().device,
                                                   .chunk_bytes = custodian_->view().chunk_bytes,
                                                   .lock_path = lock_path,

@@ -4,8 +4,8 @@
 #include <signal.h>
 
 #include <memory>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "base/executor.h"
 #include "base/mutex.h"
@@ -21,19 +21,21 @@ namespace thermocline {
 /// Errors: those of DeviceCustodian::Open, with what to do about them.
 absl::Status RunCustodian(const DaemonOptions& options, const sigset_t& signals);
 
-/// Answers the exit code. Errors: InvalidArgument when no daemon has started it.
-absl::StatusOr<int> RunMover();
+/// `arguments` are what HotProcesses gives it: all that it needs to know, for the configuration may
+/// be another one by now. Answers the exit code.
+/// Errors: InvalidArgument when no daemon has started it.
+absl::StatusOr<int> RunMover(std::span<char* const> arguments);
 
 /// What the hot tiers of all tenants share. Where there is no device, or no custodian, they are
 /// told so, and serve from the other tiers.
 /// Thread: any. Owner: outlives the stacks.
 class HotProcesses {
  public:
-  /// `mover_command`: starts this program as RunMover.
-  HotProcesses(const DaemonOptions& options, std::vector<std::string> mover_command);
+  explicit HotProcesses(const DaemonOptions& options) : options_(options) {}
 
   /// Gives a tenant its hot tier, if the options say so. No mover of an earlier daemon copies to
-  /// its arena any more then. REQUIRES: no other daemon uses the arena's directory.
+  /// its arena any more then, whether there is a hot tier now or not.
+  /// REQUIRES: no other daemon uses the arena's directory, which all tenants share.
   /// Errors: those of LockMover.
   absl::Status AddTo(StackOptions& stack);
 
@@ -42,11 +44,10 @@ class HotProcesses {
   absl::Status Connect(const std::string& lock_path) TC_REQUIRES(mutex_);
 
   const DaemonOptions options_;
-  const std::vector<std::string> mover_command_;
   Executor copies_{{.name = "tc-hot", .thread_count = 1}};
   Mutex mutex_;
   absl::Status connected_ TC_GUARDED_BY(mutex_);
-  uint32_t pools_ TC_GUARDED_BY(mutex_) = 0;  // lent so far
+  uint32_t tenants_ TC_GUARDED_BY(mutex_) = 0;  // so far
   std::shared_ptr<CustodianClient> custodian_ TC_GUARDED_BY(mutex_);
   std::shared_ptr<MoverProcess> mover_ TC_GUARDED_BY(mutex_);
 };

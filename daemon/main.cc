@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -65,8 +66,19 @@ void RaiseOpenFileLimit() {
   }
 }
 
-int Serve(const DaemonOptions& options, std::vector<std::string> mover, const sigset_t& signals) {
-  HotProcesses hot(options, std::move(mover));
+/// Answers the signals that are waited for. Before the first thread: all of them inherit it, and
+/// the main thread waits for the signals.
+sigset_t PrepareProcess() {
+  const sigset_t signals = SignalsWaitedFor();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::umask(0077);
+  RaiseOpenFileLimit();
+  return signals;
+}
+
+int Serve(const DaemonOptions& options, const sigset_t& signals) {
+  HotProcesses hot(options);
   const auto open = [&hot](StackOptions stack) -> absl::StatusOr<std::unique_ptr<TierStack>> {
     TC_RETURN_IF_ERROR(hot.AddTo(stack));
     return TierStack::Open(std::move(stack));
@@ -132,8 +144,9 @@ int KeepVram(const DaemonOptions& options, sigset_t signals) {
   return Complain(status, absl::IsInvalidArgument(status) ? kUsage : kFailed);
 }
 
-int Move() {
-  const absl::StatusOr<int> exit_code = RunMover();
+int Move(std::span<char* const> arguments) {
+  PrepareProcess();
+  const absl::StatusOr<int> exit_code = RunMover(arguments);
   return exit_code.ok() ? *exit_code : Complain(exit_code.status(), kUsage);
 }
 
@@ -144,8 +157,8 @@ int Run(int argc, char** argv) {
     return Complain(absl::InvalidArgumentError("--fsck takes a directory and nothing else"),
                     kUsage);
   }
-  // Custodian and mover have the daemon's options.
-  const int modes = first == "--vram" || first == "--mover" ? 1 : 0;
+  if (first == "--mover") return Move({argv + 2, argv + argc});
+  const int modes = first == "--vram" ? 1 : 0;  // the custodian has the daemon's options
   const OptionSources sources = SourcesOf(argc - modes, argv + modes);
   const auto loaded = LoadOptions(DaemonOptionTable(), sources);
   if (!loaded.ok()) return Complain(loaded.status(), kUsage);
@@ -176,17 +189,8 @@ int Run(int argc, char** argv) {
       [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
         LogEvent(LogLevel::kDebug, "protobuf", {{"message", message}});
       });
-  // Before the first thread: all of them inherit it, and the main thread waits for the signals.
-  const sigset_t signals = SignalsWaitedFor();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-  ::umask(0077);
-  RaiseOpenFileLimit();
-  if (first == "--vram") return KeepVram(*options, signals);
-  if (first == "--mover") return Move();
-  std::vector<std::string> mover = {"/proc/self/exe", "--mover"};
-  mover.insert(mover.end(), arguments.begin(), arguments.end());
-  return Serve(*options, std::move(mover), signals);
+  const sigset_t signals = PrepareProcess();
+  return first == "--vram" ? KeepVram(*options, signals) : Serve(*options, signals);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/file_util.h"
+#include "base/process.h"
 #include "base/units.h"
 #include "tests/client/blocks.h"
 #include "tests/client/daemon_fixture.h"
@@ -40,16 +42,18 @@ class HotTest : public ::testing::Test {
     faults_ = faults;
     const Environment calls("TC_FAKECUDA", faults.calls), delay("TC_FAKECUDA_DELAY", faults.delay),
         driver("TC_FAKECUDA_DRIVER", faults.driver);
-    daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{
-        .warm_capacity = "64MiB",
-        .cold_capacity = "1GiB",
-        .more = {"--hot-capacity", "128MiB", "--vram-socket", "DIRECTORY/vram"},
-        .prepare =
-            [this](const std::string& directory) {
-              directory_ = directory;
-              StartCustodian();
-            },
-        .program = kProgram});
+    daemon_ = std::make_unique<DaemonProcess>(
+        DaemonProcess::Options{.warm_capacity = "64MiB",
+                               .cold_capacity = "1GiB",
+                               .more = {"--hot-capacity", "128MiB", "--vram-socket",
+                                        "DIRECTORY/vram", "--config", "DIRECTORY/config"},
+                               .prepare =
+                                   [this](const std::string& directory) {
+                                     directory_ = directory;
+                                     Configure("");
+                                     StartCustodian();
+                                   },
+                               .program = kProgram});
     Connect();
   }
   void Begin() { Begin({}); }
@@ -76,6 +80,9 @@ class HotTest : public ::testing::Test {
     return status;
   }
   std::string Vram() const { return directory_ + "/vram"; }
+  void Configure(const std::string& text) {
+    ASSERT_OK(WriteFileAtomically(directory_ + "/config", text));
+  }
 
   void Connect() {
     client_ = daemon_->Connect();
@@ -211,6 +218,29 @@ TEST_F(HotTest, AStickyErrorEndsTheMoverAlone) {
   EXPECT_TRUE(Eventually([&] { return daemon_->Log().find("mover_ended") != std::string::npos; }));
   EXPECT_EQ(daemon_->Stop(), 0);
   daemon_->Start();
+}
+
+TEST_F(HotTest, AMoverThatCopiesStillEndsBeforeTheNextDaemonServesWithoutACustodianToo) {
+  Begin({.delay = "2:60000000"});  // its second stream, by which blocks go out
+  Heat(1, 2);
+  for (const int32_t seed : {1, 2}) {
+    auto lease = space_->Match(Prompt(seed, kPlaces));
+    ASSERT_TRUE(lease.ok()) << lease.status();
+    lease->Load().IgnoreError();  // late, or from cold
+  }
+  const auto mover = OpenPidFd(Mover());
+  daemon_->Stop(SIGKILL);
+  StopCustodian(SIGKILL);
+  ASSERT_TRUE(mover.ok() && !HasExited(*mover)) << "amid a copy";
+  RestartDaemon();
+  EXPECT_TRUE(HasExited(*mover));
+}
+
+TEST_F(HotTest, AMoverStartsWhateverBecameOfTheConfiguration) {
+  Begin();
+  Configure("hot_capacity = ");  // somebody edits it, and the first mover has not started yet
+  ASSERT_EQ(Mover(), 0);
+  EXPECT_GT(Heat(1, 2), 0u);
 }
 
 TEST_F(HotTest, WithoutItsCustodianTheTierFallsBackAndSaysSo) {
