@@ -505,7 +505,8 @@ class StackCore final : public TierStack, private StackBooks {
   SteadyTime ahead_until_{};           // clients are likely to hold slots in advance
   std::optional<SteadyTime> wake_at_;  // when the timer that comes first fires
   std::unordered_map<BlockRef, ColdRead, BlockRefHash> cold_reads_under_way_;
-  uint32_t reads_ = 0;  // promotions begun and not ended
+  uint32_t reads_ = 0;  // promotions begun and not ended, but for
+  uint32_t late_hot_reads_ = 0;
   std::deque<LoadState> loads_;
   std::deque<QueuedPrefetch> prefetches_;
   std::vector<ColdWrite> planned_writes_;

@@ -18,6 +18,7 @@ constexpr uint64_t kVictimsLookedAt = 1024;  // for one job, of which one is und
 constexpr uint64_t kLooksForOne = 4;         // for a slot of the device's
 constexpr size_t kMaxHotCopies = 64;         // of one job
 constexpr uint64_t kMaxHotBytes = 32 * MiB;  // likewise
+constexpr uint32_t kMaxLateReads = 8;        // with so many out nothing more is asked of it
 constexpr std::chrono::milliseconds kFullPause{5000};  // unless something gave way
 constexpr uint64_t kScarceReserves = 2;  // while so much is free, nothing leaves memory
 
@@ -34,11 +35,15 @@ void StackCore::OpenHot() {
   }
 }
 
-std::string StackCore::HotState() const { return hot_ == nullptr ? hot_refusal_ : hot_->State(); }
+std::string StackCore::HotState() const {
+  if (hot_ == nullptr) return hot_refusal_;
+  if (late_hot_reads_ > 0 || !hot_moves_.Allows()) return "copies fail, or take too long";
+  return hot_->State();
+}
 
 /// Whether it can be read there.
 bool StackCore::IsHot(BlockRef ref) const {
-  if (hot_ == nullptr || !hot_moves_.Allows()) return false;
+  if (hot_ == nullptr || !hot_moves_.Allows() || late_hot_reads_ >= kMaxLateReads) return false;
   const auto place = writer_.PlaceOf(ref.id);
   return place && IsOnDevice(writer_.word(*place, ref.part), places_.at(ref.id).parts[ref.part]);
 }

@@ -1,6 +1,7 @@
 // Blocks on their way up: promotion from cold into reserved slots, for a Load or a prefetch. Who
 // waits for a block looks at its state, so that a promotion under way is joined by all.
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "hashing/checksum.h"
@@ -75,11 +76,17 @@ void StackCore::ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes) {
 }
 
 // Whoever waits for a late read goes on without; its slot is free once it has come back. It counts
-// as one that failed for each deadline that the disk has it, and not while others are before it.
+// as one that failed for each deadline that the disk has it, and not while others are before it. A
+// device that hangs costs the disk's reads nothing.
 void StackCore::WatchReads() {
   const SteadyTime now = options_.clock->Now();
   for (auto& [ref, read] : cold_reads_under_way_) {
-    read.late = read.late || now >= read.since() + options_.read_deadline;
+    const bool was_late =
+        std::exchange(read.late, read.late || now >= read.since() + options_.read_deadline);
+    if (read.is_hot && read.late && !was_late) {
+      --reads_;
+      ++late_hot_reads_;
+    }
     if (!read.has_begun()) continue;
     if (now < std::max(read.since(), read.blamed) + options_.read_deadline) continue;
     read.blamed = now;
@@ -103,9 +110,9 @@ bool StackCore::IsLate(BlockRef ref) const {
 }
 
 bool StackCore::AllReadsAreLate() const {
-  return cold_reads_under_way_.size() >= kMaxReads &&
-         std::all_of(cold_reads_under_way_.begin(), cold_reads_under_way_.end(),
-                     [](const auto& read) { return read.second.late; });
+  return std::count_if(cold_reads_under_way_.begin(), cold_reads_under_way_.end(),
+                       [](const auto& read) { return read.second.late && !read.second.is_hot; }) >=
+         kMaxReads;
 }
 
 void StackCore::EndPromotion(BlockRef ref) {
@@ -130,6 +137,10 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   const bool is_sealed = absl::IsFailedPrecondition(result.status());
   const bool was_read = result.ok() || is_damaged || is_sealed;
   if (read.is_hot) {
+    if (read.late) {
+      --late_hot_reads_;
+      ++reads_;
+    }
     NoteHotRead(ref, result.status());
     if (!result.ok() && HasLastingCopy(ref)) return ReadBlock(ref, offset, BytesOf(ref));
   } else if (was_read && !read.late) {

@@ -92,6 +92,7 @@ class SteppedStack {
     if (sizes_.own_threads) {
       options.reads = [this](Task task) { reads_.push_back(std::move(task)); };
       options.work = [this](Task task) { work_.push_back(std::move(task)); };
+      options.hot = [this](Task task) { hot_.push_back(std::move(task)); };
     }
     options.strand_at = [this](std::chrono::steady_clock::duration delay, Task task) {
       if (!refuse_timers) timers_.emplace(clock_.Now() + delay, std::move(task));
@@ -133,7 +134,10 @@ class SteppedStack {
   }
 
   /// One task; false when there is none that may run now.
-  bool Step() { return StepStrand() || StepReads() || StepWork() || StepDisk(0); }
+  bool Step() {
+    return StepStrand() || StepReads() || StepWork() || StepDisk(0) ||
+           (!device_hangs && StepOne(hot_, 0));
+  }
   bool StepStrand() {
     while (!timers_.empty() && timers_.begin()->first <= clock_.Now()) {
       strand_.push_back(std::move(timers_.begin()->second));
@@ -172,6 +176,7 @@ class SteppedStack {
   size_t timers() const { return timers_.size(); }
 
   bool refuse_timers = false;
+  bool device_hangs = false;
   std::function<void()> during_read;  // what happens while a cold block is read
   std::shared_ptr<PretendedDevice> device = std::make_shared<PretendedDevice>();  // of the hot tier
 
@@ -206,7 +211,7 @@ class SteppedStack {
   uint64_t fault_seed_ = 100;
   FaultTier* fault_ = nullptr;
   std::deque<Task> strand_;
-  std::deque<Task> disk_, reads_, work_;
+  std::deque<Task> disk_, reads_, work_, hot_;
   std::multimap<SteadyTime, Task> timers_;
   std::unique_ptr<StackCore> stack_;
 };

@@ -282,6 +282,55 @@ TEST_F(StackHotTest, DroppingTheArenaDropsWhatIsHot) {
   ExpectBooksAgree();
 }
 
+class StackHungDeviceTest : public StackHotTest {
+ protected:
+  void SetUp() override {
+    SteppedStack::Sizes sizes = kSizes;
+    sizes.own_threads = true;
+    sizes.hot_blocks = 32;
+    sizes.warm_blocks = 32;
+    Use(sizes);
+  }
+};
+
+TEST_F(StackHungDeviceTest, ItCostsTheDiskNothing) {
+  const std::vector<Name> hot[] = {TestPath(1, 10), TestPath(3, 10)}, cold = TestPath(2, 4);
+  Write(cold);
+  for (const auto& names : hot) {
+    Write(names);
+    UseAgain(names);
+  }
+  for (int i = 0; i < 2; ++i) Fill();
+  ASSERT_EQ(Hot().block_count, 20u);
+  stack_->device_hangs = true;
+  std::vector<LeaseView> leases;
+  uint64_t ready = 0;
+  size_t ended = 0;
+  for (const auto& names : hot) {
+    leases.push_back(client_->Match(names));
+    (*stack_)->Load(
+        client_->number(), leases.back().lease,
+        [&](const std::vector<BlockView>& blocks) {
+          ready += blocks.size();
+          return true;
+        },
+        [&](const absl::Status&) { ++ended; });
+  }
+  stack_->Settle();  // all reads that there may be at once are the device's
+  stack_->Advance(StackOptions().read_deadline);
+  Tick();
+  EXPECT_EQ(ended, 2u);
+  EXPECT_EQ(ready, 0u);
+  for (const LeaseView& lease : leases) client_->Release(lease);
+  EXPECT_EQ(LoadAll(cold), 0u);
+  EXPECT_THAT(Hot().state, HasSubstr("take too long"));
+  stack_->device_hangs = false;
+  stack_->Settle();
+  EXPECT_EQ(LoadAll(hot[0]), 2u) << "what came late is there, the rest comes from the device again";
+  Tick();
+  ExpectBooksAgree();
+}
+
 class StackHotAckTest : public StackHotTest {
  protected:
   void SetUp() override {
