@@ -37,8 +37,9 @@ void StackCore::OpenHot() {
 
 std::string StackCore::HotState() const {
   if (hot_ == nullptr) return hot_refusal_;
-  if (late_hot_reads_ > 0 || !hot_moves_.Allows()) return "copies fail, or take too long";
-  return hot_->State();
+  std::string state = hot_->State();
+  const bool is_late = late_hot_reads_ > 0 || !hot_moves_.Allows();
+  return state == "ok" && is_late ? "copies take too long" : state;
 }
 
 /// Whether it can be read there.
