@@ -31,10 +31,11 @@ def read(path):
         return file.read()
 
 
-def commands(heading):
-    """The lines of the first block of code behind a heading of docs/deploy.md."""
-    section = read(os.path.join(TOP, "docs/deploy.md")).split(f"\n## {heading}\n")[1]
-    return re.search(r"\n\n((?:    .*\n)+)", section).group(1).replace("\n    ", "\n").strip()
+def commands(page, behind):
+    """The lines of the first block of code behind a text of a page of docs/."""
+    section = read(os.path.join(TOP, "docs", page)).split(behind)[1]
+    lines = re.search(r"\n\n((?:    .*\n)+)", section).group(1).replace("\n    ", "\n").strip()
+    return f"cd {TOP}\n" + lines.replace("sudo ", "").replace("build/release", BUILD)
 
 
 class UnitTest(unittest.TestCase):
@@ -49,10 +50,19 @@ class UnitTest(unittest.TestCase):
     @unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd-analyze here (deploy/setup.sh installs it)")
     def test_systemd_analyze_finds_no_fault_and_little_exposure(self):
         with tempfile.TemporaryDirectory() as directory:
-            unit = os.path.join(directory, "thermoclined.service")
-            with open(unit, "w", encoding="utf-8") as file:
-                file.write(read(os.path.join(UNITS, "thermoclined.service")).replace("/usr/local/bin", os.path.join(BUILD, "bin")))
-            mount = shutil.copy(os.path.join(UNITS, "run-thermocline.mount"), directory)
+            def copy_of(name):
+                unit = os.path.join(directory, name)
+                with open(unit, "w", encoding="utf-8") as file:
+                    file.write(read(os.path.join(UNITS, name)).replace("/usr/local/bin", os.path.join(BUILD, "bin")))
+                return unit
+
+            unit, custodian = copy_of("thermoclined.service"), copy_of("thermocline-vram.service")
+            mount = copy_of("run-thermocline.mount")
+
+            def drop_in(of, name):
+                os.makedirs(of + ".d", exist_ok=True)
+                return shutil.copy(os.path.join(UNITS, os.path.basename(of) + ".d", name), of + ".d")
+
             def analyze(*arguments):
                 run = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
                 self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
@@ -64,10 +74,12 @@ class UnitTest(unittest.TestCase):
 
             page = read(os.path.join(TOP, "docs/deploy.md"))
             self.assertIn(f"says {exposure(MOST_EXPOSURE)} of 10", page)
-            drop_ins = shutil.copytree(os.path.join(UNITS, "thermoclined.service.d"), unit + ".d")
-            self.assertEqual(analyze("verify", unit, mount), "", "an unknown or misspelled option")
+            copies = drop_in(unit, "copy.conf")
             self.assertIn(f"with `copy.conf` {exposure(MOST_EXPOSURE_AS_ROOT)}", page)
-            with open(os.path.join(drop_ins, "copy.conf"), "a", encoding="utf-8") as file:
+            drop_in(unit, "hot.conf")
+            drop_in(custodian, "copy.conf")
+            self.assertEqual(analyze("verify", unit, custodian, mount), "", "an unknown or misspelled option")
+            with open(copies, "a", encoding="utf-8") as file:
                 file.write("BindReadonlyPath=/run\n")
             run = subprocess.run(["systemd-analyze", "verify", unit, mount], capture_output=True, text=True)
             self.assertIn("BindReadonlyPath", run.stdout + run.stderr, "the drop-in was not read")
@@ -128,8 +140,7 @@ class ServiceTest(unittest.TestCase):
                                 f"setpriv --reuid {user} --regid {user} --clear-groups test {test}").returncode == 0
 
     def test_1_the_page_installs_it_and_the_daemon_says_ready(self):
-        script = commands("On a machine, with systemd").replace("sudo ", "").replace("build/release", BUILD)
-        self.run_in(f"cd {TOP}\n{script}")
+        self.run_in(commands("deploy.md", "\n## On a machine, with systemd\n"))
         self.assertEqual((self.show("ActiveState"), self.show("SubState")), ("active", "running"))
         self.assertEqual(self.show("StatusText"), "serving at /run/thermocline/thermocline.sock")
         self.assertEqual(self.run_in("systemd-analyze verify thermoclined.service run-thermocline.mount 2>&1"), "")
@@ -218,6 +229,32 @@ class ServiceTest(unittest.TestCase):
         self.assertEqual(self.run_in("cat /tmp/alice/back"), SECRET)
         self.run_in(f"! runuser -u mallory -- {ctl} status")
         self.assertNotIn(" ERROR ", self.run_in("journalctl --no-pager --unit thermoclined --since -1min"))
+
+    def test_7_with_a_hot_tier_the_daemons_directory_stays_its_own(self):
+        on_a_device = os.path.join(BUILD, "bin/thermoclined_on_fakecuda")
+        if not os.path.exists(on_a_device):
+            self.skipTest("there is no device, nor thermoclined_on_fakecuda")
+        whose = "find /run/thermocline -printf '%p %u %m\\n' | sort"
+        self.run_in(f"install {on_a_device} /usr/local/bin/thermoclined; "
+                    f"install -D -m 644 -t /etc/systemd/system/thermocline-vram.service.d {UNITS}/thermocline-vram.service.d/copy.conf; "
+                    "sed -i 's/^hot_capacity.*/hot_capacity = \"128MiB\"/' /etc/thermocline/thermocline.toml")
+        before = self.run_in(whose)
+        self.assertIn("/run/thermocline root 711\n", before)
+        script = commands("hot.md", "As a service")
+        begin, restart = script.rsplit("\n", 1)
+        self.run_in(begin)
+        self.assertEqual(self.run_in(whose), before)
+        self.run_in(restart)
+        state = r"(?m)^ *hot +ok "
+        ctl = "thermoctl --socket /run/thermocline/thermocline.sock status"
+        self.assertRegex(self.run_in(ctl), state)
+        self.assertRegex(self.run_in(f"runuser -u alice -- {ctl}"), state)
+        before = self.run_in(whose)
+        self.run_in("systemctl restart thermocline-vram")
+        self.assertEqual(self.run_in(whose), before)
+        self.run_in(f"runuser -u alice -- {ctl}")
+        self.assertNotIn(" ERROR ", self.run_in("journalctl --no-pager --unit thermocline-vram"))
+        self.run_in("systemctl stop thermocline-vram")
 
     def test_8_memory_is_given_back(self):
         self.run_in("systemctl stop thermoclined run-thermocline.mount; ! findmnt /run/thermocline")
