@@ -64,7 +64,9 @@ Footprint FootprintOf(pid_t pid) {
   std::error_code gone;
   for (std::filesystem::directory_iterator at(directory + "/fd", gone), end; !gone && at != end;
        at.increment(gone)) {
-    ++footprint.descriptors;
+    std::error_code closed;
+    const std::string target = std::filesystem::read_symlink(at->path(), closed).string();
+    if (target.find(".sst") == std::string::npos) ++footprint.descriptors;
   }
   return footprint;
 }
