@@ -21,8 +21,7 @@ std::string DescribeExit(int wait_status);
 struct Footprint {
   uint64_t private_bytes = 0;
   uint64_t shared_bytes = 0;  // of tmpfs and memfds, as far as it has touched them
-  uint64_t descriptors =
-      0;  // but for the store's tables: as many as it likes, to a bound of its own
+  uint64_t descriptors = 0;   // but for the store's tables, which have a bound of their own
   uint64_t threads = 0;
 };
 Footprint FootprintOf(pid_t pid);
