@@ -136,6 +136,10 @@ absl::StatusOr<std::unique_ptr<CpuTransformer>> CpuTransformer::Load(const Model
 }
 
 absl::Status CpuTransformer::Prepare(const Step& step, int rows) {
+  if (IsQuantized(step.kv_dtype)) {
+    return absl::InvalidArgumentError(std::string("KV as ") + KvDtypeName(step.kv_dtype) +
+                                      "; on the CPU it is kept as f32 or f16");
+  }
   const size_t end_position = step.position + step.tokens.size();
   if (rows > reserved_rows_) {
     const auto make = [&](AlignedBuffer& buffer, size_t stride) -> absl::Status {

@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "kernels/cuda/copies.h"
+#include "kernels/simt/numbers.h"
 
 namespace thermocline {
 namespace {
@@ -74,6 +75,10 @@ absl::Status CudaKv::Store(std::span<std::byte* const> blocks, size_t begin, siz
     const std::byte* const staged = staged_.data() + (i - first) * bytes;
     for (uint64_t head = from * row_bytes; head < bytes; head += head_bytes) {
       std::memcpy(blocks[i] + head, staged + head, (to - from) * row_bytes);
+      if (!IsQuantized(geometry_.dtype)) continue;
+      const uint64_t scales =
+          head - from * row_bytes + geometry_.scales_offset() + from * sizeof(Half);
+      std::memcpy(blocks[i] + scales, staged + scales, (to - from) * sizeof(Half));
     }
   }
   return absl::OkStatus();

@@ -34,6 +34,7 @@ class CudaKv {
   /// The ids of the reserved blocks, for View().
   std::span<const int32_t> table() const { return table_; }
   PagedKv View(int layer) const;
+  const KvGeometry& geometry() const { return geometry_; }
 
  private:
   /// Blocks lie anywhere: an id counts these from the lowest slab on.

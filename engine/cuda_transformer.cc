@@ -21,6 +21,7 @@
 #include "kernels/embedding.h"
 #include "kernels/kv_append.h"
 #include "kernels/prefill_attention.h"
+#include "kernels/quantize.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/rope_table.h"
@@ -75,6 +76,7 @@ class CudaTransformer : public Transformer {
   absl::Status ComputeAll(const Chunk& chunk);
   absl::Status SendInputs(const Chunk& chunk);
   absl::Status ComputeLayer(const Chunk& chunk, int layer);
+  absl::Status Append(const Chunk& chunk, const PagedKv& kv);
   absl::Status Attend(const Chunk& chunk, int layer);
   absl::Status Logits(const Chunk& chunk);
   absl::Status Norm(const std::byte* x, const std::byte* gain, int rows);
@@ -213,11 +215,14 @@ absl::Status CudaTransformer::ReserveRows(int rows, int logits_rows, size_t bloc
 }
 
 absl::Status CudaTransformer::Prepare(const Step& step, int rows) {
-  if (step.kv_dtype != KvDtype::kF16) {
-    return absl::InvalidArgumentError(std::string("KV as ") + KvDtypeName(step.kv_dtype) +
-                                      "; on a GPU it is kept as f16");
+  if (step.kv_dtype == KvDtype::kF32) {
+    return absl::InvalidArgumentError("KV as f32; on a GPU it is kept as f16, int8, e4m3 or int4");
   }
   TC_RETURN_IF_ERROR(cuda::UseDevice(device_number_));
+  if (step.kv_dtype != kv_.geometry().dtype) {
+    held_tokens_ = 0;
+    kv_ = CudaKv(kv_geometry(step.kv_dtype));
+  }
   const size_t position = static_cast<size_t>(step.position), end = position + step.tokens.size();
   const bool all_logits = step.logits.size() > config_.vocab;
   const int logits_rows = all_logits ? rows : step.logits.empty() && step.choice == nullptr ? 0 : 1;
@@ -323,7 +328,7 @@ absl::Status CudaTransformer::ComputeLayer(const Chunk& chunk, int layer) {
 /// Rotates queries and keys, appends keys and values, attends to all up to each token.
 absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
   const CudaStream stream = stream_->get();
-  const int rows = chunk.rows(), kv_width = kv_heads_ * head_dim_;
+  const int rows = chunk.rows();
   const PagedKv kv = kv_.View(layer);
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim_));
   TC_RETURN_IF_ERROR(
@@ -338,20 +343,7 @@ absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
                                      .halves = config_.rope_layout == RopeLayout::kHalves},
                                     stream),
                          "Rope"));
-  const std::byte* const keys = qkv_ + static_cast<uint64_t>(q_width_) * sizeof(Half);
-  TC_RETURN_IF_ERROR(cuda::LaunchStatus(
-      LaunchKvAppend({.kv = kv,
-                      .keys = keys,
-                      .values = keys + static_cast<uint64_t>(kv_width) * sizeof(Half),
-                      .tables = input(in_.table),
-                      .sequences = input(in_.sequences),
-                      .positions = input(in_.positions),
-                      .token_stride = qkv_width_,
-                      .tokens = rows,
-                      .kv_heads = kv_heads_,
-                      .head_dim = head_dim_},
-                     stream),
-      "KvAppend"));
+  TC_RETURN_IF_ERROR(Append(chunk, kv));
   if (rows > 1) {
     return cuda::LaunchStatus(LaunchPrefillAttention({.out = attended_,
                                                       .q = qkv_,
@@ -366,13 +358,14 @@ absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
                                                       .heads = heads_,
                                                       .kv_heads = kv_heads_,
                                                       .head_dim = head_dim_,
-                                                      .scale = scale},
+                                                      .scale = scale,
+                                                      .kv_dtype = kv_.geometry().dtype},
                                                      stream),
                               "PrefillAttention");
   }
   const DecodePlan plan =
       PlanDecode(1, kv_heads_, chunk.position + 1,
-                 DecodeBlocksOfMultiprocessor(heads_ / kv_heads_, head_dim_, KvDtype::kF16) *
+                 DecodeBlocksOfMultiprocessor(heads_ / kv_heads_, head_dim_, kv_.geometry().dtype) *
                      device_.multiprocessors);
   return cuda::LaunchStatus(LaunchDecodeAttention({.out = attended_,
                                                    .q = qkv_,
@@ -386,9 +379,45 @@ absl::Status CudaTransformer::Attend(const Chunk& chunk, int layer) {
                                                    .head_dim = head_dim_,
                                                    .splits = plan.splits,
                                                    .split_tokens = plan.split_tokens,
-                                                   .scale = scale},
+                                                   .scale = scale,
+                                                   .kv_dtype = kv_.geometry().dtype},
                                                   stream),
                             "DecodeAttention");
+}
+
+/// The fresh keys and values, as halves or as codes, to their places in the blocks.
+absl::Status CudaTransformer::Append(const Chunk& chunk, const PagedKv& kv) {
+  const std::byte* const keys = qkv_ + static_cast<uint64_t>(q_width_) * sizeof(Half);
+  const std::byte* const values =
+      keys + static_cast<uint64_t>(kv_heads_) * head_dim_ * sizeof(Half);
+  const KvDtype dtype = kv_.geometry().dtype;
+  if (IsQuantized(dtype)) {
+    return cuda::LaunchStatus(LaunchQuantizedAppend({.kv = kv,
+                                                     .keys = keys,
+                                                     .values = values,
+                                                     .tables = input(in_.table),
+                                                     .sequences = input(in_.sequences),
+                                                     .positions = input(in_.positions),
+                                                     .token_stride = qkv_width_,
+                                                     .tokens = chunk.rows(),
+                                                     .kv_heads = kv_heads_,
+                                                     .head_dim = head_dim_,
+                                                     .dtype = dtype},
+                                                    stream_->get()),
+                              "QuantizedAppend");
+  }
+  return cuda::LaunchStatus(LaunchKvAppend({.kv = kv,
+                                            .keys = keys,
+                                            .values = values,
+                                            .tables = input(in_.table),
+                                            .sequences = input(in_.sequences),
+                                            .positions = input(in_.positions),
+                                            .token_stride = qkv_width_,
+                                            .tokens = chunk.rows(),
+                                            .kv_heads = kv_heads_,
+                                            .head_dim = head_dim_},
+                                           stream_->get()),
+                            "KvAppend");
 }
 
 /// The logits, or the id that is chosen by those of the last token.

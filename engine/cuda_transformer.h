@@ -1,5 +1,6 @@
 // The forward pass on a GPU: the same graph as the CPU's, by the kernels of kernels/ and matrix
-// products of cuBLASLt, weights, activations and KV as f16.
+// products of cuBLASLt, weights and activations as f16, KV as f16 or as codes with scales (int8,
+// e4m3, int4), which are quantised as they are appended and attended as they lie.
 //
 // KV is computed in device memory and copied to the step's blocks in host memory, so that it can be
 // published there; rows that a step reads and the device does not hold yet are fetched from them.
@@ -17,8 +18,8 @@ namespace thermocline {
 /// In place of the CPU's kNumericsVersion in the identity of KV.
 inline constexpr std::string_view kCudaNumerics = "cuda 1";
 
-/// Repacks the weights: the model file may be closed afterwards. Its steps take f16 KV alone.
-/// Errors: Unimplemented when built without CUDA, Unavailable without a device, its driver or
+/// Repacks the weights: the model file may be closed afterwards. Its steps take KV of all types but
+/// f32. Errors: Unimplemented when built without CUDA, Unavailable without a device, its driver or
 ///         cuBLASLt; InvalidArgument for dimensions that the kernels do not take; ResourceExhausted
 ///         when the device has no room; those of the model file.
 absl::StatusOr<std::unique_ptr<Transformer>> LoadOnCuda(const ModelFile& model, int device = 0);

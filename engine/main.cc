@@ -84,18 +84,25 @@ struct Loaded {
 };
 absl::StatusOr<Loaded> LoadModel(const EngineOptions& options, const ModelFile& file) {
   using Device = EngineOptions::Device;
-  // KV as f32 is kept by the CPU alone.
+  // KV as f32 is kept by the CPU alone, as codes by a GPU alone.
   const bool wants_f32 = options.kv_dtype == KvDtype::kF32;
+  const KvDtype on_gpu_dtype = options.kv_dtype.value_or(KvDtype::kF16);
+  const bool wants_codes = IsQuantized(on_gpu_dtype);
+  if (options.device == Device::kCpu && wants_codes) {
+    return absl::InvalidArgumentError(std::string("--kv ") + KvDtypeName(on_gpu_dtype) +
+                                      " needs a GPU: --device cuda; the CPU keeps f32 or f16");
+  }
   if (options.device == Device::kCuda && wants_f32) {
-    return absl::InvalidArgumentError("on a GPU, KV is kept as f16; leave --kv f32 out");
+    return absl::InvalidArgumentError(
+        "on a GPU, KV is kept as f16, int8, e4m3 or int4; leave --kv f32 out");
   }
   Loaded loaded;
   if (options.device != Device::kCpu && !wants_f32) {
     absl::StatusOr<std::unique_ptr<Transformer>> on_gpu = LoadOnCuda(file);
     absl::Status usable = on_gpu.status();
-    if (usable.ok()) usable = (*on_gpu)->WarmUp(KvDtype::kF16);  // its first kernels
-    if (usable.ok()) return Loaded{*std::move(on_gpu), KvDtype::kF16, kCudaNumerics};
-    if (options.device == Device::kCuda) return usable;
+    if (usable.ok()) usable = (*on_gpu)->WarmUp(on_gpu_dtype);  // its first kernels
+    if (usable.ok()) return Loaded{*std::move(on_gpu), on_gpu_dtype, kCudaNumerics};
+    if (options.device == Device::kCuda || wants_codes) return usable;
     std::cerr << "thermocline-engine: going on on the CPU: " << usable.message() << "\n";
   }
   TC_ASSIGN_OR_RETURN(loaded.transformer, Transformer::Load(file, {.threads = options.threads}));

@@ -35,11 +35,18 @@ void AddModel(CLI::App* verb, EngineOptions& options) {
 }
 
 void AddForward(CLI::App* verb, EngineOptions& options) {
-  static const std::map<std::string, KvDtype> kDtypes = {{"f32", KvDtype::kF32},
-                                                         {"f16", KvDtype::kF16}};
-  verb->add_option("--kv", options.kv_dtype, "how keys and values are kept (f32; on a GPU f16)")
+  static const std::map<std::string, KvDtype> kDtypes = [] {
+    std::map<std::string, KvDtype> dtypes;
+    for (const KvDtype dtype :
+         {KvDtype::kF32, KvDtype::kF16, KvDtype::kInt8, KvDtype::kE4m3, KvDtype::kInt4}) {
+      dtypes.emplace(KvDtypeName(dtype), dtype);
+    }
+    return dtypes;
+  }();
+  verb->add_option("--kv", options.kv_dtype,
+                   "how keys and values are kept (f32; on a GPU f16, or a code)")
       ->transform(CLI::CheckedTransformer(kDtypes).description(""))
-      ->type_name("f32|f16");
+      ->type_name("f32|f16|int8|e4m3|int4");
   static const std::map<std::string, EngineOptions::Device> kDevices = {
       {"cpu", EngineOptions::Device::kCpu},
       {"cuda", EngineOptions::Device::kCuda},

@@ -23,7 +23,13 @@ __device__ __forceinline__ int FirstAttended(const PrefillAttentionArgs& args, i
   return args.window > 0 ? max(0, position + 1 - args.window) : 0;
 }
 
-/// The form without tensor cores.
+// ---- forms for LaunchPrefillAttention, which has checked what they have in common
+
+/// Tensor cores over codes, with queries of halves; other head dimensions by rows.
+CudaError LaunchPrefillInt8(const PrefillAttentionArgs& args, CudaStream stream);
+CudaError LaunchPrefillE4m3(const PrefillAttentionArgs& args, CudaStream stream);
+CudaError LaunchPrefillInt4(const PrefillAttentionArgs& args, CudaStream stream);
+/// Without tensor cores, over all KV.
 CudaError LaunchPrefillByRows(const PrefillAttentionArgs& args, CudaStream stream);
 
 }  // namespace thermocline

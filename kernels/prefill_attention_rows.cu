@@ -3,6 +3,7 @@
 // chunks (rounded up to a power of two); the warp's groups of lanes take neighbouring tokens, each
 // with its own running maximum and sum, and are merged at the end.
 #include "kernels/prefill_attention.cuh"
+#include "kernels/quant_codes.cuh"
 
 namespace thermocline {
 namespace {
@@ -11,8 +12,17 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kMaxHeadDim = 256;
 
-/// Grid: fresh tokens, query heads by fours, sequences.
+/// Rows of numbers, which the warps of a thread block read one behind the other.
 template <class T>
+struct PlainRows {
+  __device__ __forceinline__ static void Load8(const PagedKv& kv, const std::byte* head, int row,
+                                               int chunk, float (&x)[8]) {
+    simt::Unpack8<T>(simt::Load16(head + row * kv.row_stride + 16 * chunk), x);
+  }
+};
+
+/// Grid: fresh tokens, query heads by fours, sequences.
+template <class T, class Rows>
 __global__ void __launch_bounds__(kThreads)
     PrefillByRows(const __grid_constant__ PrefillAttentionArgs args) {
   const int lane = threadIdx.x % kWarpThreads;
@@ -28,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
   const int position = fresh.position + fresh_token;
   const int32_t* const table = args.tables + static_cast<int64_t>(blockIdx.z) * args.table_stride;
   const std::byte* const kv =
-      args.kv.pool + head / (args.heads / args.kv_heads) * args.kv.head_stride + 16 * chunk;
+      args.kv.pool + head / (args.heads / args.kv_heads) * args.kv.head_stride;
 
   float query[8] = {};
   if (has_chunk) {
@@ -42,10 +52,10 @@ __global__ void __launch_bounds__(kThreads)
     RowState fresh_state = {{}, -INFINITY, 0};
     float key[8] = {};
     if (has_chunk) {
-      const std::byte* const from = kv + table[token / kBlockTokens] * args.kv.block_stride +
-                                    token % kBlockTokens * args.kv.row_stride;
-      simt::Unpack8<T>(simt::Load16(from + args.kv.keys_offset), key);
-      simt::Unpack8<T>(simt::Load16(from + args.kv.values_offset), fresh_state.out);
+      const std::byte* const block = kv + table[token / kBlockTokens] * args.kv.block_stride;
+      const int row_of_block = token % kBlockTokens;
+      Rows::Load8(args.kv, block + args.kv.keys_offset, row_of_block, chunk, key);
+      Rows::Load8(args.kv, block + args.kv.values_offset, row_of_block, chunk, fresh_state.out);
     }
     const float product = RowProduct(query, key, row_lanes);
     if (mine <= position) {
@@ -73,8 +83,14 @@ CudaError LaunchPrefillByRows(const PrefillAttentionArgs& args, CudaStream strea
                                    static_cast<uint32_t>((args.heads - 1) / kWarps + 1),
                                    static_cast<uint32_t>(args.sequences)},
                           .block = {kThreads}};
+  if (IsQuantized(args.kv_dtype)) {
+    return WithCode(args.kv_dtype, [&](auto code) {
+      return simt::Launch(PrefillByRows<Half, CodeRows<decltype(code)>>, shape, stream, args);
+    });
+  }
   return WithNumberType(args.type, [&](auto number) {
-    return simt::Launch(PrefillByRows<decltype(number)>, shape, stream, args);
+    using T = decltype(number);
+    return simt::Launch(PrefillByRows<T, PlainRows<T>>, shape, stream, args);
   });
 }
 

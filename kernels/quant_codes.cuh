@@ -10,6 +10,7 @@
 // the products' sums, once a row instead of once a number.
 #pragma once
 #include "kernels/kv_geometry.h"
+#include "kernels/paged_kv.h"
 #include "kernels/simt/device.cuh"
 
 namespace thermocline {
@@ -160,6 +161,20 @@ __device__ __forceinline__ void LoadCodes8(const std::byte* from, uint32_t (&wor
     words[0] = *reinterpret_cast<const uint32_t*>(from);
   }
 }
+
+/// How attention without tensor cores reads rows of codes: eight numbers of a row of a head.
+template <class Code>
+struct CodeRows {
+  __device__ __forceinline__ static void Load8(const PagedKv& kv, const std::byte* head, int row,
+                                               int chunk, float (&x)[8]) {
+    uint32_t words[kWords<Code>];
+    LoadCodes8<Code>(head + row * kv.row_stride + 4 * kWords<Code> * chunk, words);
+    Code::Decode8(words, x);
+    const float scale = ToFloat(reinterpret_cast<const Half*>(head + kv.scales_offset)[row]);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] *= scale;
+  }
+};
 
 /// Calls `work` with the codes of a quantised type.
 template <class Work>

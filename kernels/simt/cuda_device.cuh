@@ -21,6 +21,10 @@ __device__ __forceinline__ uint4 Load16(const void* from) {
   return *static_cast<const uint4*>(from);
 }
 
+__device__ __forceinline__ uint2 Load8(const void* from) {
+  return *static_cast<const uint2*>(from);
+}
+
 __device__ __forceinline__ void Store16(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
 
 __device__ __forceinline__ void Store8(void* to, float2 value) {

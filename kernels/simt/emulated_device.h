@@ -138,6 +138,11 @@ inline uint4 Load16(const void* from) {
   LoadAligned(&value, from, sizeof(value));
   return value;
 }
+inline uint2 Load8(const void* from) {
+  uint2 value;
+  LoadAligned(&value, from, sizeof(value));
+  return value;
+}
 inline void Store16(void* to, uint4 value) { StoreAligned(to, &value, sizeof(value)); }
 inline void Store8(void* to, float2 value) { StoreAligned(to, &value, sizeof(value)); }
 inline uint4 LoadOnce16(const void* from) {

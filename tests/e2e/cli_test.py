@@ -93,6 +93,7 @@ class Usage(CliTest):
         self.fails("generate", *words, "--prompt", "text", says=["--tokens"])
         self.fails("generate", *words, "--tokens", "1", "--temperature", "-1", says=["temperature"])
         self.fails("generate", *words, "--tokens", "1", "--top-p", "1.5", says=["top-p"])
+        self.fails("generate", *words, "--tokens", "1", "--kv", "int8", says=["--kv int8", "--device cuda"])
         self.fails("generate", *words, "--tokens", "1", "--top-k", "-1", code=2, says=["--top-k"])
         self.fails("logits", "--model", self.model, "--tokens", "1", "--out", "/no/such/file",
                    says=["/no/such/file"])

@@ -52,14 +52,15 @@ class CudaTransformerTest : public testing::Test {
 
 /// Feeds ids[from, to) in chunks, as steps of which each goes on from the last.
 std::vector<float> Feed(Transformer& model, TestSequence& sequence, const std::vector<int32_t>& ids,
-                        size_t from, size_t to, int chunk, bool continues) {
+                        size_t from, size_t to, int chunk, bool continues,
+                        KvDtype dtype = KvDtype::kF16) {
   std::vector<float> logits(model.config().vocab);
   for (size_t i = from; i < to; i += static_cast<size_t>(chunk)) {
     const size_t count = std::min<size_t>(static_cast<size_t>(chunk), to - i);
     const absl::Status status = model.Forward({.tokens = {ids.data() + i, count},
                                                .position = static_cast<int>(i),
                                                .blocks = sequence.blocks(),
-                                               .kv_dtype = KvDtype::kF16,
+                                               .kv_dtype = dtype,
                                                .continues = continues || i > from,
                                                .logits = logits,
                                                .chunk_tokens = chunk});
@@ -238,6 +239,81 @@ TEST_F(AgainstTheCpuTest, OtherKvIsRefused) {
   const absl::Status status = gpu_->Forward(
       {.tokens = {ids_.data(), 5}, .blocks = sequence.blocks(), .kv_dtype = KvDtype::kF32});
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+}
+
+/// KV as codes.
+class CodedKvTest : public AgainstTheCpuTest, public testing::WithParamInterface<KvDtype> {
+ protected:
+  std::vector<float> Compute(TestSequence& sequence, size_t from, size_t to, int chunk,
+                             bool continues) {
+    return Feed(*gpu_, sequence, ids_, from, to, chunk, continues, GetParam());
+  }
+  static std::string Bytes(TestSequence& sequence, size_t block) {
+    return {reinterpret_cast<const char*>(sequence.blocks()[block]),
+            sequence.geometry().block_bytes()};
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Codes, CodedKvTest,
+                         testing::Values(KvDtype::kInt8, KvDtype::kE4m3, KvDtype::kInt4),
+                         [](const auto& info) { return std::string(KvDtypeName(info.param)); });
+
+TEST_P(CodedKvTest, LogitsAreCloseToThoseOfF16) {
+  if (gpu_ == nullptr) return;
+  const double tolerance = GetParam() == KvDtype::kInt8   ? 0.3
+                           : GetParam() == KvDtype::kE4m3 ? 1
+                                                          : 4;
+  TestSequence plain(*gpu_, KvDtype::kF16, ids_.size());
+  const std::vector<float> wanted = Feed(*gpu_, plain, ids_, 0, ids_.size(), 256, false);
+  for (const int chunk : {256, 67}) {
+    TestSequence coded(*gpu_, GetParam(), ids_.size());
+    const double difference = MaxDifference(Compute(coded, 0, ids_.size(), chunk, false), wanted);
+    EXPECT_LT(difference, tolerance);
+    std::printf("%s: logits within %.3f of those of f16\n", KvDtypeName(GetParam()), difference);
+  }
+}
+
+TEST_P(CodedKvTest, ACachedPrefixGivesTheSameBits) {
+  if (gpu_ == nullptr) return;
+  const size_t prefix = 96;
+  TestSequence whole(*gpu_, GetParam(), ids_.size());
+  Compute(whole, 0, prefix, 256, false);
+  std::vector<std::vector<float>> wanted = {Compute(whole, prefix, 140, 256, true)};
+  for (size_t i = 140; i < 146; ++i) wanted.push_back(Compute(whole, i, i + 1, 1, true));
+
+  TestSequence other(*gpu_, KvDtype::kF16, 32);  // what the device holds is of another kind
+  Feed(*gpu_, other, ids_, 0, 32, 256, false);
+  TestSequence rest(*gpu_, GetParam(), ids_.size());
+  for (size_t i = 0; i < prefix / kBlockTokens; ++i) rest.blocks()[i] = whole.blocks()[i];
+  std::vector<std::vector<float>> actual = {Compute(rest, prefix, 140, 256, false)};
+  for (size_t i = 140; i < 146; ++i) actual.push_back(Compute(rest, i, i + 1, 1, true));
+  EXPECT_EQ(actual, wanted);
+  for (size_t i = prefix / kBlockTokens; i < BlocksOf(146); ++i) {
+    EXPECT_EQ(Bytes(rest, i), Bytes(whole, i)) << i;
+  }
+}
+
+TEST_P(CodedKvTest, OtherTokensCodesAndScalesStay) {
+  if (gpu_ == nullptr) return;
+  TestSequence sequence(*gpu_, GetParam(), 32);
+  Compute(sequence, 0, 5, 256, false);
+  const KvGeometry& geometry = sequence.geometry();
+  for (int layer = 0; layer < geometry.layers; ++layer) {
+    for (const KvHalf half : {KvHalf::kKeys, KvHalf::kValues}) {
+      for (int head = 0; head < geometry.kv_heads; ++head) {
+        const std::string bytes =
+            Bytes(sequence, 0)
+                .substr(geometry.head_offset(layer, half, head), geometry.head_bytes());
+        const std::string rows = bytes.substr(0, geometry.scales_offset());
+        const std::string scales = bytes.substr(geometry.scales_offset());
+        const size_t written = 5 * geometry.row_bytes();
+        EXPECT_EQ(rows.substr(written), std::string(rows.size() - written, '\xff'));
+        EXPECT_EQ(scales.substr(10), std::string(22, '\xff'));
+        EXPECT_EQ(scales.substr(0, 10).find("\xff\xff"), std::string::npos);
+      }
+    }
+  }
+  EXPECT_EQ(Bytes(sequence, 1), std::string(geometry.block_bytes(), '\xff'));
 }
 
 TEST_F(CudaTransformerTest, PairsRotatedInHalves) {

@@ -181,6 +181,11 @@ TEST_F(RefusalTest, BadIdsBlocksAndSizesAreRefused) {
   EXPECT_NE(Refusal({.tokens = beyond, .blocks = blocks}, kInvalid).find("512"), std::string::npos);
   Refusal({.tokens = good, .blocks = std::span(blocks.data(), 1)}, kInvalid);
   Refusal({.tokens = good, .blocks = blocks, .logits = logits}, kInvalid);
+  for (const KvDtype code : {KvDtype::kInt8, KvDtype::kE4m3, KvDtype::kInt4}) {
+    EXPECT_NE(Refusal({.tokens = good, .blocks = blocks, .kv_dtype = code}, kInvalid)
+                  .find(KvDtypeName(code)),
+              std::string::npos);
+  }
   Transformer::Choice choice;
   Refusal({.tokens = good, .blocks = blocks, .choice = &choice}, kInvalid);
   auto sampler = Sampler::Make({});

@@ -21,13 +21,18 @@ TESTS = {
                                            "decode_attention_e4m3", "decode_attention_int4", "decode_attention_rows_quantized"),
     "simt_quantize_test_checked": ("quantize",),
     "simt_dequantize_weights_test_checked": ("dequantize_weights",),
-    "simt_prefill_attention_test_checked": ("prefill_attention", "prefill_attention_rows"),
+    "simt_prefill_attention_test_checked": ("prefill_attention", "prefill_attention_rows", "prefill_attention_int8",
+                                            "prefill_attention_e4m3", "prefill_attention_int4"),
     "simt_sample_test_checked": ("sample",),
     "simt_copy_pieces_test_checked": ("copy_pieces",),
 }
 RUN_SECONDS = 120
-# What kernels share: looked through after a kernel's own source and header.
-SHARED = ("attention.cuh", "decode_attention_quantized.cuh", "quant_codes.cuh")
+# What kernels of a kind share: looked through after a kernel's own source and header.
+SHARED = {
+    "decode": ("attention.cuh", "decode_attention_quantized.cuh", "quant_codes.cuh"),
+    "prefill": ("prefill_attention.cuh", "prefill_attention_tiles.cuh", "prefill_attention_codes.cuh", "attention.cuh", "quant_codes.cuh"),
+    "quantize": ("quant_codes.cuh",),
+}
 
 # (kernel, what is wrong, its source, what stands there instead)
 MUTANTS = [
@@ -115,8 +120,7 @@ MUTANTS = [
     ("prefill_attention", "no token attends itself", "token + at <= position &&", "token + at < position &&"),
     ("prefill_attention", "a window of one more", "position + 1 - args.window", "position - args.window"),
     ("prefill_attention", "every row has the first row's window", "token + at >= FirstAttended(args, position)", "token + at >= begin"),
-    ("prefill_attention", "tokens before the window are looked up", "const int begin = FirstAttended(args, fresh.position + rows.token(0))",
-     "const int begin = 0"),
+    ("prefill_attention", "tokens before the window are looked up", "const int begin = first / Source::kGrain", "const int begin = 0 / Source::kGrain"),
     ("prefill_attention", "the first row of all says where the tiles end", "rows.token(rows.count - 1) + 1", "rows.token(0) + 1"),
     ("prefill_attention", "the prefix is not counted", "args.lengths[sequence] - count", "0"),
     ("prefill_attention", "all sequences begin at row 0", "const int start = args.starts[sequence], count = args.starts[sequence + 1] - start;",
@@ -131,10 +135,23 @@ MUTANTS = [
     ("prefill_attention", "a step with the keys of the first", "keys + step * kRowNumbers<kHeadDim>", "keys"),
     ("prefill_attention", "the steps' values are the first step's", "value_row + 16 * k * kRow", "value_row"),
     ("prefill_attention", "weights of the other half of the tokens", "weights[f][n / 2][n % 2 * 2 + half]", "weights[f][n / 2][(1 - n % 2) * 2 + half]"),
-    ("prefill_attention", "all rows of a warp attend what the last one may", "token + Shared::kStepTokens <= warp_position + 1", "true"),
+    ("prefill_attention", "all rows of a warp attend what the last one may", "token + Source::kStepTokens <= warp_position + 1", "true"),
     ("prefill_attention", "a window's first tokens are taken for everybody's", "token >= all_from &&", ""),
     ("prefill_attention", "both fragments are the first rows", "f * kFragmentRows * kRowNumbers<kHeadDim> + 16 * k", "16 * k"),
-    ("prefill_attention", "the last rows are left out", "(rows - 1) / Tiles<kHeadDim>::kRows + 1", "rows / Tiles<kHeadDim>::kRows + (rows < 64)"),
+    ("prefill_attention", "the last rows are left out", "(rows - 1) / Tiles<Kv, kHeadDim>::kRows + 1",
+     "rows / Tiles<Kv, kHeadDim>::kRows + (rows < 64)"),
+    ("prefill_attention_int8", "no barrier before the halves are used", "__syncthreads();  // the halves", "// the halves"),
+    ("prefill_attention_int8", "the next codes overwrite those in use", "fetch(tile + 1);", ""),
+    ("prefill_attention_int8", "tiles begin within a block", "kGrain = kBlockTokens", "kGrain = 1"),
+    ("prefill_attention_int8", "codes of tokens that are none", "attended ? x[i] * scale : 0", "x[i] * scale"),
+    ("prefill_attention_int8", "values have the scales of keys", "scales[kTokens + row]", "scales[row]"),
+    ("prefill_attention_int8", "keys have the scales of values", "ToFloat(scales[threadIdx.x])", "ToFloat(scales[kTokens + threadIdx.x])"),
+    ("prefill_attention_int8", "the scales of keys are those of the first step", "Source::Scaled(memory, step + at, product)",
+     "Source::Scaled(memory, at, product)"),
+    ("prefill_attention_int8", "every block has the scales of its first tokens", "threadIdx.x % 2 * 16", "0"),
+    ("prefill_attention_e4m3", "tokens beyond the sequence are looked up", "min(token, end - 1)", "token"),
+    ("prefill_attention_int4", "values are read behind the keys' first row", "codes + kTokens * kRowBytes, x", "codes + kRowBytes, x"),
+    ("prefill_attention_int4", "another row's codes", "row % kBlockTokens * kv.row_stride", "0 * kv.row_stride"),
     ("prefill_attention_rows", "a token attends the next one, too", "mine <= position", "mine <= position + 1"),
     ("prefill_attention_rows", "tokens beyond itself are looked up", "min(mine, position)", "mine"),
     ("prefill_attention_rows", "rows of the next sequence are written", "fresh_token >= fresh.count ||", ""),
@@ -266,7 +283,8 @@ class Build:
     def plant(source, mutated, old, new):
         """Writes the kernel's source, its own header and the shared ones, with the first place changed."""
         folder, planted = os.path.dirname(source), False
-        for name in (os.path.basename(source), os.path.basename(source) + "h", *SHARED):
+        own = os.path.basename(source)
+        for name in dict.fromkeys((own, own + "h", *SHARED.get(re.match("[a-z]+", own).group(), ()))):
             if not os.path.exists(os.path.join(folder, name)):
                 continue
             with open(os.path.join(folder, name), encoding="utf-8") as file:

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/kernels/simt/attention_inputs.h"
+#include "tests/kernels/simt/paged_codes.h"
 
 namespace thermocline {
 namespace {
@@ -17,20 +18,23 @@ struct PrefillCase {
   std::vector<int> fresh;
 };
 
-template <class T>
+/// Over `Sequences`: PagedSequences<T>, or PagedCodes<T>.
+template <class T, class Sequences = PagedSequences<T>>
 struct PrefillRun {
   PrefillCase c;
-  PagedSequences<T> sequences;
+  Sequences sequences;
   std::vector<int32_t> starts = {0};
   int64_t stride;
   std::vector<T> queries;
-  DeviceArray<T> pool, q, out;
+  DeviceArray<typename Sequences::Stored> pool;
+  DeviceArray<T> q, out;
   DeviceArray<int32_t> tables, device_starts, lengths;
   PrefillAttentionArgs args;
 
-  explicit PrefillRun(const PrefillCase& wanted)
+  template <class... More>
+  explicit PrefillRun(const PrefillCase& wanted, More... more)
       : c(wanted),
-        sequences(c.attention, c.attention.head_dim + c.attention.group),
+        sequences(c.attention, c.attention.head_dim + c.attention.group, more...),
         stride(c.attention.heads() * c.attention.head_dim + kStridePadding),
         queries(RandomNumbers<T>(sequences.random(), Starts() * stride, 2)),
         pool(sequences.pool()),
@@ -56,7 +60,8 @@ struct PrefillRun {
             .window = c.attention.window,
             .scale = static_cast<float>(c.attention.scale()),
             .softcap = c.attention.softcap,
-            .type = kNumberType<T>};
+            .type = kNumberType<T>,
+            .kv_dtype = sequences.geometry().dtype};
   }
 
   /// Fills `starts`; returns all fresh tokens.
@@ -110,9 +115,9 @@ struct PrefillRun {
   }
 };
 
-template <class T>
-void Check(const PrefillCase& c) {
-  PrefillRun<T> run(c);
+template <class T, class Sequences = PagedSequences<T>, class... More>
+void Check(const PrefillCase& c, More... more) {
+  PrefillRun<T, Sequences> run(c, more...);
   const std::vector<double> expected = run.Expected();
   ForEachSchedule([&] {
     run.out.Fill(0xff);
@@ -182,11 +187,16 @@ TEST(PrefillAttentionTest, OtherShapesAreRefused) {
   args.q_stride = 0;
   args.kv_heads = 3;
   EXPECT_EQ(LaunchPrefillAttention(args, nullptr), CudaError::kInvalidValue);
+  args.kv_heads = 1;
+  args.kv_dtype = KvDtype::kInt8;
+  args.type = NumberType::kBf16;
+  EXPECT_EQ(LaunchPrefillAttention(args, nullptr), CudaError::kInvalidValue);
 }
 
-TEST(PrefillAttentionTest, MovesWholeSectorsAndMeetsNoBankConflict) {
-  if (!simt::IsChecked()) GTEST_SKIP() << "the checker's part";
-  PrefillRun<Half> run({{.lengths = {256}, .kv_heads = 2, .group = 4, .head_dim = 128}, {16}});
+/// Runs the kernel; it reads KV and queries in whole sectors, as many bytes of them as `least`, and
+/// meets no bank conflict. Only in checked programs.
+template <class Run>
+void ExpectLeanTraffic(Run& run, uint64_t least) {
   simt::CollectAccesses(true);
   simt::TakeAccessSites();
   ASSERT_EQ(LaunchPrefillAttention(run.args, nullptr), CudaError::kSuccess);
@@ -203,8 +213,53 @@ TEST(PrefillAttentionTest, MovesWholeSectorsAndMeetsNoBankConflict) {
       EXPECT_GE(site.sector_efficiency(), 1.0);
     }
   }
+  EXPECT_EQ(copied, least);
+}
+
+TEST(PrefillAttentionTest, MovesWholeSectorsAndMeetsNoBankConflict) {
+  if (!simt::IsChecked()) GTEST_SKIP() << "the checker's part";
+  const PrefillCase c{{.lengths = {256}, .kv_heads = 2, .group = 4, .head_dim = 128}, {16}};
   // The KV once, for its 64 rows of queries, and these.
-  EXPECT_EQ(copied, 2u * 2 * 128 * 256 * 2 + 2u * 64 * 128 * 2);
+  PrefillRun<Half> run(c);
+  ExpectLeanTraffic(run, 2u * 2 * 128 * 256 * 2 + 2u * 64 * 128 * 2);
+  PrefillRun<Half, PagedCodes<Half>> of_codes(c, KvDtype::kInt8);
+  ExpectLeanTraffic(of_codes, 2u * 2 * 128 * 256 + 2u * 64 * 128 * 2);
+}
+
+class PrefillCodesTest : public testing::TestWithParam<KvDtype> {
+ protected:
+  void Check(const PrefillCase& c) { thermocline::Check<Half, PagedCodes<Half>>(c, GetParam()); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Codes, PrefillCodesTest,
+                         testing::Values(KvDtype::kInt8, KvDtype::kE4m3, KvDtype::kInt4),
+                         [](const auto& info) { return std::string(KvDtypeName(info.param)); });
+
+TEST_P(PrefillCodesTest, OneTokenAndAWholePrompt) {
+  Check({{.lengths = {1, 150}, .kv_heads = 2, .group = 4, .head_dim = 128}, {1, 1}});
+  Check({{.lengths = {75}, .kv_heads = 2, .group = 3, .head_dim = 64}, {75}});
+}
+
+TEST_P(PrefillCodesTest, SeveralSequencesBehindPrefixes) {
+  Check({{.lengths = {260, 1, 33, 64, 100}, .kv_heads = 1, .group = 2, .head_dim = 64},
+         {40, 1, 33, 0, 4}});
+}
+
+TEST_P(PrefillCodesTest, AWindowWithinThePrefix) {
+  Check(
+      {{.lengths = {300, 90}, .kv_heads = 2, .group = 1, .head_dim = 128, .window = 70}, {66, 90}});
+  Check({{.lengths = {130}, .group = 2, .head_dim = 64, .window = 1}, {35}});
+}
+
+TEST_P(PrefillCodesTest, WidestAndOddHeads) {
+  Check({{.lengths = {117}, .group = 4, .head_dim = 256}, {20}});
+  Check({{.lengths = {90}, .group = 16, .head_dim = 80, .softcap = 2}, {5}});
+  Check({{.lengths = {100}, .group = 7, .head_dim = 96, .softcap = 30}, {12}});
+}
+
+TEST_P(PrefillCodesTest, HeadsThatTensorCoresDoNotFit) {
+  Check({{.lengths = {20, 37, 64}, .kv_heads = 2, .group = 1, .head_dim = 72}, {20, 5, 0}});
+  Check({{.lengths = {96}, .kv_heads = 4, .group = 2, .head_dim = 8, .window = 21}, {30}});
 }
 
 }  // namespace

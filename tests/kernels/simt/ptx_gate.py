@@ -32,7 +32,9 @@ WIDE = {
     "BlockDequantize": "st.global.v4.u32",
     "DequantizeWeights": "ld.global.nc.L1::no_allocate.v4.u32",
     "PrefillAttention": "cp.async.cg.shared.global",
-    "PrefillByRows": "ld.global.v4.u32",
+    "PrefillByRows<Half, PlainRows": "ld.global.v4.u32",
+    "PrefillByRows<Bfloat16, PlainRows": "ld.global.v4.u32",
+    "PrefillByRows": "ld.global.nc.L1::no_allocate.v4.u32",
     "CopyPieces": "ld.global.nc.L1::no_allocate.v4.u32",
     "BlockCopy": "ld.global.nc.L1::no_allocate.v4.u32",
     "KvAppend": "ld.global.nc.L1::no_allocate.v4.u32",
@@ -44,7 +46,7 @@ WIDE = {
 DYNAMIC_SHARED = {
     "DecodeAttention": "Tiles<{1}>::kSharedBytes",
     "DecodeCodes": "CodeTiles<{0}, {1}>::kSharedBytes",
-    "PrefillAttention": "Tiles<{1}>::kSharedBytes",
+    "PrefillAttention": "Tiles<{2}, {1}>::kSharedBytes",
 }
 
 MOST_ISSUE_SHARE = 0.40
