@@ -36,12 +36,11 @@ class HotProcesses {
   /// Gives a tenant its hot tier, if the options say so. No mover of an earlier daemon copies to
   /// its arena any more then, whether there is a hot tier now or not.
   /// REQUIRES: no other daemon uses the arena's directory, which all tenants share.
-  /// Errors: those of LockMover.
+  /// Errors: those of LockMover, and of stat.
   absl::Status AddTo(StackOptions& stack);
 
  private:
-  absl::Status EndFormerMover(const std::string& lock_path);
-  absl::Status Connect(const std::string& lock_path) TC_REQUIRES(mutex_);
+  absl::Status Connect(const std::string& directory) TC_REQUIRES(mutex_);
 
   const DaemonOptions options_;
   Executor copies_{{.name = "tc-hot", .thread_count = 1}};

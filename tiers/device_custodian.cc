@@ -18,20 +18,40 @@
 namespace thermocline {
 namespace {
 
-enum Verb : uint32_t { kHello = 1, kLend = 2, kReturn = 3, kExport = 4, kChunks = 5 };
+enum Verb : uint32_t { kHello = 1, kLend = 2, kReturn = 3, kExport = 4, kChunks = 5, kKeep = 6 };
 constexpr size_t kMaxPoolName = 63;
 constexpr int kAcceptPauseMs = 100;
 constexpr std::chrono::milliseconds kReplyPatience{1000};
 constexpr uint64_t kChunkGrain = 2 * MiB;  // of cuMemCreate, on every device so far
 
+/// Whether whoever was at the other end has closed it, or has ended.
+bool HasGone(int client) {
+  pollfd watched{client, 0, 0};
+  return ::poll(&watched, 1, 0) == 1;
+}
+
 }  // namespace
+
+struct DeviceCustodian::PoolName {
+  char text[kMaxPoolName + 1] = {};
+
+  static absl::StatusOr<PoolName> Of(std::string_view name) {
+    if (name.size() > kMaxPoolName) {
+      return absl::InvalidArgumentError("a pool's name has at most 63 bytes: " + std::string(name));
+    }
+    PoolName pool;
+    std::copy(name.begin(), name.end(), pool.text);
+    return pool;
+  }
+  std::string Get() const { return {text, ::strnlen(text, kMaxPoolName)}; }
+};
 
 struct DeviceCustodian::Request {
   uint32_t version = kDeviceWireVersion;
   uint32_t verb = 0;
   uint32_t chunk = 0;
-  uint32_t reserved = 0;
-  char pool[kMaxPoolName + 1] = {};
+  uint32_t count = 0;  // of the names that follow, of kKeep
+  PoolName pool;
 };
 
 struct DeviceCustodian::Reply {
@@ -81,6 +101,7 @@ absl::Status DeviceCustodian::Serve(int stop) {
     if (watched[0].revents != 0) return absl::OkStatus();
     for (size_t i = watched.size(); i-- > 2;) {
       if (watched[i].revents != 0 && !Answer(watched[i].fd)) {
+        if (daemon_ == watched[i].fd) daemon_ = -1;
         clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i - 2));
       }
     }
@@ -100,13 +121,22 @@ bool DeviceCustodian::Accept() {
 
 /// False when it has gone, or says what nobody of ours says.
 bool DeviceCustodian::Answer(int client) {
-  Request request;
+  struct {
+    Request request;
+    std::array<PoolName, CustodianClient::kMaxKeptPools> pools;
+  } packet;
   UniqueFd fd;
-  const auto got = ReceivePacket(client, std::as_writable_bytes(std::span(&request, 1)), fd);
-  if (!got.ok() || *got != sizeof request) return false;
-  request.pool[kMaxPoolName] = 0;
+  const auto got = ReceivePacket(client, std::as_writable_bytes(std::span(&packet, 1)), fd);
+  const Request& request = packet.request;
+  if (!got.ok() || *got < sizeof request ||
+      *got != sizeof request + request.count * sizeof(PoolName)) {
+    return false;
+  }
   Reply reply;
-  const absl::Status status = Do(request, reply, fd);
+  absl::Status status = Do(request, reply, fd);
+  if (status.ok() && request.verb == kKeep) {
+    status = Keep(client, std::span(packet.pools).first(request.count));
+  }
   reply.status = WireStatus::Of(status);
   std::copy(uuid_.begin(), uuid_.end(), reply.uuid);
   reply.capacity_bytes = options_.capacity_bytes;
@@ -123,7 +153,7 @@ absl::Status DeviceCustodian::Do(const Request& request, Reply& reply, UniqueFd&
                                          std::to_string(kDeviceWireVersion) +
                                          "; restart it with the daemon's program");
   }
-  const std::string name = request.pool;
+  const std::string name = request.pool.Get();
   if (request.chunk >= kMaxChunks) return absl::InvalidArgumentError("no such chunk");
   const auto pool = pools_.find(name);
   const auto slab_of = [&]() -> cuda::Slab* {
@@ -133,6 +163,7 @@ absl::Status DeviceCustodian::Do(const Request& request, Reply& reply, UniqueFd&
   };
   switch (request.verb) {
     case kHello:
+    case kKeep:  // of its connection
       return absl::OkStatus();
     case kLend:
       return slab_of() != nullptr ? absl::OkStatus() : Lend(name, request.chunk);
@@ -178,6 +209,29 @@ absl::Status DeviceCustodian::Lend(const std::string& pool, uint32_t chunk) {
   return absl::OkStatus();
 }
 
+absl::Status DeviceCustodian::Keep(int client, std::span<const PoolName> pools) {
+  if (daemon_ >= 0 && daemon_ != client && !HasGone(daemon_)) {
+    return absl::FailedPreconditionError(
+        "the custodian at " + options_.socket_path +
+        " serves another daemon; give this one a custodian of its own, by vram_socket");
+  }
+  daemon_ = client;
+  for (auto pool = pools_.begin(); pool != pools_.end();) {
+    const bool is_kept = std::any_of(pools.begin(), pools.end(), [&](const PoolName& kept) {
+      return kept.Get() == pool->first;
+    });
+    if (is_kept) {
+      ++pool;
+      continue;
+    }
+    LogEvent(LogLevel::kInfo, "pool_given_back",
+             {{"pool", pool->first}, {"chunks", pool->second.size()}});
+    for (const auto& [chunk, slab] : pool->second) used_bytes_ -= slab.bytes();
+    pool = pools_.erase(pool);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<CustodianClient>> CustodianClient::Connect(
     const std::string& socket_path, std::chrono::milliseconds patience) {
   std::unique_ptr<CustodianClient> client(new CustodianClient(socket_path, patience));
@@ -197,7 +251,7 @@ absl::Status CustodianClient::Reconnect() {
     status = absl::FailedPreconditionError("who listens at " + socket_path_ +
                                            " is another user; is it the custodian?");
   } else {
-    status = Exchange(request, reply, fd);
+    status = Exchange(BytesOf(request), reply, fd);
   }
   if (status.ok() && reply.chunk_bytes == 0) {
     status = absl::DataLossError("the custodian's chunks have no bytes");
@@ -209,6 +263,7 @@ absl::Status CustodianClient::Reconnect() {
         "the custodian of the hot tier is another one now: all that was hot is lost; restart the "
         "daemon");
   }
+  if (status.ok() && !kept_.empty()) status = SayKept();
   if (!status.ok()) {
     socket_.Reset();
     return status;
@@ -223,9 +278,9 @@ absl::Status CustodianClient::Reconnect() {
 }
 
 /// After any failure nothing more is said on this connection, since an answer may come still.
-absl::Status CustodianClient::Exchange(const DeviceCustodian::Request& request,
+absl::Status CustodianClient::Exchange(std::span<const std::byte> packet,
                                        DeviceCustodian::Reply& reply, UniqueFd& fd) {
-  absl::Status status = SendPacket(socket_.get(), BytesOf(request));
+  absl::Status status = SendPacket(socket_.get(), packet);
   if (status.ok()) {
     const auto got = ReceivePacket(socket_.get(), std::as_writable_bytes(std::span(&reply, 1)), fd);
     if (got.ok() && *got == sizeof reply) return reply.status.Get();
@@ -239,16 +294,36 @@ absl::Status CustodianClient::Exchange(const DeviceCustodian::Request& request,
 
 absl::Status CustodianClient::Call(uint32_t verb, std::string_view pool, uint32_t chunk,
                                    DeviceCustodian::Reply& reply, UniqueFd& fd) {
-  if (pool.size() > kMaxPoolName) {
-    return absl::InvalidArgumentError("a pool's name has at most 63 bytes: " + std::string(pool));
-  }
   DeviceCustodian::Request request;
   request.verb = verb;
   request.chunk = chunk;
-  std::copy(pool.begin(), pool.end(), request.pool);
+  TC_ASSIGN_OR_RETURN(request.pool, DeviceCustodian::PoolName::Of(pool));
   MutexLock lock(mutex_);
   if (!socket_) TC_RETURN_IF_ERROR(Reconnect());
-  return Exchange(request, reply, fd);
+  return Exchange(BytesOf(request), reply, fd);
+}
+
+absl::Status CustodianClient::Keep(std::span<const std::string> pools) {
+  TC_CHECK(pools.size() <= kMaxKeptPools);
+  DeviceCustodian::Request request;
+  request.verb = kKeep;
+  request.count = static_cast<uint32_t>(pools.size());
+  const auto head = BytesOf(request);
+  std::vector<std::byte> packet(head.begin(), head.end());
+  for (const std::string& pool : pools) {
+    TC_ASSIGN_OR_RETURN(const auto name, DeviceCustodian::PoolName::Of(pool));
+    const auto bytes = BytesOf(name);
+    packet.insert(packet.end(), bytes.begin(), bytes.end());
+  }
+  MutexLock lock(mutex_);
+  kept_ = std::move(packet);
+  return socket_ ? SayKept() : Reconnect();
+}
+
+absl::Status CustodianClient::SayKept() {
+  DeviceCustodian::Reply reply;
+  UniqueFd fd;
+  return Exchange(kept_, reply, fd);
 }
 
 absl::Status CustodianClient::Lend(std::string_view pool, uint32_t chunk) {

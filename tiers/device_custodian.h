@@ -5,13 +5,16 @@
 // daemon finds it any more: another custodian's uuid differs.
 //
 // Slabs lie in pools, one a tenant, by number; each is one chunk of its hot tier. A client may ask
-// for any: those of this user alone may connect.
+// for any: those of this user alone may connect. It serves one daemon at a time, which says when it
+// starts what pools are its own; what an earlier one had besides is given back then.
 #pragma once
 #include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +56,7 @@ class DeviceCustodian {
  private:
   static constexpr size_t kMaxClients = 64;
   static constexpr size_t kMaxPools = 1024;
+  struct PoolName;
   struct Request;
   struct Reply;
   friend class CustodianClient;
@@ -62,11 +66,13 @@ class DeviceCustodian {
   bool Answer(int client);
   absl::Status Do(const Request& request, Reply& reply, UniqueFd& fd);
   absl::Status Lend(const std::string& pool, uint32_t chunk);
+  absl::Status Keep(int client, std::span<const PoolName> pools);
 
   const Options options_;
   Listener listener_;
   std::array<uint8_t, 16> uuid_;
   std::vector<UniqueFd> clients_;
+  int daemon_ = -1;  // among them
   std::map<std::string, std::map<uint32_t, cuda::Slab>> pools_;
   uint64_t used_bytes_ = 0;
 };
@@ -78,10 +84,15 @@ class DeviceCustodian {
 class CustodianClient {
  public:
   static constexpr std::chrono::milliseconds kPatience{10000};  // cuMemCreate may take a second
+  static constexpr size_t kMaxKeptPools = 64;
   static absl::StatusOr<std::unique_ptr<CustodianClient>> Connect(
       const std::string& socket_path, std::chrono::milliseconds patience = kPatience);
 
   const CustodianView& view() const { return view_; }  // as it was when we connected
+  /// The custodian serves this daemon, and no other while this lives; it gives back what is in no
+  /// pool of these, kMaxKeptPools at most.
+  /// Errors: FailedPrecondition while it serves another one, now or when we connect again.
+  absl::Status Keep(std::span<const std::string> pools);
   /// The pool has this chunk then. Errors: ResourceExhausted beyond the capacity, or when the
   /// device has no more.
   absl::Status Lend(std::string_view pool, uint32_t chunk);
@@ -96,15 +107,17 @@ class CustodianClient {
   CustodianClient(std::string socket_path, std::chrono::milliseconds patience)
       : socket_path_(std::move(socket_path)), patience_(patience) {}
   absl::Status Reconnect() TC_REQUIRES(mutex_);
-  absl::Status Exchange(const DeviceCustodian::Request& request, DeviceCustodian::Reply& reply,
+  absl::Status SayKept() TC_REQUIRES(mutex_);
+  absl::Status Exchange(std::span<const std::byte> packet, DeviceCustodian::Reply& reply,
                         UniqueFd& fd) TC_REQUIRES(mutex_);
   absl::Status Call(uint32_t verb, std::string_view pool, uint32_t chunk,
                     DeviceCustodian::Reply& reply, UniqueFd& fd);
 
   const std::string socket_path_;
   const std::chrono::milliseconds patience_;
-  Mutex mutex_;                            // held during a call
-  UniqueFd socket_ TC_GUARDED_BY(mutex_);  // none after a call without an answer
+  Mutex mutex_;                                        // held during a call
+  UniqueFd socket_ TC_GUARDED_BY(mutex_);              // none after a call without an answer
+  std::vector<std::byte> kept_ TC_GUARDED_BY(mutex_);  // what Keep says; nothing before
   CustodianView view_;
 };
 

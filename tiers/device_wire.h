@@ -16,7 +16,7 @@
 
 namespace thermocline {
 
-inline constexpr uint32_t kDeviceWireVersion = 1;
+inline constexpr uint32_t kDeviceWireVersion = 2;
 
 /// A status on the wire: its message is cut to what fits.
 struct WireStatus {

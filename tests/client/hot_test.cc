@@ -104,8 +104,9 @@ class HotTest : public ::testing::Test {
     return pid == std::string::npos ? 0 : std::atoi(log.c_str() + pid + 4);
   }
 
-  TierUse Use(BlockTier tier) {
-    const auto stats = client_->Stats();
+  TierUse Use(BlockTier tier) { return Use(*client_, tier); }
+  static TierUse Use(Client& client, BlockTier tier) {
+    const auto stats = client.Stats();
     if (!stats.ok()) return {};
     for (const TierUse& use : stats->tiers) {
       if (use.tier == tier) return use;
@@ -282,6 +283,26 @@ TEST_F(HotTest, ASlowStreamIsWaitedFor) {
   Begin({.delay = "20000"});
   const uint64_t hot = Heat(1, 2);
   EXPECT_GE(Read(1) + Read(2), hot);
+}
+
+TEST_F(HotTest, ACustodianServesOneDaemonAndGivesBackWhatThatHasNot) {
+  Begin();
+  const uint64_t hot = Heat(1, 2);
+  const auto start_another = [&](const std::string& hot_capacity) {
+    return std::make_unique<DaemonProcess>(
+        DaemonProcess::Options{.warm_capacity = "64MiB",
+                               .more = {"--hot-capacity", hot_capacity, "--vram-socket", Vram()},
+                               .program = kProgram});
+  };
+  auto another = start_another("128MiB");
+  EXPECT_THAT(Use(*another->Connect(), BlockTier::kHot).state, HasSubstr("serves another daemon"));
+  EXPECT_GE(Read(1) + Read(2), hot) << "the first one's blocks stay";
+  Heat(3, 4);
+  daemon_->Stop(SIGKILL);
+  another = start_another("0");
+  RestartDaemon();
+  EXPECT_EQ(Use(BlockTier::kHot).blocks, 0u) << "they were given back";
+  EXPECT_EQ(Read(3) + Read(4), 0u);
 }
 
 TEST_F(HotTest, AMachineWithoutADriverServesFromTheOtherTiers) {

@@ -471,6 +471,27 @@ TEST_F(DeviceProcessesTest, ASecondCustodianIsRefused) {
   EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
 }
 
+TEST_F(DeviceProcessesTest, ACustodianServesOneDaemonAndKeepsThePoolsOfThatAlone) {
+  const std::string path = directory_.path() + "/vram";
+  auto first = CustodianClient::Connect(path);
+  auto second = CustodianClient::Connect(path);
+  ASSERT_TRUE(first.ok() && second.ok());
+  for (const char* pool : {"kept", "removed"}) ASSERT_TRUE((*first)->Lend(pool, 1).ok());
+  const std::vector<std::string> pools = {"kept", "new"};
+  const absl::Status kept = (*first)->Keep(pools);
+  ASSERT_TRUE(kept.ok()) << kept;
+  EXPECT_EQ(*(*first)->Chunks("kept"), std::vector<uint32_t>{1});
+  EXPECT_TRUE((*first)->Chunks("removed")->empty());
+  EXPECT_TRUE((*first)->Keep(pools).ok()) << "it may say so again";
+  const absl::Status refused = (*second)->Keep({});
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("serves another daemon"));
+  EXPECT_EQ(*(*first)->Chunks("kept"), std::vector<uint32_t>{1});
+  first->reset();
+  EXPECT_TRUE((*second)->Keep({}).ok()) << "the first has gone";
+  EXPECT_TRUE((*second)->Chunks("kept")->empty());
+}
+
 TEST_F(DeviceProcessesTest, TheEndWaitsForNoMoverThatHangs) {
   ASSERT_TRUE(Put(1).ok());
   ::kill(side_.mover->pid(), SIGSTOP);
@@ -506,6 +527,7 @@ TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   const auto opened = CustodianClient::Connect(path, std::chrono::milliseconds(3000));
   ASSERT_TRUE(opened.ok()) << opened.status();
   CustodianClient& client = **opened;
+  ASSERT_TRUE(client.Keep(std::vector<std::string>{"pool"}).ok());
   ASSERT_TRUE(client.Lend("pool", 1).ok());
   custodian_->Signal(SIGSTOP);
   const absl::Status hung = client.Lend("pool", 2);
@@ -515,6 +537,9 @@ TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   const auto chunks = client.Chunks("pool");  // the answer to this, not to what was asked before
   ASSERT_TRUE(chunks.ok()) << chunks.status();
   EXPECT_THAT(*chunks, ::testing::IsSupersetOf({1u, 5u}));
+  const auto other = CustodianClient::Connect(path);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition((*other)->Keep({}))) << "it serves the first one again";
   custodian_->Kill();
   EXPECT_TRUE(absl::IsUnavailable(client.Lend("pool", 6)));
   custodian_ = std::make_unique<Custodian>(path);
