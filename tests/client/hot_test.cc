@@ -3,6 +3,8 @@
 // killed, or its device suffers. No byte may ever be wrong.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/file_util.h"
 #include "base/process.h"
@@ -37,23 +39,24 @@ class HotTest : public ::testing::Test {
     std::string vram;  // TC_FAKECUDA_VRAM of the custodian
     std::string driver;
     std::string calls, delay;  // TC_FAKECUDA and _DELAY of the movers
+    std::string read_deadline = "60s";
   };
   void Begin(const Faults& faults) {
     faults_ = faults;
     const Environment calls("TC_FAKECUDA", faults.calls), delay("TC_FAKECUDA_DELAY", faults.delay),
         driver("TC_FAKECUDA_DRIVER", faults.driver);
-    daemon_ = std::make_unique<DaemonProcess>(
-        DaemonProcess::Options{.warm_capacity = "64MiB",
-                               .cold_capacity = "1GiB",
-                               .more = {"--hot-capacity", "128MiB", "--vram-socket",
-                                        "DIRECTORY/vram", "--config", "DIRECTORY/config"},
-                               .prepare =
-                                   [this](const std::string& directory) {
-                                     directory_ = directory;
-                                     Configure("");
-                                     StartCustodian();
-                                   },
-                               .program = kProgram});
+    daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{
+        .warm_capacity = "64MiB",
+        .cold_capacity = "1GiB",
+        .more = {"--hot-capacity", "128MiB", "--vram-socket", "DIRECTORY/vram", "--config",
+                 "DIRECTORY/config"},
+        .prepare =
+            [this](const std::string& directory) {
+              directory_ = directory;
+              Configure("cold_read_deadline = \"" + faults_.read_deadline + "\"\n");
+              StartCustodian();
+            },
+        .program = kProgram});
     Connect();
   }
   void Begin() { Begin({}); }
@@ -71,7 +74,15 @@ class HotTest : public ::testing::Test {
                        null, null, null);
     ::close(null);
     if (!faults_.driver.empty()) return;  // it ends
-    ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(Vram()); }));
+    ASSERT_TRUE(Eventually([&] { return CustodianListens(); }));
+  }
+  /// Of one that was killed the socket's file is there still.
+  bool CustodianListens() const {
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    Vram().copy(address.sun_path, sizeof address.sun_path - 1);
+    const UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+           0;
   }
   int StopCustodian(int signal) {
     ::kill(custodian_, signal);
@@ -125,22 +136,41 @@ class HotTest : public ::testing::Test {
     for (int i = 0; i < 10; ++i) Write(1000 + ++filled_);
   }
   /// Until some blocks of the paths are hot: they are used again, and others push them out of
-  /// memory. How many are.
+  /// memory. How many would be matched hot.
   uint64_t Heat(int32_t first, int32_t last) {
     const uint64_t before = Use(BlockTier::kHot).promotions;
     for (int32_t seed = first; seed <= last; ++seed) {
       Write(seed);
       UseAgain(seed);
     }
+    uint64_t hot = 0;
+    const auto are_hot_alone = [&] {  // for a while they are warm, too
+      hot = 0;
+      for (int32_t seed = first; seed <= last; ++seed) {
+        const auto lease = space_->Match(Prompt(seed, kPlaces));
+        if (lease.ok()) hot += HotBlocks(*lease);
+      }
+      return hot > 0;
+    };
     const auto is_hot = [&] {
       Fill();
-      if (Use(BlockTier::kHot).promotions > before) return true;
+      if (Use(BlockTier::kHot).promotions > before &&
+          Eventually(are_hot_alone, std::chrono::seconds(10))) {
+        return true;
+      }
       for (int32_t seed = first; seed <= last; ++seed) Read(seed);  // once more,
       std::this_thread::sleep_for(std::chrono::seconds(1));         // a little later
       return false;
     };
-    EXPECT_TRUE(Eventually(is_hot, std::chrono::seconds(60))) << Use(BlockTier::kHot).state;
-    return Use(BlockTier::kHot).blocks;
+    EXPECT_TRUE(Eventually(is_hot)) << Use(BlockTier::kHot).state;
+    return hot;
+  }
+  static uint32_t HotBlocks(const Lease& lease) {
+    uint32_t hot = 0;
+    for (const BlockInfo& block : lease.blocks()) {
+      hot += block.matched_tier == BlockTier::kHot ? 1 : 0;
+    }
+    return hot;
   }
   /// Reads a path, every byte of it checked; how many of its blocks were matched hot.
   uint32_t Read(int32_t seed) {
@@ -149,10 +179,7 @@ class HotTest : public ::testing::Test {
     EXPECT_TRUE(lease.ok()) << lease.status();
     if (!lease.ok()) return 0;
     EXPECT_EQ(lease->depth(), kPlaces);
-    uint32_t hot = 0;
-    for (const BlockInfo& block : lease->blocks()) {
-      hot += block.matched_tier == BlockTier::kHot ? 1 : 0;
-    }
+    const uint32_t hot = HotBlocks(*lease);
     const auto loaded = lease->Load();
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(lease->depth(), kPlaces);
@@ -222,7 +249,8 @@ TEST_F(HotTest, AStickyErrorEndsTheMoverAlone) {
 }
 
 TEST_F(HotTest, AMoverThatCopiesStillEndsBeforeTheNextDaemonServesWithoutACustodianToo) {
-  Begin({.delay = "2:60000000"});  // its second stream, by which blocks go out
+  Begin(
+      {.delay = "2:60000000", .read_deadline = "2s"});  // its second stream, by which blocks go out
   Heat(1, 2);
   for (const int32_t seed : {1, 2}) {
     auto lease = space_->Match(Prompt(seed, kPlaces));

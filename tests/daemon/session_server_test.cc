@@ -117,7 +117,7 @@ class SessionServerTest : public ::testing::Test {
     options_.lease = kLongLease;
     options_.tick = milliseconds(20);
     options_.hello_deadline = kLongLease;
-    options_.grace = milliseconds(2000);
+    options_.grace = milliseconds(500);
   }
   ~SessionServerTest() override {
     server_.reset();
@@ -142,6 +142,15 @@ class SessionServerTest : public ::testing::Test {
     char byte;
     EXPECT_LE(::recv(socket.get(), &byte, 1, 0), 0) << "the connection must end";
     return refused;
+  }
+  /// Whether a session that beats has leases again after its silences. Dead stay the leases of
+  /// before a silence, and those of the silence, which may have ended with them: hence two
+  /// generations a silence, of which a late test sees some more.
+  bool LeasesAgain(RawSession& session) {
+    session.Beat();
+    const uint64_t silences = server_->counters().expired;
+    return silences > 0 && session.control->lease_generation.load() == 2 * silences &&
+           session.control->lease_until_ns.load() > BootNanoseconds();
   }
   /// A process that says hello, and tells once it was welcomed; it ends when killed.
   pid_t ChildWithSession(const std::function<void(RawSession&)>& then) {
@@ -281,30 +290,38 @@ TEST_F(SessionServerTest, WhatTheStackRefusesIsRefused) {
   EXPECT_EQ(registry_.size(), 0u);
 }
 
+TEST_F(SessionServerTest, AHeartbeatKeepsTheLeases) {
+  options_.lease = milliseconds(1000);
+  Start();
+  uint64_t before = BootNanoseconds(), longest_round = 0;
+  RawSession session = SayHello(path_);
+  ASSERT_TRUE(session.welcomed());
+  const uint64_t first = session.control->lease_until_ns.load();
+  uint64_t until = first, generation = 0;
+  while (before < first + 200'000'000 || until == first) {
+    session.Beat();
+    std::this_thread::sleep_for(milliseconds(5));
+    until = session.control->lease_until_ns.load();
+    generation = session.control->lease_generation.load();
+    const uint64_t now = BootNanoseconds();
+    longest_round = std::max(longest_round, now - std::exchange(before, now));
+  }
+  if (longest_round > 400'000'000) GTEST_SKIP() << "this machine was too late to beat in time";
+  EXPECT_EQ(generation, 0u);
+}
+
 TEST_F(SessionServerTest, SilenceEndsLeasesAndAHeartbeatBringsTheSessionBack) {
-  options_.lease = milliseconds(3000);
+  options_.lease = milliseconds(500);
   Start();
   RawSession session = SayHello(path_);
   ASSERT_TRUE(session.welcomed());
   const uint64_t number = session.welcome.session();
-  const uint64_t first = session.control->lease_until_ns.load();
-  ASSERT_TRUE(Eventually([&] {
-    session.Beat();
-    return BootNanoseconds() > first + 200'000'000;
-  }));
-  EXPECT_FALSE(host_.Noted("expire " + std::to_string(number)));
   EXPECT_EQ(session.control->lease_generation.load(), 0u);
-  EXPECT_GT(session.control->lease_until_ns.load(), BootNanoseconds());
   ASSERT_TRUE(Eventually([&] { return host_.Noted("expire " + std::to_string(number)); }));
   EXPECT_LT(session.control->lease_until_ns.load(), BootNanoseconds());
   EXPECT_EQ(session.control->lease_generation.load(), 1u);
   EXPECT_TRUE(registry_.Find(session.token())) << "the session itself stays";
-  session.Beat();
-  EXPECT_TRUE(
-      Eventually([&] { return session.control->lease_until_ns.load() > BootNanoseconds(); }));
-  EXPECT_EQ(session.control->lease_generation.load(), 2u)
-      << "dead stay the old leases, and those of the silence: they may have ended with the old";
-  EXPECT_EQ(server_->counters().expired, 1u);
+  EXPECT_TRUE(Eventually([&] { return LeasesAgain(session); }));
 }
 
 TEST_F(SessionServerTest, GoodbyeEndsTheSessionAtOnce) {
@@ -359,7 +376,7 @@ TEST_F(SessionServerTest, ForkedChildThatHoldsTheSocketIsNoReasonToWait) {
 }
 
 TEST_F(SessionServerTest, StoppedProcessLosesItsLeasesButNotItsSlots) {
-  options_.lease = milliseconds(2000);
+  options_.lease = milliseconds(500);
   Start();
   const pid_t child = ChildWithSession([](RawSession& session) {
     for (;;) {
@@ -367,10 +384,11 @@ TEST_F(SessionServerTest, StoppedProcessLosesItsLeasesButNotItsSlots) {
       ::usleep(20'000);
     }
   });
-  std::this_thread::sleep_for(milliseconds(2500));
-  EXPECT_FALSE(host_.Noted("expire 1"));
   ::kill(child, SIGSTOP);
-  EXPECT_TRUE(Eventually([&] { return host_.Noted("expire 1"); }));
+  ASSERT_EQ(::waitpid(child, nullptr, WUNTRACED), child);
+  const size_t before = host_.notes().size();  // it may have been late before
+  EXPECT_TRUE(Eventually([&] { return host_.notes().size() > before; }));
+  EXPECT_TRUE(host_.Noted("expire 1"));
   EXPECT_FALSE(host_.Noted("leave 1 gone"));
   ::kill(child, SIGKILL);
   EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 gone"); }));
@@ -394,9 +412,7 @@ TEST_F(SessionServerTest, ASilentClientLeasesAgainOnlyOnceItsOldLeasesHaveEnded)
   }
   EXPECT_EQ(session.control->lease_until_ns.load(), until);
   host_.Expire();
-  session.Beat();
-  EXPECT_TRUE(Eventually([&] { return session.control->lease_until_ns.load() > until; }));
-  EXPECT_EQ(session.control->lease_generation.load(), 2u);
+  EXPECT_TRUE(Eventually([&] { return LeasesAgain(session); }));
 }
 
 TEST_F(SessionServerTest, StopSaysGoodbyeAndRevokesLeasesOnlyWhenAsked) {
@@ -445,9 +461,10 @@ TEST_F(SessionServerTest, GraceEndsWithTheLastOldProcessOrWithTime) {
   const std::string line = std::to_string(child) + " " + std::to_string(*start_time) + " 2\n";
   const std::string dead = std::to_string(child) + " " + std::to_string(*start_time + 1) + " 1\n";
   ASSERT_TRUE(WriteFileAtomically(options_.sessions_file, line + dead).ok());
+  const auto begin = std::chrono::steady_clock::now();
   Start();
-  EXPECT_FALSE(host_.Noted("grace"));
   EXPECT_TRUE(Eventually([&] { return host_.Noted("grace"); })) << "by time";
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, options_.grace);
   server_.reset();
   options_.grace = milliseconds(60'000);
   NotingHost second;
@@ -464,10 +481,12 @@ TEST_F(SessionServerTest, GraceEndsWithTheLastOldProcessOrWithTime) {
 TEST_F(SessionServerTest, DamagedSessionsFileIsNoReasonNotToStartButToWait) {
   options_.sessions_file = directory_ + "/sessions";
   std::ofstream(options_.sessions_file) << "1 2 3 4\nnonsense";
+  const auto begin = std::chrono::steady_clock::now();
   Start();
   EXPECT_TRUE(SayHello(path_).welcomed());
-  EXPECT_FALSE(host_.Noted("grace")) << "somebody may be missing of whom it cannot know";
   EXPECT_TRUE(Eventually([&] { return host_.Noted("grace"); })) << "by time";
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, options_.grace)
+      << "somebody may be missing of whom it cannot know";
 }
 
 TEST_F(SessionServerTest, NobodyIsWelcomeWhomTheNextDaemonWouldNotKnow) {
