@@ -23,6 +23,8 @@ using std::chrono::steady_clock;
 
 constexpr size_t kMaxSignature = 64;
 constexpr std::chrono::milliseconds kPause{10};
+// Of one that was killed. Only one that cannot be killed takes longer, on whatever machine.
+constexpr std::chrono::milliseconds kDeathPatience{10'000};
 
 struct Holder {
   pid_t pid = 0;
@@ -53,7 +55,7 @@ absl::Status EndHolder(int lock, std::chrono::milliseconds patience) {
   if (WaitForExit(*process, patience)) return absl::OkStatus();
   LogEvent(LogLevel::kWarning, "former_mover_killed", {{"pid", holder->pid}});
   ::syscall(SYS_pidfd_send_signal, process->get(), SIGKILL, nullptr, 0);
-  if (WaitForExit(*process, patience)) return absl::OkStatus();
+  if (WaitForExit(*process, kDeathPatience)) return absl::OkStatus();
   return absl::UnavailableError("an earlier daemon's mover, process " +
                                 std::to_string(holder->pid) +
                                 ", may still be copying and cannot be killed");

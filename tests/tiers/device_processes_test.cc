@@ -497,7 +497,7 @@ TEST_F(DeviceProcessesTest, TheEndWaitsForNoMoverThatHangs) {
   ::kill(side_.mover->pid(), SIGSTOP);
   const auto before = std::chrono::steady_clock::now();
   side_ = {};
-  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(20));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(60));
 }
 
 TEST_F(DeviceProcessesTest, ThePauseDoublesUntilAMoverHasCopiedSomething) {
@@ -527,15 +527,15 @@ TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   const auto opened = CustodianClient::Connect(path, std::chrono::milliseconds(3000));
   ASSERT_TRUE(opened.ok()) << opened.status();
   CustodianClient& client = **opened;
-  ASSERT_TRUE(client.Keep(std::vector<std::string>{"pool"}).ok());
-  ASSERT_TRUE(client.Lend("pool", 1).ok());
+  ASSERT_TRUE(Patiently([&] { return client.Keep(std::vector<std::string>{"pool"}); }).ok());
+  ASSERT_TRUE(Patiently([&] { return client.Lend("pool", 1); }).ok());
   custodian_->Signal(SIGSTOP);
   const absl::Status hung = client.Lend("pool", 2);
   EXPECT_TRUE(absl::IsUnavailable(hung)) << hung;
   custodian_->Signal(SIGCONT);
   ASSERT_TRUE(Patiently([&] { return client.Lend("pool", 5); }).ok());
-  const auto chunks = client.Chunks("pool");  // the answer to this, not to what was asked before
-  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  absl::StatusOr<std::vector<uint32_t>> chunks;  // the answer to this, not to an earlier question
+  ASSERT_TRUE(Patiently([&] { return (chunks = client.Chunks("pool")).status(); }).ok());
   EXPECT_THAT(*chunks, ::testing::IsSupersetOf({1u, 5u}));
   const auto other = CustodianClient::Connect(path);
   ASSERT_TRUE(other.ok()) << other.status();
