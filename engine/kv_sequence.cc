@@ -16,14 +16,9 @@ constexpr size_t kReserveAtOnce = 64;
 // A prefill may wait for the daemon to demote something; it costs less than computing the same
 // blocks again next time.
 constexpr std::chrono::milliseconds kReserveWait{20};
-// What a call may take: before a prefill, which is at stake and for which the daemon may have to
-// touch memory first; between two tokens, where whoever reads the answer would notice; and what
-// each block to load from disk or to sum adds.
-constexpr std::chrono::milliseconds kFirstTimeout{2000};
-constexpr std::chrono::milliseconds kCallTimeout{600};
+// What each block to load from disk or to sum, and each to publish, adds to what a call may take.
 constexpr std::chrono::milliseconds kLoadTimeout{50};
 constexpr std::chrono::milliseconds kCommitTimeout{5};
-constexpr std::chrono::milliseconds kFirstBackoff{1'000};
 constexpr std::chrono::milliseconds kLastBackoff{60'000};
 
 }  // namespace
@@ -53,10 +48,10 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
   uncached_blocks_ = losses_ = 0;
   if (!space_ || ids.empty()) return 0;
   if (silent_ && std::chrono::steady_clock::now() < retry_at_) return 0;
-  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), kFirstTimeout);
+  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), patience_.first);
   if (!Heard(lease.status()).ok()) return 0;
   lease_.emplace(*std::move(lease));
-  if (!lease_->Load({}, kFirstTimeout + lease_->blocks().size() * kLoadTimeout).ok()) {
+  if (!lease_->Load({}, patience_.first + lease_->blocks().size() * kLoadTimeout).ok()) {
     lease_.reset();
     return 0;
   }
@@ -74,7 +69,8 @@ absl::Status KvSequence::Extend(size_t tokens) {
   const size_t needed = BlocksOf(tokens);
   while (pointers_.size() < needed && lease_ && private_count_ == 0 && !silent_) {
     const auto count = static_cast<uint32_t>(std::min(needed - pointers_.size(), kReserveAtOnce));
-    auto slots = space_->Reserve(count, 0, kReserveWait, count > 1 ? kFirstTimeout : kCallTimeout);
+    auto slots =
+        space_->Reserve(count, 0, kReserveWait, count > 1 ? patience_.first : patience_.call);
     if (!Heard(slots.status()).ok()) break;  // full, silent or gone: private pages from here on
     for (Reservation& slot : *slots) {
       pointers_.push_back(slot.bytes().data());
@@ -103,7 +99,7 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
                                  std::make_move_iterator(cut));
   reserved_.erase(reserved_.begin(), cut);
   const auto names = computed.subspan(begin * kBlockTokens, (end - begin) * kBlockTokens);
-  const auto timeout = kCallTimeout + slots.size() * kCommitTimeout;
+  const auto timeout = patience_.call + slots.size() * kCommitTimeout;
   if (!Heard(lease_->CommitAsync(names, std::move(slots), timeout)).ok()) {
     lost_ = true;
     return;
@@ -115,7 +111,7 @@ void KvSequence::Commit(std::span<const int32_t> computed) {
 
 void KvSequence::Settle() {
   if (enqueued_ == 0 || lost_ || !Reachable()) return;
-  const absl::Status settled = Heard(lease_->Settle(kCallTimeout));
+  const absl::Status settled = Heard(lease_->Settle(patience_.call));
   if (settled.ok()) TakeUp();
   lost_ = lost_ || (!settled.ok() && !absl::IsDeadlineExceeded(settled));
 }
@@ -124,12 +120,12 @@ void KvSequence::TakeUp() {
   if (enqueued_ == 0) return;
   const size_t begin = pointers_.size() - private_count_ - reserved_.size() - enqueued_;
   if (!lease_->Settled()) {
-    const bool late = std::chrono::steady_clock::now() > enqueued_at_ + kCallTimeout;
+    const bool late = std::chrono::steady_clock::now() > enqueued_at_ + patience_.call;
     if (late) Heard(absl::DeadlineExceededError("what was committed has no answer")).IgnoreError();
     return;
   }
   enqueued_ = 0;
-  lost_ = !Heard(lease_->Settle(kCallTimeout)).ok();
+  lost_ = !Heard(lease_->Settle(patience_.call)).ok();
   // Where another client was first, the block is another one, of the same bytes.
   for (size_t i = begin; i < leased() && !lost_; ++i) {
     const std::span<const std::byte> bytes = lease_->View(i);
@@ -153,7 +149,7 @@ absl::Status KvSequence::Heard(absl::Status status) {
     backoff_ = {};
     return status;
   }
-  backoff_ = std::clamp(backoff_ * 2, kFirstBackoff, kLastBackoff);
+  backoff_ = std::clamp(backoff_ * 2, patience_.backoff, kLastBackoff);
   retry_at_ = std::chrono::steady_clock::now() + backoff_;
   const bool told = std::exchange(silent_, true);
   if (!told && on_silence_) on_silence_(status);

@@ -38,6 +38,15 @@ namespace thermocline {
 SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const Sha256& weights,
                   std::string_view numerics = {});
 
+/// How long a daemon is waited for: before a prefill, which is at stake and for which it may have
+/// to touch memory first; between two tokens, where whoever reads the answer would notice; and how
+/// long it is left alone once it is silent, the first time.
+struct DaemonPatience {
+  std::chrono::milliseconds first{2000};
+  std::chrono::milliseconds call{600};
+  std::chrono::milliseconds backoff{1000};
+};
+
 /// Thread: one at a time.
 /// Owner:  borrows `pages` and `client`, which outlive it.
 class KvSequence {
@@ -46,11 +55,12 @@ class KvSequence {
   explicit KvSequence(PrivateBlocks& pages) : pages_(pages) {}
   /// `on_silence` is told, on the calling thread, of each time that the daemon falls silent.
   KvSequence(PrivateBlocks& pages, Client& client, Space space,
-             std::function<void(const absl::Status&)> on_silence = {})
+             std::function<void(const absl::Status&)> on_silence = {}, DaemonPatience patience = {})
       : pages_(pages),
         client_(&client),
         space_(std::move(space)),
-        on_silence_(std::move(on_silence)) {}
+        on_silence_(std::move(on_silence)),
+        patience_(patience) {}
   ~KvSequence() { Clear(); }
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
@@ -105,6 +115,7 @@ class KvSequence {
   Client* client_ = nullptr;
   std::optional<Space> space_;
   std::function<void(const absl::Status&)> on_silence_;
+  const DaemonPatience patience_;
   bool silent_ = false;                   // the last call had no answer in time
   SteadyTime retry_at_{};                 // of a silent daemon
   std::chrono::milliseconds backoff_{0};  // that led there

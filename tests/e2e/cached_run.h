@@ -48,11 +48,15 @@ struct Model {
   Sha256 digest;
 };
 
+/// Of who knows that the daemon lives, however busy the machine is.
+inline constexpr DaemonPatience kPatient{.first = kPatience, .call = kPatience};
+
 /// A sequence over a daemon, or without one over private pages alone. Its pages last for
 /// `max_tokens`.
 class Sequence {
  public:
-  Sequence(const Model& model, KvDtype dtype, size_t max_tokens, const DaemonProcess* daemon)
+  Sequence(const Model& model, KvDtype dtype, size_t max_tokens, const DaemonProcess* daemon,
+           DaemonPatience patience = kPatient)
       : pages_(model.transformer->kv_geometry(dtype), BlocksOf(max_tokens)) {
     if (daemon == nullptr) {
       kv_ = std::make_unique<KvSequence>(pages_);
@@ -62,8 +66,8 @@ class Sequence {
     auto space = client_->OpenSpace(model.Space(dtype));
     TC_CHECK(space.ok());
     space_ = *space;
-    kv_ = std::make_unique<KvSequence>(pages_, *client_, *space,
-                                       [this](const absl::Status&) { ++silences_; });
+    kv_ = std::make_unique<KvSequence>(
+        pages_, *client_, *space, [this](const absl::Status&) { ++silences_; }, patience);
   }
 
   Sequence(const Sequence&) = delete;
