@@ -119,7 +119,7 @@ TEST_F(PutTest, WhatIsEnqueuedIsPublishedInItsOrder) {
 }
 
 TEST_F(PutTest, NobodyWaitsForADaemonThatDoesNotAnswer) {
-  constexpr milliseconds kTimeout{10'000};
+  constexpr milliseconds kTimeout = kPatience;
   const auto tokens = Prompt(1, 800);
   auto lease = space_.Match(tokens);
   ASSERT_OK(lease.status());

@@ -41,7 +41,8 @@ struct TwoTenants {
   }
   std::unique_ptr<Client> Connect(const std::string& tenant) const {
     auto client = Client::Connect({.remote = {.address = "unix://" + daemon.socket() + ".grpc",
-                                              .token_file = daemon.directory() + "/" + tenant}});
+                                              .token_file = daemon.directory() + "/" + tenant},
+                                   .timeout = DaemonProcess::kCallTimeout});
     if (!client.ok()) std::fprintf(stderr, "%s\n", std::string(client.status().message()).c_str());
     TC_CHECK(client.ok());
     return *std::move(client);
