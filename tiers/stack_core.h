@@ -18,8 +18,7 @@
 //   stack_clients.cc   clients, spaces, match, leases
 //   stack_shared.cc    what clients do without a message: pins, uses, counts
 //   stack_commit.cc    reserve, commit, abort
-//   stack_movement.cc  slots, eviction from warm
-//   stack_words.cc     changes of words, dropping
+//   stack_movement.cc  slots, eviction from warm, dropping
 //   stack_cold.cc      write-back, eviction from cold
 //   stack_fold.cc      small segments of cold become large ones
 //   stack_durable.cc   copies that a commit waits for
@@ -230,7 +229,6 @@ class StackCore final : public TierStack, private StackBooks {
   }
   void Publish(const Space& space, Place place, const CommitItem& item);
   void ReturnReservations(uint32_t client, bool process_gone);
-  void DropOldest();
 
   // ---- stack_movement.cc
   /// What a walk over the warm policy is after.
@@ -239,7 +237,6 @@ class StackCore final : public TierStack, private StackBooks {
     uint64_t count = 0;
     bool drop_dirty = false;       // what has no cold copy may be dropped
     uint64_t newest = UINT64_MAX;  // sequence; what was committed later is passed over
-    uint64_t window = UINT64_MAX;  // of so many slots' blocks, those that would go first
   };
   /// A place that shall leave warm.
   struct Victim {
@@ -265,19 +262,14 @@ class StackCore final : public TierStack, private StackBooks {
   std::optional<Victim> VictimOf(uint64_t id, const FreeGoal& goal,
                                  const std::unordered_set<uint64_t>& dropped) const;
   bool StandsOnly(Place place, const std::unordered_set<uint64_t>& taken) const;
-  bool MaySink(const PlaceState& state, Place place) const;
-  uint64_t WarmSlots(const Space& space, Place place, uint64_t slot_bytes) const;
   uint64_t LetGo(std::span<const Victim> victims);
   void FreeMoving(std::span<const Movement> moves);
   void PlanWrites(const FreeGoal& goal);
   void PlanWrite(uint64_t id, Place place);
   void ClearChunkFor(uint64_t bytes);
   bool ClearChunk(const std::vector<uint64_t>& offsets);
-
-  // ---- stack_words.cc
   void ChangeWord(uint64_t id, Place place, uint32_t part, Word word);
   void PublishWord(Space& space, Place place, uint32_t part, Word word, uint64_t checksum);
-  Place BlockBefore(const Space& space, Place place) const;
   bool HasBytes(Place place) const;
   /// One of a block's places before the last, where its bytes are.
   bool IsInner(Place place) const;
@@ -286,6 +278,7 @@ class StackCore final : public TierStack, private StackBooks {
   bool DropLeaf(Place place);
   void DropTails(std::vector<Place> firsts);
   void Forget(const Dropped& dropped);
+  void DropOldest();
 
   // ---- stack_cold.cc
   bool ColdJobIsLate() const;

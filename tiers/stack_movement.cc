@@ -1,5 +1,5 @@
 // How slots come free and blocks go down: granting slots, leaf-first eviction from warm, write-back
-// to cold ahead of need.
+// to cold ahead of need, eviction from cold, dropping names.
 #include <algorithm>
 #include <unordered_set>
 
@@ -211,21 +211,13 @@ void StackCore::KeepReserve() {
       continue;
     }
     const bool drop = cold_ == nullptr || !cold_writable() || cold_full_;
-    // A whole segment while we are at it: copies that are there already cost nobody's waiting.
-    const uint64_t ahead = SlotsAhead(slot_bytes);
-    FreeGoal goal{slot_bytes, target - free, drop};
-    if (!drop) goal.window = goal.count + ahead;
-    const uint64_t freed = FreeClean(goal);
+    const uint64_t freed = FreeClean({slot_bytes, target - free, drop});
     if (freed > 0) progressing_ = true;
     if (free + freed >= target) continue;
-    if (!drop) PlanWrites({slot_bytes, target - free - freed + ahead, false});
+    // A whole segment while we are at it: copies that are there already cost nobody's waiting.
+    if (!drop) PlanWrites({slot_bytes, target - free - freed + SlotsAhead(slot_bytes), false});
     if (free + freed < wanted && planned_writes_.empty() && !job_running_ && freed == 0) {
-      // Nothing comes of those that would go first.
-      if (FreeClean({slot_bytes, target - free, drop}) > 0) {
-        progressing_ = true;
-      } else {
-        ClearChunkFor(slot_bytes);
-      }
+      ClearChunkFor(slot_bytes);
     }
   }
   if (!std::exchange(wants_chunk_, false)) options_.warm_account.Unwant();
@@ -254,9 +246,6 @@ bool StackCore::IsNewer(const PlaceState& state, uint64_t sequence) {
 // Walks leaf first and lets go of places of which all warm parts have a cold copy; with drop_dirty
 // also of those that would be lost, if nothing stands behind them. Answers how many slots of the
 // wanted size came free. What a pin has saved since the walk looked, the next walk passes over.
-//
-// The window is a clean-first one (CFLRU, Park et al., CASES 2006): within it clean blocks go while
-// dirty ones are being written; what is younger stays, clean or not, however many writes come.
 uint64_t StackCore::FreeClean(const FreeGoal& goal) {
   uint64_t freed = 0;
   for (int walk = 0; walk < kWalks && freed < goal.count; ++walk) {
@@ -275,23 +264,13 @@ uint64_t StackCore::FreeClean(const FreeGoal& goal) {
 std::vector<StackCore::Victim> StackCore::ChooseVictims(const FreeGoal& goal) {
   std::vector<Victim> victims;
   std::unordered_set<uint64_t> dropped;
-  std::unordered_set<uint64_t> before_dirty;  // blocks that stay as long as one behind them
   uint64_t slots = 0;
-  uint64_t dirty_slots = 0;  // to be written, and what is before them
   writer_.LookAtPins();
   warm_policy_->Victims([&](uint64_t id) {
-    if (slots >= goal.count || slots + dirty_slots >= goal.window) return Policy::Answer::kStop;
-    const PlaceState& state = places_.at(id);
-    if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
-    const auto victim = before_dirty.contains(id) ? std::nullopt : VictimOf(id, goal, dropped);
-    if (!victim) {
-      const Place place = *writer_.PlaceOf(id);
-      if (goal.window == UINT64_MAX || !MaySink(state, place)) return Policy::Answer::kSkip;
-      const Space& space = spaces_.at(state.space);
-      dirty_slots += WarmSlots(space, place, goal.slot_bytes);
-      before_dirty.insert(writer_.IdOf(BlockBefore(space, place)));
-      return Policy::Answer::kTake;
-    }
+    if (slots >= goal.count) return Policy::Answer::kStop;
+    if (IsNewer(places_.at(id), goal.newest)) return Policy::Answer::kTake;
+    const auto victim = VictimOf(id, goal, dropped);
+    if (!victim) return Policy::Answer::kSkip;
     if (victim->drop) dropped.insert(id);
     slots += victim->slots;
     victims.push_back(*victim);
@@ -307,37 +286,18 @@ std::optional<StackCore::Victim> StackCore::VictimOf(
   Victim victim{.id = id, .place = *writer_.PlaceOf(id)};
   if (writer_.LookedPinned(victim.place)) return std::nullopt;
   const Space& space = spaces_.at(state.space);
-  victim.slots = WarmSlots(space, victim.place, goal.slot_bytes);
-  if (victim.slots == 0) return std::nullopt;
   for (uint32_t part = 0; part < space.part_count(); ++part) {
     const Word word = writer_.word(victim.place, part);
-    const bool is_elsewhere = word.cold_copy() || IsOnDevice(word, state.parts[part]);
-    if (word.warm_slot() != 0 && !is_elsewhere) victim.drop = true;
+    if (word.warm_slot() == 0) continue;
+    if (!word.cold_copy() && !IsOnDevice(word, state.parts[part])) victim.drop = true;
+    const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+    if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
   }
+  if (victim.slots == 0) return std::nullopt;
   const bool is_lost = goal.drop_dirty || !MayEnterCold(state);
   if (victim.drop && (!is_lost || state.pins > 0)) return std::nullopt;
   if (victim.drop && !StandsOnly(victim.place, dropped)) return std::nullopt;
   return victim;
-}
-
-// How many slots of this size, or of any, its block has.
-uint64_t StackCore::WarmSlots(const Space& space, Place place, uint64_t slot_bytes) const {
-  uint64_t slots = 0;
-  for (uint32_t part = 0; part < space.part_count(); ++part) {
-    const uint64_t bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
-    const bool is_wanted = slot_bytes == 0 || slot_bytes == bytes;
-    if (is_wanted && writer_.word(place, part).warm_slot() != 0) ++slots;
-  }
-  return slots;
-}
-
-// Whether it can leave for cold now, or once it is written.
-bool StackCore::MaySink(const PlaceState& state, Place place) const {
-  const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
-                                   [](const PartState& part) { return part.reading; });
-  if (reading || state.doomed || !MayEnterCold(state)) return false;
-  if (state.warm_pins > 0 && !draining_) return false;
-  return state.busy() || (MayLeaveWarm(state) && !writer_.LookedPinned(place));
 }
 
 // Whether nothing stands behind the place but what is about to go, or goes with it: inner places,
@@ -401,12 +361,23 @@ void StackCore::PlanWrites(const FreeGoal& goal) {
       return Policy::Answer::kStop;
     }
     const PlaceState& state = places_.at(id);
+    const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
+                                     [](const PartState& part) { return part.reading; });
+    if (reading || state.doomed || !MayEnterCold(state)) return Policy::Answer::kSkip;
+    if (state.warm_pins > 0 && !draining_) return Policy::Answer::kSkip;
     if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
     const Place place = *writer_.PlaceOf(id);
-    if (!MaySink(state, place)) return Policy::Answer::kSkip;
-    const uint64_t here = WarmSlots(spaces_.at(state.space), place, goal.slot_bytes);
-    slots += here;
-    if (here > 0) PlanWrite(id, place);
+    if (!state.busy() && (!MayLeaveWarm(state) || writer_.LookedPinned(place))) {
+      return Policy::Answer::kSkip;
+    }
+    const Space& space = spaces_.at(state.space);
+    const uint64_t slots_before = slots;
+    for (uint32_t part = 0; part < space.part_count(); ++part) {
+      const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+      if (writer_.word(place, part).warm_slot() == 0) continue;
+      if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++slots;
+    }
+    if (slots > slots_before) PlanWrite(id, place);
     return Policy::Answer::kTake;
   });
 }
@@ -465,6 +436,146 @@ bool StackCore::ClearChunk(const std::vector<uint64_t>& offsets) {
     }
   }
   return may_leave;
+}
+
+// ---- words and names
+
+void StackCore::ChangeWord(uint64_t id, Place place, uint32_t part, Word word) {
+  const PlaceState& state = places_.at(id);
+  Space& space = spaces_.at(state.space);
+  word = word.WithDeleted(state.doomed && !word.empty());
+  PublishWord(space, place, part, word, state.parts[part].checksum);
+  bool hot = false;
+  bool warm = false;
+  bool cold = false;
+  for (uint32_t other = 0; other < space.part_count(); ++other) {
+    const Word now = writer_.word(place, other);
+    hot = hot || now.hot_slot() != 0;
+    warm = warm || now.warm_slot() != 0;
+    cold = cold || now.cold_copy();
+  }
+  // Of its order behind the block before it the policy is told, not of the inner places between
+  // the two, which hold no bytes.
+  Place before = writer_.Parent(place);
+  while (writer_.Depth(before) % space.block_places != 0) before = writer_.Parent(before);
+  const uint64_t parent = writer_.IdOf(before);
+  if (hot != hot_policy_->Contains(id)) {
+    hot ? hot_policy_->Insert(id, parent) : hot_policy_->Remove(id);
+  }
+  if (warm != warm_policy_->Contains(id)) {
+    warm ? warm_policy_->Insert(id, parent) : warm_policy_->Remove(id);
+  }
+  if (cold != cold_policy_->Contains(id)) {
+    cold ? cold_policy_->Insert(id, parent) : cold_policy_->Remove(id);
+  }
+}
+
+void StackCore::PublishWord(Space& space, Place place, uint32_t part, Word word,
+                            uint64_t checksum) {
+  const Word old = writer_.word(place, part);
+  // Of a slot that is there already the sum stands, and readers may be looking at it.
+  if (old.warm_slot() != word.warm_slot()) writer_.SetChecksum(place, part, checksum);
+  if (old.moving()) {
+    writer_.FinishMove(place, part, word);
+  } else {
+    writer_.SetWord(place, part, word);
+  }
+  const uint64_t bytes = space.spec.parts[part].block_bytes;
+  if (old.warm_slot() != 0) space.warm_bytes -= bytes;
+  if (word.warm_slot() != 0) space.warm_bytes += bytes;
+  if (old.cold_copy()) space.cold_bytes -= bytes;
+  if (word.cold_copy()) space.cold_bytes += bytes;
+}
+
+bool StackCore::IsInner(Place place) const {
+  const PlaceState& state = places_.at(writer_.IdOf(place));
+  return writer_.Depth(place) % spaces_.at(state.space).block_places != 0;
+}
+
+bool StackCore::HasBytes(Place place) const {
+  const uint32_t parts = spaces_.at(places_.at(writer_.IdOf(place)).space).part_count();
+  for (uint32_t part = 0; part < parts; ++part) {
+    if (!writer_.word(place, part).empty()) return true;
+  }
+  return false;
+}
+
+bool StackCore::IsComplete(const Space& space, const PlaceState& state, Place place) const {
+  if (IsInner(place)) return HasBytes(place) || !writer_.IsLeaf(place);
+  for (uint32_t part = 0; part < state.parts.size(); ++part) {
+    if (space.window_blocks[part] == 0 && writer_.word(place, part).empty()) return false;
+  }
+  return HasBytes(place);
+}
+
+void StackCore::NoteIncomplete(uint64_t id) { incomplete_.try_emplace(id, options_.clock->Now()); }
+
+// Drops a place that nothing stands behind, and then what it leaves without bytes above it. False
+// when it may not go: leased, busy, pinned, or no leaf.
+bool StackCore::DropLeaf(Place place) {
+  if (writer_.IsRoot(place) || !writer_.IsLeaf(place)) return false;
+  const uint64_t id = writer_.IdOf(place);
+  DropTails({place});
+  return !places_.contains(id);
+}
+
+// Drops places that nothing stands behind but one another, and inner places, and then what they
+// leave without bytes above them; but none that is leased, busy or pinned, nor before such a one.
+// One look at the pins for all that ends a run at the time: of a path of many runs one each, so
+// each round asks for as much of a run as may go.
+void StackCore::DropTails(std::vector<Place> firsts) {
+  std::unordered_set<uint64_t> wanted;
+  for (Place place : firsts) wanted.insert(writer_.IdOf(place));
+  const auto stays = [&](Place place) {
+    const uint64_t id = writer_.IdOf(place);
+    const PlaceState& state = places_.at(id);
+    return state.busy() || state.pins > 0 || (!wanted.contains(id) && HasBytes(place));
+  };
+  while (true) {
+    // What stands behind a first in its run would go with it.
+    for (Place& first : firsts) {
+      for (Place at = first; writer_.Contains(at); ++at.count) {
+        if (stays(at)) first.count = at.count + 1;
+      }
+    }
+    std::erase_if(firsts, [&](Place first) { return !writer_.Contains(first); });
+    if (firsts.empty()) return;
+    DropResult result = writer_.Drop(firsts);
+    for (const Dropped& dropped : result.dropped) Forget(dropped);
+    for (Place place : firsts) {
+      if (writer_.Contains(place) && !HasBytes(place)) NoteIncomplete(writer_.IdOf(place));
+    }
+    firsts.clear();
+    for (Place leaf : result.leaves) {
+      if (stays(leaf)) continue;
+      while (leaf.count > 1 && !stays({leaf.node, leaf.count - 1})) --leaf.count;
+      firsts.push_back(leaf);
+    }
+  }
+}
+
+void StackCore::Forget(const Dropped& dropped) {
+  Space& space = spaces_.at(places_.at(dropped.id).space);
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
+    const Word word = dropped.words[part];
+    const uint64_t bytes = space.spec.parts[part].block_bytes;
+    if (word.warm_slot() != 0) {
+      host_->Free(OffsetOf(word));
+      space.warm_bytes -= bytes;
+    }
+    if (word.hot_slot() != 0) hot_->Free(word.hot_slot());
+    if (word.cold_copy()) {
+      erasures_.push_back({dropped.id, static_cast<uint16_t>(part)});
+      space.cold_bytes -= bytes;
+    }
+  }
+  --space.places;
+  hot_policy_->Remove(dropped.id);
+  warm_policy_->Remove(dropped.id);
+  cold_policy_->Remove(dropped.id);
+  places_.Erase(dropped.id);
+  incomplete_.erase(dropped.id);
+  doomed_.erase(dropped.id);
 }
 
 }  // namespace thermocline

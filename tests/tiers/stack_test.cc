@@ -151,65 +151,6 @@ TEST_F(StackTest, BlocksSinkWhenRoomIsNeededAndRiseInPrefixOrder) {
   EXPECT_EQ(stats.corrupt_blocks, 0u);
 }
 
-/// Blocks that came back from disk, among ten times as many that are not written yet.
-class StackBurstTest : public StackTest {
- protected:
-  static constexpr uint32_t kBack = 8;
-  void SetUp() override {
-    Use({.warm_blocks = 64, .cold_blocks = 512});
-    Write(names_);
-    for (uint64_t path = 1000; path < 1020; ++path) Write(TestPath(path, 4));
-    FlushTier(*stack_, TierKind::kWarm);
-    for (uint64_t path = 2; path < 12; ++path) Write(TestPath(path, 4));
-    const LeaseView lease = client_->Match(names_);
-    EXPECT_EQ(client_->Load(lease, names_), kBack);
-    client_->Release(lease);
-    stack_->Settle();
-  }
-  /// Asks for slots, four at a time; `granted_` counts those that were had.
-  void Burst(int requests) {
-    for (int i = 0; i < requests; ++i) {
-      (*stack_)->Reserve(client_->number(), space_, 0, 4, std::chrono::milliseconds(1000),
-                         [this](absl::StatusOr<std::vector<uint64_t>> slots) {
-                           ASSERT_TRUE(slots.ok()) << slots.status();
-                           granted_ += slots->size();
-                         });
-    }
-    StepStrand();
-  }
-  size_t WarmOf(const std::vector<Name>& names) {
-    const LeaseView lease = client_->Match(names);
-    client_->Release(lease);
-    return static_cast<size_t>(
-        std::count_if(lease.blocks.begin(), lease.blocks.end(),
-                      [](const BlockView& block) { return block.tier == TierKind::kWarm; }));
-  }
-
-  const std::vector<Name> names_ = TestPath(1, kBack);
-  size_t granted_ = 0;
-};
-
-TEST_F(StackBurstTest, BlocksThatCameBackStayWhileOlderOnesAreBeingWritten) {
-  Burst(9);  // the disk stands still
-  EXPECT_LT(granted_, 36u);
-  EXPECT_EQ(WarmOf(names_), kBack);
-  stack_->Settle();
-  EXPECT_EQ(granted_, 36u);
-  EXPECT_EQ(WarmOf(names_), kBack);
-  ExpectBooksAgree();
-}
-
-TEST_F(StackBurstTest, BlocksThatCameBackLeaveWhereNothingOlderMay) {
-  std::vector<LeaseView> leases;
-  for (uint64_t path = 2; path < 12; ++path) leases.push_back(client_->Match(TestPath(path, 4)));
-  WarmOf(names_);  // used last
-  Burst(5);        // 16 are free, and 8 came back
-  stack_->Settle();
-  EXPECT_EQ(granted_, 20u);
-  EXPECT_LT(WarmOf(names_), kBack);
-  ExpectBooksAgree();
-}
-
 TEST_F(StackTest, ALeaseKeepsItsPathAndAFullArenaIsRefusedInTime) {
   Use({.warm_blocks = 8, .cold_blocks = 64, .chunk_blocks = 8});
   const auto names = TestNames({1, 2, 3, 4, 5, 6});
