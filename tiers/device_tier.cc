@@ -238,6 +238,32 @@ void DeviceTier::ReturnEmptyChunks() {
   slabs_.RetryLending();
 }
 
+bool DeviceTier::IsMoving() const {
+  MutexLock lock(mutex_);
+  return mover_status_.ok();
+}
+
+absl::Status DeviceTier::Probe() {
+  MutexLock lending(lending_mutex_);
+  std::optional<uint32_t> chunk;
+  {
+    MutexLock lock(mutex_);
+    if (!has_memory_.empty()) chunk = *has_memory_.begin();
+  }
+  absl::Status status;
+  if (chunk) {
+    std::vector<std::byte> room(kPageBytes);
+    const DeviceTransfer transfer{*chunk * options_.chunk_bytes, room.data(), room.size()};
+    status = options_.memory->Copy({&transfer, 1}, DeviceDirection::kOut);
+  } else if (status = options_.memory->Lend(0); status.ok()) {
+    options_.memory->Return(0);
+  } else if (absl::IsResourceExhausted(status)) {  // which State tells otherwise
+    status = absl::OkStatus();
+  }
+  MutexLock lock(mutex_);
+  return mover_status_ = status;
+}
+
 /// A slot for what is to be put, once it is known to be right.
 absl::StatusOr<uint32_t> DeviceTier::Stage(const TierPut& put) {
   const BlockRecord& record = *put.record;

@@ -71,6 +71,10 @@ class DeviceTier final : public Tier {
   static uint64_t OffsetOf(uint32_t page) { return uint64_t{page - kFirstPage} * kPageBytes; }
   DeviceMemory& memory() const { return *options_.memory; }
 
+  /// Whether what was asked of the memory last was done.
+  bool IsMoving() const;
+  /// Asks it for as little as there is, where nobody has anything to move, to find out.
+  absl::Status Probe();
   /// Gives the memory of chunks without used slots back to the device.
   void ReturnEmptyChunks();
 

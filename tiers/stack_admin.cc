@@ -17,6 +17,7 @@ void StackCore::Tick() {
   if (cold_ != nullptr) TellHealth(TierKind::kCold, ColdState(), cold_told_);
   PromotePinned();
   SettleHot();
+  ProbeHot();
   ReleaseQuarantine();
   ExpireIncomplete(options_.incomplete_ttl);
   DropDoomed();

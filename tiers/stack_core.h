@@ -383,6 +383,7 @@ class StackCore final : public TierStack, private StackBooks {
   std::string HotState() const;
   bool IsHot(BlockRef ref) const;
   void AdvanceHot();
+  void ProbeHot();
   std::vector<HotCopy> ChooseHot();
   void FinishHeating(const std::vector<HotCopy>& copies);
   void FailHot(const absl::Status& why);

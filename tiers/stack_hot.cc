@@ -82,6 +82,23 @@ void StackCore::AdvanceHot() {
   });
 }
 
+// Without blocks to move nobody would learn that a device that had failed works again.
+void StackCore::ProbeHot() {
+  if (hot_ == nullptr || hot_->IsMoving() || hot_job_running_ || !hot_moves_.Allows()) return;
+  if (closing_ || grace_ || !flushes_.empty()) return;
+  hot_job_running_ = true;
+  hot_moves_.Try();
+  options_.hot([hot = hot_, strand = options_.strand, weak = std::weak_ptr<StackCore*>(self_)] {
+    strand([weak, status = hot->Probe()] {
+      const auto self = weak.lock();
+      if (!self) return;
+      (*self)->hot_job_running_ = false;
+      status.ok() ? (*self)->hot_moves_.Succeeded() : (*self)->FailHot(status);
+      (*self)->SchedulePump();
+    });
+  });
+}
+
 // Of the blocks that would leave memory next.
 std::vector<HotCopy> StackCore::ChooseHot() {
   std::set<uint64_t> scarce;  // slot sizes

@@ -174,9 +174,20 @@ TEST_F(DeviceTierTest, ACopyThatFailsStoresNothingAndIsTold) {
   EXPECT_EQ(tier_->Usage().block_count, 1u);
   EXPECT_EQ(tier_->Usage().used_bytes, kBytes);
   EXPECT_THAT(tier_->State(), ::testing::HasSubstr("the mover has ended"));
+  EXPECT_TRUE(absl::IsUnavailable(tier_->Probe()));
+  EXPECT_FALSE(tier_->IsMoving());
   memory_->may_copy = true;
+  EXPECT_TRUE(tier_->Probe().ok());
+  EXPECT_EQ(tier_->State(), "ok");
   EXPECT_TRUE(Has(1)) << "a medium that fails loses nothing";
   EXPECT_EQ(tier_->State(), "ok");
+}
+
+TEST_F(DeviceTierTest, AnEmptyOneIsProbedByMemoryThatGoesBack) {
+  EXPECT_TRUE(tier_->Probe().ok());
+  EXPECT_TRUE(memory_->Chunks()->empty());
+  memory_->may_lend = false;
+  EXPECT_TRUE(tier_->Probe().ok()) << "it is full, no more";
 }
 
 TEST_F(DeviceTierTest, AFullDeviceIsServedFromWhatThereIs) {

@@ -173,6 +173,25 @@ TEST_F(StackHotTest, WhatADeviceDoesNotGiveComesFromBelow) {
   EXPECT_EQ(Hot().state, "ok");
 }
 
+TEST_F(StackHotTest, ADeviceThatWorksAgainIsFoundOutWithoutABlockToMove) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  stack_->device->SetFaults(1, 0);
+  LoadAll(names);
+  for (const double error : {1.0, 0.0}) {
+    EXPECT_THAT(Hot().state, HasSubstr("made to fail"));
+    stack_->device->SetFaults(error, 0);
+    Tick();
+    EXPECT_THAT(Hot().state, HasSubstr("made to fail")) << "not before the pause is over";
+    stack_->Advance(kColdPause);
+    Tick();
+  }
+  EXPECT_EQ(Hot().state, "ok");
+  ExpectBooksAgree();
+}
+
 TEST_F(StackHotTest, WrongBytesAreNeverServed) {
   const auto names = TestPath(1, 4);
   Write(names);
