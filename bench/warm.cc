@@ -4,10 +4,10 @@
 // touched, counts apart.
 // A put counts when the match of another process has found it. `put_sustained` begins with a full
 // arena and goes on through twice what that holds, so that every block takes the slot of one that
-// is evicted, until the last is found. After the first round that other process compares every
-// byte. Measured beside them in the same run: memcpy of the same bytes by one thread between
-// buffers larger than the caches, which is the limit of a copied read. bench/peers.cc has the
-// peers.
+// is evicted, until the last is found; `--only sustained` measures nothing else. After the first
+// round that other process compares every byte. Measured beside them in the same run: memcpy of the
+// same bytes by one thread between buffers larger than the caches, which is the limit of a copied
+// read. bench/peers.cc has the peers.
 #include <cstdio>
 #include <cstring>
 
@@ -74,6 +74,32 @@ std::string CpuNote(const Load& load, const std::vector<Transfer>& puts) {
   return text;
 }
 
+std::string CaseName(const char* what, const Load& load) {
+  return std::string(what) + "/" + std::to_string(load.bytes / KiB) +
+         "KiB/batch:" + std::to_string(load.batch);
+}
+
+/// Rounds of memcpy and of puts into an arena that is full, in turns.
+absl::Status Sustained(OwnStore& store, const Buffers& buffers, const Load& load,
+                       size_t arena_bytes, Report& report) {
+  Load much = load;
+  much.blocks = 2 * arena_bytes / load.bytes;
+  std::vector<double> memcpy_ms, put_ms;
+  std::vector<Transfer> puts;
+  for (int round = 0; round < kRounds; ++round) {
+    memcpy_ms.push_back(CopyAll(buffers, load));
+    TC_ASSIGN_OR_RETURN(const Transfer put, store.PutMore(much, arena_bytes / load.bytes));
+    TC_RETURN_IF_ERROR(store.Clear());
+    put_ms.push_back(put.ms);
+    puts.push_back(put);
+  }
+  const double mib = static_cast<double>(much.total_bytes()) / MiB;
+  const double limit_ms = Median(memcpy_ms) * static_cast<double>(much.blocks / load.blocks);
+  report.Add({CaseName("put_sustained", load), "throughput", mib / (Median(put_ms) / 1e3), "MiB/s",
+              "memcpy", limit_ms / Median(put_ms), CpuNote(much, puts)});
+  return absl::OkStatus();
+}
+
 absl::Status RunCase(OwnStore& store, const Buffers& buffers, const Load& load, size_t arena_bytes,
                      Report& report) {
   Times times;
@@ -81,24 +107,18 @@ absl::Status RunCase(OwnStore& store, const Buffers& buffers, const Load& load, 
     TC_RETURN_IF_ERROR(Round(store, buffers, load, round == 0, times));
   }
   const double memcpy_ms = Median(times.memcpy_ms);
-  const std::string suffix =
-      "/" + std::to_string(load.bytes / KiB) + "KiB/batch:" + std::to_string(load.batch);
   const auto add = [&](const char* what, double ms, size_t blocks, std::string note) {
     const double mib = static_cast<double>(load.bytes * blocks) / MiB;
     const double limit_ms =
         memcpy_ms * static_cast<double>(blocks) / static_cast<double>(load.blocks);
-    report.Add({what + suffix, "throughput", mib / (ms / 1e3), "MiB/s", "memcpy", limit_ms / ms,
-                std::move(note)});
+    report.Add({CaseName(what, load), "throughput", mib / (ms / 1e3), "MiB/s", "memcpy",
+                limit_ms / ms, std::move(note)});
   };
   add("memcpy", memcpy_ms, load.blocks, "");
   add("first_put", times.put_ms.front(), load.blocks, "");
   add("put", Later(times.put_ms), load.blocks, CpuNote(load, times.puts));
   add("put_until_committed", Later(times.commit_ms), load.blocks, "");
-  Load much = load;
-  much.blocks = 2 * arena_bytes / load.bytes;
-  TC_ASSIGN_OR_RETURN(const Transfer sustained, store.PutMore(much, arena_bytes / load.bytes));
-  TC_RETURN_IF_ERROR(store.Clear());
-  add("put_sustained", sustained.ms, much.blocks, CpuNote(much, {sustained}));
+  TC_RETURN_IF_ERROR(Sustained(store, buffers, load, arena_bytes, report));
   add("get_copied", Later(times.copied_ms), load.blocks, "");
   add("get_streamed", Later(times.streamed_ms), load.blocks, "");
   add("get_in_place", Later(times.in_place_ms), load.blocks,
@@ -116,7 +136,9 @@ absl::Status Run(const Arguments& arguments, Report& report) {
     TC_ASSIGN_OR_RETURN(const auto store, OwnStore::Start(buffers, FormatBytes(arena_bytes)));
     for (const size_t batch : {size_t{1}, size_t{16}}) {
       const Load load{.bytes = bytes, .blocks = total_bytes / bytes, .batch = batch};
-      TC_RETURN_IF_ERROR(RunCase(*store, buffers, load, arena_bytes, report));
+      TC_RETURN_IF_ERROR(arguments.only == "sustained"
+                             ? Sustained(*store, buffers, load, arena_bytes, report)
+                             : RunCase(*store, buffers, load, arena_bytes, report));
     }
   }
   return absl::OkStatus();
