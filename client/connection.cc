@@ -162,10 +162,18 @@ absl::Status Connection::Map(SessionGrant grant) {
   catalog_.emplace(std::move(catalog));
   local_readers_.emplace(catalog_->catalog(), *control_);
   puts_.emplace(*control_, *local_readers_,
-                PutQueue::Hooks{.wake = [this] { WakeDaemon(socket_.get()); },
-                                .alive = [this] { return Alive(); },
-                                .abort = [this](uint64_t offset) { QueueAbort(offset); },
-                                .unstage = [this](uint64_t at) { staging_.Give(at); }});
+                PutQueue::Hooks{
+                    .wake = [this] { WakeDaemon(socket_.get()); },
+                    .alive = [this] { return Alive(); },
+                    .abort = [this](uint64_t offset) { QueueAbort(offset); },
+                    .unstage = [this](uint64_t at) { staging_.Give(at); },
+                    .want = [this](uint32_t space) { return magazine_.Lacking(space, kPutGrants); },
+                    .granted =
+                        [this](const Magazine::Want& want, uint64_t grant,
+                               std::span<const uint64_t> offsets) {
+                          const bool ours = Granted(want.kind, grant, offsets).ok();
+                          magazine_.Came(want, ours ? offsets : offsets.first(0));
+                        }});
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
   MutexLock lock(mutex_);
   mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
@@ -318,7 +326,6 @@ void Connection::Run() {
       (void)!::read(wake_.get(), &count, sizeof count);
       if (stop_.load()) continue;
       FlushReturns(steady_clock::now() + kReturnTimeout);
-      if (!remote_) Refill(std::max(next_beat, steady_clock::now() + kReturnTimeout));
     }
   }
 }

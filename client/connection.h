@@ -117,6 +117,8 @@ class Connection {
   void QueueReport(uint64_t id, uint32_t part) TC_EXCLUDES(mutex_);
   /// Under which a slot of this session was granted last; 0: never.
   uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
+  /// For a call of this session, whose answer may be lost.
+  uint64_t NewNumber() TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
   /// The same for all connections of this process to `socket_path`: what one of its threads has let
@@ -166,14 +168,11 @@ class Connection {
   static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
   static void SupersedeLost();
   /// Slots of a grant: checks them, and maps their pages.
-  absl::StatusOr<std::vector<uint64_t>> Granted(const Magazine::Kind& kind, uint64_t grant,
-                                                const v1::ReserveResponse& response)
-      TC_EXCLUDES(mutex_);
+  absl::Status Granted(const Magazine::Kind& kind, uint64_t grant,
+                       std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much.
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
-  /// Asks for what the magazine lacks, until `deadline`.
-  void Refill(Deadline deadline);
   /// Gives back what it holds in vain, or all of it.
   void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
@@ -213,7 +212,7 @@ class Connection {
   Mutex mutex_;
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   Returns returns_ TC_GUARDED_BY(mutex_);
-  uint64_t last_grant_ TC_GUARDED_BY(mutex_) = 0;
+  uint64_t last_number_ TC_GUARDED_BY(mutex_) = 0;
   std::unordered_map<uint64_t, uint64_t> grants_ TC_GUARDED_BY(mutex_);  // by offset
   std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
   bool returning_ TC_GUARDED_BY(mutex_) = false;          // a thread carries some away

@@ -45,14 +45,12 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
                                                             Deadline deadline) {
   std::vector<uint64_t> slots;
   if (!remote_) {
-    bool low = false;
-    slots = magazine_.Take(kind, count, low);
-    if (low) Wake();
+    // What answers have brought, and what leases hold that went before their commits were answered.
+    puts_->Collect();
+    slots = magazine_.Take(kind, count);
     if (slots.size() == count) return slots;
   }
-  // What this client gave up a moment ago must not keep it from getting slots, nor what leases hold
-  // that went before their commits were answered.
-  if (!remote_) puts_->Collect();
+  // What this client gave up a moment ago must not keep it from getting slots.
   FlushReturns(deadline);
   const auto missing = count - static_cast<uint32_t>(slots.size());
   const uint32_t ahead = remote_ ? 0 : magazine_.Ahead(kind, missing);
@@ -78,33 +76,38 @@ absl::StatusOr<std::vector<uint64_t>> Connection::AskForSlots(const Magazine::Ki
   request.set_count(count);
   request.set_ahead(ahead);
   request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
-  {
-    MutexLock lock(mutex_);
-    request.set_grant(++last_grant_);
-  }
+  request.set_grant(NewNumber());
   const auto response = calls_->Reserve(request, deadline);
-  if (response.ok()) return Granted(kind, request.grant(), *response);
-  // The daemon may have granted what we do not know of.
-  if (!Refused(response.status())) Queue(&Returns::grants, request.grant());
-  return Explain(response.status());
+  if (!response.ok()) {
+    // The daemon may have granted what we do not know of.
+    if (!Refused(response.status())) Queue(&Returns::grants, request.grant());
+    return Explain(response.status());
+  }
+  if (response->offsets().empty()) {
+    return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
+  }
+  std::vector<uint64_t> slots(response->offsets().begin(), response->offsets().end());
+  TC_RETURN_IF_ERROR(Granted(kind, request.grant(), slots));
+  return slots;
 }
 
-absl::StatusOr<std::vector<uint64_t>> Connection::Granted(const Magazine::Kind& kind,
-                                                          uint64_t grant,
-                                                          const v1::ReserveResponse& response) {
-  for (const uint64_t offset : response.offsets()) {
+absl::Status Connection::Granted(const Magazine::Kind& kind, uint64_t grant,
+                                 std::span<const uint64_t> offsets) {
+  for (const uint64_t offset : offsets) {
     if (!Contains(offset, kind.bytes)) {
       return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
                                  std::to_string(offset));
     }
     if (!remote_ && !staging_.there()) MapSlot(offset, kind.bytes);
   }
-  if (response.offsets().empty()) {
-    return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
-  }
   MutexLock lock(mutex_);
-  for (const uint64_t offset : response.offsets()) grants_[offset] = grant;
-  return std::vector<uint64_t>(response.offsets().begin(), response.offsets().end());
+  for (const uint64_t offset : offsets) grants_[offset] = grant;
+  return absl::OkStatus();
+}
+
+uint64_t Connection::NewNumber() {
+  MutexLock lock(mutex_);
+  return ++last_number_;
 }
 
 uint64_t Connection::GrantOf(uint64_t offset) {
@@ -123,20 +126,6 @@ void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
   // For reading: such a fault maps the pages around it too, and in a shared mapping for writing as
   // well. Where it is refused (Linux before 5.14) the fill faults, as it would have.
   (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
-}
-
-void Connection::Refill(Deadline deadline) {
-  std::vector<std::pair<Magazine::Kind, uint32_t>> lows;  // each once, whoever takes on meanwhile
-  while (const auto low = magazine_.RunLow()) lows.push_back(*low);
-  for (const auto& [kind, count] : lows) {
-    std::vector<uint64_t> slots;
-    if (steady_clock::now() < deadline) {
-      // One at least, as nobody waits for the others.
-      const auto granted = AskForSlots(kind, 1, count - 1, std::chrono::milliseconds(0), deadline);
-      if (granted.ok()) slots = *granted;
-    }
-    magazine_.Add(kind, slots);
-  }
 }
 
 void Connection::ReturnIdleSlots(bool all) {

@@ -18,8 +18,7 @@ uint32_t MostOf(const Magazine::Kind& kind) {
 
 }  // namespace
 
-std::vector<uint64_t> Magazine::Take(const Kind& kind, uint32_t count, bool& low) {
-  low = false;
+std::vector<uint64_t> Magazine::Take(const Kind& kind, uint32_t count) {
   MutexLock lock(mutex_);
   const auto found = slots_.find(kind);
   if (found == slots_.end()) return {};
@@ -28,7 +27,6 @@ std::vector<uint64_t> Magazine::Take(const Kind& kind, uint32_t count, bool& low
   const auto taken = slots.offsets.end() - std::min<ptrdiff_t>(count, std::ssize(slots.offsets));
   std::vector<uint64_t> offsets(taken, slots.offsets.end());
   slots.offsets.erase(taken, slots.offsets.end());
-  low = slots.low();
   return offsets;
 }
 
@@ -43,19 +41,29 @@ uint32_t Magazine::Ahead(const Kind& kind, uint32_t missing) {
 void Magazine::Add(const Kind& kind, std::span<const uint64_t> offsets) {
   MutexLock lock(mutex_);
   Slots& slots = slots_[kind];
-  slots.asked = false;
   slots.offsets.insert(slots.offsets.end(), offsets.begin(), offsets.end());
-  slots.target = std::min(slots.target, static_cast<uint32_t>(2 * slots.offsets.size()));
 }
 
-std::optional<std::pair<Magazine::Kind, uint32_t>> Magazine::RunLow() {
+Magazine::Want Magazine::Lacking(uint32_t space, uint32_t count) {
   MutexLock lock(mutex_);
-  for (auto& [kind, slots] : slots_) {
-    if (!slots.low()) continue;
-    slots.asked = true;
-    return std::pair(kind, slots.target - static_cast<uint32_t>(slots.offsets.size()));
+  Want want;
+  Slots* most = nullptr;
+  for (auto at = slots_.lower_bound({space, 0, 0}); at != slots_.end(); ++at) {
+    if (at->first.space != space) break;
+    if (at->second.lacking() <= want.count) continue;
+    most = &at->second;
+    want = {at->first, most->lacking()};
   }
-  return std::nullopt;
+  want.count = std::min(want.count, count);
+  if (most != nullptr) most->on_their_way += want.count;
+  return want;
+}
+
+void Magazine::Came(const Want& want, std::span<const uint64_t> offsets) {
+  MutexLock lock(mutex_);
+  Slots& slots = slots_[want.kind];
+  slots.on_their_way -= want.count;
+  slots.offsets.insert(slots.offsets.end(), offsets.begin(), offsets.end());
 }
 
 std::vector<uint64_t> Magazine::TakeIdle(bool recalled) {
@@ -70,7 +78,7 @@ std::vector<uint64_t> Magazine::TakeIdle(bool recalled) {
     idle.insert(idle.end(), slots.offsets.begin(), slots.offsets.end());
     slots.offsets.clear();
     slots.target = 0;
-    next = slots.asked ? std::next(next) : slots_.erase(next);
+    next = slots.on_their_way > 0 ? std::next(next) : slots_.erase(next);
   }
   return idle;
 }

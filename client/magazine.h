@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -26,15 +25,23 @@ class Magazine {
     auto operator<=>(const Kind&) const = default;
   };
 
-  /// Takes up to `count` slots, by their offsets. `low`: RunLow has something to say.
-  std::vector<uint64_t> Take(const Kind& kind, uint32_t count, bool& low) TC_EXCLUDES(mutex_);
+  /// Takes up to `count` slots, by their offsets.
+  std::vector<uint64_t> Take(const Kind& kind, uint32_t count) TC_EXCLUDES(mutex_);
   /// How many to ask for beyond `missing`, which Take did not have.
   uint32_t Ahead(const Kind& kind, uint32_t missing) TC_EXCLUDES(mutex_);
-  /// What was granted of those, however few: so many are held from now on.
+  /// What was granted of those, however few.
   void Add(const Kind& kind, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
 
-  /// A kind that has run low, and how many to ask for; each once until Add.
-  std::optional<std::pair<Kind, uint32_t>> RunLow() TC_EXCLUDES(mutex_);
+  struct Want {
+    Kind kind;
+    uint32_t count = 0;
+  };
+  /// What a space lacks most to what is to be held, at most `count`: to be asked for with a commit.
+  /// Those are on their way until Came.
+  Want Lacking(uint32_t space, uint32_t count) TC_EXCLUDES(mutex_);
+  /// What was granted of those, however few.
+  void Came(const Want& want, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
+
   /// Takes out what nobody has needed since the last call but one; everything when `recalled`.
   std::vector<uint64_t> TakeIdle(bool recalled) TC_EXCLUDES(mutex_);
 
@@ -42,9 +49,12 @@ class Magazine {
   struct Slots {
     std::vector<uint64_t> offsets;
     uint32_t target = 0;
+    uint32_t on_their_way = 0;
     uint32_t idle_calls = 0;  // of TakeIdle, since it was used
-    bool asked = false;       // for more
-    bool low() const { return !asked && offsets.size() < (target + 1) / 2; }
+    uint32_t lacking() const {
+      const auto held = static_cast<uint32_t>(offsets.size()) + on_their_way;
+      return held < target ? target - held : 0;
+    }
   };
 
   Mutex mutex_;

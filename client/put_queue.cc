@@ -15,9 +15,8 @@ using std::chrono::steady_clock;
 
 // How often one who waits looks whether the session lives.
 constexpr std::chrono::milliseconds kLook{100};
-constexpr uint64_t kHeaderBytes = 8;
 
-uint64_t FrameBytes(size_t commit_bytes) { return kHeaderBytes + (commit_bytes + 7) / 8 * 8; }
+uint64_t FrameBytes(size_t commit_bytes) { return sizeof(PutFrame) + (commit_bytes + 7) / 8 * 8; }
 
 absl::Status StatusOf(const PutAnswer& answer) {
   if (answer.code == 0) return absl::OkStatus();
@@ -45,8 +44,9 @@ absl::StatusOr<std::shared_ptr<EnqueuedPut>> PutQueue::Enqueue(const v1::CommitR
         auto put = std::make_shared<EnqueuedPut>();
         put->number = ++enqueued_;
         for (const v1::CommitItem& item : request.items()) put->offsets.push_back(item.offset());
+        put->want = hooks_.want(request.pinned().space());
         unanswered_.push_back(put);
-        Write(commit);
+        Write(commit, put->want);
         return put;
       }
       seen = static_cast<uint32_t>(answered());
@@ -55,10 +55,12 @@ absl::StatusOr<std::shared_ptr<EnqueuedPut>> PutQueue::Enqueue(const v1::CommitR
   }
 }
 
-void PutQueue::Write(const std::string& commit) {
-  const uint32_t header[2] = {static_cast<uint32_t>(commit.size()), 0};
-  CopyIn(written_, header, sizeof header);
-  CopyIn(written_ + kHeaderBytes, commit.data(), commit.size());
+void PutQueue::Write(const std::string& commit, const Magazine::Want& want) {
+  const PutFrame frame = {.commit_bytes = static_cast<uint32_t>(commit.size()),
+                          .slots_wanted = static_cast<uint16_t>(want.count),
+                          .part = static_cast<uint16_t>(want.kind.part)};
+  CopyIn(written_, &frame, sizeof frame);
+  CopyIn(written_ + sizeof frame, commit.data(), commit.size());
   written_ += FrameBytes(commit.size());
   area_.puts_written.store(written_, std::memory_order_release);
   FullFence();
@@ -148,6 +150,11 @@ void PutQueue::CollectAnswers() {
       if ((answer.kept[i / 64] >> (i % 64) & 1) != 0) put->kept.push_back(put->offsets[i]);
     }
     put->answered = true;
+    if (put->want.count > 0) {
+      const auto end = std::find(std::begin(answer.granted), std::end(answer.granted), 0);
+      const size_t granted = put->status.ok() ? end - std::begin(answer.granted) : 0;
+      hooks_.granted(put->want, kPutGrant | put->number, std::span(answer.granted, granted));
+    }
     if (put->abandoned) GiveBack(*put);
   }
 }

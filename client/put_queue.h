@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "base/status.h"
 #include "client/adaptive_wait.h"
 #include "client/local_readers.h"
+#include "client/magazine.h"
 #include "client/session.h"
 #include "proto/shm_layout.h"
 #include "thermocline/v1/data.pb.h"
@@ -37,6 +39,7 @@ struct EnqueuedPut {
   friend class PutQueue;
   bool answered = false;
   bool abandoned = false;
+  Magazine::Want want;                  // what its answer is to bring
   std::unique_ptr<LocalReader> reader;  // of an abandoned one: what it stands behind
 };
 
@@ -48,6 +51,10 @@ class PutQueue {
     std::function<absl::Status()> alive;         // whether the session is
     std::function<void(uint64_t offset)> abort;  // gives a slot back
     std::function<void(uint64_t at)> unstage;    // gives a piece of staging memory back
+    /// What an answer may bring for a space, and what it brought under this grant.
+    std::function<Magazine::Want(uint32_t space)> want;
+    std::function<void(const Magazine::Want&, uint64_t grant, std::span<const uint64_t> offsets)>
+        granted;
   };
   PutQueue(ControlArea& area, LocalReaders& readers, Hooks hooks)
       : area_(area), readers_(readers), hooks_(std::move(hooks)) {}
@@ -77,7 +84,7 @@ class PutQueue {
   uint64_t answered() const TC_REQUIRES(mutex_) { return enqueued_ - unanswered_.size(); }
   void GiveBack(EnqueuedPut& put);
   void CopyIn(uint64_t at, const void* from, size_t bytes) TC_REQUIRES(mutex_);
-  void Write(const std::string& commit) TC_REQUIRES(mutex_);
+  void Write(const std::string& commit, const Magazine::Want& want) TC_REQUIRES(mutex_);
   void Wake();
   /// Waits for the next answer after the first `answered`.
   absl::Status AwaitNext(uint32_t answered, Deadline deadline) TC_EXCLUDES(mutex_);

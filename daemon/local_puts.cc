@@ -32,7 +32,7 @@ void LocalPuts::Drain(TenantView& view) {
     full_ = jobs_.size() + answers_.size() >= kPutAnswers;
     if (full_) return;
     if (taken == kCommitsPerVisit) return PostDrain();
-    absl::StatusOr<std::optional<std::string>> next = ring_.Next();
+    absl::StatusOr<std::optional<PutRing::Commit>> next = ring_.Next();
     if (!next.ok()) return CutOff(view, next.status());
     if (!next->has_value()) {
       if (Rest()) return;
@@ -41,7 +41,9 @@ void LocalPuts::Drain(TenantView& view) {
     busy_ = true;
     auto job = std::make_shared<Job>();
     job->arrived = std::chrono::steady_clock::now();
-    if (!job->request.ParseFromString(**next) || job->request.items_size() > int{kPutItems}) {
+    job->wants = (*next)->wants;
+    if (!job->request.ParseFromString((*next)->bytes) ||
+        job->request.items_size() > int{kPutItems}) {
       return CutOff(view, absl::InvalidArgumentError(
                               "the ring of commits in its control area holds one that is none"));
     }
@@ -103,41 +105,65 @@ void LocalPuts::PublishReady(TenantView& view) {
   while (!jobs_.empty() && jobs_.front()->ready) {
     const std::shared_ptr<Job> job = std::move(jobs_.front());
     jobs_.pop_front();
-    Publish(view, *client, *job);
+    Publish(view, *client, job);
   }
   AnswerReady();
 }
 
-void LocalPuts::Publish(TenantView& view, ClientNumber client, Job& job) {
+void LocalPuts::Publish(TenantView& view, ClientNumber client, const std::shared_ptr<Job>& job) {
   auto answer = std::make_shared<Answer>();
-  answer->arrived = job.arrived;
-  answer->ready = true;
-  answer->told.status = job.status;
+  answer->number = ++published_;
+  answer->arrived = job->arrived;
+  answer->told.status = job->status;
   Place place;
+  bool to_disk = false;
   if (answer->told.status.ok()) {
     answer->told.status = [&]() -> absl::Status {
-      TC_ASSIGN_OR_RETURN(const PinnedEnd end, EndOf(job.request));
-      TC_ASSIGN_OR_RETURN(const LeaseView lease, job.steps->Publish(view, client, end));
+      TC_ASSIGN_OR_RETURN(const PinnedEnd end, EndOf(job->request));
+      TC_ASSIGN_OR_RETURN(const LeaseView lease, job->steps->Publish(view, client, end));
       answer->told.depth = lease.depth;
       place = lease.end;
-      if (view.stack->durability() != Durability::kAck) return absl::OkStatus();
-      answer->ready = false;
-      view.stack->AwaitDurable(lease, [self = shared_from_this(), answer](absl::Status status) {
-        answer->told.status = std::move(status);
-        answer->ready = true;
-        self->AnswerReady();
-      });
+      to_disk = view.stack->durability() == Durability::kAck;
+      if (!to_disk) return absl::OkStatus();
+      view.stack->AwaitDurable(
+          lease, [self = shared_from_this(), &view, client, answer, job](absl::Status status) {
+            answer->told.status = std::move(status);
+            self->GrantMore(view, client, *job, answer);
+            self->AnswerReady();
+          });
       return absl::OkStatus();
     }();
   }
-  const uint32_t pin = job.request.pinned().pin();
-  if (pin < kControlPins) ends_[pin] = {published_ + 1, answer->told.status.ok(), place};
-  for (int i = 0; i < job.request.items_size(); ++i) {
-    if (!view.stack->ReservedBytes(client, job.request.items(i).offset()).ok()) continue;
+  const uint32_t pin = job->request.pinned().pin();
+  if (pin < kControlPins) ends_[pin] = {published_, answer->told.status.ok(), place};
+  for (int i = 0; i < job->request.items_size(); ++i) {
+    if (!view.stack->ReservedBytes(client, job->request.items(i).offset()).ok()) continue;
     answer->told.kept[i / 64] |= uint64_t{1} << (i % 64);
   }
-  ++published_;
-  answers_.push_back(std::move(answer));
+  answers_.push_back(answer);
+  if (!to_disk) GrantMore(view, client, *job, answer);
+}
+
+// The last step of an answer: slots that are free now, for what is put next, so that nobody sends a
+// message for them.
+void LocalPuts::GrantMore(TenantView& view, ClientNumber client, const Job& job,
+                          const std::shared_ptr<Answer>& answer) {
+  answer->ready = job.wants.count == 0 || !answer->told.status.ok();
+  if (answer->ready) return;
+  // As many as it has put it has in any case; more when they can be spared.
+  const uint32_t count = std::min<uint32_t>(job.wants.count, job.request.items_size());
+  view.stack->Reserve(
+      client, job.request.pinned().space(), job.wants.part, count, std::chrono::milliseconds(0),
+      [self = shared_from_this(), answer, &view](absl::StatusOr<std::vector<uint64_t>> offsets) {
+        const auto session = view.sessions.find(self->session_);
+        if (offsets.ok() && session != view.sessions.end()) {
+          session->second.granted.Note(*offsets);
+          answer->told.granted = *std::move(offsets);
+        }
+        answer->ready = true;
+        self->AnswerReady();
+      },
+      job.wants.count - count, kPutGrant | answer->number);
 }
 
 void LocalPuts::AnswerReady() {

@@ -31,6 +31,7 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
  private:
   struct Job {
     v1::CommitRequest request;
+    PutRing::SlotsWanted wants;
     std::optional<CommitSteps> steps;
     absl::Status status;  // of what came before publication
     bool ready = false;   // to be published, or refused
@@ -38,9 +39,10 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   };
   /// What the client is to be told, in the order of its commits.
   struct Answer {
+    uint64_t number = 0;  // of the commit
     PutRing::Answer told;
     std::chrono::steady_clock::time_point arrived;
-    bool ready = false;  // its blocks are where the answer promises them
+    bool ready = false;  // its blocks are where the answer promises them, and slots granted
   };
   /// Where a commit ended that one of the same pin may stand behind.
   struct End {
@@ -54,7 +56,9 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   void Begin(TenantView& view, const std::shared_ptr<Job>& job);
   void Prepared(TenantView& view, Job& job, absl::Status status);
   void PublishReady(TenantView& view);
-  void Publish(TenantView& view, ClientNumber client, Job& job);
+  void Publish(TenantView& view, ClientNumber client, const std::shared_ptr<Job>& job);
+  void GrantMore(TenantView& view, ClientNumber client, const Job& job,
+                 const std::shared_ptr<Answer>& answer);
   void AnswerReady();
   absl::StatusOr<PinnedEnd> EndOf(const v1::CommitRequest& request) const;
   void CutOff(TenantView& view, const absl::Status& why);

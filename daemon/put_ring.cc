@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/fence.h"
 #include "base/futex.h"
 
 namespace thermocline {
 namespace {
-
-constexpr uint64_t kHeaderBytes = 8;
 
 absl::Status Garbage(const char* what) {
   return absl::InvalidArgumentError(std::string("the ring of commits in its control area ") + what);
@@ -17,18 +16,20 @@ absl::Status Garbage(const char* what) {
 
 }  // namespace
 
-absl::StatusOr<std::optional<std::string>> PutRing::Next() {
+absl::StatusOr<std::optional<PutRing::Commit>> PutRing::Next() {
   const uint64_t there = area_->puts_written.load(std::memory_order_acquire) - read_;
   if (there == 0) return std::nullopt;
-  if (there > kPutRingBytes || there % kHeaderBytes != 0) {
+  if (there > kPutRingBytes || there % sizeof(PutFrame) != 0) {
     return Garbage("was written beyond its end");
   }
-  uint32_t header[2];
-  CopyOut(read_, header, sizeof header);
-  const uint64_t frame_bytes = kHeaderBytes + (uint64_t{header[0]} + 7) / 8 * 8;
-  if (header[1] != 0 || frame_bytes > there) return Garbage("holds a frame that is none");
-  std::string commit(header[0], 0);
-  CopyOut(read_ + kHeaderBytes, commit.data(), commit.size());
+  PutFrame frame;
+  CopyOut(read_, &frame, sizeof frame);
+  const uint64_t frame_bytes = sizeof frame + (uint64_t{frame.commit_bytes} + 7) / 8 * 8;
+  if (frame.slots_wanted > kPutGrants || frame_bytes > there) {
+    return Garbage("holds a frame that is none");
+  }
+  Commit commit{std::string(frame.commit_bytes, 0), {frame.slots_wanted, frame.part}};
+  CopyOut(read_ + sizeof frame, commit.bytes.data(), commit.bytes.size());
   read_ += frame_bytes;
   area_->puts_read.store(read_, std::memory_order_release);
   return commit;
@@ -47,8 +48,14 @@ void PutRing::Tell(const Answer& answer) {
   out.code = static_cast<uint32_t>(answer.status.code());
   out.depth = answer.depth;
   std::copy(std::begin(answer.kept), std::end(answer.kept), out.kept);
-  const absl::string_view message = answer.status.message().substr(0, sizeof out.message - 1);
-  out.message[message.copy(out.message, message.size())] = 0;
+  if (answer.status.ok()) {
+    TC_CHECK(answer.granted.size() <= kPutGrants);
+    const auto end = std::copy(answer.granted.begin(), answer.granted.end(), out.granted);
+    std::fill(end, std::end(out.granted), 0);
+  } else {
+    const absl::string_view message = answer.status.message().substr(0, sizeof out.message - 1);
+    out.message[message.copy(out.message, message.size())] = 0;
+  }
   area_->puts_answered.store(static_cast<uint32_t>(answered_), std::memory_order_release);
   FullFence();
   if (area_->client_sleepers.load(std::memory_order_relaxed) != 0) {

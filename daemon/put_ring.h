@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "proto/shm_layout.h"
@@ -17,9 +18,17 @@ class PutRing {
  public:
   explicit PutRing(std::shared_ptr<ControlArea> area) : area_(std::move(area)) {}
 
-  /// The next commit's bytes; nothing when there is none.
+  struct SlotsWanted {
+    uint16_t count = 0;  // at most kPutGrants
+    uint16_t part = 0;   // whose
+  };
+  struct Commit {
+    std::string bytes;
+    SlotsWanted wants;
+  };
+  /// The next commit; nothing when there is none.
   /// Errors: InvalidArgument for what no client library writes; then there is no way on.
-  absl::StatusOr<std::optional<std::string>> Next();
+  absl::StatusOr<std::optional<Commit>> Next();
   /// Says that the next Next() will be called once the client has sent a wake-up; before that,
   /// soon, when we only `doze`. False when there is something already.
   bool Sleep(bool doze = false);
@@ -28,6 +37,7 @@ class PutRing {
     absl::Status status;
     uint32_t depth = 0;                  // of the path now, when OK
     uint64_t kept[kPutItems / 64] = {};  // see PutAnswer
+    std::vector<uint64_t> granted;       // when OK, at most kPutGrants
   };
   /// Commits answered so far: the next one's number is one more.
   uint64_t answered() const { return answered_; }

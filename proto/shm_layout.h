@@ -10,7 +10,7 @@ namespace thermocline {
 
 /// Of the arena, the control area and the session protocol. Raised by any change to either. The
 /// catalog has a version of its own (catalog/layout.h).
-inline constexpr uint32_t kLayoutVersion = 3;
+inline constexpr uint32_t kLayoutVersion = 4;
 inline constexpr uint32_t kProtocolVersion = 3;
 
 inline constexpr uint64_t kControlAreaMagic = 0x3141544c52544354;  // "TCTRLTA1"
@@ -20,11 +20,22 @@ inline constexpr uint32_t kUseRecords = 1024;
 inline constexpr uint32_t kPutRingBytes = 256 * 1024;  // a power of two
 inline constexpr uint32_t kPutAnswers = 64;
 inline constexpr uint32_t kPutItems = 512;  // of one commit
+inline constexpr uint32_t kPutGrants = 23;  // slots granted with its answer
+// By this and the commit's number the grant of those is called.
+inline constexpr uint64_t kPutGrant = uint64_t{1} << 63;
 inline constexpr uint32_t kSleeps = 1, kDozes = 2;
 
 /// A lease outlives the last sign of life of its client, or of its daemon, by at most this.
 inline constexpr uint64_t kLeaseMilliseconds = 10'000;
 inline constexpr uint64_t kHeartbeatMilliseconds = 500;
+
+/// What stands before a commit in the ring.
+struct PutFrame {
+  uint32_t commit_bytes;
+  uint16_t slots_wanted;  // for later, at most kPutGrants
+  uint16_t part;          // of the commit's space, whose they are
+};
+static_assert(sizeof(PutFrame) == 8);
 
 /// How a commit that was put into the ring went. Written by the daemon before puts_answered comes
 /// to it, and not read afterwards once as many more have been answered as there are of these.
@@ -34,7 +45,10 @@ struct PutAnswer {
   // A bit for each item, in their order, that is set when its slot is still the client's: it was
   // not published, or another client's block was there before.
   uint64_t kept[kPutItems / 64];
-  char message[184];  // of an error; ends with 0
+  union {
+    char message[8 * kPutGrants];  // of an error; ends with 0
+    uint64_t granted[kPutGrants];  // else, of the slots that it asked for; 0 ends them
+  };
 };
 static_assert(sizeof(PutAnswer) == 256);
 
@@ -70,8 +84,8 @@ struct alignas(64) ControlArea {
   // committed: PlaceBits of catalog/layout.h, 0 none.
   alignas(64) std::atomic<uint64_t> pins[kControlPins];
   alignas(64) std::atomic<uint64_t> uses[kUseRecords];
-  // Commits on their way to the daemon: a ring of frames, each 8 bytes (u32 payload length, u32 0),
-  // a v1::CommitRequest and padding to a multiple of 8. Byte n of all that was ever written is
+  // Commits on their way to the daemon: a ring of frames, each a PutFrame, a v1::CommitRequest and
+  // padding to a multiple of 8. Byte n of all that was ever written is
   // puts[n % kPutRingBytes]. The daemon publishes them in their order and answers in it: the n-th,
   // from 1, in put_answers[n % kPutAnswers]. A client leaves at most kPutAnswers unanswered.
   alignas(64) std::atomic<uint64_t> puts_written;  // by the client

@@ -20,7 +20,7 @@ constexpr uint64_t kMostReserveDivisor = 4;
 // over the policy for all of those blocks.
 constexpr uint64_t kRefillDivisor = 4;
 constexpr uint64_t kMostRefill = 64;
-constexpr uint64_t kAheadShare = 4;     // of the slots that may be granted before they are needed
+constexpr uint64_t kAheadShare = 2;     // of the slots that may be granted before they are needed
 constexpr uint64_t kWarmSegments = 16;  // of the cold tier in the warm one
 // For so long after slots were granted in advance, some are likely to come back when recalled.
 constexpr std::chrono::seconds kAheadTime{10};

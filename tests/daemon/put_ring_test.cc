@@ -24,7 +24,14 @@ class PutRingTest : public ::testing::Test {
                {.wake = [this] { ++wakes_; },
                 .alive = [this] { return alive_; },
                 .abort = [this](uint64_t offset) { aborted_.push_back(offset); },
-                .unstage = [](uint64_t) {}}) {}
+                .unstage = [](uint64_t) {},
+                .want = [this](uint32_t) { return want_; },
+                .granted =
+                    [this](const Magazine::Want& want, uint64_t grant,
+                           std::span<const uint64_t> offsets) {
+                      EXPECT_EQ(want.kind, want_.kind);
+                      granted_.push_back({grant, {offsets.begin(), offsets.end()}});
+                    }}) {}
 
   static v1::CommitRequest Commit(uint64_t first_offset, int items, size_t name_bytes = 64) {
     v1::CommitRequest request;
@@ -37,7 +44,7 @@ class PutRingTest : public ::testing::Test {
     const auto next = ring_.Next();
     EXPECT_TRUE(next.ok() && next->has_value());
     v1::CommitRequest request;
-    EXPECT_TRUE(next.ok() && next->has_value() && request.ParseFromString(**next));
+    EXPECT_TRUE(next.ok() && next->has_value() && request.ParseFromString((*next)->bytes));
     return request;
   }
   static Deadline In(int ms) { return steady_clock::now() + milliseconds(ms); }
@@ -49,6 +56,8 @@ class PutRingTest : public ::testing::Test {
   std::atomic<int> wakes_{0};
   absl::Status alive_;
   std::vector<uint64_t> aborted_;
+  Magazine::Want want_;
+  std::vector<std::pair<uint64_t, std::vector<uint64_t>>> granted_;  // by its name
   PutQueue queue_;
 };
 
@@ -120,6 +129,29 @@ TEST_F(PutRingTest, SlotsOfAnAbandonedCommitGoBackOnceItIsAnswered) {
   EXPECT_EQ(aborted_, (std::vector<uint64_t>{100, 101}));
 }
 
+TEST_F(PutRingTest, SlotsThatACommitAsksForComeWithItsAnswer) {
+  want_ = {.kind = {.space = 1, .part = 3, .bytes = 4096}, .count = kPutGrants};
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(queue_.Enqueue(Commit(i, 1), In(0)).ok());
+  for (int i = 0; i < 4; ++i) {
+    const auto taken = ring_.Next();
+    ASSERT_TRUE(taken.ok() && taken->has_value());
+    EXPECT_EQ((*taken)->wants.count, kPutGrants);
+    EXPECT_EQ((*taken)->wants.part, 3);
+  }
+  const std::vector<uint64_t> all(kPutGrants, 8192);
+  ring_.Tell({.granted = all});
+  ring_.Tell({.granted = {4096, 12288}});
+  ring_.Tell({});
+  ring_.Tell({.status = absl::FailedPreconditionError(std::string(500, 'x'))});
+  queue_.Collect();
+  const std::vector<std::pair<uint64_t, std::vector<uint64_t>>> expected = {
+      {kPutGrant | 1, all},
+      {kPutGrant | 2, {4096, 12288}},
+      {kPutGrant | 3, {}},
+      {kPutGrant | 4, {}}};
+  EXPECT_EQ(granted_, expected);
+}
+
 TEST_F(PutRingTest, AFullRingTakesNoMoreUntilTheDaemonHasAnswered) {
   for (uint32_t i = 0; i < kPutAnswers; ++i) {
     ASSERT_TRUE(queue_.Enqueue(Commit(i, 1), In(0)).ok());
@@ -153,7 +185,7 @@ TEST_F(PutRingTest, NothingIsLostOrChangedWhoeverIsFaster) {
         continue;
       }
       v1::CommitRequest taken;
-      ASSERT_TRUE(taken.ParseFromString(**next));
+      ASSERT_TRUE(taken.ParseFromString((*next)->bytes));
       ASSERT_EQ(taken.items(0).offset(), uint64_t(i));
       ASSERT_EQ(taken.names().tokens(), std::string(taken.names().tokens().size(), 'n'));
       PutRing::Answer answer{.depth = uint32_t(i)};

@@ -36,9 +36,9 @@ void PutRaw(RawClient& client, const std::string& bytes, uint64_t written) {
                                  {reinterpret_cast<const char*>(header.data()), header.size()}));
 }
 
-std::string RingFrame(const std::string& commit) {
-  const uint32_t header[2] = {static_cast<uint32_t>(commit.size()), 0};
-  std::string frame(reinterpret_cast<const char*>(header), sizeof header);
+std::string RingFrame(const std::string& commit, uint16_t slots_wanted = 0, uint16_t part = 0) {
+  const PutFrame header = {static_cast<uint32_t>(commit.size()), slots_wanted, part};
+  std::string frame(reinterpret_cast<const char*>(&header), sizeof header);
   frame += commit;
   frame.resize((frame.size() + 7) / 8 * 8);
   return frame;
@@ -163,49 +163,97 @@ TEST_F(PutCallsTest, ASlotOfferedUnderAGrantThatHasGoneIsNotPublished) {
   EXPECT_EQ(MatchTokens(client, space, 1, 1).depth(), 1u) << "what was published stays";
 }
 
-// A client that is stopped between its commits and the wake-up.
-TEST_F(PutCallsTest, CommitsOfAClientThatHasFallenSilentAreRefusedOnceItsLeasesHaveEnded) {
-  RawClient client(place_), other(place_);
-  client.session.Beat();
-  v1::OpenSpaceRequest open;
-  *open.mutable_spec() = TestSpace(kBlockBytes);
-  v1::OpenSpaceResponse opened;
-  ASSERT_TRUE(client.Call(*client.control, &v1::Control::Stub::OpenSpace, open, &opened).ok());
-  ControlArea& area = *client.session.control;
-  const uint64_t root = uint64_t{opened.root_node()} << 16;
-  area.pins[1] = root;
-  const auto put = [&](uint32_t number, uint64_t slot) {
+/// A client that puts one place after the other behind the root, through its ring.
+struct RingClient {
+  explicit RingClient(const testing::DaemonPlace& place) : client(place) {
+    client.session.Beat();
+    v1::OpenSpaceRequest open;
+    *open.mutable_spec() = TestSpace(kBlockBytes);
+    EXPECT_TRUE(client.Call(*client.control, &v1::Control::Stub::OpenSpace, open, &opened).ok());
+    area().pins[1] = root();
+  }
+  ControlArea& area() { return *client.session.control; }
+  uint64_t root() const { return uint64_t{opened.root_node()} << 16; }
+  /// The frame of its commit of that number.
+  std::string Frame(uint32_t number, uint64_t slot, uint16_t slots_wanted = 0, uint16_t part = 0) {
     v1::CommitRequest commit;
     commit.mutable_pinned()->set_space(opened.space());
     commit.mutable_pinned()->set_pin(1);
-    number == 1 ? commit.mutable_pinned()->set_place(root)
+    number == 1 ? commit.mutable_pinned()->set_place(root())
                 : commit.mutable_pinned()->set_after(number - 1);
     commit.mutable_names()->set_tokens(testing::TokensOf(number, 1).substr((number - 1) * 64));
     commit.add_items()->set_offset(slot);
     commit.mutable_items(0)->set_depth(number - 1);
     commit.mutable_items(0)->set_keep_slot(true);
-    return RingFrame(commit.SerializeAsString());
-  };
-  const v1::ReserveResponse slots = ReserveUnder(client, opened.space(), 3, 1);
+    return RingFrame(commit.SerializeAsString(), slots_wanted, part);
+  }
+  bool Answered(uint32_t count) {
+    return Eventually([&] { return area().puts_answered == count; });
+  }
+
+  RawClient client;
+  v1::OpenSpaceResponse opened;
+};
+
+TEST_F(PutCallsTest, SlotsThatACommitAsksForComeWithItsAnswer) {
+  RingClient ring(place_);
+  const uint64_t slot = ReserveUnder(ring.client, ring.opened.space(), 1, 1).offsets(0);
+  const std::string first = ring.Frame(1, slot, 4);
+  PutRaw(ring.client, first, first.size());
+  ASSERT_TRUE(ring.Answered(1));
+  const PutAnswer& answer = ring.area().put_answers[1];
+  EXPECT_EQ(answer.code, 0u) << answer.message;
+  EXPECT_NE(answer.granted[3], 0u);
+  EXPECT_EQ(answer.granted[4], 0u) << "no more than it asked for";
+  EXPECT_EQ(StatsOf(ring.client).reservations(), 4u);
+  // They are its own: one is put, of a part that the space does not have nothing is granted, and
+  // the others are known by the number of the commit.
+  const std::string both = first + ring.Frame(2, answer.granted[0], 1, 9);
+  PutRaw(ring.client, both, both.size());
+  ASSERT_TRUE(ring.Answered(2));
+  EXPECT_EQ(ring.area().put_answers[2].code, 0u) << ring.area().put_answers[2].message;
+  EXPECT_EQ(ring.area().put_answers[2].granted[0], 0u);
+  EXPECT_EQ(StatsOf(ring.client).reservations(), 3u);
+  v1::AbortRequest abort;
+  abort.add_grants(kPutGrant | 1);
+  v1::AbortResponse aborted;
+  EXPECT_TRUE(ring.client.Call(*ring.client.data, &v1::Data::Stub::Abort, abort, &aborted).ok());
+  EXPECT_EQ(StatsOf(ring.client).reservations(), 0u);
+}
+
+TEST_F(PutCallsTest, ACommitThatIsRefusedBringsNoSlots) {
+  RingClient ring(place_);
+  const uint64_t slot = ReserveUnder(ring.client, ring.opened.space(), 1, 1).offsets(0);
+  const std::string late = ring.Frame(2, slot, 4);  // behind one that never was
+  PutRaw(ring.client, late, late.size());
+  ASSERT_TRUE(ring.Answered(1));
+  EXPECT_EQ(ring.area().put_answers[1].code, uint32_t{grpc::FAILED_PRECONDITION});
+  EXPECT_EQ(StatsOf(ring.client).reservations(), 1u);
+}
+
+// A client that is stopped between its commits and the wake-up.
+TEST_F(PutCallsTest, CommitsOfAClientThatHasFallenSilentAreRefusedOnceItsLeasesHaveEnded) {
+  RingClient ring(place_);
+  RawClient& client = ring.client;
+  RawClient other(place_);
+  ControlArea& area = ring.area();
+  const v1::ReserveResponse slots = ReserveUnder(client, ring.opened.space(), 3, 1);
   ASSERT_EQ(slots.offsets_size(), 3);
-  const auto answered = [&](uint32_t count) {
-    return Eventually([&] { return area.puts_answered == count; });
-  };
-  const std::string first = put(1, slots.offsets(0));
+  const std::string first = ring.Frame(1, slots.offsets(0));
   PutRaw(client, first, first.size());
-  ASSERT_TRUE(answered(1));
+  ASSERT_TRUE(ring.Answered(1));
   EXPECT_EQ(area.put_answers[1].code, 0u) << area.put_answers[1].message;
   // Two more, of which it says nothing until its leases have ended.
-  const std::string rest = put(2, slots.offsets(1)) + put(3, slots.offsets(2));
+  const std::string rest = ring.Frame(2, slots.offsets(1)) + ring.Frame(3, slots.offsets(2));
   ASSERT_TRUE(Eventually([&] { return area.pins[1] == 0; }));
   EXPECT_THAT(daemon_->log(), HasSubstr("session_silent"));
   PutRaw(client, first + rest, first.size() + rest.size());
-  ASSERT_TRUE(answered(3));
+  ASSERT_TRUE(ring.Answered(3));
   for (uint32_t number : {2, 3}) {
     EXPECT_EQ(area.put_answers[number].code, uint32_t{grpc::FAILED_PRECONDITION});
     EXPECT_EQ(area.put_answers[number].kept[0], 1u) << "its slots stay with it";
   }
-  EXPECT_EQ(MatchTokens(other, opened.space(), 3, 1).depth(), 1u);
+  EXPECT_EQ(MatchTokens(other, ring.opened.space(), 3, 1).depth(), 1u);
   EXPECT_EQ(StatsOf(other).reservations(), 2u);
   client.session.socket.Reset();
   EXPECT_TRUE(Eventually([&] { return StatsOf(other).sessions() == 1; }));

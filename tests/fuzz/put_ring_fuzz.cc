@@ -25,10 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   while (true) {
     const auto next = ring.Next();
     if (!next.ok() || !next->has_value()) break;
-    taken += 8 + ((*next)->size() + 7) / 8 * 8;
+    taken += 8 + ((*next)->bytes.size() + 7) / 8 * 8;
     TC_CHECK(taken <= kPutRingBytes && taken <= written);
     v1::CommitRequest request;
-    if (!request.ParseFromString(**next)) continue;
+    if (!request.ParseFromString((*next)->bytes)) continue;
     CommitSteps::Of(request).status().IgnoreError();
     ring.Tell({});
   }
