@@ -108,6 +108,8 @@ class Connection {
   /// Given back soon, in a batch, and again with every beat until the daemon has it. Never blocks;
   /// nothing happens after a fork or a loss.
   void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
+  /// A Match of this number has failed: what it may have leased all the same ends.
+  void QueueUntold(uint64_t asked, const absl::Status& why) TC_EXCLUDES(mutex_);
   void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
   /// A slot of a commit that got no answer: it goes back unless it was published. What it was
   /// staged in is free once the daemon knows.
@@ -115,10 +117,10 @@ class Connection {
       TC_EXCLUDES(mutex_);
   /// A block that did not have its checksum. The daemon looks for itself.
   void QueueReport(uint64_t id, uint32_t part) TC_EXCLUDES(mutex_);
-  /// Under which a slot of this session was granted last; 0: never.
-  uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// For a call of this session, whose answer may be lost.
   uint64_t NewNumber() TC_EXCLUDES(mutex_);
+  /// Under which a slot of this session was granted last; 0: never.
+  uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
   /// The same for all connections of this process to `socket_path`: what one of its threads has let
@@ -145,12 +147,14 @@ class Connection {
   /// What is on its way back.
   struct Returns {
     std::vector<uint64_t> releases;                      // leases
+    std::vector<uint64_t> untold;                        // of calls that got no answer
     std::vector<uint64_t> aborts;                        // offsets
     std::vector<uint64_t> grants;                        // of calls that got no answer
     std::vector<Offered> offered;                        // likewise
     std::vector<std::pair<uint64_t, uint32_t>> reports;  // blocks by id and part
     size_t size() const {
-      return releases.size() + aborts.size() + grants.size() + offered.size() + reports.size();
+      return releases.size() + untold.size() + aborts.size() + grants.size() + offered.size() +
+             reports.size();
     }
     void Add(Returns&& others);
   };

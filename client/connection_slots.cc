@@ -142,6 +142,9 @@ void Connection::Queue(std::vector<Item> Returns::*queue, Item item) {
 }
 
 void Connection::QueueRelease(uint64_t lease) { Queue(&Returns::releases, lease); }
+void Connection::QueueUntold(uint64_t asked, const absl::Status& why) {
+  if (!Answered(why)) Queue(&Returns::untold, asked);
+}
 void Connection::QueueAbort(uint64_t offset) {
   // By its grant it can be told again, should nobody answer: a call that is late may never arrive.
   if (const uint64_t grant = GrantOf(offset)) return QueueOffered(offset, grant, std::nullopt);
@@ -157,6 +160,7 @@ void Connection::QueueOffered(uint64_t offset, uint64_t grant, std::optional<uin
 void Connection::Returns::Add(Returns&& others) {
   const auto move = [](auto& to, auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   move(releases, others.releases);
+  move(untold, others.untold);
   move(aborts, others.aborts);
   move(grants, others.grants);
   move(offered, others.offered);
@@ -198,15 +202,20 @@ void Connection::SendReturns(Returns& returns, Deadline deadline) {
       !SendUnanswered(returns, deadline)) {
     return;
   }
-  std::vector<uint64_t>& releases = returns.releases;
-  while (!releases.empty()) {
-    const size_t rest = releases.size() - std::min(kReturnBatch, releases.size());
+  const auto last_of = [](const std::vector<uint64_t>& numbers) {
+    return std::span(numbers).last(std::min(kReturnBatch, numbers.size()));
+  };
+  while (!returns.releases.empty() || !returns.untold.empty()) {
+    const auto leases = last_of(returns.releases);
+    const auto asked = last_of(returns.untold);
     v1::ReleaseRequest request;
-    request.mutable_leases()->Add(releases.begin() + static_cast<ptrdiff_t>(rest), releases.end());
+    request.mutable_leases()->Add(leases.begin(), leases.end());
+    request.mutable_asked()->Add(asked.begin(), asked.end());
     const absl::Status status = calls_->Release(request, deadline).status();
     unanswered_.store(absl::IsDeadlineExceeded(status));
     if (!Answered(status)) return;
-    releases.resize(rest);
+    returns.releases.resize(returns.releases.size() - leases.size());
+    returns.untold.resize(returns.untold.size() - asked.size());
   }
 }
 

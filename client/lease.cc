@@ -68,7 +68,7 @@ absl::Status Lease::Rep::Acquire(Deadline deadline) {
     v1::MatchRequest request;
     request.set_space(root.tag);
     *request.mutable_names() = ToWire(space->spec, names);
-    return AcquireByMessage(request, deadline);
+    return AcquireByMessage(std::move(request), deadline);
   }));
   names.resize(leased_depth);
   return absl::OkStatus();
@@ -111,12 +111,19 @@ void Lease::Rep::Hold(std::unique_ptr<LocalReader> reader, uint32_t places) {
   listed = false;
 }
 
-absl::Status Lease::Rep::AcquireByMessage(const v1::MatchRequest& request, Deadline deadline) {
+absl::StatusOr<v1::MatchResponse> Lease::Rep::Ask(v1::MatchRequest& request, Deadline deadline) {
+  request.set_asked(connection->NewNumber());
   auto response = connection->calls().Match(request, deadline);
+  if (!response.ok()) connection->QueueUntold(request.asked(), response.status());
+  return response;
+}
+
+absl::Status Lease::Rep::AcquireByMessage(v1::MatchRequest request, Deadline deadline) {
+  auto response = Ask(request, deadline);
   if (absl::IsResourceExhausted(response.status())) {
     // A session's leases are few, and some of them may be those that were let go of a moment ago.
     connection->FlushReturns(deadline);
-    response = connection->calls().Match(request, deadline);
+    response = Ask(request, deadline);
   }
   if (!response.ok()) return connection->Explain(response.status());
   if (held) {

@@ -40,7 +40,7 @@ absl::Status Lease::Rep::AdoptByMessage(Root root, const v1::ExportedLease& path
   request.set_place(path.place());
   request.set_id(path.id());
   request.set_names_sha256(path.names_sha256());
-  return AcquireByMessage(request, deadline);
+  return AcquireByMessage(std::move(request), deadline);
 }
 
 absl::StatusOr<std::string> Lease::Export() const {

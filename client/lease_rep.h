@@ -59,7 +59,9 @@ struct Lease::Rep {
   absl::Status Acquire(Deadline deadline);
   /// The same without a message. False when that cannot be: then nothing has changed.
   bool AcquireLocal(Root root);
-  absl::Status AcquireByMessage(const v1::MatchRequest& request, Deadline deadline);
+  absl::Status AcquireByMessage(v1::MatchRequest request, Deadline deadline);
+  /// One call. What it leased is released should its answer be lost.
+  absl::StatusOr<v1::MatchResponse> Ask(v1::MatchRequest& request, Deadline deadline);
   /// Holds a path that another process told of. Errors: NotFound when it is not there.
   absl::Status AdoptLocal(Root root, Place end, uint64_t id);
   absl::Status AdoptByMessage(Root root, const v1::ExportedLease& path, Deadline deadline);

@@ -54,6 +54,9 @@ absl::Status MatchInto(const StrandCall& strand, const v1::MatchRequest& request
                         strand.tenant.stack->Match(strand.client, request.space(), names.names));
     metrics.Matched(names.names.size() * kPlaceTokens, HitsOf(lease, space.block_tokens));
   }
+  if (request.asked() != 0) {
+    strand.tenant.stack->NameLease(strand.client, lease.lease, request.asked());
+  }
   response.set_lease(lease.lease);
   response.set_depth(lease.depth);
   for (const BlockView& block : lease.blocks) ToWire(block, *response.add_blocks());
@@ -78,7 +81,7 @@ absl::Status LookUpInto(TenantView& tenant, const v1::LookUpRequest& request, co
 }
 
 absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request,
-                        GivenUpGrants& given_up) {
+                        GivenUpCalls& given_up) {
   const std::span<const uint64_t> given_back(request.offsets().data(),
                                              static_cast<size_t>(request.offsets_size()));
   TC_RETURN_IF_ERROR(strand.tenant.CheckOffered(strand.session, given_back));
@@ -117,8 +120,11 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
       services_, context, *request, Operation::kMatch, Right::kRead,
       [this, request, response, names = *std::move(names)](StrandCall strand) {
         absl::Status answer = MatchInto(strand, *request, names, *response, services_.metrics);
-        if (answer.ok() && strand.call.Cancelled()) {  // a lease of which nobody will know
-          answer = strand.tenant.stack->Release(strand.client, response->lease());
+        const bool given_up =
+            strand.call.Cancelled() || given_up_matches_.Contains(strand.session, request->asked());
+        if (answer.ok() && given_up) {  // a lease of which nobody will know
+          strand.tenant.stack->Release(strand.client, response->lease()).IgnoreError();
+          answer = absl::CancelledError("the caller has gone");
         }
         strand.call.Finish(answer);
       });
@@ -186,7 +192,7 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
               if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
               const auto own = tenant.sessions.find(session);
               if (own != tenant.sessions.end()) own->second.granted.Note(*offsets);
-              if (call->Cancelled() || given_up_.Contains(session, request->grant())) {
+              if (call->Cancelled() || given_up_reserves_.Contains(session, request->grant())) {
                 tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
                 return call->Finish(absl::CancelledError("the caller has gone"));
               }
@@ -221,7 +227,7 @@ grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* contex
   return RunOnStrand(
       services_, context, *request, Operation::kRelease, Right::kWrite,
       [this, request](StrandCall strand) {
-        const absl::Status answer = AbortSlots(strand, *request, given_up_);
+        const absl::Status answer = AbortSlots(strand, *request, given_up_reserves_);
         strand.call.Finish(answer);
       },
       WhenGone::kTheSame);
@@ -230,17 +236,22 @@ grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* contex
 grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* context,
                                                const v1::ReleaseRequest* request,
                                                v1::ReleaseResponse*) {
-  const absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
+  absl::Status counted = CheckCount("leases", static_cast<size_t>(request->leases_size()));
+  counted.Update(CheckCount("asked", static_cast<size_t>(request->asked_size())));
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kRead, counted);
-  return AnswerOnStrand(
+  return RunOnStrand(
       services_, context, *request, Operation::kRelease, Right::kRead,
-      [request](TenantView& tenant, ClientNumber client) {
+      [this, request](StrandCall strand) {
         for (const uint64_t lease : request->leases()) {
           // One that has ended already (its client was silent) is as released as
           // can be, and keeps none of the others.
-          tenant.stack->Release(client, lease).IgnoreError();
+          strand.tenant.stack->Release(strand.client, lease).IgnoreError();
         }
-        return absl::OkStatus();
+        const std::span<const uint64_t> asked(request->asked().data(),
+                                              static_cast<size_t>(request->asked_size()));
+        given_up_matches_.Add(strand.session, asked);
+        strand.tenant.stack->ReleaseNamed(strand.client, asked);
+        strand.call.Finish(absl::OkStatus());
       },
       WhenGone::kTheSame);
 }

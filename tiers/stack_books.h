@@ -87,6 +87,7 @@ struct StackBooks {
     uint32_t pin = 0;
     Place place;
     std::vector<uint64_t> path;  // ids from the root on; its size is the depth
+    uint64_t asked = 0;          // the client's own number for it; 0: it has none
   };
   struct Reservation {
     uint32_t client = 0;

@@ -1,6 +1,7 @@
 // Clients, spaces, and the leases that a match gives.
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "tiers/stack_core.h"
@@ -398,6 +399,23 @@ void StackCore::EndLease(uint64_t number) {
   if (found == leases_.end()) return;
   Client& client = clients_.at(found->second.client);
   writer_.SetPin(client.area, found->second.pin, Place{});
+void StackCore::NameLease(ClientNumber client, uint64_t lease, uint64_t asked) {
+  const auto named = LeaseOf(client, lease);
+  TC_CHECK(named.ok());
+  (*named)->asked = asked;
+}
+
+void StackCore::ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) {
+  const auto found = clients_.find(client.value);
+  if (found == clients_.end()) return;
+  std::set<uint64_t> wanted(asked.begin(), asked.end());
+  wanted.erase(0);  // those without a number
+  const std::set<uint64_t> leases = found->second.leases;
+  for (const uint64_t lease : leases) {
+    if (wanted.contains(leases_.at(lease).asked)) EndLease(lease);
+  }
+}
+
   client.free_pins.push_back(found->second.pin);
   client.leases.erase(number);
   leases_.erase(found);

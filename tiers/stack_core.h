@@ -115,6 +115,8 @@ class StackCore final : public TierStack, private StackBooks {
                                       std::span<const GrantedSlot> slots) const override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;
   absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
+  void NameLease(ClientNumber client, uint64_t lease, uint64_t asked) override;
+  void ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) override;
                               std::chrono::milliseconds ttl, TierKind tier) override;
   absl::Status Unpin(uint64_t pin) override;
   std::vector<PinView> Pins() const override;

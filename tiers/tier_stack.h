@@ -211,6 +211,10 @@ class TierStack {
     TierKind tier = TierKind::kNone;
   };
   /// Both hold at once, and after a restart once AwaitSaved has said so.
+  /// The client's own number for a lease, above 0 and each once: by it one can release a lease that
+  /// one was never told of. REQUIRES: it is the client's.
+  virtual void NameLease(ClientNumber client, uint64_t lease, uint64_t asked) = 0;
+  virtual void ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) = 0;
   virtual absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                                       std::chrono::milliseconds ttl, TierKind tier) = 0;
   virtual absl::Status Unpin(uint64_t pin) = 0;

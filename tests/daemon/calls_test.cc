@@ -83,6 +83,33 @@ TEST_F(CallsTest, ColdBlocksComeBackThroughLoadBitForBit) {
   }
 }
 
+TEST_F(CallsTest, WhatAMatchWithoutAnAnswerLeasedEndsByItsNumber) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  const auto match = [&](uint64_t asked) {
+    v1::MatchRequest request;
+    request.set_space(space);
+    request.mutable_names();
+    request.set_asked(asked);
+    v1::MatchResponse response;
+    return client.Call(*client.data, &v1::Data::Stub::Match, request, &response);
+  };
+  EXPECT_TRUE(match(1).ok());
+  EXPECT_TRUE(match(2).ok());
+  EXPECT_TRUE(match(0).ok());
+  EXPECT_EQ(StatsOf(client).leases(), 3u);
+  v1::ReleaseRequest release;
+  release.add_asked(1);
+  release.add_asked(3);  // of which the daemon has never heard
+  v1::ReleaseResponse released;
+  for (int i = 0; i < 2; ++i) {  // it may be told again
+    EXPECT_TRUE(client.Call(*client.data, &v1::Data::Stub::Release, release, &released).ok());
+    EXPECT_EQ(StatsOf(client).leases(), 2u);
+  }
+  EXPECT_EQ(match(3).error_code(), grpc::StatusCode::CANCELLED) << "it comes after all";
+  EXPECT_EQ(StatsOf(client).leases(), 2u);
+}
+
 /// Every call once, by its name, with a request that a session of the role may make.
 std::map<std::string, std::function<grpc::Status()>> AllCalls(const RawClient& client) {
   std::map<std::string, std::function<grpc::Status()>> calls;
