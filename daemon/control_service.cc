@@ -28,8 +28,9 @@ void SetFingerprint(const Fingerprint& fingerprint, std::string& out) {
   out.assign(reinterpret_cast<const char*>(fingerprint.bytes.data()), fingerprint.bytes.size());
 }
 
-absl::Status OpenIn(TenantView& tenant, const SpaceSpec& spec, v1::OpenSpaceResponse& response) {
-  TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec));
+absl::Status OpenIn(TenantView& tenant, const SpaceSpec& spec, bool may_add,
+                    v1::OpenSpaceResponse& response) {
+  TC_ASSIGN_OR_RETURN(const uint32_t space, tenant.stack->OpenSpace(spec, may_add));
   const Fingerprint fingerprint = FingerprintOf(spec);
   ForgetClosedSpaces(tenant);
   const bool is_new =
@@ -110,10 +111,11 @@ grpc::ServerUnaryReactor* ControlService::OpenSpace(grpc::CallbackServerContext*
   if (!checked.ok()) {
     return Refuse(services_, context, Operation::kOther, Right::kRead, checked.status());
   }
+  const bool may_add = Authenticate(*context, services_, Right::kWrite).ok();
   return RunOnStrand(services_, context, *request, Operation::kOther, Right::kRead,
-                     [spec = *std::move(checked), response](StrandCall strand) mutable {
+                     [spec = *std::move(checked), may_add, response](StrandCall strand) mutable {
                        spec.tenant = strand.tenant.name;
-                       const absl::Status opened = OpenIn(strand.tenant, spec, *response);
+                       const absl::Status opened = OpenIn(strand.tenant, spec, may_add, *response);
                        if (!opened.ok()) return strand.call.Finish(opened);
                        // Where it cannot be noted, its blocks serve until the daemon ends.
                        const auto call = std::make_shared<UnaryCall>(std::move(strand.call));

@@ -158,7 +158,7 @@ absl::Status StackCore::CheckFits(const SpaceSpec& spec) const {
                                     std::to_string(chunks) + "; raise it");
 }
 
-absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
+absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec, bool may_add) {
   TC_RETURN_IF_ERROR(spec.Validate());
   const auto found = space_numbers_.find(FingerprintOf(spec));
   if (found != space_numbers_.end()) return found->second;
@@ -168,6 +168,10 @@ absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec) {
   Space& space = AddSpace(spec, root);
   SaveState();
   space.change = state_changes_;
+  if (!may_add) {
+    return absl::PermissionDeniedError(
+        "this session may only read, and there is no such space yet; whoever may write opens it");
+  }
   return space.number;
 }
 

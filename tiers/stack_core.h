@@ -79,7 +79,7 @@ class StackCore final : public TierStack, private StackBooks {
   void ExpireLeases(ClientNumber client) override;
   void EndGrace() override;
   std::vector<Misbehaviour> TakeMisbehaviours() override { return std::exchange(misbehaved_, {}); }
-  absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) override;
+  absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec, bool may_add = true) override;
   Root RootOf(uint32_t space) const override { return spaces_.at(space).root; }
   void AwaitSaved(std::optional<uint32_t> space, DoneCallback done) override;
   std::vector<SpaceView> Spaces() const override;

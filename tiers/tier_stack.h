@@ -118,7 +118,8 @@ class TierStack {
   /// nothing, is used by nobody and has to give way (StackOptions::max_spaces).
   /// Errors: INVALID_ARGUMENT for a bad spec or a capacity too small for one of its blocks,
   ///         RESOURCE_EXHAUSTED when there are too many spaces.
-  virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec) = 0;
+  ///         PermissionDenied when there is none such and none may be added.
+  virtual absl::StatusOr<uint32_t> OpenSpace(const SpaceSpec& spec, bool may_add = true) = 0;
   /// Where clients find the space in the catalog. REQUIRES: OpenSpace answered it, just now.
   virtual Root RootOf(uint32_t space) const = 0;
   /// `done` once the next daemon will know the space, or all spaces and pins when none is named; or

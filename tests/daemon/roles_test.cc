@@ -210,6 +210,23 @@ TEST_F(RolesTest, EveryMethodDoesWhatThePageSaysForEveryRole) {
   }
 }
 
+TEST_F(RolesTest, AReaderOpensWhatIsThereAndNothingNew) {
+  RemoteClient reader(tcp_, kReaderToken), writer(tcp_, kWriterToken);
+  ASSERT_TRUE(reader.welcomed() && writer.welcomed());
+  const v1::SpaceSpec spec = TestSpace(4096);
+  const auto open = [&](const RemoteClient& client) {
+    v1::OpenSpaceRequest request;
+    *request.mutable_spec() = spec;
+    v1::OpenSpaceResponse response;
+    return client.Call(*client.control, &v1::Control::Stub::OpenSpace, request, &response);
+  };
+  EXPECT_EQ(open(reader).error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(StatsOf(reader).spaces(), 0u);
+  EXPECT_TRUE(open(writer).ok());
+  EXPECT_TRUE(open(reader).ok());
+  EXPECT_EQ(StatsOf(reader).spaces(), 1u);
+}
+
 TEST_F(RolesTest, AnotherUserGetsThroughNoSocket) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become somebody else";
   std::filesystem::permissions(place_->root, std::filesystem::perms(0755));
