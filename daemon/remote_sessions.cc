@@ -217,7 +217,7 @@ void RemoteSessions::Return(uint64_t session, const Session& ended, std::string_
 
 void RemoteSessions::LeaveHost(SessionHost& host, uint64_t session,
                                const std::shared_ptr<RemoteWork>& work) {
-  host.Leave(session, false);
+  host.Leave(session, Departure::kLost);
   work->Close([&host, session] { host.ProcessGone(0, session); });
 }
 

@@ -82,6 +82,7 @@ absl::Status SessionProcesses::Attach(uint64_t session, PeerProcess peer) {
   Process& process = known != processes_.end() ? *known->second : Watch(key, std::move(peer.pidfd));
   process.uid = peer.uid;
   process.sessions.insert(session);
+  process.question = 0;
   if (process.expected > 0) --process.expected;
   return absl::OkStatus();
 }
@@ -89,6 +90,23 @@ absl::Status SessionProcesses::Attach(uint64_t session, PeerProcess peer) {
 void SessionProcesses::Detach(pid_t pid, uint64_t start_time, uint64_t session) {
   const auto known = processes_.find(Key(pid, start_time));
   if (known != processes_.end()) known->second->sessions.erase(session);
+}
+
+std::vector<SessionProcesses::Idle> SessionProcesses::Idlers() {
+  std::vector<Idle> idle;
+  for (const auto& [key, process] : processes_) {
+    if (!process->sessions.empty() || process->expected > 0 || process->question != 0) continue;
+    process->question = ++last_question_;
+    idle.push_back({key.first, key.second, process->question});
+  }
+  return idle;
+}
+
+void SessionProcesses::Answer(const Idle& process, bool awaited) {
+  const auto known = processes_.find(Key(process.pid, process.start_time));
+  if (known == processes_.end() || known->second->question != process.question) return;
+  known->second->question = 0;
+  if (!awaited) processes_.erase(known);
 }
 
 SessionProcesses::Process& SessionProcesses::Watch(Key key, UniqueFd pidfd) {
@@ -111,7 +129,7 @@ absl::Status SessionProcesses::Remember() const {
   if (sessions_file_.empty()) return absl::OkStatus();
   std::string text;
   for (const auto& [key, process] : processes_) {
-    // Those without a session too: what they were granted stays theirs until they end.
+    // Those without a session too: what they were granted may stay theirs until they end.
     const size_t sessions = process->sessions.size() + process->expected;
     text += std::to_string(key.first) + " " + std::to_string(key.second) + " " +
             std::to_string(sessions) + "\n";

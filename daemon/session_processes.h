@@ -1,5 +1,6 @@
 // The processes behind the sessions, watched through their pidfds: a process is known until it
-// ends, even when its sessions have closed, because what it was granted may be written until then.
+// ends, even when its sessions have closed, as long as anybody waits for that, because what it was
+// granted may be written until then.
 // The list is kept in a small file, so that a restarted daemon knows whom to wait for.
 #pragma once
 #include <boost/asio/io_context.hpp>
@@ -44,9 +45,20 @@ class SessionProcesses {
   uint32_t expected_sessions() const;
 
   /// Errors: ResourceExhausted beyond kMaxProcesses, of which a user other than the daemon's has
-  ///         kMaxProcessesOfUser: one that once connected counts until it ends.
+  ///         kMaxProcessesOfUser: one counts until it ends or is forgotten.
   absl::Status Attach(uint64_t session, PeerProcess peer);
   void Detach(pid_t pid, uint64_t start_time, uint64_t session);
+  /// A process without sessions, of the last epoch either. Whether anybody waits for its end has to
+  /// be asked; it tells one question from another.
+  struct Idle {
+    pid_t pid = 0;
+    uint64_t start_time = 0;
+    uint64_t question = 0;
+  };
+  /// Those after which nobody asks yet.
+  std::vector<Idle> Idlers();
+  /// It is forgotten unless somebody waits for its end, or it has come back since the question.
+  void Answer(const Idle& process, bool awaited);
   /// Writes the file. Call before a session is told that it is welcome, and when one has ended.
   absl::Status Remember() const;
   void StopWatching() { processes_.clear(); }
@@ -61,6 +73,7 @@ class SessionProcesses {
     boost::asio::posix::stream_descriptor pidfd;
     std::set<uint64_t> sessions;
     uint32_t expected = 0;
+    uint64_t question = 0;     // that is asked after it; 0: none
     std::optional<uid_t> uid;  // not known of one of the last epoch that has not come back
   };
   Process& Watch(Key key, UniqueFd pidfd);
@@ -69,6 +82,7 @@ class SessionProcesses {
   const std::string sessions_file_;
   const OnGone on_gone_;
   std::map<Key, std::unique_ptr<Process>> processes_;
+  uint64_t last_question_ = 0;
 };
 
 }  // namespace thermocline

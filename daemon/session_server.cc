@@ -97,10 +97,11 @@ class SessionServer::Impl final : public SessionConnection::Events {
   void OnJoined(uint64_t number, const absl::Status& joined);
   absl::Status Welcome(uint64_t number, Session& session);
   void OnProcessGone(pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions);
-  void EndSession(uint64_t number, bool process_gone, const char* how);
+  void EndSession(uint64_t number, Departure how, const char* words);
   void Tick();
   void TickSession(uint64_t number, Session& session, uint64_t now);
   void CheckGrace();
+  void AskAfter(const SessionProcesses::Idle& process, size_t home);
   void EndGrace(const char* why);
   void CountRefusal(uint64_t number, pid_t pid, size_t home, const absl::Status& why);
 
@@ -192,7 +193,7 @@ void SessionServer::Impl::CutOff(uint64_t number, const std::string& why) {
     session.area->EndLeases();
     session.area->SetLeaseUntil(0);
     session.connection->Refuse(status);
-    EndSession(number, false, "cut off");
+    EndSession(number, Departure::kLost, "cut off");
   });
 }
 
@@ -311,7 +312,7 @@ void SessionServer::Impl::OnJoined(uint64_t number, const absl::Status& joined) 
   if (!status.ok()) {
     CountRefusal(number, session.pid, session.home, status);
     session.connection->Refuse(status);
-    return EndSession(number, false, "refused");
+    return EndSession(number, Departure::kLost, "refused");
   }
   session.connection->EndHelloDeadline();
   ++opened_;
@@ -354,7 +355,9 @@ void SessionServer::Impl::OnWake(uint64_t number) {
   if (!posted->exchange(true)) HomeOf(found->second).host->Put(number, posted);
 }
 
-void SessionServer::Impl::OnGoodbye(uint64_t number) { EndSession(number, false, "goodbye"); }
+void SessionServer::Impl::OnGoodbye(uint64_t number) {
+  EndSession(number, Departure::kGoodbye, "goodbye");
+}
 
 void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
   if (const auto pending = pending_.find(number); pending != pending_.end()) {
@@ -366,7 +369,7 @@ void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
   if (found == sessions_.end()) return;
   Session& session = found->second;
   if (!why.ok()) CountRefusal(number, session.pid, session.home, why);
-  if (!session.welcome) return EndSession(number, false, "left before it was welcome");
+  if (!session.welcome) return EndSession(number, Departure::kLost, "left before it was welcome");
   // The process may be alive and reading: its leases stay until lease_until.
   session.closed = true;
   registry_.Remove(number);
@@ -375,22 +378,24 @@ void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
 
 void SessionServer::Impl::OnProcessGone(pid_t pid, uint64_t start_time,
                                         const std::set<uint64_t>& sessions) {
-  for (const uint64_t number : sessions) EndSession(number, true, "process ended");
+  for (const uint64_t number : sessions) {
+    EndSession(number, Departure::kProcessGone, "process ended");
+  }
   // Which tenants a process of the last epoch was a client of is not known.
   for (const SessionHome& home : options_.homes) home.host->ProcessGone(pid, start_time);
   CheckGrace();
 }
 
-void SessionServer::Impl::EndSession(uint64_t number, bool process_gone, const char* how) {
+void SessionServer::Impl::EndSession(uint64_t number, Departure how, const char* words) {
   const auto found = sessions_.find(number);
   if (found == sessions_.end()) return;
   Session& session = found->second;
   registry_.Remove(number);
   session.connection->Close();
-  HomeOf(session).host->Leave(number, process_gone);
+  HomeOf(session).host->Leave(number, how);
   processes_.Detach(session.pid, session.start_time, number);
   LogEvent(LogLevel::kInfo, "session_ended",
-           {{"session", number}, {"pid", session.pid}, {"how", how}});
+           {{"session", number}, {"pid", session.pid}, {"how", words}});
   sessions_.erase(found);
   open_ = sessions_.size();
   // Unwritten it lists one session too many, for which a next daemon would wait in vain.
@@ -407,6 +412,7 @@ void SessionServer::Impl::Tick() {
     const auto current = next++;  // TickSession may erase it
     if (current->second.welcome) TickSession(current->first, current->second, now);
   }
+  for (const SessionProcesses::Idle& process : processes_.Idlers()) AskAfter(process, 0);
   tick_.expires_after(options_.tick);
   tick_.async_wait([this](error_code error) {
     if (!error) Tick();
@@ -428,7 +434,7 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
     return;
   }
   if (now <= area.LeaseUntil()) return;
-  if (session.closed) return EndSession(number, false, "closed");
+  if (session.closed) return EndSession(number, Departure::kLost, "closed");
   // What it has pinned since, it pinned in vain: once more for as long as it is silent.
   if (session.ending || now <= session.expire_at) return;
   session.expire_at = now + Nanoseconds(options_.lease);
@@ -446,6 +452,19 @@ void SessionServer::Impl::TickSession(uint64_t number, Session& session, uint64_
   session.silent = true;
   ++expired_;
   LogEvent(LogLevel::kWarning, "session_silent", {{"session", number}, {"pid", session.pid}});
+}
+
+// One home after the other: a process of which none waits for the end is forgotten.
+void SessionServer::Impl::AskAfter(const SessionProcesses::Idle& process, size_t home) {
+  if (home == options_.homes.size()) return processes_.Answer(process, false);
+  options_.homes[home].host->Awaits(
+      process.pid, process.start_time, [weak = self_, process, home](bool awaits) {
+        const auto self = weak.lock();
+        if (!self) return;
+        asio::post(self->io_, [raw = self.get(), process, home, awaits] {
+          awaits ? raw->processes_.Answer(process, true) : raw->AskAfter(process, home + 1);
+        });
+      });
 }
 
 void SessionServer::Impl::CheckGrace() {

@@ -2,7 +2,7 @@
 // whose heart beats; who has gone. A session's life is its socket's, but what it held outlives the
 // socket as long as somebody may still use it:
 //
-// - goodbye: its leases end at once; its reservations wait for the process's end.
+// - goodbye: its leases end at once, and its reservations as soon as a lease's time has passed.
 // - end of stream: its leases end once lease_until has passed, as the process may be reading.
 // - silence: its leases end once lease_until has passed; it stays, and may lease again.
 // - process exit: everything returns at once; a forked child that still holds the socket is no
@@ -28,6 +28,7 @@
 #include "daemon/session_socket.h"
 #include "daemon/staging.h"
 #include "proto/shm_layout.h"
+#include "tiers/tier_stack.h"
 
 namespace thermocline {
 
@@ -48,8 +49,10 @@ class SessionHost {
   /// There is something in the ring of commits of its control area. `posted` is made false before
   /// anybody looks there; until then it need not be called again.
   virtual void Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) = 0;
-  virtual void Leave(uint64_t session, bool process_gone) = 0;
+  virtual void Leave(uint64_t session, Departure how) = 0;
   virtual void ProcessGone(pid_t pid, uint64_t start_time) = 0;
+  /// Whether it waits for that process to end. `done` is called once, on any thread.
+  virtual void Awaits(pid_t pid, uint64_t start_time, std::function<void(bool)> done) = 0;
   /// `done` is called once, on any thread, when they have ended.
   virtual void ExpireLeases(uint64_t session, std::function<void()> done) = 0;
   virtual void EndGrace() = 0;

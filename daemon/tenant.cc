@@ -192,7 +192,7 @@ void Tenant::Shutdown(bool drain, TierStack::DoneCallback done) {
     *on = false;
     // What is drained must not be held; what is kept stays as its clients left it.
     for (const auto& [number, session] : view.sessions) {
-      if (drain) view.stack->RemoveClient(session.client, false);
+      if (drain) view.stack->RemoveClient(session.client, Departure::kLost);
     }
     view.sessions.clear();
     view.stack->Shutdown(drain, std::move(done));
@@ -236,11 +236,11 @@ void Tenant::Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) {
   });
 }
 
-void Tenant::Leave(uint64_t session, bool process_gone) {
+void Tenant::Leave(uint64_t session, Departure how) {
   PostCompletion([=](TenantView& view) {
     const auto found = view.sessions.find(session);
     if (found == view.sessions.end()) return;
-    view.stack->RemoveClient(found->second.client, process_gone);
+    view.stack->RemoveClient(found->second.client, how);
     view.sessions.erase(found);
   });
 }
@@ -248,6 +248,12 @@ void Tenant::Leave(uint64_t session, bool process_gone) {
 void Tenant::ProcessGone(pid_t pid, uint64_t start_time) {
   PostCompletion([=](TenantView& view) {
     if (view.stack) view.stack->ProcessGone(pid, start_time);
+  });
+}
+
+void Tenant::Awaits(pid_t pid, uint64_t start_time, std::function<void(bool)> done) {
+  PostCompletion([=, done = std::move(done)](TenantView& view) {
+    done(view.stack && view.stack->Awaits(pid, start_time));
   });
 }
 

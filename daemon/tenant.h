@@ -126,8 +126,9 @@ class Tenant final : public SessionHost {
   void Join(uint64_t session, pid_t pid, uint64_t start_time, SessionMemory memory,
             std::function<void(absl::Status)> done) override;
   void Put(uint64_t session, std::shared_ptr<std::atomic<bool>> posted) override;
-  void Leave(uint64_t session, bool process_gone) override;
+  void Leave(uint64_t session, Departure how) override;
   void ProcessGone(pid_t pid, uint64_t start_time) override;
+  void Awaits(pid_t pid, uint64_t start_time, std::function<void(bool)> done) override;
   void ExpireLeases(uint64_t session, std::function<void()> done) override;
   void EndGrace() override;
 

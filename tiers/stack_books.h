@@ -98,7 +98,7 @@ struct StackBooks {
   };
   struct Quarantined {
     ProcessRef process;
-    std::optional<SteadyTime> release_at;  // once the process has come back
+    std::optional<SteadyTime> release_at;  // once the process fills it no more
   };
   struct Counters {
     uint64_t hits = 0, evictions = 0, promotions = 0, demotions = 0, bytes_in = 0, bytes_out = 0;

@@ -42,7 +42,7 @@ absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time,
   return ClientNumber{number};
 }
 
-void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
+void StackCore::RemoveClient(ClientNumber number, Departure how) {
   const auto found = clients_.find(number.value);
   if (found == clients_.end()) return;
   ExpireLeases(number);
@@ -55,7 +55,7 @@ void StackCore::RemoveClient(ClientNumber number, bool process_gone) {
     waiter.count = 0;
   }
   std::erase_if(waiters_, [](const Waiter& waiter) { return waiter.count == 0; });
-  ReturnReservations(number.value, process_gone || !options_.clients_fill);
+  ReturnReservations(number.value, options_.clients_fill ? how : Departure::kProcessGone);
   writer_.ForgetPins(found->second.area);
   ForgetShared(found->second);
   clients_.erase(found);
@@ -75,13 +75,19 @@ void StackCore::ProcessGone(int pid, uint64_t start_time) {
   SchedulePump();
 }
 
+bool StackCore::Awaits(int pid, uint64_t start_time) const {
+  return std::any_of(quarantine_.begin(), quarantine_.end(), [&](const auto& slot) {
+    return slot.second.process == ProcessRef{pid, start_time};
+  });
+}
+
 void StackCore::ExpireLeases(ClientNumber number) {
   const auto found = clients_.find(number.value);
   if (found == clients_.end()) return;
   const std::set<uint64_t> leases = found->second.leases;
   for (uint64_t lease : leases) EndLease(lease);
   if (!options_.clients_fill) {
-    ReturnReservations(number.value, true);
+    ReturnReservations(number.value, Departure::kProcessGone);
     SchedulePump();
   }
   if (found->second.shared == nullptr) return;
@@ -162,16 +168,16 @@ absl::StatusOr<uint32_t> StackCore::OpenSpace(const SpaceSpec& spec, bool may_ad
   TC_RETURN_IF_ERROR(spec.Validate());
   const auto found = space_numbers_.find(FingerprintOf(spec));
   if (found != space_numbers_.end()) return found->second;
+  if (!may_add) {
+    return absl::PermissionDeniedError(
+        "this session may only read, and there is no such space yet; whoever may write opens it");
+  }
   TC_RETURN_IF_ERROR(CheckFits(spec));
   TC_RETURN_IF_ERROR(MakeRoomForSpace());
   TC_ASSIGN_OR_RETURN(const Root root, writer_.AddRoot(last_space_ + 1));
   Space& space = AddSpace(spec, root);
   SaveState();
   space.change = state_changes_;
-  if (!may_add) {
-    return absl::PermissionDeniedError(
-        "this session may only read, and there is no such space yet; whoever may write opens it");
-  }
   return space.number;
 }
 
@@ -393,16 +399,6 @@ absl::Status StackCore::Release(ClientNumber client, uint64_t lease) {
   return absl::OkStatus();
 }
 
-void StackCore::LetGo(uint64_t number) {
-  holds_.LetGo(number);
-  SchedulePump();
-}
-
-void StackCore::EndLease(uint64_t number) {
-  const auto found = leases_.find(number);
-  if (found == leases_.end()) return;
-  Client& client = clients_.at(found->second.client);
-  writer_.SetPin(client.area, found->second.pin, Place{});
 void StackCore::NameLease(ClientNumber client, uint64_t lease, uint64_t asked) {
   const auto named = LeaseOf(client, lease);
   TC_CHECK(named.ok());
@@ -420,6 +416,16 @@ void StackCore::ReleaseNamed(ClientNumber client, std::span<const uint64_t> aske
   }
 }
 
+void StackCore::LetGo(uint64_t number) {
+  holds_.LetGo(number);
+  SchedulePump();
+}
+
+void StackCore::EndLease(uint64_t number) {
+  const auto found = leases_.find(number);
+  if (found == leases_.end()) return;
+  Client& client = clients_.at(found->second.client);
+  writer_.SetPin(client.area, found->second.pin, Place{});
   client.free_pins.push_back(found->second.pin);
   client.leases.erase(number);
   leases_.erase(found);

@@ -91,17 +91,21 @@ std::vector<uint64_t> StackCore::StillReserved(ClientNumber client,
   return offsets;
 }
 
-void StackCore::ReturnReservations(uint32_t client, bool process_gone) {
+void StackCore::ReturnReservations(uint32_t client, Departure how) {
   const ProcessRef process = clients_.at(client).process;
   // Of a remote one the daemon itself may be filling them, until it says that this process is gone.
-  const bool may_be_filled = !process_gone || process.pid == 0;
+  const bool may_be_filled = how != Departure::kProcessGone || process.pid == 0;
+  Quarantined quarantined{process, {}};
+  if (how == Departure::kGoodbye) {
+    quarantined.release_at = options_.clock->Now() + options_.lease_time;
+  }
   for (auto at = reservations_.begin(); at != reservations_.end();) {
     if (at->second.client != client) {
       ++at;
       continue;
     }
     if (may_be_filled) {
-      quarantine_[at->first] = {process, {}};
+      quarantine_[at->first] = quarantined;
     } else {
       host_->Free(at->first);
     }

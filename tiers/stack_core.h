@@ -74,8 +74,9 @@ class StackCore final : public TierStack, private StackBooks {
 
   absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time,
                                          std::shared_ptr<ControlArea> shared) override;
-  void RemoveClient(ClientNumber client, bool process_gone) override;
+  void RemoveClient(ClientNumber client, Departure how) override;
   void ProcessGone(int pid, uint64_t start_time) override;
+  bool Awaits(int pid, uint64_t start_time) const override;
   void ExpireLeases(ClientNumber client) override;
   void EndGrace() override;
   std::vector<Misbehaviour> TakeMisbehaviours() override { return std::exchange(misbehaved_, {}); }
@@ -114,9 +115,9 @@ class StackCore final : public TierStack, private StackBooks {
   std::vector<uint64_t> StillReserved(ClientNumber client, std::span<const uint64_t> grants,
                                       std::span<const GrantedSlot> slots) const override;
   absl::Status Release(ClientNumber client, uint64_t lease) override;
-  absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
   void NameLease(ClientNumber client, uint64_t lease, uint64_t asked) override;
   void ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) override;
+  absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                               std::chrono::milliseconds ttl, TierKind tier) override;
   absl::Status Unpin(uint64_t pin) override;
   std::vector<PinView> Pins() const override;
@@ -230,7 +231,7 @@ class StackCore final : public TierStack, private StackBooks {
     return word.warm_slot() == 0 && word.hot_slot() != 0 && part.checksum != item.checksum;
   }
   void Publish(const Space& space, Place place, const CommitItem& item);
-  void ReturnReservations(uint32_t client, bool process_gone);
+  void ReturnReservations(uint32_t client, Departure how);
 
   // ---- stack_movement.cc
   /// What a walk over the warm policy is after.

@@ -33,6 +33,13 @@ struct ClientNumber {
   bool operator==(const ClientNumber&) const = default;
 };
 
+/// How a client went, which says what may still be written into slots that it had reserved.
+enum class Departure : uint8_t {
+  kProcessGone,  // nothing
+  kGoodbye,      // nothing, but for a copy that was in the midst of it
+  kLost,         // anything: its process may live
+};
+
 /// A block of a leased path, as docs/architecture.md and proto/thermocline/v1/types.proto have it.
 struct BlockView {
   uint32_t depth = 0;
@@ -91,11 +98,13 @@ class TierStack {
   /// Owner: `shared` is the client's and the stack's together.
   virtual absl::StatusOr<ClientNumber> AddClient(int pid, uint64_t start_time,
                                                  std::shared_ptr<ControlArea> shared) = 0;
-  /// The session is over: its leases end. Its reservations return at once when `process_gone`, else
-  /// they stay in quarantine until ProcessGone(pid, start_time): a stopped process may still write
-  /// into them.
-  virtual void RemoveClient(ClientNumber client, bool process_gone) = 0;
+  /// The session is over: its leases end. Its reservations return at once when the process has
+  /// gone; after a goodbye when a lease's time is over; else they stay in quarantine until
+  /// ProcessGone(pid, start_time): a stopped process may still write into them.
+  virtual void RemoveClient(ClientNumber client, Departure how) = 0;
   virtual void ProcessGone(int pid, uint64_t start_time) = 0;
+  /// Whether slots wait in quarantine for that process.
+  virtual bool Awaits(int pid, uint64_t start_time) const = 0;
   /// The client was silent for longer than a lease lasts: its leases end, those by its own pins
   /// too, and its reservations stay with it. Whoever calls sees to it that the client takes nothing
   /// for leased that it pinned before this has returned.
@@ -202,6 +211,10 @@ class TierStack {
   virtual std::vector<uint64_t> StillReserved(ClientNumber client, std::span<const uint64_t> grants,
                                               std::span<const GrantedSlot> slots) const = 0;
   virtual absl::Status Release(ClientNumber client, uint64_t lease) = 0;
+  /// The client's own number for a lease, above 0 and each once: by it one can release a lease that
+  /// one was never told of. REQUIRES: it is the client's.
+  virtual void NameLease(ClientNumber client, uint64_t lease, uint64_t asked) = 0;
+  virtual void ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) = 0;
 
   // ---- pins, prefetch
   struct PinView {
@@ -212,10 +225,6 @@ class TierStack {
     TierKind tier = TierKind::kNone;
   };
   /// Both hold at once, and after a restart once AwaitSaved has said so.
-  /// The client's own number for a lease, above 0 and each once: by it one can release a lease that
-  /// one was never told of. REQUIRES: it is the client's.
-  virtual void NameLease(ClientNumber client, uint64_t lease, uint64_t asked) = 0;
-  virtual void ReleaseNamed(ClientNumber client, std::span<const uint64_t> asked) = 0;
   virtual absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                                       std::chrono::milliseconds ttl, TierKind tier) = 0;
   virtual absl::Status Unpin(uint64_t pin) = 0;

@@ -160,13 +160,14 @@ class FakeHost final : public SessionHost {
     joins.push_back(std::move(done));
   }
   void Put(uint64_t, std::shared_ptr<std::atomic<bool>>) override {}
-  void Leave(uint64_t session, bool process_gone) override {
-    EXPECT_FALSE(process_gone);
+  void Leave(uint64_t session, Departure how) override {
+    EXPECT_EQ(how, Departure::kLost);
     events.push_back("leave " + std::to_string(session - kFirstRemoteSession));
   }
   void ProcessGone(pid_t, uint64_t session) override {
     events.push_back("gone " + std::to_string(session - kFirstRemoteSession));
   }
+  void Awaits(pid_t, uint64_t, std::function<void(bool)>) override {}
   void ExpireLeases(uint64_t, std::function<void()>) override {}
   void EndGrace() override {}
 

@@ -34,7 +34,7 @@ using testing::ReceiveFrame;
 using testing::SayHello;
 using testing::SendBytes;
 
-/// Notes "join 1", "leave 1 alive", "leave 1 gone", "gone", "expire 1", "grace".
+/// Notes "join 1", "leave 1 alive", "leave 1 gone", "leave 1 goodbye", "gone", "expire 1", "grace".
 class NotingHost final : public SessionHost {
  public:
   void Join(uint64_t session, pid_t, uint64_t, SessionMemory memory,
@@ -44,10 +44,14 @@ class NotingHost final : public SessionHost {
     done(join_answer);
   }
   void Put(uint64_t, std::shared_ptr<std::atomic<bool>>) override {}
-  void Leave(uint64_t session, bool process_gone) override {
-    Note("leave " + std::to_string(session) + (process_gone ? " gone" : " alive"));
+  void Leave(uint64_t session, Departure how) override {
+    const char* const words[] = {" gone", " goodbye", " alive"};
+    Note("leave " + std::to_string(session) + words[static_cast<size_t>(how)]);
   }
   void ProcessGone(pid_t, uint64_t) override { Note("gone"); }
+  void Awaits(pid_t, uint64_t, std::function<void(bool)> done) override {
+    done(++asked > 0 && awaits);
+  }
   void ExpireLeases(uint64_t session, std::function<void()> done) override {
     Note("expire " + std::to_string(session));
     MutexLock lock(mutex_);
@@ -72,6 +76,8 @@ class NotingHost final : public SessionHost {
   }
   absl::Status join_answer;
   std::atomic<bool> hold_expiry = false;
+  std::atomic<bool> awaits = true;
+  std::atomic<int> asked = 0;
 
  private:
   void Note(std::string what) {
@@ -328,8 +334,33 @@ TEST_F(SessionServerTest, GoodbyeEndsTheSessionAtOnce) {
   Start();
   const RawSession session = SayHello(path_);
   SendBytes(session.socket.get(), testing::Frame(4, ""));
-  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 alive"); }, kAtOnce));
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("leave 1 goodbye"); }, kAtOnce));
   EXPECT_FALSE(registry_.Find(session.token()));
+}
+
+size_t WatchedProcesses() {
+  size_t count = 0;
+  for (const auto& descriptor : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;  // the iterator's own
+    const std::string target = std::filesystem::read_symlink(descriptor, gone).string();
+    count += target.find("pidfd") != std::string::npos ? 1 : 0;
+  }
+  return count;
+}
+
+TEST_F(SessionServerTest, AProcessOfWhichNobodyAwaitsTheEndIsForgotten) {
+  Start();
+  const size_t before = WatchedProcesses();
+  const RawSession session = SayHello(path_);
+  SendBytes(session.socket.get(), testing::Frame(4, ""));
+  ASSERT_TRUE(Eventually([&] { return host_.asked > 2; })) << "again and again";
+  EXPECT_EQ(WatchedProcesses(), before + 1) << "what it was granted it may yet write";
+  const RawSession again = SayHello(path_);
+  host_.awaits = false;
+  std::this_thread::sleep_for(5 * options_.tick);
+  EXPECT_EQ(WatchedProcesses(), before + 1) << "it has a session";
+  SendBytes(again.socket.get(), testing::Frame(4, ""));
+  EXPECT_TRUE(Eventually([&] { return WatchedProcesses() == before; }));
 }
 
 TEST_F(SessionServerTest, ClosedSocketOfALivingProcessKeepsItsLeasesUntilTheyRunOut) {

@@ -188,7 +188,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   }
 
   void DoReplaceClient(size_t index) {
-    stack_->RemoveClient(clients_[index].number, Random(2) == 0);
+    stack_->RemoveClient(clients_[index].number, static_cast<Departure>(Random(3)));
     SettleAll();  // its waiting calls are answered before another takes its place
     clients_[index] = NewClient();
   }
@@ -266,7 +266,8 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   void ExpectNothingLeaks() {
     stack_.SetFaults({});
     stack_.device->SetFaults(0, 0);
-    for (const ModelClient& client : clients_) stack_->RemoveClient(client.number, true);
+    for (const ModelClient& client : clients_)
+      stack_->RemoveClient(client.number, Departure::kProcessGone);
     clients_.clear();
     for (int i = 0; i < 3; ++i) stack_->ProcessGone(TestClient::kPid + i, 1);
     stack_->EndGrace();

@@ -304,7 +304,7 @@ TEST_F(StackTest, TheScrubberOutlivesDroppedAndRecutChunks) {
     recut.Release(lease);
     (*stack_)->Tick();
     stack_->Settle();
-    (*stack_)->RemoveClient(recut.number(), true);
+    (*stack_)->RemoveClient(recut.number(), Departure::kProcessGone);
     FlushTier(*stack_, TierKind::kWarm);
   }
   ExpectBooksAgree();

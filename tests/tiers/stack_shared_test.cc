@@ -82,7 +82,7 @@ TEST_F(SharedStackTest, ItsPinsEndWithIt) {
   const auto path = PathOf(1, 6);
   Write(path);
   ASSERT_EQ(Match(path), 6u);
-  (*stack_)->RemoveClient(number_, true);
+  (*stack_)->RemoveClient(number_, Departure::kProcessGone);
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
   EXPECT_EQ(area_.use_count(), 1) << "the stack has let go of its memory";
 }
@@ -151,7 +151,7 @@ TEST_F(SharedStackTest, WhatNoClientWritesIsNamedOnce) {
     EXPECT_EQ(found[0].client, number_);
     (*stack_)->Tick();
     EXPECT_TRUE((*stack_)->TakeMisbehaviours().empty()) << "it was named already";
-    (*stack_)->RemoveClient(number_, false);
+    (*stack_)->RemoveClient(number_, Departure::kLost);
     area_ = std::make_shared<ControlArea>();
     number_ = *(*stack_)->AddClient(TestClient::kPid, 2, area_);
   }
@@ -183,7 +183,7 @@ TEST_F(SharedStackTest, NoiseInTheControlAreaDoesNoHarm) {
     (void)(*stack_)->Stats();
   }
   ExpectBooksAgree();
-  (*stack_)->RemoveClient(number_, true);
+  (*stack_)->RemoveClient(number_, Departure::kProcessGone);
   EXPECT_EQ(FlushTier(*stack_, TierKind::kWarm).second, 0u);
 }
 
@@ -398,7 +398,7 @@ TEST_F(SharedStackTest, SlotsOfASilentClientThatDoesNotFillThemReturnAtOnce) {
   (*stack_)->ExpireLeases(number_);
   EXPECT_EQ((*stack_)->Stats().reserved_slots, 0u);
   EXPECT_EQ(Reserve(3).size(), 3u);
-  (*stack_)->RemoveClient(number_, false);
+  (*stack_)->RemoveClient(number_, Departure::kLost);
   EXPECT_EQ((*stack_)->Stats().reserved_slots + (*stack_)->Stats().quarantined_slots, 0u);
   stack_->Settle();
   ExpectBooksAgree();

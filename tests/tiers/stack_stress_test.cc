@@ -91,7 +91,7 @@ class StressClient {
   void Run(int rounds) {
     for (int round = 0; round < rounds; ++round) Round();
     stack_.Call([&](TierStack& stack) {
-      stack.RemoveClient(number_, true);
+      stack.RemoveClient(number_, Departure::kProcessGone);
       return 0;
     });
   }

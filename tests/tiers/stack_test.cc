@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "base/process.h"
 #include "tests/tiers/stack_fixture.h"
 
 namespace thermocline {
@@ -351,7 +352,7 @@ TEST_F(StackTest, DeletedPlacesAreNotMatchedAndGoWhenTheirLeasesEnd) {
 TEST_F(StackTest, ReservationsOfAProcessThatMayStillWriteAreHeld) {
   Use({.warm_blocks = 8, .cold_blocks = 8, .chunk_blocks = 8});
   EXPECT_EQ(client_->Reserve(8).size(), 8u);
-  (*stack_)->RemoveClient(client_->number(), false);
+  (*stack_)->RemoveClient(client_->number(), Departure::kLost);
   EXPECT_EQ((*stack_)->Stats().quarantined_slots, 8u);
   TestClient other(*stack_, space_);  // the same process: its slots come back when a lease is over
   EXPECT_TRUE(other.Reserve(1, 0, 50).empty());
@@ -359,9 +360,48 @@ TEST_F(StackTest, ReservationsOfAProcessThatMayStillWriteAreHeld) {
   stack_->Advance(std::chrono::seconds(11));
   (*stack_)->Tick();
   EXPECT_EQ(other.Reserve(8).size(), 8u);
-  (*stack_)->RemoveClient(other.number(), true);
+  (*stack_)->RemoveClient(other.number(), Departure::kProcessGone);
   EXPECT_EQ((*stack_)->Stats().quarantined_slots, 0u);
   EXPECT_EQ((*stack_)->Stats().tiers[0].used_bytes, 0u);
+}
+
+TEST_F(StackTest, ReservationsOfOneWhoSaidGoodbyeComeBackWhenALeaseIsOver) {
+  Use({.warm_blocks = 8, .cold_blocks = 8, .chunk_blocks = 8});
+  const auto slots = [&] { return (*stack_)->Stats().quarantined_slots; };
+  const uint64_t start_time = *ProcessStartTime(::getpid());  // of one that lives
+  for (const Departure how : {Departure::kGoodbye, Departure::kLost}) {
+    const ClientNumber client = *(*stack_)->AddClient(::getpid(), start_time, nullptr);
+    bool granted = false;
+    (*stack_)->Reserve(client, space_, 0, 4, std::chrono::milliseconds(0),
+                       [&](const auto& result) { granted = result.ok(); });
+    StepStrand();
+    ASSERT_TRUE(granted);
+    (*stack_)->RemoveClient(client, how);
+    (*stack_)->Tick();
+    EXPECT_EQ(slots(), 4u) << "a copy may be in the midst of it";
+    EXPECT_TRUE((*stack_)->Awaits(::getpid(), start_time));
+    stack_->Advance(std::chrono::seconds(11));
+    (*stack_)->Tick();
+    EXPECT_EQ(slots(), how == Departure::kGoodbye ? 0u : 4u);
+    EXPECT_EQ((*stack_)->Awaits(::getpid(), start_time), slots() > 0);
+  }
+  ExpectBooksAgree();
+}
+
+TEST_F(StackTest, ALeaseEndsByTheNumberThatItsClientGaveIt) {
+  Use({});
+  TestClient other(*stack_, space_);
+  const LeaseView lease = client_->Match({});
+  const LeaseView same_number = other.Match({});
+  client_->Match({});  // without one
+  (*stack_)->NameLease(client_->number(), lease.lease, 5);
+  (*stack_)->NameLease(other.number(), same_number.lease, 5);
+  const std::vector<uint64_t> numbers = {0, 5, 6};
+  (*stack_)->ReleaseNamed(client_->number(), numbers);
+  EXPECT_EQ((*stack_)->Stats().leases, 2u);
+  EXPECT_FALSE((*stack_)->CheckLease(client_->number(), lease.lease).ok());
+  (*stack_)->ReleaseNamed(client_->number(), numbers);  // once more
+  EXPECT_EQ((*stack_)->Stats().leases, 2u);
 }
 
 // No process stands for a remote session: what it was granted the daemon's own workers may fill.
@@ -374,7 +414,7 @@ TEST_F(StackTest, ReservationsOfARemoteSessionAreHeldUntilItsWorkIsOver) {
                        [&](const auto& result) { granted = result.ok(); });
     StepStrand();
     ASSERT_TRUE(granted);
-    (*stack_)->RemoveClient(remote, false);
+    (*stack_)->RemoveClient(remote, Departure::kLost);
     (*stack_)->Tick();
     stack_->Settle();
     EXPECT_EQ((*stack_)->Stats().quarantined_slots, 8u);

@@ -369,7 +369,7 @@ TEST_F(StackPrefetchTest, WhatASessionAskedForEndsWithItAndAnothersGoesOn) {
   for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
   StepStrand();
   const uint64_t before = Tiers(0);
-  (*stack_)->RemoveClient(gone, true);
+  (*stack_)->RemoveClient(gone, Departure::kProcessGone);
   stack_->Settle();
   EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
   ASSERT_LT(Tiers(0), kBlocks);
