@@ -100,6 +100,11 @@ inline constexpr GaugeDef kTierUsedBytes{
     "thermocline_tier_used_bytes", "bytes", {"tier"}, "What counts against the limit of a tier."};
 inline constexpr GaugeDef kTierBlocks{
     "thermocline_tier_blocks", "blocks", {"tier"}, "Blocks in a tier."};
+inline constexpr GaugeDef kArenaPinnedBytes{
+    "thermocline_arena_pinned_bytes",
+    "bytes",
+    {},
+    "What of the arena is pinned, so that a device copies from and to it directly."};
 inline constexpr GaugeDef kTierDegraded{"thermocline_tier_degraded",
                                         "0 or 1",
                                         {"tier"},
@@ -168,6 +173,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kTierCapacityBytes,
     &kTierUsedBytes,
     &kTierBlocks,
+    &kArenaPinnedBytes,
     &kTierDegraded,
     &kSessions,
     &kLeases,

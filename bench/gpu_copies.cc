@@ -53,22 +53,25 @@ void MeasureGather(const Device& device, Report& report) {
   }
 }
 
-/// From pinned memory to the device, spread in both: as one batch of the driver's, and by our
-/// kernel.
+/// From host memory to the device, spread in both: from pinned memory as one batch of the driver's,
+/// and by our kernel; from memory that is not pinned piece by piece, as the mover does it then.
 absl::Status MeasurePieces(const Device& device, Report& report) {
   const uint64_t bytes = device.quick ? 1 << 20 : 64 << 20;
   TC_ASSIGN_OR_RETURN(const cuda::PinnedBuffer host, cuda::PinnedBuffer::Allocate(2 * bytes));
+  const std::vector<std::byte> unpinned(2 * bytes);
   const DeviceBuffer memory(2 * bytes);
   TC_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::Stream::Create());
   double whole = 0;
   for (const uint64_t piece : {bytes, uint64_t{1} << 20, uint64_t{256} << 10, uint64_t{64} << 10,
                                uint64_t{16} << 10, uint64_t{4} << 10}) {
-    std::vector<cuda::Copy> copies;
-    for (uint64_t at = 0; at < bytes; at += piece) {
-      copies.push_back({memory.As<std::byte>() + 2 * at, host.data() + 2 * at, piece});
-    }
-    for (const bool kernel : {false, true}) {
-      if (piece == bytes && kernel) continue;
+    for (const std::string way : {"batch", "kernel", "unpinned"}) {
+      if (piece == bytes && way == "kernel") continue;
+      const bool kernel = way == "kernel";
+      const std::byte* const from = way == "unpinned" ? unpinned.data() : host.data();
+      std::vector<cuda::Copy> copies;
+      for (uint64_t at = 0; at < bytes; at += piece) {
+        copies.push_back({memory.As<std::byte>() + 2 * at, from + 2 * at, piece});
+      }
       const cuda::CopyOptions options{.kernel_least_pieces = kernel ? size_t{1} : SIZE_MAX,
                                       .kernel_below_bytes = kernel ? UINT64_MAX : 0,
                                       .device_reaches_all = kernel};
@@ -76,17 +79,22 @@ absl::Status MeasurePieces(const Device& device, Report& report) {
       absl::Status status;
       for (int run = 0; run < device.runs(); ++run) {
         const double ms = Milliseconds([&] {
-          status.Update(cuda::CopyBatchAsync(copies, stream.get(), options));
+          if (way == "unpinned") {
+            for (const cuda::Copy& copy : copies) {
+              status.Update(cuda::CopyAsync(copy, stream.get()));
+            }
+          } else {
+            status.Update(cuda::CopyBatchAsync(copies, stream.get(), options));
+          }
           status.Update(stream.Synchronize());
         });
         if (run > 0) times.push_back(ms);
       }
       TC_RETURN_IF_ERROR(status);
       const double gb = GbPerSecond(static_cast<double>(bytes), Median(times));
-      if (piece == bytes) whole = gb;
-      report.Add({"pieces/bytes:" + std::to_string(piece) + (kernel ? "/kernel" : "/batch"),
-                  "bandwidth", gb, "GB/s", "one piece", gb / whole,
-                  std::to_string(copies.size()) + " pieces"});
+      if (piece == bytes && way == "batch") whole = gb;
+      report.Add({"pieces/bytes:" + std::to_string(piece) + "/" + way, "bandwidth", gb, "GB/s",
+                  "one piece", gb / whole, std::to_string(copies.size()) + " pieces"});
     }
   }
   return absl::OkStatus();

@@ -310,7 +310,7 @@ uint64_t Arena::BytesOfChunk(uint32_t chunk) const {
 
 absl::Status Arena::AllocateChunk(uint32_t chunk) {
   const auto bytes = static_cast<off_t>(BytesOfChunk(chunk));
-  const auto offset = static_cast<off_t>(ChunkOffset(chunk));
+  const auto offset = static_cast<off_t>(OffsetOfChunk(chunk));
   if (fallocate(fd_.get(), 0, offset, bytes) == 0) {
     return absl::OkStatus();
   }
@@ -328,9 +328,9 @@ bool Arena::MayHaveAll(uint64_t bytes_of_chunks) const {
 }
 
 uint64_t Arena::MissingBytes(uint32_t chunk) const {
-  const auto end = static_cast<off_t>(ChunkOffset(chunk) + BytesOfChunk(chunk));
+  const auto end = static_cast<off_t>(OffsetOfChunk(chunk) + BytesOfChunk(chunk));
   uint64_t missing = 0;
-  for (auto at = static_cast<off_t>(ChunkOffset(chunk)); at < end;) {
+  for (auto at = static_cast<off_t>(OffsetOfChunk(chunk)); at < end;) {
     const off_t data = lseek(fd_.get(), at, SEEK_DATA);  // ENXIO: none from here on
     const off_t hole_end = data < 0 ? end : std::min(data, end);
     missing += static_cast<uint64_t>(hole_end - at);
@@ -360,12 +360,12 @@ absl::Status Arena::PopulateChunk(uint32_t chunk) {
   const uint64_t bytes = BytesOfChunk(chunk);
   // Only who touches memory that was advised gets huge pages; who allocates it gets small ones.
   if (huge_pages_ == HugePages::kTransparent) {
-    if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
+    if (madvise(base_ + OffsetOfChunk(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
       return absl::OkStatus();
     }
   }
   TC_RETURN_IF_ERROR(AllocateChunk(chunk));
-  if (madvise(base_ + ChunkOffset(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
+  if (madvise(base_ + OffsetOfChunk(chunk), bytes, MADV_POPULATE_WRITE) == 0) {
     return absl::OkStatus();
   }
   const int error = errno;
@@ -377,7 +377,7 @@ absl::Status Arena::PopulateChunk(uint32_t chunk) {
 }
 
 absl::Status Arena::PunchChunk(uint32_t chunk) {
-  return PunchRange(ChunkOffset(chunk), ChunkOffset(chunk) + BytesOfChunk(chunk),
+  return PunchRange(OffsetOfChunk(chunk), OffsetOfChunk(chunk) + BytesOfChunk(chunk),
                     "chunk " + std::to_string(chunk));
 }
 

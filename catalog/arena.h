@@ -125,6 +125,7 @@ class Arena {
   uint64_t chunk_bytes() const { return header().chunk_bytes; }
   uint32_t chunk_count() const;
   uint64_t BytesOfChunk(uint32_t chunk) const;
+  uint64_t OffsetOfChunk(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
   /// What a client may map.
   uint64_t mapped_bytes() const { return mapped_bytes_; }
 
@@ -140,7 +141,6 @@ class Arena {
   absl::Status MapAndStamp(const ArenaOptions& options, const ArenaHeader& last);
   absl::Status Map();
   absl::Status PunchRange(uint64_t begin, uint64_t end, const std::string& what);
-  uint64_t ChunkOffset(uint32_t chunk) const { return kArenaDataOffset + chunk * chunk_bytes(); }
 
   std::string path_;
   std::string metadata_path_;

@@ -66,6 +66,7 @@ DaemonMetrics::DaemonMetrics(std::string_view version, bool has_hot) : registry_
   spaces_ = registry_.Get(kSpaces);
   places_ = registry_.Get(kPlaces);
   pins_ = registry_.Get(kPins);
+  pinned_bytes_ = registry_.Get(kArenaPinnedBytes);
 }
 
 void DaemonMetrics::Answered(Operation operation, absl::StatusCode code,
@@ -123,6 +124,7 @@ void DaemonMetrics::Update(const StackStats& stats, const SessionServer::Counter
   spaces_.Set(number(stats.spaces));
   places_.Set(number(stats.places));
   pins_.Set(number(stats.pins));
+  pinned_bytes_.Set(number(stats.pinned_bytes));
   for (const TierStats& tier : stats.tiers) {
     TierSeries& series = tiers_[static_cast<size_t>(tier.tier)];
     series.capacity.Set(number(tier.capacity_bytes));

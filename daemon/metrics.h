@@ -69,7 +69,7 @@ class DaemonMetrics {
       refused_reservations_, remote_bytes_in_, remote_bytes_out_;
   uint64_t shared_requested_tokens_ = 0, shared_hit_tokens_ = 0, shared_hit_bytes_ = 0;
   Gauge ready_, silent_tenants_, sessions_, leases_, reservations_, quarantined_, spaces_, places_,
-      pins_;
+      pins_, pinned_bytes_;
 };
 
 }  // namespace thermocline

@@ -41,6 +41,18 @@ class DeviceMemory {
   ///         anything.
   [[nodiscard]] virtual absl::Status Copy(std::span<const DeviceTransfer> transfers,
                                           DeviceDirection direction) = 0;
+
+  // ---- pinning, for copies without staging by the driver
+  /// Whose pins there are: what another one pinned is so no more. 0: nobody can pin anything.
+  virtual uint64_t pinner() const { return 0; }
+  /// This one pins a piece of the arena, from `offset` on, that keeps its memory until Unpin.
+  /// Errors: Unavailable when it is another one now; those of the driver. It is not pinned then.
+  [[nodiscard]] virtual absl::Status Pin(uint64_t /*pinner*/, uint64_t /*offset*/,
+                                         uint64_t /*bytes*/) {
+    return absl::UnavailableError("nobody pins memory");
+  }
+  /// What was pinned at this offset is so no more. Nothing is being moved there. Absent is fine.
+  virtual void Unpin(uint64_t /*offset*/) {}
 };
 
 }  // namespace thermocline

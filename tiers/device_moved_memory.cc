@@ -58,16 +58,6 @@ MoverProcess::~MoverProcess() {
   Reap(pid_);
 }
 
-uint64_t MoverProcess::starts() const {
-  MutexLock lock(mutex_);
-  return starts_;
-}
-
-pid_t MoverProcess::pid() const {
-  MutexLock lock(mutex_);
-  return pid_;
-}
-
 absl::Status MoverProcess::Call(uint64_t& generation,
                                 const std::function<absl::Status(const CallMover&)>& tell,
                                 const MoverRequest& request,
@@ -81,6 +71,11 @@ absl::Status MoverProcess::Call(uint64_t& generation,
     generation = starts_;
   }
   return CallOnce(request, transfers, fd);
+}
+
+absl::Status MoverProcess::EnsureRuns() {
+  MutexLock lock(mutex_);
+  return EnsureRunning();
 }
 
 absl::Status MoverProcess::EnsureRunning() {
@@ -122,9 +117,9 @@ absl::Status MoverProcess::Start() {
     End("could not be started");
     return ErrnoStatus(error, "start the mover, " + words[0]);
   }
-  pid_ = pid;
   ++starts_;
-  LogEvent(LogLevel::kInfo, "mover_started", {{"pid", pid_}, {"start", starts_}});
+  pid_ = pid;
+  LogEvent(LogLevel::kInfo, "mover_started", {{"pid", pid}, {"start", starts()}});
   return absl::OkStatus();
 }
 
@@ -164,7 +159,8 @@ void MoverProcess::End(const std::string& why) {
   socket_.Reset();
   if (pid_ != 0) {
     ::kill(pid_, SIGKILL);
-    Reap(std::exchange(pid_, 0));
+    Reap(pid_);
+    pid_ = 0;
   }
   pause_ = std::clamp(pause_ * 2, options_.least_pause, options_.most_pause);
   not_before_ = std::chrono::steady_clock::now() + pause_;
@@ -206,6 +202,7 @@ absl::StatusOr<std::vector<uint32_t>> MovedDeviceMemory::Chunks() const {
 }
 
 absl::Status MovedDeviceMemory::Lend(uint32_t chunk) {
+  TC_RETURN_IF_ERROR(mover_->EnsureRuns());  // without it the memory is of no use to anybody
   TC_RETURN_IF_ERROR(custodian_->Lend(pool_, chunk));
   absl::Status status;
   {
@@ -252,28 +249,35 @@ void MovedDeviceMemory::UseHost(std::span<std::byte> host, int fd) {
   arena_fd_ = fd;
 }
 
-absl::Status MovedDeviceMemory::PinHost(uint64_t offset, uint64_t bytes) {
-  MutexLock lock(mutex_);
-  if (pinned_.contains(offset)) return absl::OkStatus();
-  MoverRequest request = Request(MoverVerb::kPinHost);
-  request.host = kArena;
+MoverRequest MovedDeviceMemory::PinRequest(MoverVerb verb, uint32_t host, uint64_t offset,
+                                           uint64_t bytes) const {
+  MoverRequest request = Request(verb);
+  request.host = host;
   request.offset = offset;
   request.bytes = bytes;
-  TC_RETURN_IF_ERROR(Call(request));
-  pinned_[offset] = bytes;
-  return absl::OkStatus();
+  return request;
 }
 
-absl::Status MovedDeviceMemory::UnpinHost(uint64_t offset) {
+absl::Status MovedDeviceMemory::Pin(uint64_t pinner, uint64_t offset, uint64_t bytes) {
+  const absl::Status another = absl::UnavailableError("the mover that was to pin has ended");
   MutexLock lock(mutex_);
-  if (pinned_.erase(offset) == 0) return absl::OkStatus();
-  // A mover that does not run has nothing pinned, and one to come pins what there is then.
-  if (mover_->pid() == 0) return absl::OkStatus();
-  MoverRequest request = Request(MoverVerb::kUnpinHost);
-  request.host = kArena;
-  request.offset = offset;
-  const absl::Status status = Call(request);
-  return absl::IsUnavailable(status) ? absl::OkStatus() : status;  // it has ended
+  if (MovedDeviceMemory::pinner() != pinner) return another;
+  TC_RETURN_IF_ERROR(Call(PinRequest(MoverVerb::kPinHost, kArena, offset, bytes)));
+  if (generation_ == pinner) return absl::OkStatus();
+  UnpinLocked(offset);
+  return another;
+}
+
+void MovedDeviceMemory::Unpin(uint64_t offset) {
+  MutexLock lock(mutex_);
+  UnpinLocked(offset);
+}
+
+void MovedDeviceMemory::UnpinLocked(uint64_t offset) {
+  if (mover_->pid() == 0) return;
+  const absl::Status status = Call(PinRequest(MoverVerb::kUnpinHost, kArena, offset, 0));
+  if (status.ok() || absl::IsUnavailable(status)) return;  // it has ended
+  LogEvent(LogLevel::kError, "memory_not_unpinned", {{"cause", status}});
 }
 
 absl::Status MovedDeviceMemory::TellMover(const MoverProcess::CallMover& call) {
@@ -290,16 +294,9 @@ absl::Status MovedDeviceMemory::TellMover(const MoverProcess::CallMover& call) {
     request.bytes = arena_.size();
     TC_RETURN_IF_ERROR(call(request, {}, arena_fd_));
   }
-  const auto pin = [&](uint32_t host, uint64_t offset, uint64_t bytes) {
-    MoverRequest pinning = Request(MoverVerb::kPinHost);
-    pinning.host = host;
-    pinning.offset = offset;
-    pinning.bytes = bytes;
-    const absl::Status status = call(pinning, {}, -1);
-    if (!status.ok()) LogEvent(LogLevel::kWarning, "memory_not_pinned", {{"cause", status}});
-  };
-  pin(kStaging, 0, staging_.size());
-  for (const auto& [offset, bytes] : pinned_) pin(kArena, offset, bytes);
+  const absl::Status pinned =
+      call(PinRequest(MoverVerb::kPinHost, kStaging, 0, staging_.size()), {}, -1);
+  if (!pinned.ok()) LogEvent(LogLevel::kWarning, "memory_not_pinned", {{"cause", pinned}});
   return absl::OkStatus();
 }
 

@@ -6,10 +6,10 @@
 #pragma once
 #include <sys/types.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,8 +56,12 @@ class MoverProcess {
   absl::Status Call(uint64_t& generation, const std::function<absl::Status(const CallMover&)>& tell,
                     const MoverRequest& request, std::span<const MoverTransfer> transfers = {},
                     int fd = -1);
-  uint64_t starts() const;
-  pid_t pid() const;  // 0: none runs
+  /// Starts it unless it runs. Errors: Unavailable when it has ended and its pause has not; why it
+  /// does not start.
+  absl::Status EnsureRuns();
+  // These two wait for nothing, whatever is under way.
+  uint64_t starts() const { return starts_; }
+  pid_t pid() const { return pid_; }  // 0: none runs
 
  private:
   MoverProcess(Options options, UniqueFd lock)
@@ -71,10 +75,10 @@ class MoverProcess {
 
   const Options options_;
   const UniqueFd lock_;  // of the movers, one after the other
-  mutable Mutex mutex_;  // held during a request: one is under way at a time
+  Mutex mutex_;          // held during a request: one is under way at a time
   UniqueFd socket_ TC_GUARDED_BY(mutex_);
-  pid_t pid_ TC_GUARDED_BY(mutex_) = 0;
-  uint64_t starts_ TC_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> starts_ = 0;  // these two are written with it held; this one first
+  std::atomic<pid_t> pid_ = 0;
   std::chrono::milliseconds pause_ TC_GUARDED_BY(mutex_){0};
   SteadyTime not_before_ TC_GUARDED_BY(mutex_){};
   std::string why_ended_ TC_GUARDED_BY(mutex_);
@@ -94,16 +98,14 @@ class MovedDeviceMemory final : public DeviceMemory {
   absl::Status Lend(uint32_t chunk) override;
   void Return(uint32_t chunk) override;
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override;
+  /// A mover that has ended has nothing pinned any more; none is started in order to pin.
+  uint64_t pinner() const override { return mover_->pid() == 0 ? 0 : mover_->starts(); }
+  absl::Status Pin(uint64_t pinner, uint64_t offset, uint64_t bytes) override;
+  void Unpin(uint64_t offset) override;
 
   /// Memory that the mover maps by this descriptor, whole, and copies from and to directly. It must
   /// outlive this. Once, before the first copy.
   void UseHost(std::span<std::byte> host, int fd);
-  /// A piece of it that has its memory: copies there need no staging by the driver.
-  absl::Status PinHost(uint64_t offset, uint64_t bytes);
-  /// What was pinned at this offset is so no more: its memory may be given back and, when there is
-  /// other memory, be pinned again. Nothing is being moved there. Absent is fine.
-  /// Errors: the mover's, which does not tell then whether it is.
-  absl::Status UnpinHost(uint64_t offset);
 
  private:
   MovedDeviceMemory(std::shared_ptr<CustodianClient> custodian, std::shared_ptr<MoverProcess> mover,
@@ -111,9 +113,11 @@ class MovedDeviceMemory final : public DeviceMemory {
   absl::Status TellMover(const MoverProcess::CallMover& call) TC_REQUIRES(mutex_);
   absl::Status Call(const MoverRequest& request, std::span<const MoverTransfer> transfers = {},
                     int fd = -1) TC_REQUIRES(mutex_);
+  void UnpinLocked(uint64_t offset) TC_REQUIRES(mutex_);
   MoverRequest MapRequest(MoverVerb verb, uint32_t chunk) const;
   absl::Status Flush(DeviceDirection direction, std::vector<MoverTransfer>& batch)
       TC_REQUIRES(mutex_);
+  MoverRequest PinRequest(MoverVerb verb, uint32_t host, uint64_t offset, uint64_t bytes) const;
   MoverRequest Request(MoverVerb verb) const {
     return {.verb = verb, .pool = number_, .chunk_bytes = custodian_->view().chunk_bytes};
   }
@@ -129,7 +133,6 @@ class MovedDeviceMemory final : public DeviceMemory {
   Mutex mutex_;  // held during a copy: one of a pool is under way at a time
   uint64_t generation_ TC_GUARDED_BY(mutex_) = 0;
   std::vector<uint32_t> chunks_ TC_GUARDED_BY(mutex_);
-  std::map<uint64_t, uint64_t> pinned_ TC_GUARDED_BY(mutex_);  // offset: bytes
   std::span<std::byte> arena_;
   int arena_fd_ = -1;
   UniqueFd staging_fd_;

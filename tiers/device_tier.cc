@@ -77,19 +77,21 @@ absl::Status DeviceTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
     }
   }
   if (status.ok()) status = headers_.LendChunk(chunk, slot_bytes);
-  if (!status.ok()) LogEvent(LogLevel::kWarning, "hot_does_not_grow", {{"cause", status}});
+  if (!status.ok() && !refusal_told_) {
+    LogEvent(LogLevel::kWarning, "hot_does_not_grow", {{"cause", status}});
+  }
+  refusal_told_ = !status.ok();
   return status;
 }
 
-void DeviceTier::LendMemory(uint32_t chunk) {
+/// Errors: Unavailable when nobody can say whether there is any; the next one asks again.
+absl::Status DeviceTier::LendMemory(uint32_t chunk) {
   const absl::Status status = options_.memory->Lend(chunk);
   MutexLock lock(mutex_);
-  if (status.ok()) {
-    has_memory_.insert(chunk);
-  } else if (absl::IsUnavailable(status)) {
-    mover_status_ = status;
-  }
+  if (absl::IsUnavailable(status)) return mover_status_ = status;
+  if (status.ok()) has_memory_.insert(chunk);
   not_lent_ = status;
+  return absl::OkStatus();
 }
 
 // Headers and memory may disagree in two ways: memory of which nobody knows what it holds is given
@@ -169,7 +171,7 @@ absl::StatusOr<std::optional<uint32_t>> DeviceTier::Reserve(uint64_t bytes, Proc
       wanted = wanted_;
       if (!wanted) return page;
     }
-    LendMemory(*wanted);
+    TC_RETURN_IF_ERROR(LendMemory(*wanted));
   }
   return std::nullopt;
 }

@@ -52,7 +52,7 @@ class DeviceTier final : public Tier {
   // ---- slots
   /// Grants a slot to a process, until it is committed or freed. nullopt: none is free.
   /// Errors: InvalidArgument when no chunk can ever hold it, ResourceExhausted when there is no
-  ///         memory for its headers.
+  ///         memory for its headers, Unavailable while nobody can lend the memory that it takes.
   absl::StatusOr<std::optional<uint32_t>> Reserve(uint64_t bytes, ProcessRef owner,
                                                   uint32_t inner_count = 0);
   /// The slot's payload is complete: it holds this block now. `record` is sealed.
@@ -103,7 +103,7 @@ class DeviceTier final : public Tier {
   absl::StatusOr<std::optional<uint32_t>> ReserveLocked(uint64_t bytes, ProcessRef owner,
                                                         uint32_t inner_count) TC_REQUIRES(mutex_);
   absl::Status Lend(uint32_t chunk, uint64_t slot_bytes) TC_REQUIRES(mutex_);
-  void LendMemory(uint32_t chunk) TC_REQUIRES(lending_mutex_);
+  absl::Status LendMemory(uint32_t chunk) TC_REQUIRES(lending_mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
   absl::StatusOr<uint32_t> Stage(const TierPut& put);
 
@@ -120,6 +120,7 @@ class DeviceTier final : public Tier {
   std::set<uint32_t> has_memory_ TC_GUARDED_BY(mutex_);   // chunks, lent to a slot size or not
   std::optional<uint32_t> wanted_ TC_GUARDED_BY(mutex_);  // the chunk whose memory is missing
   absl::Status not_lent_ TC_GUARDED_BY(mutex_);           // why the last one has none
+  bool refusal_told_ TC_GUARDED_BY(mutex_) = false;       // until one was lent
   std::vector<Left> left_;
   std::vector<Granted> left_granted_;
   uint64_t lost_count_ = 0;

@@ -97,7 +97,7 @@ bool HostTier::Pay(uint32_t chunk) {
   if (paid_[chunk]) return true;
   if (!account_.Take()) {
     // Another one that is paid for and not lent stands in.
-    if (!HasTouchedAhead() || touched_ == chunk) return false;
+    if (!HasTouchedAhead() || touched_ == chunk || held_.contains(*touched_)) return false;
     if (!arena_.PunchChunk(*touched_).ok()) return false;
     paid_[*touched_] = false;
     touched_.reset();
@@ -107,6 +107,10 @@ bool HostTier::Pay(uint32_t chunk) {
 }
 
 absl::Status HostTier::Punch(uint32_t chunk) {
+  if (held_.contains(chunk)) {
+    leaving_.insert(chunk);
+    return absl::OkStatus();
+  }
   TC_RETURN_IF_ERROR(arena_.PunchChunk(chunk));
   if (!paid_[chunk]) return absl::OkStatus();
   paid_[chunk] = false;
@@ -121,6 +125,8 @@ absl::Status HostTier::Lend(uint32_t chunk, uint64_t slot_bytes) {
   if (!status.ok()) {
     LogEvent(LogLevel::kWarning, "arena_does_not_grow", {{"cause", std::string(status.message())}});
     Punch(chunk).IgnoreError();  // what a hugetlbfs gave before it had no more
+  } else {
+    leaving_.erase(chunk);
   }
   return status;
 }
@@ -421,6 +427,53 @@ void HostTier::Relocate(uint64_t from, uint64_t to) {
   headers_.SetFree(page);
   slabs_.Free(page);
   if (index_) index_->insert_or_assign({record.id, record.part}, PageOf(to));
+}
+
+std::optional<uint32_t> HostTier::ChunkToHold() const {
+  MutexLock lock(mutex_);
+  if (held_.size() - leaving_.size() == slabs_.lent_count()) return std::nullopt;
+  for (uint32_t chunk = 0; chunk < arena_.chunk_count(); ++chunk) {
+    if (slabs_.IsLent(chunk) && !held_.contains(chunk)) return chunk;
+  }
+  return std::nullopt;
+}
+
+void HostTier::HoldChunk(uint32_t chunk) {
+  MutexLock lock(mutex_);
+  TC_CHECK(slabs_.IsLent(chunk));
+  held_.insert(chunk);
+}
+
+std::optional<uint32_t> HostTier::ChunkToLetGo() const {
+  MutexLock lock(mutex_);
+  return leaving_.empty() ? std::nullopt : std::optional(*leaving_.begin());
+}
+
+void HostTier::LetGoOfChunk(uint32_t chunk) {
+  MutexLock lock(mutex_);
+  held_.erase(chunk);
+  if (leaving_.erase(chunk) == 0) return;
+  if (const absl::Status punched = Punch(chunk); !punched.ok()) {
+    LogEvent(LogLevel::kWarning, "arena_not_punched", {{"cause", punched}});
+  }
+}
+
+void HostTier::LetGoOfAllChunks() {
+  while (const auto chunk = ChunkToLetGo()) LetGoOfChunk(*chunk);
+  MutexLock lock(mutex_);
+  held_.clear();
+}
+
+uint64_t HostTier::HeldBytes() const {
+  MutexLock lock(mutex_);
+  uint64_t bytes = 0;
+  for (const uint32_t chunk : held_) bytes += arena_.BytesOfChunk(chunk);
+  return bytes;
+}
+
+uint64_t HostTier::LeavingChunks() const {
+  MutexLock lock(mutex_);
+  return leaving_.size();
 }
 
 std::unordered_map<BlockRef, uint32_t, BlockRefHash>& HostTier::Index() {

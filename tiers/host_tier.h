@@ -11,6 +11,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -120,6 +121,19 @@ class HostTier : public Tier {
   /// The block moves from its slot to a reserved one, to which its payload was copied.
   void Relocate(uint64_t from, uint64_t to);
 
+  // ---- memory that somebody relies on, as the driver of a device does on what it has pinned
+  /// A lent chunk that is not held, if there is one.
+  std::optional<uint32_t> ChunkToHold() const;
+  /// Its memory stays until it is let go of, even when it is given back meanwhile.
+  void HoldChunk(uint32_t chunk);
+  /// A held one that was given back.
+  std::optional<uint32_t> ChunkToLetGo() const;
+  void LetGoOfChunk(uint32_t chunk);
+  void LetGoOfAllChunks();
+  uint64_t HeldBytes() const;
+  /// How many held ones were given back.
+  uint64_t LeavingChunks() const;
+
   // ---- what an earlier daemon left
   struct Granted {
     uint64_t offset = 0;
@@ -173,6 +187,8 @@ class HostTier : public Tier {
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> touched_ TC_GUARDED_BY(mutex_);  // the last chunk that was touched ahead
   std::vector<bool> paid_ TC_GUARDED_BY(mutex_);           // by chunk: the account holds it
+  std::set<uint32_t> held_ TC_GUARDED_BY(mutex_);          // chunks
+  std::set<uint32_t> leaving_ TC_GUARDED_BY(mutex_);       // of them, to be punched when let go of
   LogLimit mended_limit_;
   LargeVector<Left> left_;
   std::vector<Granted> left_granted_;

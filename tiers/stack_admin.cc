@@ -194,7 +194,7 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
       LogEvent(LogLevel::kWarning, "arena_not_punched",
                {{"cause", std::string(punched.message())}});
     }
-    return true;
+    return host_->LeavingChunks() == 0;
   }
   if (!FlushHot()) return false;
   flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr, flush.newest});
@@ -289,6 +289,7 @@ StackStats StackCore::Stats() {
   stats.spaces = spaces_.size();
   stats.places = places_.size();
   stats.pins = pins_.size();
+  stats.pinned_bytes = host_->HeldBytes();
   stats.misses = 0;
   for (uint64_t count : stats.misses_by_reason) stats.misses += count;
   const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters, uint64_t capacity,

@@ -66,8 +66,9 @@ bool StackCore::AwaitsChunk(bool somebody_waits) {
 void StackCore::GiveBackWarm() {
   const BudgetAccount& account = options_.warm_account;
   if (!account) return;
-  while (account.Owed() > 0 && host_->GiveBackChunk()) continue;
-  if (account.Owed() == 0) {
+  const auto owes = [&] { return account.Owed() > host_->LeavingChunks(); };
+  while (owes() && host_->GiveBackChunk()) continue;
+  if (!owes()) {
     host_->ReopenChunk();
     return;
   }

@@ -396,6 +396,10 @@ class StackCore final : public TierStack, private StackBooks {
   void DropHot();
   void SettleHot();
   uint64_t LeaveHot(std::vector<Movement> moves);
+  void AdvancePinning();
+  void PinChunk(uint32_t chunk);
+  void UnpinChunk(uint32_t chunk);
+  void FinishPinning(uint32_t chunk, const absl::Status& status);
 
   // ---- stack_scrub.cc
   void BeginScrubTick();
@@ -529,6 +533,10 @@ class StackCore final : public TierStack, private StackBooks {
   // States, as the log says last.
   std::string hot_told_ = "ok", warm_told_ = "ok", cold_told_ = "ok";
   Breaker hot_moves_;
+  uint64_t pinner_ = 0;        // of the arena's chunks that are held
+  bool pinning_ = false;       // or unpinning one
+  SteadyTime pins_from_{};     // after one that failed
+  bool pins_refused_ = false;  // the last one did
   bool hot_job_running_ = false;
   std::optional<SteadyTime> hot_full_until_;              // the last job found no room
   std::unordered_set<BlockRef, BlockRefHash> hot_going_;  // once nobody holds them

@@ -20,6 +20,7 @@ constexpr size_t kMaxHotCopies = 64;         // of one job
 constexpr uint64_t kMaxHotBytes = 32 * MiB;  // likewise
 constexpr uint32_t kMaxLateReads = 8;        // with so many out nothing more is asked of it
 constexpr std::chrono::milliseconds kFullPause{5000};  // unless something gave way
+constexpr std::chrono::minutes kPinPause{1};           // after a chunk that could not be pinned
 constexpr uint64_t kScarceReserves = 2;  // while so much is free, nothing leaves memory
 
 }  // namespace
@@ -295,6 +296,63 @@ uint64_t StackCore::LeaveHot(std::vector<Movement> moves) {
   std::erase_if(tails, [&](Place place) { return HasBytes(place) || !writer_.IsLeaf(place); });
   DropTails(std::move(tails));
   return granted;
+}
+
+// ---- pinning
+
+// The arena's chunks are pinned one after the other, between two jobs of copies, so that nobody
+// waits for more than one; for a mover that runs, and anew for the next. A pinned chunk is held:
+// where it is given back, its memory goes when it has been unpinned.
+void StackCore::AdvancePinning() {
+  if (hot_ == nullptr || pinning_) return;
+  if (const uint64_t pinner = hot_->memory().pinner(); pinner != pinner_) {
+    host_->LetGoOfAllChunks();
+    pinner_ = pinner;
+  }
+  if (pinner_ == 0) return;
+  if (const auto leaving = host_->ChunkToLetGo()) return UnpinChunk(*leaving);
+  if (closing_ || options_.clock->Now() < pins_from_) return;
+  if (const auto chunk = host_->ChunkToHold()) PinChunk(*chunk);
+}
+
+void StackCore::PinChunk(uint32_t chunk) {
+  pinning_ = true;
+  host_->HoldChunk(chunk);
+  options_.hot([hot = hot_, host = host_, by = pinner_, chunk, strand = options_.strand,
+                weak = std::weak_ptr<StackCore*>(self_)] {
+    const Arena& arena = host->arena();
+    const absl::Status status =
+        hot->memory().Pin(by, arena.OffsetOfChunk(chunk), arena.BytesOfChunk(chunk));
+    strand([weak, chunk, status] {
+      if (const auto self = weak.lock()) (*self)->FinishPinning(chunk, status);
+    });
+  });
+}
+
+void StackCore::FinishPinning(uint32_t chunk, const absl::Status& status) {
+  pinning_ = false;
+  if (!status.ok()) {
+    host_->LetGoOfChunk(chunk);
+    pins_from_ = options_.clock->Now() + kPinPause;
+    if (!pins_refused_) LogEvent(LogLevel::kWarning, "arena_not_pinned", {{"cause", status}});
+  }
+  pins_refused_ = !status.ok();
+  SchedulePump();
+}
+
+void StackCore::UnpinChunk(uint32_t chunk) {
+  pinning_ = true;
+  options_.hot([hot = hot_, host = host_, chunk, strand = options_.strand,
+                weak = std::weak_ptr<StackCore*>(self_)] {
+    hot->memory().Unpin(host->arena().OffsetOfChunk(chunk));
+    strand([weak, chunk] {
+      const auto self = weak.lock();
+      if (!self) return;
+      (*self)->pinning_ = false;
+      (*self)->host_->LetGoOfChunk(chunk);
+      (*self)->SchedulePump();
+    });
+  });
 }
 
 }  // namespace thermocline

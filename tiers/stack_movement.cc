@@ -49,6 +49,7 @@ void StackCore::Pump() {
   if (std::exchange(doomed_is_free_, false)) DropDoomed();
   AdvanceLoads();
   AdvancePrefetches();
+  AdvancePinning();
   GiveBackWarm();
   ServeWaiters(true);
   AdvanceHot();

@@ -45,6 +45,7 @@ StackStats& operator+=(StackStats& sum, const StackStats& other) {
   sum.duplicate_blocks += other.duplicate_blocks;
   sum.corrupt_blocks += other.corrupt_blocks;
   sum.refused_reserves += other.refused_reserves;
+  sum.pinned_bytes += other.pinned_bytes;
   for (const TierStats& tier : other.tiers) {
     const auto same = std::find_if(sum.tiers.begin(), sum.tiers.end(),
                                    [&](const TierStats& own) { return own.tier == tier.tier; });

@@ -70,6 +70,7 @@ struct StackStats {
   uint64_t duplicate_blocks = 0;  // offered, and already there
   uint64_t corrupt_blocks = 0;    // dropped because they did not verify
   uint64_t refused_reserves = 0;  // no slot could be had in time
+  uint64_t pinned_bytes = 0;      // of the arena, for a device
   std::vector<TierStats> tiers;   // warm, then cold and hot unless they are off
 };
 

@@ -40,11 +40,13 @@ class HotTest : public ::testing::Test {
     std::string driver;
     std::string calls, delay;  // TC_FAKECUDA and _DELAY of the movers
     std::string read_deadline = "60s";
+    std::string most_pinned;  // TC_FAKECUDA_PIN
   };
   void Begin(const Faults& faults) {
     faults_ = faults;
     const Environment calls("TC_FAKECUDA", faults.calls), delay("TC_FAKECUDA_DELAY", faults.delay),
-        driver("TC_FAKECUDA_DRIVER", faults.driver);
+        driver("TC_FAKECUDA_DRIVER", faults.driver), pin("TC_FAKECUDA_PIN", faults.most_pinned),
+        copies("TC_FAKECUDA_COPIES", "");
     daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{
         .warm_capacity = "64MiB",
         .cold_capacity = "1GiB",
@@ -55,6 +57,7 @@ class HotTest : public ::testing::Test {
               directory_ = directory;
               Configure("cold_read_deadline = \"" + faults_.read_deadline + "\"\n");
               StartCustodian();
+              ::setenv("TC_FAKECUDA_COPIES", (directory + "/copies").c_str(), 1);
             },
         .program = kProgram});
     Connect();
@@ -187,6 +190,16 @@ class HotTest : public ::testing::Test {
     return hot;
   }
 
+  /// How many blocks were copied from or to memory that was so: "pinned", "pageable".
+  uint64_t Copies(const std::string& memory) const {
+    std::ifstream copies(directory_ + "/copies");
+    uint64_t count = 0;
+    for (std::string line; std::getline(copies, line);) {
+      if (line == memory + " " + std::to_string(kBlockBytes)) ++count;
+    }
+    return count;
+  }
+
   Faults faults_;
   std::string directory_;
   pid_t custodian_ = -1;
@@ -202,6 +215,39 @@ TEST_F(HotTest, BlocksGoToTheDeviceAndComeBack) {
   EXPECT_GE(Read(1) + Read(2), hot);
   EXPECT_TRUE(Eventually([&] { return Use(BlockTier::kHot).demotions >= hot; }));
   EXPECT_EQ(Use(BlockTier::kHot).state, "ok");
+}
+
+TEST_F(HotTest, TheArenaIsPinnedWhileItServes) {
+  Begin();
+  Heat(1, 2);
+  Read(1);
+  Read(2);
+  int32_t last = 2;
+  const auto is_pinned = [&] {
+    Heat(last + 1, last + 1);
+    Read(++last);
+    return Copies("pinned") > 0;
+  };
+  ASSERT_TRUE(Eventually(is_pinned, std::chrono::seconds(60)));
+  const uint64_t before = Copies("pageable");
+  Heat(last + 1, last + 1);
+  Read(last + 1);
+  EXPECT_EQ(Copies("pageable"), before) << "its one chunk was pinned";
+}
+
+TEST_F(HotTest, AnArenaThatCannotBePinnedServesAndSaysSoOnce) {
+  Begin({.most_pinned = std::to_string(16 * MiB)});
+  const uint64_t hot = Heat(1, 2);
+  EXPECT_GE(Read(1) + Read(2), hot);
+  EXPECT_TRUE(
+      Eventually([&] { return daemon_->Log().find("arena_not_pinned") != std::string::npos; }));
+  Heat(3, 3);
+  Read(3);
+  EXPECT_EQ(Copies("pinned"), 0u);
+  EXPECT_GT(Copies("pageable"), 0u);
+  EXPECT_EQ(Use(BlockTier::kHot).state, "ok");
+  const std::string log = daemon_->Log();
+  EXPECT_EQ(log.find("arena_not_pinned"), log.rfind("arena_not_pinned"));
 }
 
 TEST_F(HotTest, ADaemonThatIsKilledFindsThemAgain) {

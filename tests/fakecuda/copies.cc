@@ -3,8 +3,12 @@
 // destinations are written when it returns, everything else happens when the stream's turn comes.
 #include "tests/fakecuda/copies.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -57,6 +61,16 @@ Ends CheckEnds(const void* to, size_t to_bytes, const void* from, size_t from_by
   return ends;
 }
 
+/// For whoever told us a file: whether the host's end of a copy is pinned.
+void NoteCopy(const Ends& ends, size_t bytes) {
+  static const char* const path = std::getenv("TC_FAKECUDA_COPIES");
+  static const int file =
+      path == nullptr ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (file < 0 || IsHost(ends.to) == IsHost(ends.from)) return;
+  const bool pinned = ends.to == Place::kPinned || ends.from == Place::kPinned;
+  dprintf(file, "%s %zu\n", pinned ? "pinned" : "pageable", bytes);
+}
+
 struct Layout {
   size_t width, height, to_pitch, from_pitch;
 };
@@ -84,6 +98,7 @@ int Copy(const std::shared_ptr<Stream>& stream, int poison, void* to_pointer,
   const Ends ends = CheckEnds(to, Span(layout.to_pitch, layout), from, from_bytes, kind);
   if (ends.error != 0) return ends.error;
   if (ends.faults) poison = cudaErrorIllegalAddress;
+  NoteCopy(ends, layout.width * layout.height);
   if (ends.from == Place::kPageable && ends.to == Place::kDevice) {
     if (wait) Drain(stream);
     auto staged = std::make_shared<std::vector<char>>(from, from + from_bytes);
@@ -120,6 +135,7 @@ int CopyBatch(const std::shared_ptr<Stream>& stream, int poison, std::vector<Pie
     const Ends ends = CheckEnds(piece.to, piece.bytes, piece.from, piece.bytes, cudaMemcpyDefault);
     if (ends.error != 0) return ends.error;
     if (ends.faults) poison = cudaErrorIllegalAddress;
+    NoteCopy(ends, piece.bytes);
   }
   for (size_t i = 0; i < pieces.size(); ++i) {
     Piece& piece = pieces[i];

@@ -16,6 +16,8 @@
 //   TC_FAKECUDA_PIN     most bytes of one registration of host memory (no limit)
 //   TC_FAKECUDA_DELAY   microseconds before each piece of work on every stream; "2:5000": on the
 //                       second stream that the process creates alone; several apart by ";"
+//   TC_FAKECUDA_COPIES  a file, to which each copy between host and device adds a line: "pinned" or
+//                       "pageable", as the host's end is, and its bytes
 #pragma once
 #include <cstddef>
 #include <cstdint>

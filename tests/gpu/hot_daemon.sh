@@ -5,7 +5,7 @@ set -uo pipefail
 export PATH=$1:$PATH
 files=8
 memory=$(mktemp -d /dev/shm/tc-gpu.XXXXXX) disk=$(mktemp -d)
-options=(--socket "$memory/socket" --arena-dir "$memory" --data-dir "$disk/data" --http off --warm-capacity 256MiB
+options=(--socket "$memory/socket" --arena-dir "$memory" --data-dir "$disk/data" --http 127.0.0.1:0 --warm-capacity 256MiB
   --cold-capacity 8GiB --hot-capacity 4GiB)
 custodian='' daemon=''
 trap 'kill -9 $daemon $custodian 2>/dev/null; rm -rf "$memory" "$disk"' EXIT
@@ -17,6 +17,9 @@ await() {  # CONDITION...
 }
 hot() { ctl --json status | python3 -c "import json, sys
 print(next(tier for tier in json.load(sys.stdin)['tiers'] if tier['tier'] == 'hot')['$1'])"; }
+pinned() { python3 -c "import urllib.request
+text = urllib.request.urlopen('http://$(cat "$memory/socket.http")/metrics').read().decode()
+print(int(float(text.split('\\nthermocline_arena_pinned_bytes ')[1].split()[0])))"; }
 start() { thermoclined "${options[@]}" >>"$memory/log" 2>&1 & daemon=$!; await ctl status; }
 put() { for i in $(seq $files); do ctl put --name "file$i" "$disk/$i" >/dev/null || fail "put $i"; done; }
 compare() {  # each is used again by it
@@ -32,7 +35,9 @@ for i in $(seq $files); do head -c 64M /dev/urandom >"$disk/$i"; done
 put
 is_used() { compare "at first" && [ "$(hot promotions)" -gt 100 ] && [ "$(hot demotions)" -gt 100 ]; }
 await is_used
-echo "moved: $(hot promotions) blocks to the device, $(hot demotions) back"
+is_pinned() { [ "$(pinned)" -eq $((256 << 20)) ]; }
+await is_pinned
+echo "moved: $(hot promotions) blocks to the device, $(hot demotions) back; pinned: $(pinned) bytes"
 kill -9 $daemon; wait $daemon 2>/dev/null
 start
 [ "$(hot blocks)" -gt 100 ] || fail "a new daemon finds $(hot blocks) blocks on the device"

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,7 +27,6 @@
 #include "tiers/device_moved_memory.h"
 #include "tiers/device_mover_lock.h"
 #include "tiers/device_tier.h"
-#include "tiers/device_wire.h"
 
 namespace thermocline {
 namespace {
@@ -102,12 +100,13 @@ class Custodian {
   pid_t pid_ = 0;
 };
 
-absl::StatusOr<std::shared_ptr<MoverProcess>> OpenMover(const std::string& lock_path) {
+absl::StatusOr<std::shared_ptr<MoverProcess>> OpenMover(
+    const std::string& lock_path, std::chrono::milliseconds pause = std::chrono::milliseconds(1)) {
   return MoverProcess::Open({.command = CommandOf("Mover"),
                              .chunk_bytes = kChunk,
                              .lock_path = lock_path,
                              .former_patience = std::chrono::milliseconds(100),
-                             .least_pause = std::chrono::milliseconds(1)});
+                             .least_pause = pause});
 }
 
 /// All of a daemon's side.
@@ -117,12 +116,13 @@ struct Side {
   std::unique_ptr<DeviceTier> tier;
 };
 
-Side OpenSide(const std::string& directory, const std::string& pool) {
+Side OpenSide(const std::string& directory, const std::string& pool,
+              std::chrono::milliseconds pause = std::chrono::milliseconds(1)) {
   Side side;
   auto custodian = CustodianClient::Connect(directory + "/vram");
   EXPECT_TRUE(custodian.ok()) << custodian.status();
   if (!custodian.ok()) return side;
-  auto mover = OpenMover(directory + "/" + pool + ".mover");
+  auto mover = OpenMover(directory + "/" + pool + ".mover", pause);
   EXPECT_TRUE(mover.ok()) << mover.status();
   if (!mover.ok()) return side;
   side.mover = *std::move(mover);
@@ -151,6 +151,28 @@ TEST(Process, DISABLED_Daemon) {
   std::vector<std::byte> room(kBytes);
   while (side.tier->Get({1, 0}, room).ok()) continue;
 }
+
+/// Memory of a file, as an arena's; it outlives what uses it.
+class HostMemory {
+ public:
+  explicit HostMemory(uint64_t bytes) : bytes_(bytes) {
+    auto fd = MakeSealedMemory("arena", bytes);
+    EXPECT_TRUE(fd.ok()) << fd.status();
+    fd_ = *std::move(fd);
+    data_ = static_cast<std::byte*>(
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_.get(), 0));
+    EXPECT_NE(data_, MAP_FAILED);
+  }
+  ~HostMemory() { ::munmap(data_, bytes_); }
+  std::byte* data() const { return data_; }
+  std::span<std::byte> all() const { return {data_, bytes_}; }
+  int fd() const { return fd_.get(); }
+
+ private:
+  const uint64_t bytes_;
+  UniqueFd fd_;
+  std::byte* data_ = nullptr;
+};
 
 class DeviceProcessesTest : public ::testing::Test {
  protected:
@@ -230,14 +252,12 @@ TEST_F(DeviceProcessesTest, MoreThanTheStagingAreaHoldsIsMovedInPieces) {
 }
 
 TEST_F(DeviceProcessesTest, AnArenaIsCopiedFromInPlace) {
-  auto fd = MakeSealedMemory("arena", 4 * kChunk);
-  ASSERT_TRUE(fd.ok()) << fd.status();
-  auto* const data = static_cast<std::byte*>(
-      ::mmap(nullptr, 4 * kChunk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd->get(), 0));
-  ASSERT_NE(data, MAP_FAILED);
-  side_.memory->UseHost({data, 4 * kChunk}, fd->get());
-  ASSERT_TRUE(side_.memory->PinHost(0, kChunk).ok());  // one chunk pinned, three not
+  const HostMemory host(4 * kChunk);
+  std::byte* const data = host.data();
+  side_.memory->UseHost(host.all(), host.fd());
   ASSERT_TRUE(side_.memory->Lend(0).ok());
+  const uint64_t pinner = side_.memory->pinner();
+  ASSERT_TRUE(side_.memory->Pin(pinner, 0, kChunk).ok());  // one chunk pinned, three not
   std::vector<DeviceTransfer> transfers;
   for (uint64_t i = 0; i < 16; ++i) {
     std::byte* const at = data + i * (kChunk / 4);
@@ -254,34 +274,47 @@ TEST_F(DeviceProcessesTest, AnArenaIsCopiedFromInPlace) {
     EXPECT_EQ(std::memcmp(transfers[i].host, TestPayload(i, 1, kBytes).data(), kBytes), 0) << i;
   }
   side_ = {};
-  ::munmap(data, 4 * kChunk);
 }
 
 TEST_F(DeviceProcessesTest, MemoryThatIsUnpinnedMayHaveOtherBytesWhenItIsPinnedAgain) {
-  auto fd = MakeSealedMemory("arena", kChunk);
-  ASSERT_TRUE(fd.ok()) << fd.status();
-  auto* const data = static_cast<std::byte*>(
-      ::mmap(nullptr, kChunk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd->get(), 0));
-  ASSERT_NE(data, MAP_FAILED);
-  side_.memory->UseHost({data, kChunk}, fd->get());
+  const HostMemory host(kChunk);
+  std::byte* const data = host.data();
+  side_.memory->UseHost(host.all(), host.fd());
   ASSERT_TRUE(side_.memory->Lend(0).ok());
   const DeviceTransfer transfer{.offset = 0, .host = data, .bytes = kBytes};
   for (uint64_t id = 1; id <= 3; ++id) {
     const auto payload = TestPayload(id, 0, kBytes);
     std::copy(payload.begin(), payload.end(), data);
-    const absl::Status pinned = side_.memory->PinHost(0, kChunk);
+    const absl::Status pinned = side_.memory->Pin(side_.memory->pinner(), 0, kChunk);
     ASSERT_TRUE(pinned.ok()) << pinned;
     ASSERT_TRUE(side_.memory->Copy({&transfer, 1}, DeviceDirection::kIn).ok());
     std::fill(data, data + kBytes, std::byte{0});
     ASSERT_TRUE(side_.memory->Copy({&transfer, 1}, DeviceDirection::kOut).ok());
     EXPECT_EQ(std::memcmp(data, payload.data(), kBytes), 0) << id;
-    const absl::Status unpinned = side_.memory->UnpinHost(0);
-    EXPECT_TRUE(unpinned.ok()) << unpinned;
-    ASSERT_EQ(::fallocate(fd->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kChunk), 0);
+    side_.memory->Unpin(0);
+    ASSERT_EQ(::fallocate(host.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kChunk), 0);
   }
-  EXPECT_TRUE(side_.memory->UnpinHost(0).ok()) << "nothing is pinned there";
+  side_.memory->Unpin(0);  // nothing is pinned there
   side_ = {};
-  ::munmap(data, kChunk);
+}
+
+TEST_F(DeviceProcessesTest, APinIsItsMoversAlone) {
+  const HostMemory host(kChunk);
+  side_.memory->UseHost(host.all(), host.fd());
+  EXPECT_EQ(side_.memory->pinner(), 0u);
+  EXPECT_TRUE(absl::IsUnavailable(side_.memory->Pin(0, 0, kChunk))) << "none is started to pin";
+  ASSERT_TRUE(Put(1).ok());
+  EXPECT_EQ(side_.memory->pinner(), 1u);
+  EXPECT_TRUE(side_.memory->Pin(1, 0, kChunk).ok());
+  ::kill(side_.mover->pid(), SIGKILL);
+  EXPECT_FALSE(Has(1).ok());
+  EXPECT_EQ(side_.memory->pinner(), 0u);
+  ASSERT_TRUE(Patiently([&] { return Put(2); }).ok());
+  EXPECT_EQ(side_.memory->pinner(), 2u);
+  EXPECT_TRUE(absl::IsUnavailable(side_.memory->Pin(1, 0, kChunk)));
+  EXPECT_TRUE(side_.memory->Pin(2, 0, kChunk).ok()) << "it was pinned by the former one only";
+  side_.memory->Unpin(0);
+  side_ = {};
 }
 
 TEST_F(DeviceProcessesTest, WhatIsFreshlyLentShowsNothingOfWhoHadItBefore) {
@@ -316,6 +349,8 @@ TEST_F(DeviceProcessesTest, AMoverThatHangsHoldsUpOnlyWhoAsksForMemory) {
     EXPECT_EQ(side_.tier->Usage().block_count, fit);
     EXPECT_EQ(side_.tier->State(), "ok");
     EXPECT_TRUE(side_.tier->Erase({1, 0}).ok());
+    EXPECT_EQ(side_.mover->pid(), mover);
+    EXPECT_EQ(side_.mover->starts(), 1u);
     are_done.set_value();
   });
   EXPECT_EQ(are_done.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
@@ -337,6 +372,22 @@ TEST_F(DeviceProcessesTest, AMoverThatIsKilledCostsACopyAndNoBlock) {
   EXPECT_TRUE(Has(2).value_or(false));
   EXPECT_EQ(side_.mover->starts(), 2u);
   EXPECT_EQ(side_.tier->Usage().block_count, 2u);
+}
+
+TEST_F(DeviceProcessesTest, WithoutAMoverNoMemoryIsAskedFor) {
+  side_ = {};
+  side_ = OpenSide(directory_.path(), "one", std::chrono::minutes(1));
+  ASSERT_NE(side_.tier, nullptr);
+  const uint64_t fit = kChunk / kBytes;
+  for (uint64_t id = 1; id <= fit; ++id) ASSERT_TRUE(Put(id).ok());
+  ::kill(side_.mover->pid(), SIGKILL);
+  EXPECT_FALSE(Has(1).ok());
+  custodian_->Signal(SIGSTOP);  // who asks it waits for long, and says so
+  const absl::Status refused = Put(fit + 1);
+  custodian_->Signal(SIGCONT);
+  EXPECT_TRUE(absl::IsUnavailable(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), ::testing::HasSubstr("the mover has ended"));
+  EXPECT_EQ(side_.memory->Chunks()->size(), 1u);
 }
 
 TEST_F(DeviceProcessesTest, AStickyErrorEndsTheMoverOnly) {
@@ -439,15 +490,11 @@ TEST_F(DeviceProcessesTest, AMoverThatFindsNoDriverSaysSo) {
   ::setenv("TC_FAKECUDA_DRIVER", "0", 1);
   const absl::Status status = Put(1);
   if (status.ok()) GTEST_SKIP() << "no fake runtime without a driver";
-  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(side_.tier->State(), ::testing::HasSubstr("cudaErrorInsufficientDriver"));
   EXPECT_TRUE(side_.memory->Chunks()->empty()) << "memory that nobody can fill goes back";
   ::unsetenv("TC_FAKECUDA_DRIVER");
-  const absl::Status again = Patiently([&] {
-    side_.tier->ReturnEmptyChunks();  // and tries to lend once more
-    const absl::Status put = Put(1);
-    return absl::IsResourceExhausted(put) ? absl::UnavailableError("not yet") : put;
-  });
+  const absl::Status again = Patiently([&] { return Put(1); });
   EXPECT_TRUE(again.ok()) << again;
 }
 
@@ -545,36 +592,6 @@ TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   custodian_ = std::make_unique<Custodian>(path);
   const absl::Status another = Patiently([&] { return client.Lend("pool", 6); });
   EXPECT_TRUE(absl::IsFailedPrecondition(another)) << another;
-}
-
-TEST(DeviceWireTest, APacketWithSeveralDescriptorsIsRefusedAndLeaksNone) {
-  int ends[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd ours(ends[0]);
-  const UniqueFd theirs(ends[1]);
-  const int lowest = UniqueFd(::dup(ours.get())).get();
-  char byte = 1;
-  for (const size_t count : {2, 3, 200}) {
-    std::vector<char> room(CMSG_SPACE(count * sizeof(int)));
-    iovec part{&byte, 1};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = room.data();
-    message.msg_controllen = room.size();
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(count * sizeof(int));
-    const std::vector<int> descriptors(count, ours.get());
-    std::memcpy(CMSG_DATA(header), descriptors.data(), count * sizeof(int));
-    ASSERT_EQ(::sendmsg(theirs.get(), &message, 0), 1);
-    UniqueFd fd;
-    const auto got = ReceivePacket(ours.get(), std::as_writable_bytes(std::span(&byte, 1)), fd);
-    EXPECT_TRUE(absl::IsDataLoss(got.status())) << got.status();
-    EXPECT_FALSE(fd);
-    EXPECT_EQ(UniqueFd(::dup(ours.get())).get(), lowest) << "descriptors are left";
-  }
 }
 
 TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {

@@ -1,62 +1,22 @@
-// The hot tier: the conformance suite over plain memory and, where there is a device, over slabs of
-// it; what a restart finds; copies that fail; and the slabs themselves, pinned and not.
+// The hot tier: the conformance suite over a pretended device and, where there is a device, over
+// slabs of it; what a restart finds; copies that fail; and the slabs themselves, pinned and not.
 #include "tiers/device_tier.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/file_util.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "base/units.h"
 #include "kernels/cuda/device.h"
 #include "tests/tiers/living_process.h"
+#include "tests/tiers/pretended_device.h"
 #include "tests/tiers/tier_conformance.h"
 #include "tiers/device_slabs.h"
 
 namespace thermocline {
 namespace {
-
-/// Device memory that is none.
-class PlainMemory final : public DeviceMemory {
- public:
-  PlainMemory(uint64_t chunk_bytes, uint8_t number) : chunk_bytes_(chunk_bytes) {
-    uuid_.fill(number);
-  }
-  std::array<uint8_t, 16> uuid() const override { return uuid_; }
-  absl::StatusOr<std::vector<uint32_t>> Chunks() const override {
-    std::vector<uint32_t> numbers;
-    for (const auto& [number, bytes] : chunks_) numbers.push_back(number);
-    return numbers;
-  }
-  absl::Status Lend(uint32_t chunk) override {
-    if (!may_lend) return absl::ResourceExhaustedError("the device is full");
-    chunks_[chunk].assign(chunk_bytes_, std::byte{0x77});
-    return absl::OkStatus();
-  }
-  void Return(uint32_t chunk) override { chunks_.erase(chunk); }
-  absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override {
-    if (!may_copy) return absl::UnavailableError("the mover has ended");
-    for (const DeviceTransfer& transfer : transfers) {
-      std::byte* const device = At(transfer.offset);
-      if (direction == DeviceDirection::kIn) {
-        std::memcpy(device, transfer.host, transfer.bytes);
-      } else {
-        std::memcpy(transfer.host, device, transfer.bytes);
-      }
-    }
-    return absl::OkStatus();
-  }
-  std::byte* At(uint64_t offset) {
-    return chunks_.at(static_cast<uint32_t>(offset / chunk_bytes_)).data() + offset % chunk_bytes_;
-  }
-
-  bool may_lend = true;
-  bool may_copy = true;
-
- private:
-  const uint64_t chunk_bytes_;
-  std::array<uint8_t, 16> uuid_;
-  std::map<uint32_t, std::vector<std::byte>> chunks_;
-};
 
 std::unique_ptr<DeviceTier> OpenOver(std::shared_ptr<DeviceMemory> memory,
                                      const std::string& directory, uint64_t capacity_bytes,
@@ -84,8 +44,8 @@ TierMaker MakerOver(const std::string& name, MakeMemory make_memory) {
 }
 
 std::vector<TierMaker> Makers() {
-  std::vector<TierMaker> makers = {MakerOver("Plain", [](uint64_t chunk_bytes) {
-    return std::make_shared<PlainMemory>(chunk_bytes, uint8_t{1});
+  std::vector<TierMaker> makers = {MakerOver("Pretended", [](uint64_t chunk_bytes) {
+    return std::make_shared<PretendedDevice>(chunk_bytes);
   })};
   if (!cuda::DeviceCount().ok()) return makers;
   makers.push_back(MakerOver("Device", [](uint64_t chunk_bytes) -> std::shared_ptr<DeviceMemory> {
@@ -119,7 +79,7 @@ class DeviceTierTest : public ::testing::Test {
   }
 
   ScratchDirectory directory_;
-  std::shared_ptr<PlainMemory> memory_ = std::make_shared<PlainMemory>(kChunk, uint8_t{1});
+  std::shared_ptr<PretendedDevice> memory_ = std::make_shared<PretendedDevice>(kChunk);
   std::unique_ptr<DeviceTier> tier_;
 };
 
@@ -133,7 +93,7 @@ TEST_F(DeviceTierTest, ARestartFindsBlocksWhereTheyAre) {
   for (const auto& [id, page] : left) {
     EXPECT_GE(page, DeviceTier::kFirstPage);
     EXPECT_EQ(tier_->RecordAt(page).id, id);
-    EXPECT_EQ(std::memcmp(memory_->At(DeviceTier::OffsetOf(page)),
+    EXPECT_EQ(std::memcmp(memory_->At(DeviceTier::OffsetOf(page), kBytes),
                           TestPayload(id, 0, kBytes).data(), kBytes),
               0);
   }
@@ -142,7 +102,7 @@ TEST_F(DeviceTierTest, ARestartFindsBlocksWhereTheyAre) {
 
 TEST_F(DeviceTierTest, OfAnotherMemoryNothingIsBelieved) {
   ASSERT_TRUE(Put(1).ok());
-  memory_ = std::make_shared<PlainMemory>(kChunk, uint8_t{2});
+  memory_->Replace();
   Reopen();
   EXPECT_FALSE(Has(1));
   EXPECT_EQ(tier_->Usage().used_bytes, 0u);
@@ -167,16 +127,16 @@ TEST_F(DeviceTierTest, MemoryOfWhichNobodyKnowsGoesBack) {
 
 TEST_F(DeviceTierTest, ACopyThatFailsStoresNothingAndIsTold) {
   ASSERT_TRUE(Put(1).ok());
-  memory_->may_copy = false;
+  memory_->SetFaults(1, 0);
   EXPECT_TRUE(absl::IsUnavailable(Put(2)));
   std::vector<std::byte> room(kBytes);
   EXPECT_TRUE(absl::IsUnavailable(tier_->Get({1, 0}, room).status()));
   EXPECT_EQ(tier_->Usage().block_count, 1u);
   EXPECT_EQ(tier_->Usage().used_bytes, kBytes);
-  EXPECT_THAT(tier_->State(), ::testing::HasSubstr("the mover has ended"));
+  EXPECT_THAT(tier_->State(), ::testing::HasSubstr("made to fail"));
   EXPECT_TRUE(absl::IsUnavailable(tier_->Probe()));
   EXPECT_FALSE(tier_->IsMoving());
-  memory_->may_copy = true;
+  memory_->SetFaults(0, 0);
   EXPECT_TRUE(tier_->Probe().ok());
   EXPECT_EQ(tier_->State(), "ok");
   EXPECT_TRUE(Has(1)) << "a medium that fails loses nothing";
@@ -186,13 +146,13 @@ TEST_F(DeviceTierTest, ACopyThatFailsStoresNothingAndIsTold) {
 TEST_F(DeviceTierTest, AnEmptyOneIsProbedByMemoryThatGoesBack) {
   EXPECT_TRUE(tier_->Probe().ok());
   EXPECT_TRUE(memory_->Chunks()->empty());
-  memory_->may_lend = false;
+  memory_->is_full = true;
   EXPECT_TRUE(tier_->Probe().ok()) << "it is full, no more";
 }
 
 TEST_F(DeviceTierTest, AFullDeviceIsServedFromWhatThereIs) {
   ASSERT_TRUE(Put(1).ok());
-  memory_->may_lend = false;
+  memory_->is_full = true;
   for (uint64_t id = 2; id <= 4; ++id) ASSERT_TRUE(Put(id).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(Put(5)));
   EXPECT_THAT(tier_->State(), ::testing::HasSubstr("the device is full"));
@@ -200,9 +160,32 @@ TEST_F(DeviceTierTest, AFullDeviceIsServedFromWhatThereIs) {
   EXPECT_TRUE(Put(5).ok());
 }
 
+TEST_F(DeviceTierTest, MemoryThatCannotBeLentIsAskedForOncePerBlockAndToldOnce) {
+  const std::string log = directory_.path() + "/log";
+  ASSERT_TRUE(SetUpLog({.file = log}).ok());
+  for (uint64_t id = 1; id <= 4; ++id) ASSERT_TRUE(Put(id).ok());
+  memory_->SetFaults(1, 0);
+  for (uint64_t id = 5; id <= 9; ++id) EXPECT_TRUE(absl::IsUnavailable(Put(id)));
+  EXPECT_EQ(memory_->lendings, 1 + 5);
+  EXPECT_THAT(tier_->State(), ::testing::HasSubstr("made to fail"));
+  memory_->SetFaults(0, 0);
+  memory_->is_full = true;
+  for (uint64_t id = 5; id <= 9; ++id) {
+    EXPECT_TRUE(absl::IsResourceExhausted(Put(id)));
+    tier_->ReturnEmptyChunks();  // and asks again
+  }
+  memory_->is_full = false;
+  EXPECT_TRUE(Put(5).ok());
+  ASSERT_TRUE(SetUpLog({}).ok());
+  const std::string told = ReadFile(log, MiB).value_or("");
+  const size_t first = told.find("hot_does_not_grow");
+  EXPECT_NE(first, std::string::npos);
+  EXPECT_EQ(first, told.rfind("hot_does_not_grow")) << told;
+}
+
 TEST_F(DeviceTierTest, SpoiledBytesAreAMissAndCounted) {
   ASSERT_TRUE(Put(1).ok());
-  memory_->At(100)[0] ^= std::byte{1};
+  *memory_->At(100, 1) ^= std::byte{1};
   EXPECT_FALSE(Has(1));
   EXPECT_EQ(tier_->Usage().corrupt_count, 1u);
   EXPECT_EQ(tier_->Usage().used_bytes, 0u);
@@ -215,7 +198,7 @@ TEST(DeviceTierOptionsTest, ChunksThatAreTooManyOrNoWholePagesAreRefused) {
     const auto tier = DeviceTier::Open({.metadata_path = scratch.path() + "/hot.meta",
                                         .capacity_bytes = capacity,
                                         .chunk_bytes = chunk,
-                                        .memory = std::make_shared<PlainMemory>(chunk, 1)});
+                                        .memory = std::make_shared<PretendedDevice>(chunk)});
     EXPECT_TRUE(absl::IsInvalidArgument(tier.status())) << tier.status();
   }
 }

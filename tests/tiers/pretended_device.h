@@ -19,6 +19,8 @@ namespace thermocline {
 /// Thread: one.
 class PretendedDevice final : public DeviceMemory {
  public:
+  explicit PretendedDevice(uint64_t chunk_bytes) : chunk_bytes_(chunk_bytes) {}
+
   std::array<uint8_t, 16> uuid() const override { return uuid_; }
   absl::StatusOr<std::vector<uint32_t>> Chunks() const override {
     std::vector<uint32_t> numbers;
@@ -26,8 +28,10 @@ class PretendedDevice final : public DeviceMemory {
     return numbers;
   }
   absl::Status Lend(uint32_t chunk) override {
+    ++lendings;
     if (Fails()) return absl::UnavailableError("a lending that was made to fail");
-    chunks_[chunk];
+    if (is_full) return absl::ResourceExhaustedError("the device is full");
+    chunks_[chunk].assign(chunk_bytes_, std::byte{0x77});
     return absl::OkStatus();
   }
   void Return(uint32_t chunk) override { chunks_.erase(chunk); }
@@ -46,7 +50,23 @@ class PretendedDevice final : public DeviceMemory {
     return absl::OkStatus();
   }
 
-  std::function<void()> during_copy;  // to the device
+  uint64_t pinner() const override { return pinner_; }
+  absl::Status Pin(uint64_t pinner, uint64_t offset, uint64_t bytes) override {
+    if (pinner != pinner_) return absl::UnavailableError("it has ended");
+    if (pinned.size() >= most_pins) return absl::ResourceExhaustedError("no more may be pinned");
+    TC_CHECK(pinned.emplace(offset, bytes).second);
+    return absl::OkStatus();
+  }
+  void Unpin(uint64_t offset) override {
+    if (during_unpin) during_unpin();
+    pinned.erase(offset);
+  }
+  /// As when its mover has ended, and maybe another one runs.
+  void SetPinner(uint64_t number) {
+    pinner_ = number;
+    pinned.clear();
+  }
+
   void SetFaults(double error, double flip) {
     error_ = error;
     flip_ = flip;
@@ -61,19 +81,27 @@ class PretendedDevice final : public DeviceMemory {
     chunks_.clear();
     ++uuid_[0];
   }
-
- private:
-  static constexpr uint64_t kChunkSpan = 32768;  // that of the stepped stack
-  bool Fails() { return chance_(random_) < error_; }
   std::byte* At(uint64_t offset, uint64_t bytes) {
-    const auto found = chunks_.find(static_cast<uint32_t>(offset / kChunkSpan));
+    const auto found = chunks_.find(static_cast<uint32_t>(offset / chunk_bytes_));
     TC_CHECK(found != chunks_.end());
-    TC_CHECK(offset % kChunkSpan + bytes <= kChunkSpan);
-    return found->second.data() + offset % kChunkSpan;
+    TC_CHECK(offset % chunk_bytes_ + bytes <= chunk_bytes_);
+    return found->second.data() + offset % chunk_bytes_;
   }
 
+  bool is_full = false;
+  int lendings = 0;
+  size_t most_pins = SIZE_MAX;
+  std::map<uint64_t, uint64_t> pinned;  // bytes by offset
+  std::function<void()> during_copy;    // to the device
+  std::function<void()> during_unpin;
+
+ private:
+  bool Fails() { return chance_(random_) < error_; }
+
+  const uint64_t chunk_bytes_;
   std::array<uint8_t, 16> uuid_{1};
-  std::map<uint32_t, std::array<std::byte, kChunkSpan>> chunks_;
+  std::map<uint32_t, std::vector<std::byte>> chunks_;
+  uint64_t pinner_ = 0;
   std::mt19937_64 random_{1};
   std::uniform_real_distribution<double> chance_{0, 1};
   double error_ = 0;

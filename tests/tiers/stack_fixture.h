@@ -49,7 +49,11 @@ class SteppedStack {
     uint64_t hot_blocks = 0;
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
-  explicit SteppedStack(Sizes sizes) : sizes_(sizes) { Open(); }
+  explicit SteppedStack(Sizes sizes)
+      : device(std::make_shared<PretendedDevice>(sizes.chunk_blocks * kTestBlockBytes)),
+        sizes_(sizes) {
+    Open();
+  }
   ~SteppedStack() { Close(); }
 
   /// As a kill would leave it, but for what the process itself holds.
@@ -177,8 +181,8 @@ class SteppedStack {
 
   bool refuse_timers = false;
   bool device_hangs = false;
-  std::function<void()> during_read;  // what happens while a cold block is read
-  std::shared_ptr<PretendedDevice> device = std::make_shared<PretendedDevice>();  // of the hot tier
+  std::function<void()> during_read;        // what happens while a cold block is read
+  std::shared_ptr<PretendedDevice> device;  // of the hot tier
 
  private:
   class ColdTier : public FaultTier {

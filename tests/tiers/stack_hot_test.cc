@@ -1,7 +1,10 @@
 // The stack with a hot tier above: what goes there, what comes back, and what a device that fails
 // costs.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
+#include "base/file_util.h"
+#include "base/log.h"
 #include "tests/tiers/stack_fixture.h"
 
 namespace thermocline {
@@ -29,6 +32,14 @@ class StackHotTest : public StackTest {
       Write(TestPath(1000 + ++filled_, 4));
       stack_->Settle();
     }
+  }
+  /// A path that is there, by being used again.
+  std::vector<Name> WriteHot(uint64_t blocks = 4) {
+    const auto names = TestPath(1, blocks);
+    Write(names);
+    UseAgain(names);
+    Fill();
+    return names;
   }
   uint64_t HotBlocksOf(const LeaseView& lease) {
     return static_cast<uint64_t>(
@@ -93,10 +104,7 @@ TEST_F(StackHotTest, WhatNobodyHasUsedAgainDoesNotGoThere) {
 }
 
 TEST_F(StackHotTest, WhatIsLeasedStaysInBothUntilItIsNot) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   const LeaseView lease = client_->Match(names);
   EXPECT_EQ(client_->Load(lease, names), 4u);
   Tick();
@@ -127,10 +135,7 @@ TEST_F(StackHotTest, AFullOneGivesUpWhatWasUsedLongestAgo) {
 }
 
 TEST_F(StackHotTest, ADaemonThatStartsAnewFindsItsBlocksThere) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   Restart();
   EXPECT_EQ(Hot().block_count, 4u);
   ExpectBooksAgree();
@@ -142,10 +147,7 @@ TEST_F(StackHotTest, ADaemonThatStartsAnewFindsItsBlocksThere) {
 }
 
 TEST_F(StackHotTest, AnotherCustodiansMemoryHoldsNothing) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   stack_->device->Replace();
   Restart();
   EXPECT_EQ(Hot().block_count, 0u);
@@ -154,10 +156,7 @@ TEST_F(StackHotTest, AnotherCustodiansMemoryHoldsNothing) {
 }
 
 TEST_F(StackHotTest, WhatADeviceDoesNotGiveComesFromBelow) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   stack_->device->SetFaults(1, 0);
   EXPECT_EQ(LoadAll(names), 4u) << "it was there, and cold gave it";
   EXPECT_THAT(Hot().state, HasSubstr("made to fail"));
@@ -193,10 +192,7 @@ TEST_F(StackHotTest, ADeviceThatWorksAgainIsFoundOutWithoutABlockToMove) {
 }
 
 TEST_F(StackHotTest, WrongBytesAreNeverServed) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   stack_->device->SpoilAll();
   EXPECT_EQ(LoadAll(names), 4u) << "and cold gave it";
   EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 4u);
@@ -206,10 +202,7 @@ TEST_F(StackHotTest, WrongBytesAreNeverServed) {
 }
 
 TEST_F(StackHotTest, ABlockThatIsNowhereElseRisesBeforeItsSlotIsTaken) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   FlushTier(*stack_, TierKind::kCold);
   EXPECT_EQ(LoadAll(names), 4u) << "the device alone has it";
   Fill();
@@ -220,10 +213,7 @@ TEST_F(StackHotTest, ABlockThatIsNowhereElseRisesBeforeItsSlotIsTaken) {
 }
 
 TEST_F(StackHotTest, OtherBytesUnderItsNameTakeItsPlace) {
-  const auto names = TestPath(1, 1);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot(1);
   WriteOtherBytes(names);
   stack_->Settle();
   EXPECT_EQ(Hot().block_count, 0u);
@@ -231,10 +221,7 @@ TEST_F(StackHotTest, OtherBytesUnderItsNameTakeItsPlace) {
 }
 
 TEST_F(StackHotTest, DeletedBlocksLeaveItToo) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), {names.data(), 1}).ok());
   stack_->Settle();
   EXPECT_EQ(Hot().block_count, 0u);
@@ -243,10 +230,7 @@ TEST_F(StackHotTest, DeletedBlocksLeaveItToo) {
 }
 
 TEST_F(StackHotTest, OtherBytesForASpoiledBlockAreAsGoodAsAny) {
-  const auto names = TestPath(1, 1);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot(1);
   ASSERT_EQ(Hot().block_count, 1u);
   stack_->device->SpoilAll();
   FlushTier(*stack_, TierKind::kCold);
@@ -289,10 +273,7 @@ TEST_F(StackHotTest, WhatIsPinnedToMemoryWhileItIsCopiedStaysThere) {
 
 /// Whoever deletes a key and empties the arena wants nothing of it left.
 TEST_F(StackHotTest, DroppingTheArenaDropsWhatIsHot) {
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   ASSERT_EQ(Hot().block_count, 4u);
   bool done = false;
   (*stack_)->DropArena([&](const absl::Status&, uint64_t, uint64_t) { done = true; });
@@ -392,13 +373,103 @@ TEST_F(StackHotAckTest, WhatStandsBehindABlockOfTheDevicesAloneIsOnDiskOnlyWithI
 TEST_F(StackHotTest, WithoutADeviceTheOtherTiersServeAndSayWhy) {
   stack_->device.reset();
   Restart();
-  const auto names = TestPath(1, 4);
-  Write(names);
-  UseAgain(names);
-  Fill();
+  const auto names = WriteHot();
   EXPECT_EQ(LoadAll(names), 0u);
   EXPECT_THAT(Hot().state, HasSubstr("there is none"));
   EXPECT_EQ(Hot().capacity_bytes, 0u);
+}
+
+// ---- pinning
+
+class StackPinningTest : public StackHotTest {
+ protected:
+  static constexpr uint64_t kChunkBytes = 8 * kTestBlockBytes;
+  void SetUp() override {
+    StackHotTest::SetUp();
+    Write(TestPath(1, 8));
+    Write(TestPath(2, 8));
+    stack_->Settle();
+  }
+  uint64_t Pinned() { return (*stack_)->Stats().pinned_bytes; }
+  uint64_t ArenaBytes() {
+    struct stat file {};
+    EXPECT_EQ(::fstat((*stack_)->arena_fd(), &file), 0);
+    return static_cast<uint64_t>(file.st_blocks) * 512;
+  }
+  void SetPinner(uint64_t number) {
+    stack_->device->SetPinner(number);
+    Tick();
+  }
+};
+
+TEST_F(StackPinningTest, WhatIsLentIsPinnedByAMoverThatRunsAndAnewByTheNext) {
+  EXPECT_EQ(Pinned(), 0u) << "no mover runs";
+  SetPinner(1);
+  EXPECT_EQ(Pinned(), 2 * kChunkBytes);
+  EXPECT_EQ(stack_->device->pinned,
+            (std::map<uint64_t, uint64_t>{{kArenaDataOffset, kChunkBytes},
+                                          {kArenaDataOffset + kChunkBytes, kChunkBytes}}));
+  SetPinner(0);
+  EXPECT_EQ(Pinned(), 0u);
+  SetPinner(2);
+  EXPECT_EQ(Pinned(), 2 * kChunkBytes);
+  EXPECT_EQ(stack_->device->pinned.size(), 2u);
+}
+
+TEST_F(StackPinningTest, ChunksThatCannotBePinnedAreToldOnceServeAllTheSameAndAreTriedLater) {
+  const std::string log = stack_->directory() + "/log";
+  ASSERT_TRUE(SetUpLog({.file = log}).ok());
+  stack_->device->most_pins = 1;
+  SetPinner(1);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Pinned(), kChunkBytes);
+    stack_->Advance(std::chrono::minutes(1));
+    Tick();
+  }
+  const auto names = WriteHot();
+  EXPECT_EQ(LoadAll(names), 4u);
+  stack_->device->most_pins = 2;
+  stack_->Advance(std::chrono::minutes(1));
+  Tick();
+  EXPECT_EQ(Pinned(), 2 * kChunkBytes);
+  ASSERT_TRUE(SetUpLog({}).ok());
+  const std::string told = ReadFile(log, MiB).value_or("");
+  const size_t first = told.find("arena_not_pinned");
+  EXPECT_NE(first, std::string::npos);
+  EXPECT_EQ(first, told.rfind("arena_not_pinned")) << told;
+}
+
+TEST_F(StackPinningTest, MemoryIsGivenBackOnceItIsUnpinned) {
+  SetPinner(1);
+  const uint64_t before = ArenaBytes();
+  int unpinned = 0;
+  stack_->device->during_unpin = [&] {
+    ++unpinned;
+    EXPECT_EQ(ArenaBytes(), before - kChunkBytes * (unpinned - 1)) << "it went before";
+  };
+  bool done = false;
+  (*stack_)->DropArena([&](absl::Status status, uint64_t blocks, uint64_t) {
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_GT(blocks, 0u);
+    done = true;
+  });
+  stack_->SettleUntil(done);
+  EXPECT_EQ(unpinned, 2);
+  EXPECT_EQ(Pinned(), 0u);
+  EXPECT_LE(ArenaBytes(), before - 2 * kChunkBytes);
+  Write(TestPath(3, 8));
+  stack_->Settle();
+  EXPECT_EQ(Pinned(), kChunkBytes) << "what is lent again is pinned again";
+}
+
+TEST_F(StackPinningTest, AMoverThatEndsHoldsNoMemoryBack) {
+  SetPinner(1);
+  stack_->device->during_unpin = [&] { ADD_FAILURE() << "nobody has anything pinned"; };
+  stack_->device->SetPinner(0);
+  bool done = false;
+  (*stack_)->DropArena([&](absl::Status, uint64_t, uint64_t) { done = true; });
+  stack_->SettleUntil(done);
+  EXPECT_EQ(Pinned(), 0u);
 }
 
 }  // namespace
