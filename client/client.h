@@ -69,6 +69,31 @@ class NamesView {
   std::span<const std::string> keys_;
 };
 
+/// A stream of a device, as the device's runtime has it: a cudaStream_t.
+using DeviceStream = void*;
+
+/// What this library needs of a device's runtime, without being linked with it. CUDA's, in a
+/// library of its own: client/device_cuda.h. Thread: any.
+class DeviceAccess {
+ public:
+  virtual ~DeviceAccess() = default;
+  /// Maps memory of the device that another process shares, for reading.
+  /// Owner: the descriptor stays the caller's; the last copy of the answer unmaps it, without
+  ///        waiting.
+  virtual absl::StatusOr<std::shared_ptr<const std::byte>> Map(int fd, uint64_t bytes) = 0;
+  /// Calls `then`, on a thread on which it may take its time, once all that `stream` was given
+  /// until now is done. A stream that fails may never come to it.
+  virtual absl::Status After(DeviceStream stream, std::function<void()> then) = 0;
+};
+
+/// How the bytes of blocks lie, as who computes with them expects it. In the words of a SpaceSpec.
+struct BlockLayout {
+  std::string kv_dtype;
+  std::string layout;  // the order of dimensions, and its version
+  uint32_t block_tokens = 16;
+  std::vector<uint64_t> block_bytes;  // of each part
+};
+
 /// One block of a leased path.
 struct BlockInfo {
   uint32_t depth = 0;  // place number from the root, 0-based
@@ -144,9 +169,18 @@ class Lease {
   ///         of its part, or damaged (then depth() ends there from now on).
   std::span<const std::byte> View(uint32_t depth, uint32_t part = 0);
 
+  /// The bytes of a hot block where they lie: an address of device memory, which the host cannot
+  /// read, in the space's layout, at a multiple of 4 KiB. Of a lease by MatchOnDevice; such a block
+  /// has no View. Its bytes were summed on their way to the device, and are not again.
+  /// Owner: as View; what a stream reads there has to be done, or see ReleaseAfter.
+  /// Errors: empty when the block is not hot, or its memory cannot be mapped: Load brings it to
+  ///         memory then.
+  std::span<const std::byte> DeviceView(uint32_t depth, uint32_t part = 0);
+
   /// Makes the whole path readable: promotes its cold blocks, in prefix order, and verifies those
   /// that need it. `on_ready(n)` is called with growing n when the places [0, n) are readable, so
   /// that work on the first can start while later ones are still being read.
+  /// Of a lease by MatchOnDevice, hot blocks stay where they are and have a DeviceView.
   /// Returns the depth that is readable, which is the lease's depth from now on: shorter than
   /// before when a block could not be had. No message when everything is warm.
   /// Thread: `on_ready` runs on the calling thread and must not use this lease except View.
@@ -190,6 +224,14 @@ class Lease {
   /// Ends the lease now. The daemon hears of it a little later, in a batch.
   void Release();
 
+  /// Ends the lease once all that `stream` was given until now is done: what the device reads until
+  /// then, of hot blocks and of others, is still the blocks' own. Does not wait. From now on the
+  /// lease has no blocks, and StillValid() tells of the time until that end. A process that dies
+  /// before leaves nothing behind.
+  /// Errors: FailedPrecondition without ClientOptions::device; those of the device. With all of
+  ///         them the lease is as it was.
+  absl::Status ReleaseAfter(DeviceStream stream);
+
   /// What another process of the tenant needs to lease the same path (Space::Import), however many
   /// do. It promises nothing: this lease must hold until the other has its own.
   /// Errors: FailedPrecondition as for every call.
@@ -227,6 +269,14 @@ class Space {
   /// Leases the longest prefix of `names` that some local tier holds. Nothing found is a lease of
   /// depth 0, behind which one can commit.
   absl::StatusOr<Lease> Match(NamesView names, Timeout timeout = {}) const;
+
+  /// As Match, for who computes on the device: its hot blocks are read where they lie, and not
+  /// brought to memory. Where this cannot be (a remote client, one that sums everything itself, a
+  /// tenant whose clients may not write) it is a Match.
+  /// Errors: InvalidArgument when the space's blocks lie otherwise than `expected`;
+  ///         FailedPrecondition without ClientOptions::device; as Match.
+  absl::StatusOr<Lease> MatchOnDevice(NamesView names, const BlockLayout& expected,
+                                      Timeout timeout = {}) const;
 
   /// Leases the path that another process exported and still holds: nothing is compared, and no
   /// prompt travels, but back to a remote client. What such a client exports is its prompt, which
@@ -329,7 +379,8 @@ struct ClientOptions {
   RemoteOptions remote;
   std::string client_name;                  // for the daemon's log
   std::chrono::milliseconds timeout{5000};  // of calls that name none
-  bool verify_always = false;  // sum every block of every lease before it is handed out
+  std::shared_ptr<DeviceAccess> device;  // for MatchOnDevice and ReleaseAfter; shared with leases
+  bool verify_always = false;            // sum every block of every lease before it is handed out
   bool auto_reconnect =
       true;  // a call that finds the daemon lost tries a new session, with backoff
 };

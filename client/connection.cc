@@ -129,6 +129,7 @@ absl::Status Connection::Begin(const std::shared_ptr<Connection>& connection) {
 
 absl::Status Connection::Map(SessionGrant grant) {
   epoch_ = grant.welcome.epoch();
+  token_ = grant.welcome.session_token();
   socket_ = std::move(grant.socket);
   arena_fd_ = std::move(grant.arena);
   const uint64_t arena_bytes = grant.welcome.arena_bytes();
@@ -262,6 +263,15 @@ std::span<std::byte> Connection::Bytes(uint64_t offset, uint64_t bytes) const {
   return {(remote_ ? mirror_.data() : arena_) + offset, bytes};
 }
 
+std::shared_ptr<const std::byte> Connection::MapSlab(DeviceAccess& device, uint64_t slab,
+                                                     uint64_t end_bytes, Deadline deadline) {
+  return slabs_.Find(slab, end_bytes, [&]() -> absl::StatusOr<MappedSlabs::Slab> {
+    TC_ASSIGN_OR_RETURN(const SlabGrant grant, AskForSlab(socket_path_, token_, slab, deadline));
+    TC_ASSIGN_OR_RETURN(auto data, device.Map(grant.fd.get(), grant.bytes));
+    return MappedSlabs::Slab{std::move(data), grant.bytes};
+  });
+}
+
 void Connection::HoldSlot(uint64_t offset, uint64_t bytes) {
   TC_CHECK(Contains(offset, bytes));
   if (remote_ && !Forked()) mirror_.Hold(offset, bytes);
@@ -334,6 +344,7 @@ absl::Status Connection::Beat() {
   if (!remote_) {
     control_->heartbeat.fetch_add(1, std::memory_order_release);
     puts_->Collect();
+    slabs_.DropIdle(steady_clock::now());
     // Who was silent has lost what it was granted, where nobody but the daemon fills slots.
     const uint64_t generation = LeaseGeneration();
     const bool lapsed = std::exchange(beaten_generation_, generation) != generation;

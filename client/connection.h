@@ -31,6 +31,7 @@
 #include "client/grpc_calls.h"
 #include "client/local_readers.h"
 #include "client/magazine.h"
+#include "client/mapped_slabs.h"
 #include "client/mirror.h"
 #include "client/put_queue.h"
 #include "client/session.h"
@@ -99,6 +100,9 @@ class Connection {
   LocalReaders& local_readers() { return *local_readers_; }
   PutQueue& puts() { return *puts_; }
   StagingMemory& staging() { return staging_; }
+  /// Where the session's device has a slab; nullptr where it cannot be had. REQUIRES: !remote().
+  std::shared_ptr<const std::byte> MapSlab(DeviceAccess& device, uint64_t slab, uint64_t end_bytes,
+                                           Deadline deadline);
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -203,6 +207,8 @@ class Connection {
   std::optional<LocalReaders> local_readers_;
   std::optional<PutQueue> puts_;
   StagingMemory staging_;
+  std::string token_;  // of a local session
+  MappedSlabs slabs_;
   Magazine magazine_;               // of a local session
   uint32_t slots_recalled_ = 0;     // when the daemon last said so
   uint64_t beaten_generation_ = 0;  // of leases, at the last beat

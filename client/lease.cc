@@ -249,10 +249,12 @@ absl::Status Lease::Rep::Put(const v1::Block& block, bool matched) {
   info.tier = tier;
   info.bytes = block.bytes();
   if (matched) info.matched_tier = tier;
-  sources[at] = {
-      .offset = block.offset(),
-      .checksum = block.checksum(),
-      .verified = (block.checked() && !space->core->options().verify_always) || verified};
+  const bool same_slab = sources[at].slab == block.slab();
+  sources[at] = {.offset = block.offset(),
+                 .checksum = block.checksum(),
+                 .verified = (block.checked() && !space->core->options().verify_always) || verified,
+                 .slab = block.slab(),
+                 .mapped = same_slab ? std::move(sources[at].mapped) : nullptr};
   if (connection->remote()) {
     // Held first: what another lease has fetched must not go with it.
     if (tier == BlockTier::kWarm) HoldMirrored(block.offset(), block.bytes());
@@ -272,6 +274,7 @@ size_t Lease::Rep::IndexOf(uint32_t block_depth, uint32_t part) const {
 }
 
 bool Lease::Rep::Readable(size_t index) {
+  if (blocks[index].tier == BlockTier::kHot) return InPlace(index);
   if (blocks[index].tier != BlockTier::kWarm) return false;
   Source& source = sources[index];
   if (source.verified || connection->remote()) return source.verified;
@@ -315,6 +318,7 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   }
   v1::LoadRequest request;
   request.set_lease(lease);
+  request.set_hot_stays(HotCanStay());
   const absl::Status loaded =
       connection->calls().Load(request, deadline, [&](const v1::LoadResponse& response) {
         for (const v1::Block& block : response.blocks()) TC_RETURN_IF_ERROR(Put(block, false));
@@ -346,9 +350,9 @@ std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
   if (rep_->connection->Forked()) return {};
   rep_->List();
   size_t index = rep_->IndexOf(depth, part);
-  if (index == rep_->blocks.size()) return {};
+  if (index == rep_->blocks.size() || rep_->blocks[index].tier != BlockTier::kWarm) return {};
   if (!rep_->Readable(index)) {
-    if (!rep_->connection->remote() || rep_->blocks[index].tier != BlockTier::kWarm) return {};
+    if (!rep_->connection->remote()) return {};
     rep_->Fetch(
             depth, depth + 1, [] {}, rep_->space->core->DeadlineOf({}))
         .IgnoreError();
@@ -394,7 +398,11 @@ absl::Status Lease::Truncate(uint32_t depth, Timeout timeout) {
 }
 
 bool Lease::StillValid() const {
-  return rep_ != nullptr && rep_->held && rep_->connection->LeaseHolds(rep_->generation);
+  if (rep_ != nullptr && rep_->ending != nullptr && rep_->ending->ended.load()) {
+    return rep_->ending->held;
+  }
+  const bool held = rep_ != nullptr && (rep_->held || rep_->ending != nullptr);
+  return held && rep_->connection->LeaseHolds(rep_->generation);
 }
 
 void Lease::Release() {

@@ -3,6 +3,7 @@
 // any other, and one without the memory to share, by a lease of the daemon's. What holds the path
 // may lie behind its end after a truncation; it is moved when that matters.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <span>
@@ -25,9 +26,17 @@ inline MirroredBlock Mirrored(const v1::Block& block) {
 /// Thread: one at a time.
 struct Lease::Rep {
   struct Source {
-    uint64_t offset = 0;
+    uint64_t offset = 0;  // in the arena, or in the slab
     uint64_t checksum = 0;
     bool verified = false;
+    uint64_t slab = 0;                        // of the device's memory; 0: not to be read there
+    std::shared_ptr<const std::byte> mapped;  // its start, once it is mapped; shared with others
+  };
+  /// A lease that ends with a stream's work, and how it was then.
+  struct Ending {
+    std::unique_ptr<Rep> rep;
+    std::atomic<bool> ended{false};
+    bool held = false;  // at the end
   };
 
   std::shared_ptr<Connection> connection;
@@ -35,10 +44,12 @@ struct Lease::Rep {
   std::unique_ptr<LocalReader> local;  // what holds the path, or
   uint64_t lease = 0;                  // the daemon's number
   bool held = false;
-  uint64_t generation = 0;    // of the control area, before the match
-  uint32_t depth = 0;         // places that the owner may use
-  uint32_t leased_depth = 0;  // places that are held
-  std::vector<Name> names;    // of [0, leased_depth), and of what was enqueued behind it
+  uint64_t generation = 0;         // of the control area, before the match
+  bool on_device = false;          // hot blocks are read where they lie
+  std::shared_ptr<Ending> ending;  // what holds the path; shared with what the stream will call
+  uint32_t depth = 0;              // places that the owner may use
+  uint32_t leased_depth = 0;       // places that are held
+  std::vector<Name> names;         // of [0, leased_depth), and of what was enqueued behind it
   // Enqueued behind what is held, and not settled yet. Shared with the queue.
   std::vector<std::shared_ptr<EnqueuedPut>> puts;
   // Sorted by depth, then part; below `depth` only. `sources` is parallel. Of a path that is held
@@ -94,6 +105,10 @@ struct Lease::Rep {
   /// Checks a block against the arena and the space, and makes it one of the path.
   absl::Status Put(const v1::Block& block, bool matched);
   size_t IndexOf(uint32_t block_depth, uint32_t part) const;  // blocks.size(): none
+  /// Readable on the device: maps the slab that it lies in.
+  bool InPlace(size_t index);
+  /// Whether no hot block of the path has to be brought to memory.
+  bool HotCanStay();
   /// Readable in place, after being summed where that is due. A damaged block ends the path.
   bool Readable(size_t index);
   /// Drops everything at and below the block that ends behind `new_depth`.

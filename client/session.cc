@@ -157,6 +157,25 @@ absl::Status CheckDescriptor(const UniqueFd& fd, const char* what, uint64_t leas
   return absl::OkStatus();
 }
 
+/// What the daemon says first on a connection, with what came beside it.
+struct FirstAnswer {
+  UniqueFd socket;
+  FrameHeader header;
+  std::vector<std::byte> payload;
+  std::vector<UniqueFd> descriptors;
+};
+
+absl::Status RefusalIn(std::span<const std::byte> payload) {
+  v1::Refused refused;
+  if (!refused.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+    return absl::InternalError("the daemon refused the session, in words that do not parse");
+  }
+  const bool known = refused.code() >= 1 && refused.code() <= 16;
+  return absl::Status(
+      known ? static_cast<absl::StatusCode>(refused.code()) : absl::StatusCode::kUnknown,
+      "the daemon refused the session: " + refused.message());
+}
+
 std::vector<std::byte> Frame(FrameKind kind, const google::protobuf::MessageLite& message) {
   const size_t payload_bytes = message.ByteSizeLong();
   const auto header = EncodeFrameHeader({static_cast<uint32_t>(payload_bytes), kind});
@@ -165,6 +184,36 @@ std::vector<std::byte> Frame(FrameKind kind, const google::protobuf::MessageLite
   message.SerializeWithCachedSizesToArray(
       reinterpret_cast<uint8_t*>(frame.data() + kFrameHeaderBytes));
   return frame;
+}
+
+absl::StatusOr<FirstAnswer> Ask(const std::string& path, v1::Hello hello,
+                                const std::function<void()>& before_hello, Deadline deadline) {
+  FirstAnswer answer;
+  TC_ASSIGN_OR_RETURN(answer.socket, ConnectTo(path, deadline));
+  const int socket = answer.socket.get();
+  ucred daemon{};
+  socklen_t daemon_bytes = sizeof daemon;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &daemon, &daemon_bytes) != 0) {
+    return ErrnoStatus(errno, "ask who listens at " + path);
+  }
+  TC_RETURN_IF_ERROR(TrustDaemon(daemon.uid, ::geteuid(), path != DefaultSocketPath(), path));
+  if (before_hello) before_hello();
+  hello.set_protocol_version(kProtocolVersion);
+  hello.set_layout_version(kLayoutVersion);
+  // A daemon that refuses before it has read hello closes early: its reason is still to be read.
+  const absl::Status sent = Send(socket, Frame(FrameKind::kHello, hello), path, deadline);
+  if (!sent.ok() && !absl::IsUnavailable(sent)) return sent;
+  std::array<std::byte, kFrameHeaderBytes> header_bytes;
+  TC_RETURN_IF_ERROR(Receive(socket, header_bytes, answer.descriptors, path, deadline));
+  const std::optional<FrameHeader> header = DecodeFrameHeader(header_bytes);
+  if (!header.has_value()) {
+    return absl::InternalError("whoever listens at " + path +
+                               " does not speak Thermocline's session protocol");
+  }
+  answer.header = *header;
+  answer.payload.resize(header->payload_bytes);
+  TC_RETURN_IF_ERROR(Receive(socket, answer.payload, answer.descriptors, path, deadline));
+  return answer;
 }
 
 }  // namespace
@@ -181,16 +230,7 @@ absl::Status TrustDaemon(uid_t daemon_uid, uid_t our_uid, bool named, const std:
 absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std::byte> payload,
                                         bool admin) {
   const int bytes = static_cast<int>(payload.size());
-  if (header.kind == FrameKind::kRefused) {
-    v1::Refused refused;
-    if (!refused.ParseFromArray(payload.data(), bytes)) {
-      return absl::InternalError("the daemon refused the session, in words that do not parse");
-    }
-    const bool known = refused.code() >= 1 && refused.code() <= 16;
-    return absl::Status(
-        known ? static_cast<absl::StatusCode>(refused.code()) : absl::StatusCode::kUnknown,
-        "the daemon refused the session: " + refused.message());
-  }
+  if (header.kind == FrameKind::kRefused) return RefusalIn(payload);
   if (header.kind == FrameKind::kGoodbye) {
     v1::Goodbye goodbye;
     const bool parses = goodbye.ParseFromArray(payload.data(), bytes);
@@ -219,37 +259,15 @@ absl::StatusOr<v1::Welcome> ParseAnswer(FrameHeader header, std::span<const std:
 }
 
 absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline deadline) {
-  const std::string& path = request.socket_path;
-  SessionGrant grant;
-  TC_ASSIGN_OR_RETURN(grant.socket, ConnectTo(path, deadline));
-  ucred daemon{};
-  socklen_t daemon_bytes = sizeof daemon;
-  if (::getsockopt(grant.socket.get(), SOL_SOCKET, SO_PEERCRED, &daemon, &daemon_bytes) != 0) {
-    return ErrnoStatus(errno, "ask who listens at " + path);
-  }
-  TC_RETURN_IF_ERROR(TrustDaemon(daemon.uid, ::geteuid(), path != DefaultSocketPath(), path));
-  if (request.before_hello) request.before_hello();
   v1::Hello hello;
-  hello.set_protocol_version(kProtocolVersion);
-  hello.set_layout_version(kLayoutVersion);
   hello.set_client_name(request.client_name.substr(0, 256));
   hello.set_admin(request.admin);
-  // A daemon that refuses before it has read hello closes early: its reason is still to be read.
-  const absl::Status sent =
-      Send(grant.socket.get(), Frame(FrameKind::kHello, hello), path, deadline);
-  if (!sent.ok() && !absl::IsUnavailable(sent)) return sent;
-
-  std::vector<UniqueFd> descriptors;
-  std::array<std::byte, kFrameHeaderBytes> header_bytes;
-  TC_RETURN_IF_ERROR(Receive(grant.socket.get(), header_bytes, descriptors, path, deadline));
-  const std::optional<FrameHeader> header = DecodeFrameHeader(header_bytes);
-  if (!header.has_value()) {
-    return absl::InternalError("whoever listens at " + path +
-                               " does not speak Thermocline's session protocol");
-  }
-  std::vector<std::byte> payload(header->payload_bytes);
-  TC_RETURN_IF_ERROR(Receive(grant.socket.get(), payload, descriptors, path, deadline));
-  TC_ASSIGN_OR_RETURN(grant.welcome, ParseAnswer(*header, payload, request.admin));
+  TC_ASSIGN_OR_RETURN(FirstAnswer answer,
+                      Ask(request.socket_path, std::move(hello), request.before_hello, deadline));
+  std::vector<UniqueFd>& descriptors = answer.descriptors;
+  SessionGrant grant;
+  grant.socket = std::move(answer.socket);
+  TC_ASSIGN_OR_RETURN(grant.welcome, ParseAnswer(answer.header, answer.payload, request.admin));
   const uint64_t staging_bytes = grant.welcome.staging_bytes();
   const size_t expected = kWelcomeDescriptors + (staging_bytes > 0 ? 1 : 0);
   if (descriptors.size() != expected) {
@@ -268,6 +286,22 @@ absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline
     TC_RETURN_IF_ERROR(CheckDescriptor(grant.staging, "staging memory", staging_bytes));
   }
   return grant;
+}
+
+absl::StatusOr<SlabGrant> AskForSlab(const std::string& socket_path, const std::string& token,
+                                     uint64_t slab, Deadline deadline) {
+  v1::Hello hello;
+  hello.set_slab(slab);
+  hello.set_session_token(token);
+  TC_ASSIGN_OR_RETURN(FirstAnswer answer, Ask(socket_path, std::move(hello), {}, deadline));
+  if (answer.header.kind == FrameKind::kRefused) return RefusalIn(answer.payload);
+  v1::Slab granted;
+  if (answer.header.kind != FrameKind::kSlab || answer.descriptors.size() != 1 ||
+      !granted.ParseFromArray(answer.payload.data(), static_cast<int>(answer.payload.size()))) {
+    return absl::InternalError("the daemon at " + socket_path +
+                               " was asked for a slab and answered with something else");
+  }
+  return SlabGrant{std::move(answer.descriptors[0]), granted.bytes()};
 }
 
 void WakeDaemon(int socket) {

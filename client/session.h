@@ -45,6 +45,16 @@ struct SessionGrant {
 ///         path that no socket can have.
 absl::StatusOr<SessionGrant> OpenSession(const SessionRequest& request, Deadline deadline);
 
+/// Of the device's memory, for the session of this token.
+struct SlabGrant {
+  UniqueFd fd;
+  uint64_t bytes = 0;
+};
+/// Errors: as OpenSession; NotFound when there is no such slab any more, PermissionDenied where
+///         this tenant's clients may not have any.
+absl::StatusOr<SlabGrant> AskForSlab(const std::string& socket_path, const std::string& token,
+                                     uint64_t slab, Deadline deadline);
+
 /// Whether this process may tell its prompts to whoever listens: a daemon of its own user or of
 /// root. Root may talk to whom it `named`, and not found at the default path.
 /// Errors: PermissionDenied.

@@ -36,12 +36,12 @@ class BlocksReady final : public LoadStream<v1::LoadResponse, BlockView> {
 
 grpc::ServerWriteReactor<v1::LoadResponse>* StartLoad(ServiceContext& services,
                                                       grpc::CallbackServerContext& context,
-                                                      uint64_t lease) {
+                                                      const v1::LoadRequest& request) {
   auto stream = std::make_shared<BlocksReady>(services.metrics);
   stream->Hold(stream);
   const auto identity = Authenticate(context, services, Right::kRead);
   if (identity.ok()) {
-    stream->Load(*identity->tenant, identity->session, lease);
+    stream->Load(*identity->tenant, identity->session, request.lease(), request.hot_stays());
   } else {
     stream->End(identity.status());
   }

@@ -9,6 +9,6 @@ namespace thermocline {
 /// Thread: gRPC's.
 grpc::ServerWriteReactor<v1::LoadResponse>* StartLoad(ServiceContext& services,
                                                       grpc::CallbackServerContext& context,
-                                                      uint64_t lease);
+                                                      const v1::LoadRequest& request);
 
 }  // namespace thermocline

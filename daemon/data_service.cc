@@ -145,7 +145,7 @@ grpc::ServerUnaryReactor* DataService::LookUp(grpc::CallbackServerContext* conte
 
 grpc::ServerWriteReactor<v1::LoadResponse>* DataService::Load(grpc::CallbackServerContext* context,
                                                               const v1::LoadRequest* request) {
-  return StartLoad(services_, *context, request->lease());
+  return StartLoad(services_, *context, *request);
 }
 
 grpc::ServerWriteReactor<v1::ReadResponse>* DataService::Read(grpc::CallbackServerContext* context,

@@ -23,9 +23,9 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
   void Hold(std::shared_ptr<LoadStream> self) { self_ = std::move(self); }
 
   /// Has the stack make the lease's path warm, and sends what it brings.
-  void Load(Tenant& tenant, uint64_t session, uint64_t lease) {
+  void Load(Tenant& tenant, uint64_t session, uint64_t lease, bool hot_stays = false) {
     auto guard = Guard();
-    const bool posted = tenant.Post([guard, session, lease](TenantView& view) {
+    const bool posted = tenant.Post([guard, session, lease, hot_stays](TenantView& view) {
       const absl::StatusOr<ClientNumber> client = view.ClientOf(session);
       if (!client.ok()) return guard->stream->End(client.status());
       view.stack->Load(
@@ -33,7 +33,7 @@ class LoadStream : public grpc::ServerWriteReactor<Response> {
           [guard, &stack = *view.stack](std::vector<BlockView> blocks) {
             return guard->stream->Enqueue(guard->stream->ItemsOf(stack, blocks));
           },
-          [guard](absl::Status status) { guard->stream->End(std::move(status)); });
+          [guard](absl::Status status) { guard->stream->End(std::move(status)); }, hot_stays);
     });
     if (!posted) End(TooManyWait());
   }

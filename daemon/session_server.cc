@@ -95,6 +95,8 @@ class SessionServer::Impl final : public SessionConnection::Events {
   absl::Status Admit(uint64_t number, const Pending& pending, const v1::Hello& hello);
   const SessionHome& HomeOf(const Session& session) const { return options_.homes[session.home]; }
   void OnJoined(uint64_t number, const absl::Status& joined);
+  void FindSlab(uint64_t number, const Pending& pending, const v1::Hello& hello);
+  void HandOver(uint64_t number, const absl::StatusOr<ExportedSlab>& slab);
   absl::Status Welcome(uint64_t number, Session& session);
   void OnProcessGone(pid_t pid, uint64_t start_time, const std::set<uint64_t>& sessions);
   void EndSession(uint64_t number, Departure how, const char* words);
@@ -252,6 +254,7 @@ void SessionServer::Impl::OnHello(uint64_t number, const v1::Hello& hello) {
   const auto found = pending_.find(number);
   TC_CHECK(found != pending_.end());
   const Pending pending = found->second;
+  if (hello.slab() != 0) return FindSlab(number, pending, hello);
   pending_.erase(found);
   if (const absl::Status admitted = Admit(number, pending, hello); !admitted.ok()) {
     return pending.connection->Refuse(admitted);
@@ -344,6 +347,41 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
   std::vector<int> fds = {home.arena_fd, session.area->fd(), home.catalog_fd};
   if (session.staging != nullptr) fds.push_back(session.staging->fd());
   return session.connection->Send(FrameKind::kWelcome, welcome, fds);
+}
+
+// It stays a pending connection until it is answered: so many of them are there at most.
+void SessionServer::Impl::FindSlab(uint64_t number, const Pending& pending,
+                                   const v1::Hello& hello) {
+  const SessionHome& home = options_.homes[pending.home];
+  const std::optional<SessionIdentity> identity =
+      registry_.Find(ToHex({reinterpret_cast<const uint8_t*>(hello.session_token().data()),
+                            hello.session_token().size()}));
+  if (!identity || identity->tenant != home.tenant || identity->remote != nullptr) {
+    return HandOver(number, absl::UnauthenticatedError(
+                                "the token is of no session of this user's; connect again"));
+  }
+  home.host->ExportSlab(hello.slab(), [weak = self_, number](absl::StatusOr<ExportedSlab> slab) {
+    const auto self = weak.lock();
+    if (!self) return;
+    asio::post(self->io_,
+               [raw = self.get(), number, slab = std::move(slab)] { raw->HandOver(number, slab); });
+  });
+}
+
+void SessionServer::Impl::HandOver(uint64_t number, const absl::StatusOr<ExportedSlab>& slab) {
+  const auto found = pending_.find(number);
+  if (found == pending_.end()) return;  // it has gone meanwhile
+  const Pending pending = found->second;
+  pending_.erase(found);
+  if (!slab.ok()) {
+    CountRefusal(number, pending.pid, pending.home, slab.status());
+    return pending.connection->Refuse(slab.status());
+  }
+  v1::Slab message;
+  message.set_bytes(slab->bytes);
+  const int fd = slab->fd.get();
+  pending.connection->Send(FrameKind::kSlab, message, {&fd, 1}).IgnoreError();  // or it has gone
+  pending.connection->Close();
 }
 
 // ---- who goes

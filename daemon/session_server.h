@@ -8,6 +8,9 @@
 // - process exit: everything returns at once; a forked child that still holds the socket is no
 //   reason to wait, since its copy of the client is dead.
 //
+// A connection may also ask, by a session's token, for a slab of the device's memory in which that
+// session reads blocks in place; it gets the descriptor, and ends.
+//
 // A client that misbehaves is refused with a reason, and nobody else notices. After a restart the
 // server knows from the file of sessions which processes of the last epoch still live, and says
 // when all of them are back or gone (the end of the grace). So a client is welcome only once it
@@ -28,6 +31,7 @@
 #include "daemon/session_socket.h"
 #include "daemon/staging.h"
 #include "proto/shm_layout.h"
+#include "tiers/device_memory.h"
 #include "tiers/tier_stack.h"
 
 namespace thermocline {
@@ -56,6 +60,9 @@ class SessionHost {
   /// `done` is called once, on any thread, when they have ended.
   virtual void ExpireLeases(uint64_t session, std::function<void()> done) = 0;
   virtual void EndGrace() = 0;
+  /// Of the device's memory, for a client of this tenant. `done` is called once, on any thread.
+  virtual void ExportSlab(uint64_t slab,
+                          std::function<void(absl::StatusOr<ExportedSlab>)> done) = 0;
 };
 
 /// A tenant, as its sessions see it: who keeps their books, and what they map. All borrowed.

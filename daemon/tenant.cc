@@ -265,6 +265,13 @@ void Tenant::ExpireLeases(uint64_t session, std::function<void()> done) {
   });
 }
 
+void Tenant::ExportSlab(uint64_t slab, std::function<void(absl::StatusOr<ExportedSlab>)> done) {
+  PostCompletion([slab, done = std::move(done)](TenantView& view) mutable {
+    if (view.stack) return view.stack->ExportSlab(slab, std::move(done));
+    done(absl::UnavailableError("the daemon stops"));
+  });
+}
+
 void Tenant::EndGrace() {
   PostCompletion([](TenantView& view) {
     if (view.stack) view.stack->EndGrace();

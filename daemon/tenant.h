@@ -131,6 +131,7 @@ class Tenant final : public SessionHost {
   void Awaits(pid_t pid, uint64_t start_time, std::function<void(bool)> done) override;
   void ExpireLeases(uint64_t session, std::function<void()> done) override;
   void EndGrace() override;
+  void ExportSlab(uint64_t slab, std::function<void(absl::StatusOr<ExportedSlab>)> done) override;
 
  private:
   Tenant(std::string name, const Shared& shared);

@@ -79,6 +79,7 @@ void ToWire(const BlockView& block, v1::Block& out) {
   out.set_bytes(block.bytes);
   out.set_checksum(block.checksum);
   out.set_checked(block.checked);
+  out.set_slab(block.slab);
 }
 
 v1::Tier ToWire(TierKind tier) {

@@ -14,6 +14,7 @@ enum class FrameKind : uint32_t {
   kRefused = 3,
   kGoodbye = 4,
   kWake = 5,  // without payload, client to daemon: there are commits in the control area's ring
+  kSlab = 6,
 };
 
 /// The longest payload either side accepts: a session frame carries no block and no prompt.
@@ -41,7 +42,7 @@ inline std::optional<FrameHeader> DecodeFrameHeader(
   std::memcpy(&header.payload_bytes, bytes.data(), 4);
   std::memcpy(&kind, bytes.data() + 4, 4);
   if (header.payload_bytes > kMaxFrameBytes) return std::nullopt;
-  if (kind < 1 || kind > 5) return std::nullopt;
+  if (kind < 1 || kind > 6) return std::nullopt;
   header.kind = static_cast<FrameKind>(kind);
   return header;
 }

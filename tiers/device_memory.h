@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/unique_fd.h"
 
 namespace thermocline {
 
@@ -21,6 +22,12 @@ struct DeviceTransfer {
 
 /// Where the transfers' bytes go.
 enum class DeviceDirection : uint8_t { kIn, kOut };
+
+/// A chunk's memory, for another process.
+struct ExportedSlab {
+  UniqueFd fd;
+  uint64_t bytes = 0;
+};
 
 /// Thread: any, but for Lend and Return.
 class DeviceMemory {
@@ -35,6 +42,9 @@ class DeviceMemory {
   [[nodiscard]] virtual absl::Status Lend(uint32_t chunk) = 0;
   /// Nobody reads or writes there any more, or those who do keep it until they stop.
   virtual void Return(uint32_t chunk) = 0;
+  /// Its memory, for another process; it lives on there when it was returned here.
+  /// Errors: NotFound, Unavailable.
+  virtual absl::StatusOr<UniqueFd> Export(uint32_t chunk) const = 0;
 
   /// All of them, as one batch; complete when it returns, so that what was moved may be published.
   /// Errors: Unavailable while nobody can move anything; after any, what was to be written holds

@@ -97,6 +97,9 @@ class MovedDeviceMemory final : public DeviceMemory {
   absl::StatusOr<std::vector<uint32_t>> Chunks() const override;
   absl::Status Lend(uint32_t chunk) override;
   void Return(uint32_t chunk) override;
+  absl::StatusOr<UniqueFd> Export(uint32_t chunk) const override {
+    return custodian_->Export(pool_, chunk);
+  }
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override;
   /// A mover that has ended has nothing pinned any more; none is started in order to pin.
   uint64_t pinner() const override { return mover_->pid() == 0 ? 0 : mover_->starts(); }

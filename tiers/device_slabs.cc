@@ -168,6 +168,12 @@ absl::Status OwnDeviceMemory::Lend(uint32_t chunk) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<UniqueFd> OwnDeviceMemory::Export(uint32_t chunk) const {
+  const auto found = chunks_.find(chunk);
+  if (found == chunks_.end()) return absl::NotFoundError("there is no such chunk");
+  return found->second.Export();
+}
+
 void OwnDeviceMemory::Return(uint32_t chunk) {
   slabs_->Unmap(chunk);
   chunks_.erase(chunk);

@@ -76,6 +76,7 @@ class OwnDeviceMemory final : public DeviceMemory {
   absl::StatusOr<std::vector<uint32_t>> Chunks() const override;
   absl::Status Lend(uint32_t chunk) override;
   void Return(uint32_t chunk) override;
+  absl::StatusOr<UniqueFd> Export(uint32_t chunk) const override;
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override {
     return slabs_->Copy(transfers, direction);
   }

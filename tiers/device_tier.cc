@@ -89,7 +89,7 @@ absl::Status DeviceTier::LendMemory(uint32_t chunk) {
   const absl::Status status = options_.memory->Lend(chunk);
   MutexLock lock(mutex_);
   if (absl::IsUnavailable(status)) return mover_status_ = status;
-  if (status.ok()) has_memory_.insert(chunk);
+  if (status.ok()) has_memory_.emplace(chunk, ++last_slab_);
   not_lent_ = status;
   return absl::OkStatus();
 }
@@ -118,7 +118,7 @@ absl::Status DeviceTier::Adopt() {
 
 absl::Status DeviceTier::AdoptChunk(uint32_t chunk) {
   TC_RETURN_IF_ERROR(slabs_.RestoreChunk(chunk, headers_.SlotBytesOfChunk(chunk)));
-  has_memory_.insert(chunk);
+  has_memory_.emplace(chunk, ++last_slab_);
   std::vector<uint32_t> pages;
   headers_.VisitSlots(chunk, [&](uint32_t page, const SlotRecord&) { pages.push_back(page); });
   for (const uint32_t page : pages) AdoptSlot(page);
@@ -209,6 +209,35 @@ void DeviceTier::FreeLocked(uint32_t page) {
   slabs_.Free(page);
 }
 
+void DeviceTier::Disown(uint32_t page) {
+  const uint64_t start_time = ProcessStartTime(::getpid()).value_or(0);  // 0: nobody's
+  MutexLock lock(mutex_);
+  TC_CHECK(headers_.State(page) == SlotState::kCommitted);
+  const BlockHeader& header = headers_.record(page).block;
+  index_.erase({header.id, header.part});
+  headers_.SetGranted(page, static_cast<uint32_t>(::getpid()), start_time);
+}
+
+DeviceTier::Location DeviceTier::LocationOf(uint32_t page) const {
+  const auto chunk = static_cast<uint32_t>(OffsetOf(page) / options_.chunk_bytes);
+  MutexLock lock(mutex_);
+  return {has_memory_.at(chunk), OffsetOf(page) % options_.chunk_bytes};
+}
+
+absl::StatusOr<ExportedSlab> DeviceTier::ExportSlab(uint64_t slab) {
+  MutexLock lending(lending_mutex_);  // or its chunk might be another slab by then
+  std::optional<uint32_t> chunk;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [number, lent] : has_memory_) {
+      if (lent == slab) chunk = number;
+    }
+  }
+  if (!chunk) return absl::NotFoundError("the hot tier has no such slab any more");
+  TC_ASSIGN_OR_RETURN(UniqueFd fd, options_.memory->Export(*chunk));
+  return ExportedSlab{std::move(fd), options_.chunk_bytes};
+}
+
 BlockRecord DeviceTier::RecordAt(uint32_t page) const {
   MutexLock lock(mutex_);
   return headers_.Block(page);
@@ -230,7 +259,7 @@ void DeviceTier::ReturnEmptyChunks() {
   {
     MutexLock lock(mutex_);
     while (const auto chunk = slabs_.ReclaimEmptyChunk()) headers_.ForgetChunk(*chunk);
-    for (const uint32_t chunk : has_memory_) {
+    for (const auto& [chunk, slab] : has_memory_) {
       if (!slabs_.IsLent(chunk)) empty.push_back(chunk);
     }
     for (const uint32_t chunk : empty) has_memory_.erase(chunk);
@@ -250,7 +279,7 @@ absl::Status DeviceTier::Probe() {
   std::optional<uint32_t> chunk;
   {
     MutexLock lock(mutex_);
-    if (!has_memory_.empty()) chunk = *has_memory_.begin();
+    if (!has_memory_.empty()) chunk = has_memory_.begin()->first;
   }
   absl::Status status;
   if (chunk) {

@@ -7,9 +7,9 @@
 // seen its copy complete, so that who finds a block finds its bytes. A payload is summed when it
 // comes here and when it leaves, by the host; on the device nobody sums.
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -60,6 +60,9 @@ class DeviceTier final : public Tier {
   void Commit(uint32_t page, const BlockRecord& record);
   /// Of a granted slot or a committed one that nobody reads any more.
   void Free(uint32_t page);
+  /// Of a committed slot that somebody may still read: the block is not here any more, nor for the
+  /// next daemon, and the slot is this process's until Free.
+  void Disown(uint32_t page);
   BlockRecord RecordAt(uint32_t page) const;
   std::optional<uint32_t> PageOf(BlockRef ref) const;
   /// Reads and verifies a committed slot, which stays as it is whatever is found.
@@ -75,6 +78,18 @@ class DeviceTier final : public Tier {
   bool IsMoving() const;
   /// Asks it for as little as there is, where nobody has anything to move, to find out.
   absl::Status Probe();
+
+  /// Where a slot lies, for who maps its memory: a slab is a chunk's memory while it is lent, by a
+  /// number that no other slab of this object's has.
+  struct Location {
+    uint64_t slab = 0;
+    uint64_t offset = 0;  // in the slab
+  };
+  /// REQUIRES: `page` is of a slot that is not free.
+  Location LocationOf(uint32_t page) const;
+  /// Errors: NotFound when it is not lent any more; those of DeviceMemory::Export.
+  absl::StatusOr<ExportedSlab> ExportSlab(uint64_t slab);
+
   /// Gives the memory of chunks without used slots back to the device.
   void ReturnEmptyChunks();
 
@@ -116,8 +131,10 @@ class DeviceTier final : public Tier {
   SlabAllocator slabs_ TC_GUARDED_BY(mutex_);
   std::unordered_map<BlockRef, uint32_t, BlockRefHash> index_ TC_GUARDED_BY(mutex_);
   uint64_t corrupt_count_ TC_GUARDED_BY(mutex_) = 0;
-  absl::Status mover_status_ TC_GUARDED_BY(mutex_);       // of what it was asked for last
-  std::set<uint32_t> has_memory_ TC_GUARDED_BY(mutex_);   // chunks, lent to a slot size or not
+  absl::Status mover_status_ TC_GUARDED_BY(mutex_);  // of what it was asked for last
+  // Chunks, lent to a slot size or not, and the slabs that they are.
+  std::map<uint32_t, uint64_t> has_memory_ TC_GUARDED_BY(mutex_);
+  uint64_t last_slab_ TC_GUARDED_BY(mutex_) = 0;
   std::optional<uint32_t> wanted_ TC_GUARDED_BY(mutex_);  // the chunk whose memory is missing
   absl::Status not_lent_ TC_GUARDED_BY(mutex_);           // why the last one has none
   bool refusal_told_ TC_GUARDED_BY(mutex_) = false;       // until one was lent

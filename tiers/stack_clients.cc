@@ -99,6 +99,8 @@ void StackCore::EndGrace() {
   grace_ = false;
   for (uint64_t offset : forgotten_) host_->Free(offset);
   forgotten_.clear();
+  for (uint32_t page : forgotten_hot_) hot_->Free(page);
+  forgotten_hot_.clear();
   const absl::Status punched = host_->PunchBeyondCapacity();
   if (!punched.ok()) {
     LogEvent(LogLevel::kWarning, "arena_not_cut", {{"cause", std::string(punched.message())}});
@@ -370,6 +372,11 @@ BlockView StackCore::ViewOf(Place place, uint16_t part) const {
     view.checked = word.checked();
   } else if (word.hot_slot() != 0) {
     view.tier = TierKind::kHot;
+    if (IsInPlace(place, part)) {
+      const DeviceTier::Location location = hot_->LocationOf(word.hot_slot());
+      view.slab = location.slab;
+      view.offset = location.offset;
+    }
   } else if (word.cold_copy()) {
     view.tier = TierKind::kCold;
   }

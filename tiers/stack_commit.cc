@@ -330,7 +330,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
   if (DiffersFromHot(word, part, item) && !part.busy()) {
     Movement move{.place = place, .part = item.part};
     if (writer_.BeginMove({&move, 1}) == 1) {
-      hot_->Free(word.hot_slot());
+      FreeHot(word.hot_slot());
       word = word.WithHotSlot(0);
       ChangeWord(id, place, item.part, word);
       part.hot_spoiled = false;

@@ -90,7 +90,9 @@ class StackCore final : public TierStack, private StackBooks {
                                   const Sha256& digest, std::vector<Name>& names) override;
   absl::StatusOr<std::vector<BlockView>> LookUp(uint32_t space, std::span<const Name> keys,
                                                 std::optional<uint16_t> read) override;
-  void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done) override;
+  void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done,
+            bool hot_stays = false) override;
+  void ExportSlab(uint64_t slab, SlabCallback done) override;
   absl::Status CheckLease(ClientNumber client, uint64_t lease) override {
     return LeaseOf(client, lease).status();
   }
@@ -400,6 +402,9 @@ class StackCore final : public TierStack, private StackBooks {
   void PinChunk(uint32_t chunk);
   void UnpinChunk(uint32_t chunk);
   void FinishPinning(uint32_t chunk, const absl::Status& status);
+  void ForgetHotSlot(uint32_t page);
+  void FreeHot(uint32_t page);
+  bool IsInPlace(Place place, uint16_t part) const;
 
   // ---- stack_scrub.cc
   void BeginScrubTick();
@@ -489,6 +494,7 @@ class StackCore final : public TierStack, private StackBooks {
   std::map<uint64_t, Reservation> reservations_;  // by offset
   std::map<uint64_t, Quarantined> quarantine_;    // by offset
   std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends
+  std::vector<uint32_t> forgotten_hot_;           // likewise, by their pages
   std::map<uint64_t, TtlPin> pins_;
   uint64_t last_pin_ = 0;
   uint64_t last_promoted_pin_ = 0;

@@ -4,6 +4,8 @@
 // the hot slot goes. So a block is in one of the two, but for the time of a move and of the leases
 // that hold it up.
 //
+// A client that has the device leases it there: while it does, the slot stays, as a warm one would.
+//
 // What goes there has a cold copy: a hot slot is taken back without a write, and a device that
 // fails costs time. The one whose copy has gone since rises to warm before its slot is taken.
 #include <algorithm>
@@ -36,6 +38,14 @@ void StackCore::OpenHot() {
   }
 }
 
+void StackCore::ForgetHotSlot(uint32_t page) {
+  hot_->Disown(page);
+  forgotten_hot_.push_back(page);
+}
+
+// What was there before this epoch may still be read by leases of the last one.
+void StackCore::FreeHot(uint32_t page) { grace_ ? ForgetHotSlot(page) : hot_->Free(page); }
+
 std::string StackCore::HotState() const {
   if (hot_ == nullptr) return hot_refusal_;
   std::string state = hot_->State();
@@ -48,6 +58,26 @@ bool StackCore::IsHot(BlockRef ref) const {
   if (hot_ == nullptr || !hot_moves_.Allows() || late_hot_reads_ >= kMaxLateReads) return false;
   const auto place = writer_.PlaceOf(ref.id);
   return place && IsOnDevice(writer_.word(*place, ref.part), places_.at(ref.id).parts[ref.part]);
+}
+
+/// Whether a lease may read it there. The device is not asked: whoever has its memory mapped needs
+/// nobody to move anything.
+bool StackCore::IsInPlace(Place place, uint16_t part) const {
+  const Word word = writer_.word(place, part);
+  return options_.clients_fill && !word.moving() &&
+         IsOnDevice(word, places_.at(writer_.IdOf(place)).parts[part]);
+}
+
+void StackCore::ExportSlab(uint64_t slab, SlabCallback done) {
+  absl::Status status;
+  if (hot_ == nullptr) status = absl::NotFoundError("there is no hot tier");
+  if (!options_.clients_fill) {
+    status = absl::PermissionDeniedError(
+        "this tenant's clients may not write where its blocks lie, and no driver hands out memory "
+        "of a device for reading alone; Load brings hot blocks to memory");
+  }
+  if (!status.ok()) return done(status);
+  options_.hot([hot = hot_, slab, done = std::move(done)] { done(hot->ExportSlab(slab)); });
 }
 
 // ---- up
@@ -282,7 +312,7 @@ uint64_t StackCore::LeaveHot(std::vector<Movement> moves) {
   for (const Movement& move : moves) {
     if (!move.granted) continue;
     const uint64_t id = writer_.IdOf(move.place);
-    hot_->Free(move.before.hot_slot());
+    FreeHot(move.before.hot_slot());
     ChangeWord(id, move.place, move.part, move.before.WithHotSlot(0));
     places_.at(id).parts[move.part].hot_spoiled = false;
     if (!writer_.word(move.place, move.part).empty()) {

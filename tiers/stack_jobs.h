@@ -123,6 +123,7 @@ struct LoadState {
   size_t next_start = 0;
   TierStack::ReadyCallback ready;
   TierStack::DoneCallback done;
+  bool hot_stays = false;
 };
 
 struct FlushState {

@@ -195,7 +195,7 @@ void StackCore::DropUnusableCopy(BlockRef ref) {
 }
 
 void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback ready,
-                     DoneCallback done) {
+                     DoneCallback done, bool hot_stays) {
   const auto lease = LeaseOf(client, lease_number);
   if (!lease.ok() || closing_) {
     const absl::Status status =
@@ -213,7 +213,10 @@ void StackCore::Load(ClientNumber client, uint64_t lease_number, ReadyCallback r
     });
     loads_.erase(earlier);
   }
-  LoadState load{.lease = lease_number, .ready = std::move(ready), .done = std::move(done)};
+  LoadState load{.lease = lease_number,
+                 .ready = std::move(ready),
+                 .done = std::move(done),
+                 .hot_stays = hot_stays};
   const Space& space = spaces_.at((*lease)->space);
   const auto blocks = static_cast<uint32_t>((*lease)->path.size() / space.block_places);
   for (uint32_t block = 0; block < blocks; ++block) {
@@ -255,7 +258,9 @@ bool StackCore::DeliverLoad(LoadState& load, const Lease& lease) {
   for (; load.next_deliver < load.items.size(); ++load.next_deliver) {
     const auto [depth, part] = load.items[load.next_deliver];
     const Place place = *writer_.PlaceOf(lease.path[depth]);
-    if (!writer_.word(place, part).readable_warm()) break;
+    const bool is_ready =
+        writer_.word(place, part).readable_warm() || (load.hot_stays && IsInPlace(place, part));
+    if (!is_ready) break;
     ready.push_back(ViewOf(place, part));
   }
   load.next_start = std::max(load.next_start, load.next_deliver);
@@ -269,14 +274,15 @@ bool StackCore::StartReads(LoadState& load, const Lease& lease) {
   for (size_t i = load.next_deliver; i < load.items.size(); ++i) {
     const auto [depth, part] = load.items[i];
     const uint64_t id = lease.path[depth];
-    const Word word = writer_.word(*writer_.PlaceOf(id), part);
+    const Place place = *writer_.PlaceOf(id);
+    const Word word = writer_.word(place, part);
     const bool reading = places_.at(id).parts[part].reading;
     if (reading) ++under_way;
     if (i == load.next_deliver && IsLate({id, part})) {
       ++stats_.misses_by_reason[static_cast<size_t>(MissReason::kLate)];
       return true;
     }
-    if (reading || word.readable_warm()) {
+    if (reading || word.readable_warm() || (load.hot_stays && IsInPlace(place, part))) {
       load.next_start = std::max(load.next_start, i + 1);
       continue;
     }

@@ -564,7 +564,7 @@ void StackCore::Forget(const Dropped& dropped) {
       host_->Free(OffsetOf(word));
       space.warm_bytes -= bytes;
     }
-    if (word.hot_slot() != 0) hot_->Free(word.hot_slot());
+    if (word.hot_slot() != 0) FreeHot(word.hot_slot());
     if (word.cold_copy()) {
       erasures_.push_back({dropped.id, static_cast<uint16_t>(part)});
       space.cold_bytes -= bytes;

@@ -218,7 +218,8 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   feed_.reset();
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
   forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
-  grace_ = warm_policy_->size() > 0 || !quarantine_.empty() || !forgotten_.empty();
+  grace_ = warm_policy_->size() > 0 || hot_policy_->size() > 0 || !quarantine_.empty() ||
+           !forgotten_.empty() || !forgotten_hot_.empty();
   RestorePins(state);
   LogEvent(LogLevel::kInfo, "stack_opened",
            {{"epoch", epoch()},
@@ -411,7 +412,7 @@ void StackCore::ForgetSlot(uint64_t offset) {
 
 void StackCore::ForgetBlock(const FoundBlock& block) {
   if (block.is_hot) {
-    hot_->Free(block.page);
+    ForgetHotSlot(block.page);
   } else if (block.page != 0) {
     ForgetSlot(OffsetOf(block.page));
   } else {

@@ -21,6 +21,7 @@
 #include "hashing/name.h"
 #include "hashing/space.h"
 #include "proto/shm_layout.h"
+#include "tiers/device_memory.h"
 #include "tiers/stack_options.h"
 #include "tiers/stack_stats.h"
 #include "tiers/tier.h"
@@ -46,7 +47,8 @@ struct BlockView {
   uint16_t part = 0;
   TierKind tier = TierKind::kNone;
   uint64_t id = 0;
-  uint64_t offset = 0;  // bytes from the start of the arena, when warm
+  uint64_t slab = 0;    // when hot: of the device's; 0: it is not to be read in place
+  uint64_t offset = 0;  // bytes from the start of the arena, when warm, or of the slab
   uint64_t bytes = 0;
   uint64_t checksum = 0;
   bool checked = false;
@@ -157,9 +159,16 @@ class TierStack {
   /// block that cannot be had ends the load early, with OK. `ready` answers whether anybody still
   /// waits: false ends the load, and what is not under way yet stays where it is. A lease has one
   /// load at a time: the next one ends it, with Cancelled.
+  /// `hot_stays`: what can be read on the device in place is as good as warm.
   using ReadyCallback = std::function<bool(std::vector<BlockView>)>;
-  virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready,
-                    DoneCallback done) = 0;
+  virtual void Load(ClientNumber client, uint64_t lease, ReadyCallback ready, DoneCallback done,
+                    bool hot_stays = false) = 0;
+  /// A slab of the device's memory, for a client that has the device: what it leases there it reads
+  /// in place. `done` once, on any thread.
+  /// Errors: NotFound; PermissionDenied where clients may not write, as who has a slab may;
+  ///         Unavailable.
+  using SlabCallback = std::function<void(absl::StatusOr<ExportedSlab>)>;
+  virtual void ExportSlab(uint64_t slab, SlabCallback done) = 0;
   /// Whether the lease is the client's and has not ended since it was given. Errors:
   /// FailedPrecondition.
   virtual absl::Status CheckLease(ClientNumber client, uint64_t lease) = 0;

@@ -3,6 +3,8 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "kernels/cuda/errors.h"
 
@@ -75,6 +77,19 @@ absl::StatusOr<Event> Event::Open(const EventHandle& handle) {
 
 Event::~Event() {
   if (event_ != nullptr) cudaEventDestroy(event_);
+}
+
+absl::Status CallAfter(CudaStream stream, std::function<void()> then) {
+  auto call = std::make_unique<std::function<void()>>(std::move(then));
+  const auto run = [](void* argument) {
+    const std::unique_ptr<std::function<void()>> owned(
+        static_cast<std::function<void()>*>(argument));
+    (*owned)();
+  };
+  TC_RETURN_IF_ERROR(
+      RuntimeStatus(cudaLaunchHostFunc(stream, run, call.get()), "cudaLaunchHostFunc"));
+  call.release();  // NOLINT: the stream's now
+  return absl::OkStatus();
 }
 
 absl::StatusOr<EventHandle> Event::Export() const {

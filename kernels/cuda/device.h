@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -57,6 +58,11 @@ absl::StatusOr<uint64_t> FreeBytes();
 /// Waits for everything that this process has under way on the thread's device. Errors: sticky ones
 /// of whatever was.
 absl::Status SynchronizeDevice();
+
+/// Calls `then` once all that `stream` was given until now is done, unless that fails with a sticky
+/// error. On a thread of the driver's, which calls nothing of CUDA and waits for nothing, since
+/// what `stream` is given from now on waits for it.
+absl::Status CallAfter(CudaStream stream, std::function<void()> then);
 
 /// The name of an interprocess event, for another process.
 using EventHandle = std::array<std::byte, 64>;

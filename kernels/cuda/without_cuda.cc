@@ -23,6 +23,8 @@ absl::Status UseDevice(int) { return BuiltWithout(); }
 absl::StatusOr<uint64_t> FreeBytes() { return BuiltWithout(); }
 absl::Status SynchronizeDevice() { return BuiltWithout(); }
 
+absl::Status CallAfter(CudaStream, std::function<void()>) { return BuiltWithout(); }
+
 absl::StatusOr<Event> Event::Create(bool) { return BuiltWithout(); }
 absl::StatusOr<Event> Event::Open(const EventHandle&) { return BuiltWithout(); }
 Event::~Event() = default;

@@ -170,6 +170,9 @@ class FakeHost final : public SessionHost {
   void Awaits(pid_t, uint64_t, std::function<void(bool)>) override {}
   void ExpireLeases(uint64_t, std::function<void()>) override {}
   void EndGrace() override {}
+  void ExportSlab(uint64_t, std::function<void(absl::StatusOr<ExportedSlab>)> done) override {
+    done(absl::NotFoundError("there is no hot tier"));
+  }
 
   std::vector<std::function<void(absl::Status)>> joins;
   std::vector<std::string> events;

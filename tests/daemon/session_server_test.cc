@@ -58,6 +58,10 @@ class NotingHost final : public SessionHost {
     hold_expiry ? expiries_.push_back(std::move(done)) : done();
   }
   void EndGrace() override { Note("grace"); }
+  void ExportSlab(uint64_t slab, std::function<void(absl::StatusOr<ExportedSlab>)> done) override {
+    if (slab == 7) return done(ExportedSlab{UniqueFd(::memfd_create("slab", MFD_CLOEXEC)), 4096});
+    done(absl::NotFoundError("there is no such slab"));
+  }
 
   bool Noted(const std::string& what) {
     MutexLock lock(mutex_);
@@ -245,6 +249,32 @@ TEST_F(SessionServerTest, OtherVersionsAreRefusedWithAdvice) {
   const v1::Refused layout = RefusalOf(testing::HelloFrame({.layout_version = kLayoutVersion + 1}));
   EXPECT_THAT(layout.message(), HasSubstr("layout version " + std::to_string(kLayoutVersion + 1)));
   EXPECT_EQ(layout.code(), static_cast<uint32_t>(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(SessionServerTest, ASlabOfTheDeviceIsHandedToWhoHasASession) {
+  Start();
+  const RawSession session = SayHello(path_);
+  const auto ask = [&](uint64_t slab, const std::string& token) {
+    v1::Hello hello;
+    hello.ParseFromString(testing::HelloFrame().substr(kFrameHeaderBytes));
+    hello.set_slab(slab);
+    hello.set_session_token(token);
+    return testing::Frame(1, hello.SerializeAsString());
+  };
+  UniqueFd socket = ConnectUnix(path_);
+  SendBytes(socket.get(), ask(7, session.welcome.session_token()));
+  const auto frame = ReceiveFrame(socket.get());
+  ASSERT_TRUE(frame && frame->kind == FrameKind::kSlab);
+  EXPECT_EQ(frame->fds.size(), 1u);
+  v1::Slab slab;
+  EXPECT_TRUE(slab.ParseFromString(frame->payload));
+  EXPECT_EQ(slab.bytes(), 4096u);
+  char byte;
+  EXPECT_LE(::recv(socket.get(), &byte, 1, 0), 0) << "the connection ends";
+  EXPECT_THAT(RefusalOf(ask(8, session.welcome.session_token())).message(), HasSubstr("no such"));
+  EXPECT_EQ(RefusalOf(ask(7, std::string(32, 'x'))).code(),
+            static_cast<uint32_t>(absl::StatusCode::kUnauthenticated));
+  EXPECT_EQ(server_->counters().sessions, 1u);
 }
 
 TEST_F(SessionServerTest, GarbageIsRefusedAndHurtsNobodyElse) {

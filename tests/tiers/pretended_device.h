@@ -9,9 +9,11 @@
 #include <map>
 #include <random>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/check.h"
+#include "base/file_util.h"
 #include "tiers/device_memory.h"
 
 namespace thermocline {
@@ -35,6 +37,10 @@ class PretendedDevice final : public DeviceMemory {
     return absl::OkStatus();
   }
   void Return(uint32_t chunk) override { chunks_.erase(chunk); }
+  absl::StatusOr<UniqueFd> Export(uint32_t chunk) const override {
+    if (!chunks_.contains(chunk)) return absl::NotFoundError("there is no such chunk");
+    return MakeSealedMemory("chunk " + std::to_string(chunk), 1);
+  }
   absl::Status Copy(std::span<const DeviceTransfer> transfers, DeviceDirection direction) override {
     if (Fails()) return absl::UnavailableError("a copy that was made to fail");
     if (during_copy && direction == DeviceDirection::kIn) during_copy();

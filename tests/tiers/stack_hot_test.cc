@@ -146,6 +146,96 @@ TEST_F(StackHotTest, ADaemonThatStartsAnewFindsItsBlocksThere) {
   ExpectBooksAgree();
 }
 
+// As one that has the device does.
+TEST_F(StackHotTest, ALoadMayLeaveHotBlocksWhereTheyAre) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const LeaseView lease = client_->Match(names);
+  std::vector<BlockView> ready;
+  bool done = false;
+  (*stack_)->Load(
+      client_->number(), lease.lease,
+      [&](std::vector<BlockView> blocks) {
+        ready.insert(ready.end(), blocks.begin(), blocks.end());
+        return true;
+      },
+      [&](const absl::Status& status) { done = status.ok(); }, true);
+  stack_->SettleUntil(done);
+  ASSERT_EQ(ready.size(), 4u);
+  for (const BlockView& block : ready) {
+    EXPECT_EQ(block.tier, TierKind::kHot);
+    EXPECT_NE(block.slab, 0u);
+    EXPECT_EQ(block.offset % kPageBytes, 0u);
+  }
+  EXPECT_EQ(Hot().demotions, 0u);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(Hot().block_count, 4u) << "they are leased";
+  client_->Release(lease);
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(Hot().block_count, 0u);
+  ExpectBooksAgree();
+}
+
+TEST_F(StackHotTest, ASlabHasItsNumberForAsLongAsItIsLent) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const auto exported = [&](uint64_t slab) {
+    absl::Status status = absl::UnknownError("no answer");
+    (*stack_)->ExportSlab(slab, [&](const auto& answer) { status = answer.status(); });
+    stack_->Settle();
+    return status;
+  };
+  const LeaseView lease = client_->Match(names);
+  const uint64_t slab = lease.blocks[0].slab;
+  EXPECT_TRUE(exported(slab).ok());
+  EXPECT_TRUE(absl::IsNotFound(exported(slab + 100)));
+  client_->Release(lease);
+  Restart();
+  (*stack_)->EndGrace();
+  EXPECT_NE(client_->Match(names).blocks[0].slab, 0u);
+}
+
+TEST_F(StackHotTest, WhereClientsMayNotWriteTheyDoNotReadThereEither) {
+  SteppedStack::Sizes sizes = kSizes;
+  sizes.clients_fill = false;
+  Use(sizes);
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const LeaseView lease = client_->Match(names);
+  EXPECT_EQ(HotBlocksOf(lease), 4u);
+  EXPECT_EQ(lease.blocks[0].slab, 0u);
+  absl::Status status;
+  (*stack_)->ExportSlab(1, [&](const auto& answer) { status = answer.status(); });
+  stack_->Settle();
+  EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
+}
+
+TEST_F(StackHotTest, WhatLeasesOfTheLastEpochMayReadIsNotUsedAgainBeforeTheGraceIsOver) {
+  const auto names = TestPath(1, 4);
+  Write(names);
+  UseAgain(names);
+  Fill();
+  const uint64_t used = Hot().used_bytes;
+  ASSERT_GT(used, 0u);
+  Restart();
+  FlushTier(*stack_, TierKind::kWarm);
+  ASSERT_TRUE((*stack_)->Delete(FingerprintOf(spec_), {names.data(), 1}).ok());
+  stack_->Settle();
+  EXPECT_EQ(Hot().block_count, 0u);
+  EXPECT_EQ(Hot().used_bytes, used) << "somebody may read there";
+  ExpectBooksAgree();
+  (*stack_)->EndGrace();
+  stack_->Settle();
+  EXPECT_EQ(Hot().used_bytes, 0u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackHotTest, AnotherCustodiansMemoryHoldsNothing) {
   const auto names = WriteHot();
   stack_->device->Replace();
