@@ -80,14 +80,13 @@ absl::Status LookUpInto(TenantView& tenant, const v1::LookUpRequest& request, co
   return absl::OkStatus();
 }
 
-absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request,
-                        GivenUpCalls& given_up) {
+absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request) {
   const std::span<const uint64_t> given_back(request.offsets().data(),
                                              static_cast<size_t>(request.offsets_size()));
   TC_RETURN_IF_ERROR(strand.tenant.CheckOffered(strand.session, given_back));
   const std::span<const uint64_t> grants(request.grants().data(),
                                          static_cast<size_t>(request.grants_size()));
-  given_up.Add(strand.session, grants);
+  strand.tenant.sessions.at(strand.session).given_up_reserves.Add(grants);
   std::vector<GrantedSlot> offered;
   for (const v1::GrantedSlot& slot : request.offered()) {
     offered.push_back({.offset = slot.offset(), .grant = slot.grant()});
@@ -121,7 +120,8 @@ grpc::ServerUnaryReactor* DataService::Match(grpc::CallbackServerContext* contex
       [this, request, response, names = *std::move(names)](StrandCall strand) {
         absl::Status answer = MatchInto(strand, *request, names, *response, services_.metrics);
         const bool given_up =
-            strand.call.Cancelled() || given_up_matches_.Contains(strand.session, request->asked());
+            strand.call.Cancelled() ||
+            strand.tenant.sessions.at(strand.session).given_up_matches.Contains(request->asked());
         if (answer.ok() && given_up) {  // a lease of which nobody will know
           strand.tenant.stack->Release(strand.client, response->lease()).IgnoreError();
           answer = absl::CancelledError("the caller has gone");
@@ -176,7 +176,7 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
   }
   return RunOnStrand(
       services_, context, *request, Operation::kReserve, Right::kWrite,
-      [this, context, request, response](StrandCall strand) {
+      [context, request, response](StrandCall strand) {
         TenantView& tenant = strand.tenant;
         // Nine tenths: an answer after the deadline would grant slots to nobody.
         const auto patience = TimeLeft(*context, kMaxReserveWait) * 9 / 10;
@@ -185,14 +185,17 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
         tenant.stack->Reserve(
             strand.client, request->space(), static_cast<uint16_t>(request->part()),
             request->count(), wait,
-            [this, call, request, response, &tenant, client = strand.client,
-             session = strand.session,
+            [call, request, response, &tenant, client = strand.client, session = strand.session,
              remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
               if (!offsets.ok()) return call->Finish(offsets.status());
               if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
               const auto own = tenant.sessions.find(session);
-              if (own != tenant.sessions.end()) own->second.granted.Note(*offsets);
-              if (call->Cancelled() || given_up_reserves_.Contains(session, request->grant())) {
+              bool given_up = call->Cancelled();
+              if (own != tenant.sessions.end()) {
+                own->second.granted.Note(*offsets);
+                given_up = given_up || own->second.given_up_reserves.Contains(request->grant());
+              }
+              if (given_up) {
                 tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
                 return call->Finish(absl::CancelledError("the caller has gone"));
               }
@@ -226,8 +229,8 @@ grpc::ServerUnaryReactor* DataService::Abort(grpc::CallbackServerContext* contex
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kWrite, counted);
   return RunOnStrand(
       services_, context, *request, Operation::kRelease, Right::kWrite,
-      [this, request](StrandCall strand) {
-        const absl::Status answer = AbortSlots(strand, *request, given_up_reserves_);
+      [request](StrandCall strand) {
+        const absl::Status answer = AbortSlots(strand, *request);
         strand.call.Finish(answer);
       },
       WhenGone::kTheSame);
@@ -241,7 +244,7 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
   if (!counted.ok()) return Refuse(services_, context, Operation::kRelease, Right::kRead, counted);
   return RunOnStrand(
       services_, context, *request, Operation::kRelease, Right::kRead,
-      [this, request](StrandCall strand) {
+      [request](StrandCall strand) {
         for (const uint64_t lease : request->leases()) {
           // One that has ended already (its client was silent) is as released as
           // can be, and keeps none of the others.
@@ -249,7 +252,7 @@ grpc::ServerUnaryReactor* DataService::Release(grpc::CallbackServerContext* cont
         }
         const std::span<const uint64_t> asked(request->asked().data(),
                                               static_cast<size_t>(request->asked_size()));
-        given_up_matches_.Add(strand.session, asked);
+        strand.tenant.sessions.at(strand.session).given_up_matches.Add(asked);
         strand.tenant.stack->ReleaseNamed(strand.client, asked);
         strand.call.Finish(absl::OkStatus());
       },

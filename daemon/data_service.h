@@ -3,7 +3,6 @@
 // Payloads are summed by the workers, between two visits to the strand: the first says whose the
 // slots are, the second publishes what was summed.
 #pragma once
-#include "daemon/given_up_calls.h"
 #include "daemon/grpc_call.h"
 #include "thermocline/v1/data.grpc.pb.h"
 
@@ -46,8 +45,6 @@ class DataService final : public v1::Data::CallbackService {
 
  private:
   ServiceContext services_;
-  GivenUpCalls given_up_reserves_;
-  GivenUpCalls given_up_matches_;
 };
 
 }  // namespace thermocline

@@ -1,4 +1,4 @@
-// Calls, by their sessions' numbers for them, of which a client has said that it got no answer. The
+// Calls, by their session's numbers for them, of which a client has said that it got no answer. The
 // call itself may come to the strand after that: gRPC keeps no order among calls, and learns late
 // that a caller has gone.
 #pragma once
@@ -6,31 +6,26 @@
 #include <cstdint>
 #include <deque>
 #include <span>
-#include <utility>
 
-#include "base/mutex.h"
+#include "daemon/wire.h"
 
 namespace thermocline {
 
-/// Remembers the last ones: whoever is late is so by moments.
-/// Thread: any.
+/// Of one session. Remembers the last ones, those of one request in any case: whoever is late is so
+/// by moments.
+/// Thread: the strand's.
 class GivenUpCalls {
  public:
-  void Add(uint64_t session, std::span<const uint64_t> calls) TC_EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    for (const uint64_t call : calls) given_up_.emplace_back(session, call);
-    while (given_up_.size() > kMost) given_up_.pop_front();
+  void Add(std::span<const uint64_t> calls) {
+    given_up_.insert(given_up_.end(), calls.begin(), calls.end());
+    while (given_up_.size() > kMaxRequestItems) given_up_.pop_front();
   }
-  bool Contains(uint64_t session, uint64_t call) TC_EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    return std::find(given_up_.begin(), given_up_.end(), std::pair(session, call)) !=
-           given_up_.end();
+  bool Contains(uint64_t call) const {
+    return std::find(given_up_.begin(), given_up_.end(), call) != given_up_.end();
   }
 
  private:
-  static constexpr size_t kMost = 1024;
-  Mutex mutex_;
-  std::deque<std::pair<uint64_t, uint64_t>> given_up_ TC_GUARDED_BY(mutex_);
+  std::deque<uint64_t> given_up_;
 };
 
 }  // namespace thermocline

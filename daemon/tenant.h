@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/executor.h"
 #include "base/status.h"
+#include "daemon/given_up_calls.h"
 #include "daemon/granted_slots.h"
 #include "daemon/session_server.h"
 #include "daemon/wire.h"
@@ -35,6 +36,8 @@ struct TenantView {
     std::shared_ptr<LocalPuts> puts;         // none: a remote one
     std::shared_ptr<const Staging> staging;  // none: it fills slots in the arena itself
     GrantedSlots granted{};
+    GivenUpCalls given_up_reserves{};
+    GivenUpCalls given_up_matches{};
   };
   std::string name;
   std::unique_ptr<TierStack> stack;                // none once the tenant is closed

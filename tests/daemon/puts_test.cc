@@ -128,6 +128,29 @@ TEST_F(PutCallsTest, WhatACallWithoutAnAnswerWasGrantedComesBackByItsGrant) {
   EXPECT_TRUE(client.Call(*client.data, &v1::Data::Stub::Abort, abort, &aborted).ok());
 }
 
+TEST_F(PutCallsTest, WhatOthersGiveUpMakesNobodyForgetWhatASessionDid) {
+  RawClient client(place_), other(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  v1::AbortRequest own, many;
+  for (uint64_t grant = 1; grant <= 8192; ++grant) many.add_grants(grant);
+  own.add_grants(9);
+  v1::AbortResponse aborted;
+  for (const auto& [who, what] : {std::pair{&client, &own}, std::pair{&other, &many}}) {
+    const auto status = who->Call(*who->data, &v1::Data::Stub::Abort, *what, &aborted);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  v1::ReserveRequest late;
+  late.set_space(space);
+  late.set_count(1);
+  v1::ReserveResponse slots;
+  for (const auto& [who, grant] : {std::pair{&client, 9}, std::pair{&other, 1}}) {
+    late.set_grant(static_cast<uint64_t>(grant));
+    EXPECT_EQ(who->Call(*who->data, &v1::Data::Stub::Reserve, late, &slots).error_code(),
+              grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_EQ(StatsOf(client).reservations(), 0u);
+}
+
 TEST_F(PutCallsTest, ASlotOfferedUnderAGrantThatHasGoneIsNotPublished) {
   RawClient client(place_);
   const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
