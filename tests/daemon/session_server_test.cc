@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
-#include <grp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -584,46 +583,6 @@ TEST_F(SessionServerTest, AFloodOfStrangersIsCountedAndBarelyLogged) {
   }
   EXPECT_GE(lines, 10);
   EXPECT_LE(lines, 11 + std::chrono::floor<std::chrono::seconds>(seconds).count());
-}
-
-TEST(PeerUserTest, HasAllOfItsGroupsHoweverMany) {
-  if (::geteuid() != 0) GTEST_SKIP() << "only root can take groups";
-  for (const size_t count : {size_t{0}, size_t{32}, size_t{33}, size_t{1000}}) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      std::vector<gid_t> groups(count);
-      for (size_t i = 0; i < count; ++i) groups[i] = static_cast<gid_t>(50'000 + i);
-      int ends[2];
-      if (::setgroups(count, groups.data()) != 0) ::_exit(2);
-      if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) ::_exit(3);
-      groups.insert(groups.begin(), ::getegid());
-      const auto user = UserOf(ends[0]);
-      ::_exit(user.ok() && user->gids == groups ? 0 : 1);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    EXPECT_EQ(status, 0) << count;
-  }
-}
-
-TEST_F(SessionServerTest, SocketPathsAreClaimedOnce) {
-  Start();
-  const auto second = ClaimSocketPath(path_);
-  EXPECT_THAT(std::string(second.status().message()),
-              HasSubstr("in use by pid " + std::to_string(::getpid())));
-  server_.reset();
-  std::ofstream(path_) << "a file";
-  EXPECT_THAT(std::string(ClaimSocketPath(path_).status().message()), HasSubstr("is not a socket"));
-  std::filesystem::remove(path_);
-  {  // the socket of a dead process: bound, nobody listens
-    const UniqueFd dead = *ListenAt({.path = path_});
-  }
-  ASSERT_TRUE(std::filesystem::exists(path_));
-  EXPECT_TRUE(ClaimSocketPath(path_).ok());
-  const UniqueFd alive = *ListenAt({.path = path_});  // somebody without our lock
-  EXPECT_THAT(std::string(ClaimSocketPath(path_).status().message()), HasSubstr("in use by pid"));
-  EXPECT_THAT(std::string(ClaimSocketPath("/tmp/" + std::string(120, 'x')).status().message()),
-              HasSubstr("a unix socket takes 107"));
 }
 
 }  // namespace

@@ -594,22 +594,5 @@ TEST_F(DeviceProcessesTest, ACustodianThatHangsIsGivenUpAndFoundAgain) {
   EXPECT_TRUE(absl::IsFailedPrecondition(another)) << another;
 }
 
-TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {
-  const ScratchDirectory directory;
-  const auto opened = MoverProcess::Open({.command = {"/nonexistent/mover"},
-                                          .chunk_bytes = kChunk,
-                                          .lock_path = directory.path() + "/mover",
-                                          .least_pause = std::chrono::milliseconds(60000)});
-  ASSERT_TRUE(opened.ok()) << opened.status();
-  MoverProcess& mover = **opened;
-  uint64_t generation = 0;
-  const auto tell = [](const auto&) { return absl::OkStatus(); };
-  const absl::Status first = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
-  EXPECT_TRUE(absl::IsNotFound(first)) << first;
-  const absl::Status second = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
-  EXPECT_TRUE(absl::IsUnavailable(second)) << second;
-  EXPECT_EQ(mover.starts(), 0u);
-}
-
 }  // namespace
 }  // namespace thermocline

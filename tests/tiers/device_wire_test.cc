@@ -1,4 +1,4 @@
-// What the hot tier's processes say to each other, when it is none of ours who says it.
+// What becomes of the hot tier when who answers, or is to answer, is none of its own processes.
 #include "tiers/device_wire.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,10 @@
 
 #include <cstring>
 #include <vector>
+
+#include "base/units.h"
+#include "tests/tiers/scratch_directory.h"
+#include "tiers/device_moved_memory.h"
 
 namespace thermocline {
 namespace {
@@ -39,6 +43,23 @@ TEST(DeviceWireTest, APacketWithSeveralDescriptorsIsRefusedAndLeaksNone) {
     EXPECT_FALSE(fd);
     EXPECT_EQ(UniqueFd(::dup(ours.get())).get(), lowest) << "descriptors are left";
   }
+}
+
+TEST(MoverProcessTest, AProgramThatIsNoneIsSaidAndNotTriedAllTheTime) {
+  const ScratchDirectory directory;
+  const auto opened = MoverProcess::Open({.command = {"/nonexistent/mover"},
+                                          .chunk_bytes = 2 * MiB,
+                                          .lock_path = directory.path() + "/mover",
+                                          .least_pause = std::chrono::milliseconds(60000)});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  MoverProcess& mover = **opened;
+  uint64_t generation = 0;
+  const auto tell = [](const auto&) { return absl::OkStatus(); };
+  const absl::Status first = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
+  EXPECT_TRUE(absl::IsNotFound(first)) << first;
+  const absl::Status second = mover.Call(generation, tell, {.verb = MoverVerb::kUnmapHost});
+  EXPECT_TRUE(absl::IsUnavailable(second)) << second;
+  EXPECT_EQ(mover.starts(), 0u);
 }
 
 }  // namespace
