@@ -53,16 +53,22 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
   // What this client gave up a moment ago must not keep it from getting slots.
   FlushReturns(deadline);
   const auto missing = count - static_cast<uint32_t>(slots.size());
-  const uint32_t ahead = remote_ ? 0 : magazine_.Ahead(kind, missing);
-  const auto granted = AskForSlots(kind, missing, ahead, wait, deadline);
-  if (absl::IsResourceExhausted(granted.status()) && !slots.empty()) return slots;
-  if (!granted.ok()) {
+  const auto ahead = remote_ ? Magazine::Want{kind, 0} : magazine_.Ahead(kind, missing);
+  const auto granted = AskForSlots(kind, missing, ahead.count, wait, deadline);
+  std::span<const uint64_t> came;
+  if (granted.ok()) came = *granted;
+  const std::span<const uint64_t> ours = came.first(std::min<size_t>(missing, came.size()));
+  slots.insert(slots.end(), ours.begin(), ours.end());
+  if (!remote_) magazine_.Came(ahead, came.subspan(ours.size()));
+  if (granted.ok()) return slots;
+  if (!absl::IsResourceExhausted(granted.status())) {
     magazine_.Add(kind, slots);
     return granted.status();
   }
-  const auto ours = granted->begin() + std::min<ptrdiff_t>(missing, std::ssize(*granted));
-  slots.insert(slots.end(), granted->begin(), ours);
-  if (!remote_) magazine_.Add(kind, std::span(ours, granted->end()));
+  // What there was may have come to another thread, for both.
+  const std::vector<uint64_t> others = magazine_.Take(kind, missing);
+  slots.insert(slots.end(), others.begin(), others.end());
+  if (slots.empty()) return granted.status();
   return slots;
 }
 

@@ -31,11 +31,13 @@ std::vector<uint64_t> Magazine::Take(const Kind& kind, uint32_t count) {
 }
 
 // What was missed once is likely to be missed again, and twice as much is enough for a while.
-uint32_t Magazine::Ahead(const Kind& kind, uint32_t missing) {
+Magazine::Want Magazine::Ahead(const Kind& kind, uint32_t missing) {
   MutexLock lock(mutex_);
   Slots& slots = slots_[kind];
   slots.target = std::min(std::max(2 * slots.target, missing), MostOf(kind));
-  return slots.target;
+  const Want want{kind, slots.lacking()};
+  slots.on_their_way += want.count;
+  return want;
 }
 
 void Magazine::Add(const Kind& kind, std::span<const uint64_t> offsets) {

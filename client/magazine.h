@@ -27,17 +27,17 @@ class Magazine {
 
   /// Takes up to `count` slots, by their offsets.
   std::vector<uint64_t> Take(const Kind& kind, uint32_t count) TC_EXCLUDES(mutex_);
-  /// How many to ask for beyond `missing`, which Take did not have.
-  uint32_t Ahead(const Kind& kind, uint32_t missing) TC_EXCLUDES(mutex_);
-  /// What was granted of those, however few.
+  /// Puts back what was taken.
   void Add(const Kind& kind, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
 
+  /// Slots that are asked for. They are on their way until Came, and nobody asks for them again.
   struct Want {
     Kind kind;
     uint32_t count = 0;
   };
+  /// What to ask for beyond `missing`, which Take did not have.
+  Want Ahead(const Kind& kind, uint32_t missing) TC_EXCLUDES(mutex_);
   /// What a space lacks most to what is to be held, at most `count`: to be asked for with a commit.
-  /// Those are on their way until Came.
   Want Lacking(uint32_t space, uint32_t count) TC_EXCLUDES(mutex_);
   /// What was granted of those, however few.
   void Came(const Want& want, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);

@@ -16,8 +16,9 @@ std::vector<uint64_t> Slots(size_t count) { return std::vector<uint64_t>(count, 
 TEST(MagazineTest, WhatIsTakenIsWhatACommitAsksFor) {
   Magazine magazine;
   EXPECT_EQ(magazine.Lacking(1, 23).count, 0u) << "nobody has taken any";
-  EXPECT_EQ(magazine.Ahead(kSmall, 8), 8u);
-  magazine.Add(kSmall, Slots(8));
+  const Magazine::Want eight = magazine.Ahead(kSmall, 8);
+  EXPECT_EQ(eight.count, 8u);
+  magazine.Came(eight, Slots(8));
   EXPECT_EQ(magazine.Lacking(1, 23).count, 0u);
   EXPECT_EQ(magazine.Take(kSmall, 3).size(), 3u);
   EXPECT_EQ(magazine.Lacking(2, 23).count, 0u) << "of another space";
@@ -36,8 +37,7 @@ TEST(MagazineTest, WhatIsTakenIsWhatACommitAsksFor) {
 TEST(MagazineTest, WhatIsLackingMostIsAskedForFirst) {
   Magazine magazine;
   for (const Magazine::Kind& kind : {kSmall, kLarge, kOther}) {
-    magazine.Ahead(kind, 4);
-    magazine.Add(kind, Slots(4));
+    magazine.Came(magazine.Ahead(kind, 4), Slots(4));
   }
   magazine.Take(kSmall, 1);
   magazine.Take(kLarge, 2);
@@ -47,10 +47,17 @@ TEST(MagazineTest, WhatIsLackingMostIsAskedForFirst) {
   EXPECT_EQ(magazine.Lacking(2, 23).count, 3u);
 }
 
+/// Else each of many threads that miss at once would ask for all that is to be held.
+TEST(MagazineTest, WhatIsOnItsWayToAnotherThreadIsNotAskedForAgain) {
+  Magazine magazine;
+  uint32_t asked = 0;
+  for (int thread = 0; thread < 60; ++thread) asked += magazine.Ahead(kSmall, 4).count;
+  EXPECT_EQ(asked, 256u) << "the most that is held";
+}
+
 TEST(MagazineTest, WhatNobodyNeedsGoesBackWhateverIsOnItsWay) {
   Magazine magazine;
-  magazine.Ahead(kSmall, 4);
-  magazine.Add(kSmall, Slots(4));
+  magazine.Came(magazine.Ahead(kSmall, 4), Slots(4));
   magazine.Take(kSmall, 2);
   const Magazine::Want want = magazine.Lacking(1, 23);
   EXPECT_EQ(magazine.TakeIdle(true).size(), 2u);
