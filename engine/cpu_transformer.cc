@@ -140,6 +140,9 @@ absl::Status CpuTransformer::Prepare(const Step& step, int rows) {
     return absl::InvalidArgumentError(std::string("KV as ") + KvDtypeName(step.kv_dtype) +
                                       "; on the CPU it is kept as f32 or f16");
   }
+  if (!step.on_device.empty()) {
+    return absl::InvalidArgumentError("KV blocks on a device, and the CPU computes");
+  }
   const size_t end_position = step.position + step.tokens.size();
   if (rows > reserved_rows_) {
     const auto make = [&](AlignedBuffer& buffer, size_t stride) -> absl::Status {

@@ -12,6 +12,23 @@
 namespace thermocline {
 namespace {
 constexpr uint64_t kSlabBytes = 64 * MiB;
+
+/// Among the addresses that the hot tier's slabs are mapped at, so that one table reaches both:
+/// cudaMalloc's are 127 TiB away. Where the device maps no slabs it is memory as any other.
+absl::StatusOr<std::shared_ptr<std::byte>> AllocateSlab(int device, uint64_t bytes) {
+  absl::StatusOr<cuda::SlabMapping> mapping = [&]() -> absl::StatusOr<cuda::SlabMapping> {
+    TC_ASSIGN_OR_RETURN(const cuda::Slab slab, cuda::Slab::Create(device, bytes));
+    return cuda::SlabMapping::Map(slab, cuda::Access::kReadWrite);
+  }();
+  if (mapping.ok()) {
+    const auto kept = std::make_shared<cuda::SlabMapping>(*std::move(mapping));
+    return std::shared_ptr<std::byte>(kept, kept->data());
+  }
+  if (absl::IsResourceExhausted(mapping.status())) return mapping.status();
+  TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer buffer, cuda::DeviceBuffer::Allocate(bytes));
+  const auto kept = std::make_shared<cuda::DeviceBuffer>(std::move(buffer));
+  return std::shared_ptr<std::byte>(kept, kept->data());
+}
 }  // namespace
 
 absl::Status CudaKv::Reserve(size_t tokens) {
@@ -19,13 +36,21 @@ absl::Status CudaKv::Reserve(size_t tokens) {
   if (table_.size() >= wanted) return absl::OkStatus();
   const uint64_t stride = RoundUp(geometry_.block_bytes(), kIdBytes);
   const uint64_t of_slab = std::max<uint64_t>(1, kSlabBytes / stride);
-  std::vector<cuda::DeviceBuffer> slabs;
+  std::vector<std::shared_ptr<std::byte>> slabs;
   std::vector<std::byte*> blocks = blocks_;
   while (blocks.size() < wanted) {
-    TC_ASSIGN_OR_RETURN(cuda::DeviceBuffer slab, cuda::DeviceBuffer::Allocate(of_slab * stride));
-    for (uint64_t i = 0; i < of_slab; ++i) blocks.push_back(slab.data() + i * stride);
+    TC_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> slab, AllocateSlab(device_, of_slab * stride));
+    for (uint64_t i = 0; i < of_slab; ++i) blocks.push_back(slab.get() + i * stride);
     slabs.push_back(std::move(slab));
   }
+  TC_RETURN_IF_ERROR(Tabulate(blocks));
+  // All is had: from here on nothing fails.
+  std::move(slabs.begin(), slabs.end(), std::back_inserter(slabs_));
+  blocks_ = std::move(blocks);
+  return absl::OkStatus();
+}
+
+absl::Status CudaKv::Tabulate(std::span<std::byte* const> blocks) {
   std::byte* const lowest = *std::min_element(blocks.begin(), blocks.end());
   std::vector<int32_t> table;
   for (const std::byte* block : blocks) {
@@ -37,20 +62,29 @@ absl::Status CudaKv::Reserve(size_t tokens) {
     }
     table.push_back(static_cast<int32_t>(id));
   }
-  // All is had: from here on nothing fails.
-  std::move(slabs.begin(), slabs.end(), std::back_inserter(slabs_));
-  blocks_ = std::move(blocks);
   lowest_ = lowest;
   table_ = std::move(table);
   return absl::OkStatus();
 }
 
-absl::Status CudaKv::Fetch(std::span<std::byte* const> blocks, size_t tokens,
-                           const cuda::Stream& stream) {
+absl::Status CudaKv::Fetch(std::span<std::byte* const> blocks, std::span<const uint8_t> on_device,
+                           size_t held, size_t tokens, const cuda::Stream& stream) {
+  std::vector<std::byte*> used = blocks_;
+  for (size_t i = 0; i < std::min(on_device.size(), tokens / kBlockTokens); ++i) {
+    if (on_device[i] != 0) used[i] = blocks[i];
+  }
+  if (!Tabulate(used).ok()) {
+    used = blocks_;
+    TC_RETURN_IF_ERROR(Tabulate(used));
+  }
   std::vector<cuda::Copy> copies;
   for (size_t i = 0; i < BlocksOf(tokens); ++i) {
+    const bool is_in_place = used[i] != blocks_[i];
+    const bool is_held = held >= tokens && i < used_.size() && used_[i] == blocks_[i];
+    if (is_in_place || is_held) continue;
     copies.push_back({.to = blocks_[i], .from = blocks[i], .bytes = geometry_.block_bytes()});
   }
+  used_ = std::move(used);
   return copies.empty() ? absl::OkStatus() : cuda::CopyBatchAsync(copies, stream.get());
 }
 

@@ -149,6 +149,7 @@ absl::Status CudaTransformer::Start(const ModelFile& file, int device) {
                                     "; the kernels need 8.0 (Ampere): compute on the CPU");
   }
   device_number_ = device;
+  kv_ = CudaKv(kv_.geometry(), device);
   TC_RETURN_IF_ERROR(cuda::UseDevice(device));
   TC_ASSIGN_OR_RETURN(products_, cuda::CublasLt::Load());
   TC_ASSIGN_OR_RETURN(stream_, cuda::Stream::Create());
@@ -221,7 +222,8 @@ absl::Status CudaTransformer::Prepare(const Step& step, int rows) {
   TC_RETURN_IF_ERROR(cuda::UseDevice(device_number_));
   if (step.kv_dtype != kv_.geometry().dtype) {
     held_tokens_ = 0;
-    kv_ = CudaKv(kv_geometry(step.kv_dtype));
+    TC_RETURN_IF_ERROR(stream_->Synchronize());  // a step that failed may still read there
+    kv_ = CudaKv(kv_geometry(step.kv_dtype), device_number_);
   }
   const size_t position = static_cast<size_t>(step.position), end = position + step.tokens.size();
   const bool all_logits = step.logits.size() > config_.vocab;
@@ -230,7 +232,7 @@ absl::Status CudaTransformer::Prepare(const Step& step, int rows) {
   held_tokens_ = 0;  // until all of it is there
   TC_RETURN_IF_ERROR(ReserveRows(rows, logits_rows, BlocksOf(end)));
   TC_RETURN_IF_ERROR(kv_.Reserve(end));
-  if (held < position) TC_RETURN_IF_ERROR(kv_.Fetch(step.blocks, position, *stream_));
+  TC_RETURN_IF_ERROR(kv_.Fetch(step.blocks, step.on_device, held, position, *stream_));
   held_tokens_ = position;
   return absl::OkStatus();
 }
@@ -483,6 +485,13 @@ absl::Status CudaTransformer::Multiply(const std::byte* weights, int outputs, co
 }
 
 }  // namespace
+
+absl::Status CopyOffDevice(std::byte* to, const std::byte* from, uint64_t bytes, int device) {
+  TC_RETURN_IF_ERROR(cuda::UseDevice(device));
+  TC_ASSIGN_OR_RETURN(const cuda::Stream stream, cuda::Stream::Create());
+  TC_RETURN_IF_ERROR(cuda::CopyAsync({.to = to, .from = from, .bytes = bytes}, stream.get()));
+  return stream.Synchronize();
+}
 
 absl::StatusOr<std::unique_ptr<Transformer>> LoadOnCuda(const ModelFile& model, int device) {
   return CudaTransformer::Load(model, device);

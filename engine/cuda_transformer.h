@@ -4,6 +4,7 @@
 //
 // KV is computed in device memory and copied to the step's blocks in host memory, so that it can be
 // published there; rows that a step reads and the device does not hold yet are fetched from them.
+// Blocks of the daemon's hot tier are attended to where they lie.
 // What is computed here is not equal to the CPU's to the bit, nor independent of how a prompt is
 // cut: its KV is a space of its own (kCudaNumerics).
 #pragma once
@@ -23,5 +24,8 @@ inline constexpr std::string_view kCudaNumerics = "cuda 1";
 ///         cuBLASLt; InvalidArgument for dimensions that the kernels do not take; ResourceExhausted
 ///         when the device has no room; those of the model file.
 absl::StatusOr<std::unique_ptr<Transformer>> LoadOnCuda(const ModelFile& model, int device = 0);
+
+/// Waits. Errors: as CUDA has them.
+absl::Status CopyOffDevice(std::byte* to, const std::byte* from, uint64_t bytes, int device = 0);
 
 }  // namespace thermocline

@@ -41,6 +41,7 @@ class Generation {
                                 .position = static_cast<int>(held_),
                                 .blocks = kv_.blocks(),
                                 .kv_dtype = dtype_,
+                                .on_device = kv_.on_device(),
                                 .continues = continues_,
                                 .choice = &choice,
                                 .progress = progress}));

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kReserveWait{20};
 constexpr std::chrono::milliseconds kLoadTimeout{50};
 constexpr std::chrono::milliseconds kCommitTimeout{5};
 constexpr std::chrono::milliseconds kLastBackoff{60'000};
+constexpr const char* kLayout = "lkht.v1";  // kernels/kv_geometry.h
 
 }  // namespace
 
@@ -36,10 +37,17 @@ SpaceSpec SpaceOf(const ModelConfig& config, const KvGeometry& geometry, const S
   spec.block_tokens = geometry.block_tokens;
   spec.parts = {{.name = "layers 0-" + std::to_string(config.layers - 1),
                  .block_bytes = geometry.block_bytes()}};
-  spec.layout = "lkht.v1";  // kernels/kv_geometry.h
+  spec.layout = kLayout;
   spec.rope = std::string(config.rope_layout == RopeLayout::kHalves ? "halves" : "adjacent") +
               " base=" + std::to_string(config.rope_base);
   return spec;
+}
+
+BlockLayout LayoutOf(const KvGeometry& geometry) {
+  return {.kv_dtype = KvDtypeName(geometry.dtype),
+          .layout = kLayout,
+          .block_tokens = static_cast<uint32_t>(geometry.block_tokens),
+          .block_bytes = {geometry.block_bytes()}};
 }
 
 size_t KvSequence::Begin(std::span<const int32_t> ids) {
@@ -48,7 +56,10 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
   uncached_blocks_ = losses_ = 0;
   if (!space_ || ids.empty()) return 0;
   if (silent_ && std::chrono::steady_clock::now() < retry_at_) return 0;
-  absl::StatusOr<Lease> lease = space_->Match(ids.first(ids.size() - 1), patience_.first);
+  const auto wanted = ids.first(ids.size() - 1);
+  absl::StatusOr<Lease> lease =
+      device_ ? space_->MatchOnDevice(wanted, device_->layout, patience_.first)
+              : space_->Match(wanted, patience_.first);
   if (!Heard(lease.status()).ok()) return 0;
   lease_.emplace(*std::move(lease));
   if (!lease_->Load({}, patience_.first + lease_->blocks().size() * kLoadTimeout).ok()) {
@@ -56,8 +67,11 @@ size_t KvSequence::Begin(std::span<const int32_t> ids) {
     return 0;
   }
   for (size_t i = 0; i < leased(); ++i) {
-    const std::span<const std::byte> bytes = lease_->View(i);
+    std::span<const std::byte> bytes = lease_->View(i);
+    const bool is_hot = bytes.empty() && device_;
+    if (is_hot) bytes = lease_->DeviceView(i);
     if (bytes.empty()) break;  // damaged, and depth() says so now
+    if (device_) on_device_.push_back(is_hot ? 1 : 0);
     pointers_.push_back(const_cast<std::byte*>(bytes.data()));
     cached_by_tier_[BlockTierName(lease_->Find(i)->matched_tier)] += kBlockTokens;
   }
@@ -160,6 +174,7 @@ size_t KvSequence::Recover() {
   if (lost_) {  // its slots are gone, what was leased before may still be right
     FreePrivate();
     pointers_.resize(leased());
+    on_device_.resize(std::min(on_device_.size(), leased()));
     reserved_.clear();
     enqueued_ = 0;
     lost_ = false;
@@ -170,22 +185,34 @@ size_t KvSequence::Recover() {
   return 0;
 }
 
+absl::Status KvSequence::CopyBlock(std::byte* to, size_t block) const {
+  const uint64_t bytes = pages_.geometry().block_bytes();
+  if (block < on_device_.size() && on_device_[block] != 0) {
+    return device_->copy_off(to, pointers_[block], bytes);
+  }
+  std::memcpy(to, pointers_[block], bytes);
+  return absl::OkStatus();
+}
+
 bool KvSequence::Detach() {
   if (!lease_) return true;
   std::vector<std::byte*> copies;
+  size_t whole = 0;
   const size_t shared = pointers_.size() - private_count_;
   for (size_t i = 0; i < shared; ++i) {
     absl::StatusOr<std::byte*> page = pages_.Allocate();
     if (!page.ok()) break;
-    std::memcpy(*page, pointers_[i], pages_.geometry().block_bytes());
     copies.push_back(*page);
+    if (!CopyBlock(*page, i).ok()) break;
+    ++whole;
   }
-  if (copies.size() < shared || !lease_->StillValid()) {
+  if (whole < shared || !lease_->StillValid()) {
     for (std::byte* page : copies) pages_.Free(page);
     return false;
   }
   std::copy(copies.begin(), copies.end(), pointers_.begin());
   private_count_ = pointers_.size();
+  on_device_.clear();
   lease_.reset();  // what was enqueued is published all the same
   reserved_.clear();
   enqueued_ = 0;
@@ -203,6 +230,7 @@ void KvSequence::FreePrivate() {
 void KvSequence::Clear() {
   FreePrivate();
   pointers_.clear();
+  on_device_.clear();
   reserved_.clear();
   enqueued_ = 0;
   lease_.reset();

@@ -47,6 +47,15 @@ struct DaemonPatience {
   std::chrono::milliseconds backoff{1000};
 };
 
+/// For a forward pass on the device whose memory the hot tier has.
+struct DeviceBlocks {
+  BlockLayout layout;  // of the kernels that read there
+  /// Copies a block off the device, and waits.
+  std::function<absl::Status(std::byte* to, const std::byte* from, uint64_t bytes)> copy_off;
+};
+/// The layout of SpaceOf.
+BlockLayout LayoutOf(const KvGeometry& geometry);
+
 /// Thread: one at a time.
 /// Owner:  borrows `pages` and `client`, which outlive it.
 class KvSequence {
@@ -65,6 +74,9 @@ class KvSequence {
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
 
+  /// From the next Begin on hot blocks stay where they are. REQUIRES: the client has a device.
+  void ReadOnDevice(DeviceBlocks device) { device_ = std::move(device); }
+
   /// Starts anew with the longest cached prefix of `ids` that leaves at least one id to compute,
   /// even where an earlier turn lost the cache, unless it is too early to try a silent daemon
   /// again. Returns its tokens. A cache that cannot be asked is a miss.
@@ -77,6 +89,8 @@ class KvSequence {
   /// Block i holds the positions 16 i ...: those before the first position not yet computed are
   /// read only.
   std::span<std::byte* const> blocks() const { return pointers_; }
+  /// Whether block i lies on the device, of the first so many.
+  std::span<const uint8_t> on_device() const { return on_device_; }
 
   /// Publishes the blocks that `computed`, all ids whose KV is in place, fills. Does not wait.
   void Commit(std::span<const int32_t> computed);
@@ -106,6 +120,7 @@ class KvSequence {
   bool Reachable() const { return !silent_ && client_->Connected(); }
   /// Takes over what the daemon has published of what was enqueued.
   void TakeUp();
+  absl::Status CopyBlock(std::byte* to, size_t block) const;
   /// Copies everything into private pages and ends the lease; false where it did not last so long.
   bool Detach();
   void FreePrivate();
@@ -124,6 +139,8 @@ class KvSequence {
   SteadyTime enqueued_at_{};  // the first of them
   std::vector<Reservation> reserved_;
   std::vector<std::byte*> pointers_;  // leased, enqueued, reserved, private
+  std::optional<DeviceBlocks> device_;
+  std::vector<uint8_t> on_device_;  // of the blocks that Begin has leased
   size_t private_count_ = 0;
   bool lost_ = false;  // a commit failed
   std::map<std::string, size_t> cached_by_tier_;

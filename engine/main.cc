@@ -12,6 +12,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 
+#include "client/device_cuda.h"
 #include "engine/chat_template.h"
 #include "engine/cuda_transformer.h"
 #include "engine/generator.h"
@@ -114,6 +115,7 @@ absl::StatusOr<Loaded> LoadModel(const EngineOptions& options, const ModelFile& 
 struct Cache {
   std::unique_ptr<Client> client;
   std::optional<Space> space;
+  bool on_device = false;  // hot blocks are read where they lie
 };
 Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const ModelConfig& config,
                    const KvGeometry& geometry, std::string_view numerics) {
@@ -121,9 +123,15 @@ Cache ConnectCache(const EngineOptions& options, const ModelFile& file, const Mo
   if (options.cache != EngineOptions::Cache::kDaemon) return cache;
   const absl::Status status = [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const Sha256 digest, file.content_sha256());
-    TC_ASSIGN_OR_RETURN(cache.client, Client::Connect({.socket_path = options.socket,
-                                                       .client_name = "thermocline-engine",
-                                                       .timeout = kConnectTimeout}));
+    ClientOptions client{.socket_path = options.socket,
+                         .client_name = "thermocline-engine",
+                         .timeout = kConnectTimeout};
+    if (numerics == kCudaNumerics) {
+      auto device = OpenCudaAccess(0);
+      cache.on_device = device.ok();
+      if (device.ok()) client.device = *std::move(device);
+    }
+    TC_ASSIGN_OR_RETURN(cache.client, Client::Connect(std::move(client)));
     TC_ASSIGN_OR_RETURN(cache.space,
                         cache.client->OpenSpace(SpaceOf(config, geometry, digest, numerics)));
     return absl::OkStatus();
@@ -186,6 +194,12 @@ absl::Status RunGenerate(const EngineOptions& options, const ModelFile& file) {
   };
   auto kv = cache.space ? std::make_unique<KvSequence>(pages, *cache.client, *cache.space, tell)
                         : std::make_unique<KvSequence>(pages);
+  if (cache.on_device) {
+    kv->ReadOnDevice({.layout = LayoutOf(geometry),
+                      .copy_off = [](std::byte* to, const std::byte* from, uint64_t bytes) {
+                        return CopyOffDevice(to, from, bytes);
+                      }});
+  }
 
   std::string text;
   std::optional<StreamDecoder> decoder;

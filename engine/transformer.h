@@ -64,6 +64,9 @@ class Transformer {
     /// `position` may be mapped read-only.
     std::span<std::byte* const> blocks;
     KvDtype kv_dtype = KvDtype::kF32;
+    /// Whether block i lies in memory of the device that computes, and is read there; those behind
+    /// are in host memory. Such a block is full, and ends before `position`.
+    std::span<const uint8_t> on_device = {};
     /// The sequence is that of the step before, its KV before `position` as it was then: what a
     /// device has of it need not be fetched again.
     bool continues = false;

@@ -3,9 +3,16 @@
 
 namespace thermocline {
 
-absl::StatusOr<std::unique_ptr<Transformer>> LoadOnCuda(const ModelFile&, int) {
+namespace {
+absl::Status BuiltWithout() {
   return absl::UnimplementedError(
       "built without CUDA; configure where deploy/setup.sh finds or fetches a toolkit");
 }
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transformer>> LoadOnCuda(const ModelFile&, int) {
+  return BuiltWithout();
+}
+absl::Status CopyOffDevice(std::byte*, const std::byte*, uint64_t, int) { return BuiltWithout(); }
 
 }  // namespace thermocline

@@ -2,10 +2,15 @@
 #include "engine/cuda_kv.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
+#include <cstring>
 #include <set>
+#include <vector>
 
 #include "base/units.h"
+#include "kernels/cuda/memory.h"
 #include "tests/fakecuda/fake_cuda.h"
 
 namespace thermocline {
@@ -41,13 +46,13 @@ TEST_F(CudaKvTest, ABlockFillsASlab) {
   ASSERT_EQ(geometry_.block_bytes(), 64 * MiB);
   ASSERT_TRUE(Reserve(2).ok());
   ExpectBlocks(2);
-  EXPECT_EQ(fakecuda::CallCount("cudaMalloc"), 2);
+  EXPECT_EQ(fakecuda::CallCount("cuMemCreate"), 2);
   ASSERT_TRUE(Reserve(1).ok());
-  EXPECT_EQ(fakecuda::CallCount("cudaMalloc"), 2);
+  EXPECT_EQ(fakecuda::CallCount("cuMemCreate"), 2);
 }
 
 TEST_F(CudaKvTest, AShorterPromptAfterOneThatFoundNoRoom) {
-  fakecuda::FailCall("cudaMalloc", 2, kOutOfMemory);
+  fakecuda::FailCall("cuMemCreate", 2, kOutOfMemory);
   EXPECT_EQ(Reserve(2).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(fakecuda::UsedBytes(), 0u) << "what was had in vain goes back";
   ASSERT_TRUE(Reserve(1).ok());
@@ -57,13 +62,68 @@ TEST_F(CudaKvTest, AShorterPromptAfterOneThatFoundNoRoom) {
 TEST_F(CudaKvTest, GrowthThatFailsLeavesWhatIsThere) {
   ASSERT_TRUE(Reserve(1).ok());
   std::byte* const pool = kv_.View(0).pool;
-  fakecuda::FailCall("cudaMalloc", 2, kOutOfMemory);
+  fakecuda::FailCall("cuMemCreate", 2, kOutOfMemory);
   EXPECT_EQ(Reserve(3).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(kv_.table().size(), 1u);
   EXPECT_EQ(kv_.View(0).pool, pool);
   EXPECT_EQ(fakecuda::UsedBytes(), 64 * MiB);
   ASSERT_TRUE(Reserve(2).ok());
   ExpectBlocks(2);
+}
+
+TEST_F(CudaKvTest, ADeviceThatMapsNoSlabsHasRoomAllTheSame) {
+  constexpr int kNotSupported = 801;
+  fakecuda::FailCall("cuMemCreate", 1, kNotSupported);
+  ASSERT_TRUE(Reserve(1).ok());
+  ExpectBlocks(1);
+  EXPECT_EQ(fakecuda::CallCount("cudaMalloc"), 1);
+}
+
+TEST_F(CudaKvTest, WhatLiesOnTheDeviceIsReadThereAndWhatDoesNotIsCopied) {
+  CudaKv kv{{.layers = 1, .kv_heads = 1, .head_dim = 64, .dtype = KvDtype::kF16}};
+  constexpr uint64_t kBytes = 4096, kBlocks = 3;
+  const auto stream = cuda::Stream::Create();
+  auto device = cuda::DeviceBuffer::Allocate(kBytes);
+  ASSERT_TRUE(stream.ok() && device.ok());
+  std::vector<std::byte> host(kBlocks * kBytes, std::byte{1});
+  std::vector<std::byte*> blocks;
+  for (uint64_t i = 0; i < kBlocks; ++i) blocks.push_back(host.data() + i * kBytes);
+  blocks[1] = device->data();
+  ASSERT_TRUE(kv.Reserve((kBlocks + 1) * kBlockTokens).ok());
+  const auto address = [&](size_t block) {
+    return kv.View(0).pool + int64_t{kv.table()[block]} * 256;
+  };
+  const std::byte* const own = address(1);
+  const auto copies = [&](std::vector<uint8_t> on_device, size_t held) {
+    const int before =
+        fakecuda::CallCount("cuMemcpyBatchAsync") + fakecuda::CallCount("cudaMemcpyAsync");
+    EXPECT_TRUE(kv.Fetch(blocks, on_device, held, kBlocks * kBlockTokens, *stream).ok());
+    EXPECT_TRUE(stream->Synchronize().ok());
+    return fakecuda::CallCount("cuMemcpyBatchAsync") + fakecuda::CallCount("cudaMemcpyAsync") -
+           before;
+  };
+  EXPECT_EQ(copies({0, 1, 0}, 0), 1) << "one batch, of the others";
+  EXPECT_EQ(address(1), device->data());
+  EXPECT_EQ(address(0)[kBytes - 1], std::byte{1});
+  EXPECT_EQ(copies({0, 1, 0}, kBlocks * kBlockTokens), 0) << "all is here";
+  EXPECT_EQ(address(1), device->data());
+  // Its lease has ended, and a host block takes its place.
+  blocks[1] = host.data() + kBytes;
+  EXPECT_EQ(copies({}, kBlocks * kBlockTokens), 1);
+  EXPECT_EQ(address(1), own);
+  EXPECT_EQ(own[0], std::byte{1});
+  // What no id reaches is copied, once.
+  void* const far = ::mmap(host.data() - 2048 * GiB, kBytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(far, MAP_FAILED);
+  std::memset(far, 2, kBytes);
+  blocks[1] = static_cast<std::byte*>(far);
+  EXPECT_EQ(copies({0, 1, 0}, 0), 1) << "one batch, of all";
+  EXPECT_EQ(address(1), own);
+  EXPECT_EQ(own[0], std::byte{2});
+  EXPECT_EQ(copies({0, 1, 0}, kBlocks * kBlockTokens), 0);
+  EXPECT_EQ(address(1), own);
+  ::munmap(far, kBytes);
 }
 
 }  // namespace
