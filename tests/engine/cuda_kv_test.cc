@@ -83,8 +83,10 @@ TEST_F(CudaKvTest, WhatLiesOnTheDeviceIsReadThereAndWhatDoesNotIsCopied) {
   CudaKv kv{{.layers = 1, .kv_heads = 1, .head_dim = 64, .dtype = KvDtype::kF16}};
   constexpr uint64_t kBytes = 4096, kBlocks = 3;
   const auto stream = cuda::Stream::Create();
-  auto device = cuda::DeviceBuffer::Allocate(kBytes);
-  ASSERT_TRUE(stream.ok() && device.ok());
+  const auto slab = cuda::Slab::Create(0, 2 * MiB);
+  ASSERT_TRUE(stream.ok() && slab.ok());
+  const auto device = cuda::SlabMapping::Map(*slab, cuda::Access::kReadWrite);  // as a hot block's
+  ASSERT_TRUE(device.ok()) << device.status();
   std::vector<std::byte> host(kBlocks * kBytes, std::byte{1});
   std::vector<std::byte*> blocks;
   for (uint64_t i = 0; i < kBlocks; ++i) blocks.push_back(host.data() + i * kBytes);
@@ -113,7 +115,7 @@ TEST_F(CudaKvTest, WhatLiesOnTheDeviceIsReadThereAndWhatDoesNotIsCopied) {
   EXPECT_EQ(address(1), own);
   EXPECT_EQ(own[0], std::byte{1});
   // What no id reaches is copied, once.
-  void* const far = ::mmap(host.data() - 2048 * GiB, kBytes, PROT_READ | PROT_WRITE,
+  void* const far = ::mmap(const_cast<std::byte*>(own) - 2048 * GiB, kBytes, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(far, MAP_FAILED);
   std::memset(far, 2, kBytes);
