@@ -392,34 +392,20 @@ absl::Status CudaTransformer::Append(const Chunk& chunk, const PagedKv& kv) {
   const std::byte* const keys = qkv_ + static_cast<uint64_t>(q_width_) * sizeof(Half);
   const std::byte* const values =
       keys + static_cast<uint64_t>(kv_heads_) * head_dim_ * sizeof(Half);
+  const KvAppendArgs args{.kv = kv,
+                          .keys = keys,
+                          .values = values,
+                          .tables = input(in_.table),
+                          .sequences = input(in_.sequences),
+                          .positions = input(in_.positions),
+                          .token_stride = qkv_width_,
+                          .tokens = chunk.rows(),
+                          .kv_heads = kv_heads_,
+                          .head_dim = head_dim_};
   const KvDtype dtype = kv_.geometry().dtype;
-  if (IsQuantized(dtype)) {
-    return cuda::LaunchStatus(LaunchQuantizedAppend({.kv = kv,
-                                                     .keys = keys,
-                                                     .values = values,
-                                                     .tables = input(in_.table),
-                                                     .sequences = input(in_.sequences),
-                                                     .positions = input(in_.positions),
-                                                     .token_stride = qkv_width_,
-                                                     .tokens = chunk.rows(),
-                                                     .kv_heads = kv_heads_,
-                                                     .head_dim = head_dim_,
-                                                     .dtype = dtype},
-                                                    stream_->get()),
-                              "QuantizedAppend");
-  }
-  return cuda::LaunchStatus(LaunchKvAppend({.kv = kv,
-                                            .keys = keys,
-                                            .values = values,
-                                            .tables = input(in_.table),
-                                            .sequences = input(in_.sequences),
-                                            .positions = input(in_.positions),
-                                            .token_stride = qkv_width_,
-                                            .tokens = chunk.rows(),
-                                            .kv_heads = kv_heads_,
-                                            .head_dim = head_dim_},
-                                           stream_->get()),
-                            "KvAppend");
+  return IsQuantized(dtype) ? cuda::LaunchStatus(LaunchQuantizedAppend(args, dtype, stream_->get()),
+                                                 "QuantizedAppend")
+                            : cuda::LaunchStatus(LaunchKvAppend(args, stream_->get()), "KvAppend");
 }
 
 /// The logits, or the id that is chosen by those of the last token.

@@ -79,7 +79,7 @@ __device__ __forceinline__ void QuantizeRow(const RowLanes& lanes, const RowPlac
 }
 
 struct AppendPlan {
-  QuantizedAppendArgs args;
+  KvAppendArgs args;
   int row_bytes;  ///< of codes
 };
 
@@ -87,7 +87,7 @@ struct AppendPlan {
 template <class T, class Code>
 __global__ void __launch_bounds__(kAppendThreads)
     QuantizedAppend(const __grid_constant__ AppendPlan plan) {
-  const QuantizedAppendArgs& args = plan.args;
+  const KvAppendArgs& args = plan.args;
   const int64_t token = blockIdx.x;
   const int position = args.positions[token];
   if (position < 0) return;
@@ -206,15 +206,15 @@ CudaError LaunchBlocks(const BlockQuantizeArgs& args, bool quantize, CudaStream 
 
 }  // namespace
 
-CudaError LaunchQuantizedAppend(const QuantizedAppendArgs& args, CudaStream stream) {
+CudaError LaunchQuantizedAppend(const KvAppendArgs& args, KvDtype dtype, CudaStream stream) {
   if (args.tokens == 0) return CudaError::kSuccess;
   if (args.tokens < 0 || args.kv_heads <= 0 || args.head_dim <= 0 || args.head_dim > kMaxHeadDim ||
       args.head_dim % 8 != 0 || args.token_stride % 8 != 0 || !IsAligned(args.kv)) {
     return CudaError::kInvalidValue;
   }
-  const AppendPlan plan{args, static_cast<int>(KvRowBytes(args.dtype, args.head_dim))};
+  const AppendPlan plan{args, static_cast<int>(KvRowBytes(dtype, args.head_dim))};
   const LaunchShape shape{.grid = {static_cast<uint32_t>(args.tokens)}, .block = {kAppendThreads}};
-  return WithCode(args.dtype, [&](auto code) {
+  return WithCode(dtype, [&](auto code) {
     using Code = decltype(code);
     return WithNumberType(args.type, [&](auto number) {
       return simt::Launch(QuantizedAppend<decltype(number), Code>, shape, stream, plan);

@@ -10,6 +10,7 @@
 // Error:  half a scale for each number of int8 and int4, 2^-4 of the number (half a step among the
 //         smallest) for e4m3, and what rounding the scale cuts off the largest: 2^-11 of it.
 #pragma once
+#include "kernels/kv_append.h"
 #include "kernels/paged_kv.h"
 #include "kernels/simt/launch.h"
 #include "kernels/simt/numbers.h"
@@ -17,25 +18,10 @@
 namespace thermocline {
 
 /// KvAppend (kv_append.h) into blocks of codes.
-/// Shape:  as KvAppend; the rows of `kv` are codes of `dtype`, int8, e4m3 or int4.
+/// Shape:  as KvAppend; the rows of `args.kv` are codes of `dtype`, int8, e4m3 or int4.
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue on another shape: head_dim a multiple of 8 up to 256.
-struct QuantizedAppendArgs {
-  PagedKv kv;
-  const void* keys = nullptr;
-  const void* values = nullptr;
-  const int32_t* tables = nullptr;
-  const int32_t* sequences = nullptr;
-  const int32_t* positions = nullptr;
-  int64_t token_stride = 0;
-  int table_stride = 0;
-  int tokens = 0;
-  int kv_heads = 0;
-  int head_dim = 0;
-  NumberType type = NumberType::kF16;
-  KvDtype dtype = KvDtype::kInt8;
-};
-CudaError LaunchQuantizedAppend(const QuantizedAppendArgs& args, CudaStream stream);
+CudaError LaunchQuantizedAppend(const KvAppendArgs& args, KvDtype dtype, CudaStream stream);
 
 /// Whole blocks from one pool to the other, every layer of them.
 /// Shape:  plain blocks as `geometry` would have them with 16-bit numbers of `type`, block id b at

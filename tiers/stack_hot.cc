@@ -280,8 +280,8 @@ void StackCore::DropHot() {
     if (state.busy()) return Policy::Answer::kSkip;
     const Place place = *writer_.PlaceOf(id);
     for (uint32_t part = 0; part < state.parts.size(); ++part) {
-      if (writer_.word(place, part).hot_slot() != 0)
-        moves.push_back({.place = place, .part = part});
+      const Word word = writer_.word(place, part);
+      if (word.hot_slot() != 0) moves.push_back({.place = place, .part = part});
     }
     return Policy::Answer::kTake;
   });

@@ -56,37 +56,49 @@ void AttendExactly(const AttentionCase& c, const T* query, int position, Number 
   }
 }
 
-/// Blocks are handed out in a random order. All that no token uses is poison: NaN in the pool, ids
-/// far out of range in the tables.
+/// Which blocks each sequence has, [sequences][stride]: handed out in a random order. All that no
+/// token uses is an id far out of range.
+struct BlockTables {
+  BlockTables(const AttentionCase& c, RandomInputs& random)
+      : stride(static_cast<int>(BlocksOf(c.longest())) + 1) {
+    for (const int length : c.lengths) blocks += BlocksOf(length);
+    std::vector<int> free(blocks);
+    std::iota(free.begin(), free.end(), 0);
+    for (size_t i = free.size() - 1; i > 0; --i) {
+      std::swap(free[i], free[random.Bits() % (i + 1)]);
+    }
+    ids.assign(static_cast<size_t>(c.sequences()) * stride, 1 << 28);
+    size_t next = 0;
+    for (int s = 0; s < c.sequences(); ++s) {
+      for (size_t b = 0; b < BlocksOf(c.lengths[s]); ++b) ids[s * stride + b] = free[next++];
+    }
+  }
+
+  int stride;
+  size_t blocks = 2;  // of the pool: two that nobody has
+  std::vector<int32_t> ids;
+};
+
+/// All that no token uses is poison: NaN in the pool.
 template <class T>
 class PagedSequences {
  public:
   using Stored = T;
-  PagedSequences(const AttentionCase& c, uint64_t salt) : case_(c), random_(salt) {
+  PagedSequences(const AttentionCase& c, uint64_t salt)
+      : case_(c), random_(salt), tables_(c, random_) {
     geometry_ = {
         .layers = 2, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = KvDtype::kF16};
-    table_stride_ = static_cast<int>(BlocksOf(c.longest())) + 1;
-    size_t used = 0;
-    for (const int length : c.lengths) used += BlocksOf(length);
-    pool_numbers_ = (used + 2) * geometry_.block_bytes() / sizeof(T);
+    pool_numbers_ = tables_.blocks * geometry_.block_bytes() / sizeof(T);
     pool_.assign(pool_numbers_, T{0xffff});
-    std::vector<int> ids(used + 2);
-    std::iota(ids.begin(), ids.end(), 0);
-    for (size_t i = ids.size() - 1; i > 0; --i) std::swap(ids[i], ids[random_.Bits() % (i + 1)]);
-    tables_.assign(static_cast<size_t>(c.sequences()) * table_stride_, 1 << 28);
-    size_t next = 0;
     for (int s = 0; s < c.sequences(); ++s) {
-      for (size_t b = 0; b < BlocksOf(c.lengths[s]); ++b) {
-        tables_[s * table_stride_ + b] = ids[next++];
-      }
       for (int token = 0; token < c.lengths[s]; ++token) FillToken(s, token);
     }
   }
 
   const KvGeometry& geometry() const { return geometry_; }
   const std::vector<T>& pool() const { return pool_; }
-  const std::vector<int32_t>& tables() const { return tables_; }
-  int table_stride() const { return table_stride_; }
+  const std::vector<int32_t>& tables() const { return tables_.ids; }
+  int table_stride() const { return tables_.stride; }
   RandomInputs& random() { return random_; }
 
   PagedKv View(T* pool) const {
@@ -103,7 +115,7 @@ class PagedSequences {
   size_t RowOf(int sequence, int token, int kv_head, KvHalf half) const {
     const PagedKv view = View(nullptr);
     const int64_t bytes =
-        tables_[sequence * table_stride_ + token / kBlockTokens] * view.block_stride +
+        tables_.ids[sequence * tables_.stride + token / kBlockTokens] * view.block_stride +
         (half == KvHalf::kKeys ? view.keys_offset : view.values_offset) +
         kv_head * view.head_stride + token % kBlockTokens * view.row_stride;
     return static_cast<size_t>(bytes) / sizeof(T);
@@ -129,11 +141,10 @@ class PagedSequences {
 
   AttentionCase case_;
   RandomInputs random_;
+  BlockTables tables_;
   KvGeometry geometry_;
-  int table_stride_ = 0;
   size_t pool_numbers_ = 0;
   std::vector<T> pool_;
-  std::vector<int32_t> tables_;
 };
 
 /// The weights of the softmax are rounded to T on the way to the tensor cores: the error of many

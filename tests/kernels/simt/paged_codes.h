@@ -15,29 +15,19 @@ class PagedCodes {
  public:
   using Stored = uint8_t;
 
-  PagedCodes(const AttentionCase& c, uint64_t salt, KvDtype dtype) : case_(c), random_(salt) {
+  PagedCodes(const AttentionCase& c, uint64_t salt, KvDtype dtype)
+      : case_(c), random_(salt), tables_(c, random_) {
     geometry_ = {.layers = 2, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .dtype = dtype};
-    table_stride_ = static_cast<int>(BlocksOf(c.longest())) + 1;
-    size_t used = 0;
-    for (const int length : c.lengths) used += BlocksOf(length);
-    pool_.assign((used + 2) * geometry_.block_bytes(), 0xff);
-    std::vector<int> ids(used + 2);
-    std::iota(ids.begin(), ids.end(), 0);
-    for (size_t i = ids.size() - 1; i > 0; --i) std::swap(ids[i], ids[random_.Bits() % (i + 1)]);
-    tables_.assign(static_cast<size_t>(c.sequences()) * table_stride_, 1 << 28);
-    size_t next = 0;
+    pool_.assign(tables_.blocks * geometry_.block_bytes(), 0xff);
     for (int s = 0; s < c.sequences(); ++s) {
-      for (size_t b = 0; b < BlocksOf(c.lengths[s]); ++b) {
-        tables_[s * table_stride_ + b] = ids[next++];
-      }
       for (int token = 0; token < c.lengths[s]; ++token) FillToken(s, token);
     }
   }
 
   const KvGeometry& geometry() const { return geometry_; }
   const std::vector<uint8_t>& pool() const { return pool_; }
-  const std::vector<int32_t>& tables() const { return tables_; }
-  int table_stride() const { return table_stride_; }
+  const std::vector<int32_t>& tables() const { return tables_.ids; }
+  int table_stride() const { return tables_.stride; }
   RandomInputs& random() { return random_; }
   PagedKv View(uint8_t* pool) const {
     return LayerOf(geometry_, 1, reinterpret_cast<std::byte*>(pool),
@@ -56,7 +46,7 @@ class PagedCodes {
 
  private:
   size_t HeadOf(int sequence, int token, int kv_head, KvHalf half) const {
-    return tables_[sequence * table_stride_ + token / kBlockTokens] * geometry_.block_bytes() +
+    return tables_.ids[sequence * tables_.stride + token / kBlockTokens] * geometry_.block_bytes() +
            geometry_.head_offset(1, half, kv_head);
   }
 
@@ -93,10 +83,9 @@ class PagedCodes {
 
   AttentionCase case_;
   RandomInputs random_;
+  BlockTables tables_;
   KvGeometry geometry_;
-  int table_stride_ = 0;
   std::vector<uint8_t> pool_;
-  std::vector<int32_t> tables_;
 };
 
 }  // namespace thermocline

@@ -91,9 +91,8 @@ void CheckAppend(KvDtype dtype, int kv_heads, int head_dim) {
                              .tokens = tokens,
                              .kv_heads = kv_heads,
                              .head_dim = head_dim,
-                             .type = kNumberType<T>,
-                             .dtype = dtype},
-                            nullptr),
+                             .type = kNumberType<T>},
+                            dtype, nullptr),
       CudaError::kSuccess);
   const std::vector<uint8_t> after = pool.ToHost();
   std::vector<uint8_t> others = before;  // with what was written by right
@@ -205,11 +204,12 @@ TEST(QuantizeTest, LayoutOfABlock) {
 }
 
 TEST(QuantizeTest, OtherShapesAreRefused) {
-  EXPECT_EQ(LaunchQuantizedAppend({.tokens = 1, .kv_heads = 1, .head_dim = 68}, nullptr),
-            CudaError::kInvalidValue);
-  EXPECT_EQ(LaunchQuantizedAppend(
-                {.tokens = 1, .kv_heads = 1, .head_dim = 64, .dtype = KvDtype::kF16}, nullptr),
-            CudaError::kInvalidValue);
+  EXPECT_EQ(
+      LaunchQuantizedAppend({.tokens = 1, .kv_heads = 1, .head_dim = 68}, KvDtype::kInt8, nullptr),
+      CudaError::kInvalidValue);
+  EXPECT_EQ(
+      LaunchQuantizedAppend({.tokens = 1, .kv_heads = 1, .head_dim = 64}, KvDtype::kF16, nullptr),
+      CudaError::kInvalidValue);
   BlockQuantizeArgs args{
       .count = 1,
       .geometry = {.layers = 1, .kv_heads = 1, .head_dim = 264, .dtype = KvDtype::kInt8}};
