@@ -13,8 +13,8 @@ namespace thermocline {
 namespace {
 constexpr uint64_t kSlabBytes = 64 * MiB;
 
-/// Among the addresses that the hot tier's slabs are mapped at, so that one table reaches both:
-/// cudaMalloc's are 127 TiB away. Where the device maps no slabs it is memory as any other.
+/// Among the addresses that the hot tier's slabs are mapped at, so that one table reaches both, as
+/// it does not reach from cudaMalloc's. Where the device maps no slabs it is memory as any other.
 absl::StatusOr<std::shared_ptr<std::byte>> AllocateSlab(int device, uint64_t bytes) {
   absl::StatusOr<cuda::SlabMapping> mapping = [&]() -> absl::StatusOr<cuda::SlabMapping> {
     TC_ASSIGN_OR_RETURN(const cuda::Slab slab, cuda::Slab::Create(device, bytes));
