@@ -150,10 +150,13 @@ void LocalPuts::GrantMore(TenantView& view, ClientNumber client, const Job& job,
                           const std::shared_ptr<Answer>& answer) {
   answer->ready = job.wants.count == 0 || !answer->told.status.ok();
   if (answer->ready) return;
-  // As many as it has put it has in any case; more when they can be spared.
-  const uint32_t count = std::min<uint32_t>(job.wants.count, job.request.items_size());
+  // What was put into a full arena makes as much leave, which is the client's; else nothing leaves
+  // for slots that nobody may need.
+  const uint32_t space = job.request.pinned().space();
+  const uint32_t leaving = view.stack->IsFull(space, job.wants.part) ? job.request.items_size() : 1;
+  const uint32_t count = std::min<uint32_t>(job.wants.count, leaving);
   view.stack->Reserve(
-      client, job.request.pinned().space(), job.wants.part, count, std::chrono::milliseconds(0),
+      client, space, job.wants.part, count, std::chrono::milliseconds(0),
       [self = shared_from_this(), answer, &view](absl::StatusOr<std::vector<uint64_t>> offsets) {
         const auto session = view.sessions.find(self->session_);
         if (offsets.ok() && session != view.sessions.end()) {

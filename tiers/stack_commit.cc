@@ -50,6 +50,13 @@ void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t par
              .done = std::move(done)});
 }
 
+bool StackCore::IsFull(uint32_t space_number, uint16_t part) {
+  const auto space = SpaceOf(space_number);
+  if (!space.ok() || part >= (*space)->part_count()) return false;
+  const uint64_t slot_bytes = SlabAllocator::SlotBytes((*space)->spec.parts[part].block_bytes);
+  return host_->FreeSlots(slot_bytes) <= ReserveTarget(slot_bytes);
+}
+
 absl::StatusOr<uint64_t> StackCore::ReservedBytes(ClientNumber client, uint64_t offset) {
   const auto found = reservations_.find(offset);
   if (found != reservations_.end() && found->second.client == client.value) {

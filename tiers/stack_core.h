@@ -101,6 +101,7 @@ class StackCore final : public TierStack, private StackBooks {
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
                uint64_t grant = 0) override;
+  bool IsFull(uint32_t space, uint16_t part) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;

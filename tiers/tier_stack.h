@@ -186,6 +186,8 @@ class TierStack {
   virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                        std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
                        uint64_t grant = 0) = 0;
+  /// Whether blocks leave the arena for what is put: no more is free than the reserve.
+  virtual bool IsFull(uint32_t space, uint16_t part) = 0;
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
   /// before the payload is summed outside the strand.
   virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;

@@ -317,6 +317,27 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
   EXPECT_GE(blocks, 2048u - 64 - 32 - 2 * kAhead) << "little is kept free, or in hand";
 }
 
+class SmallArenaPutTest : public PutTest {
+ protected:
+  SmallArenaPutTest() : PutTest({.warm_capacity = "4MiB", .cold_capacity = "0"}) {}
+};
+
+// 4 MiB hold 64 blocks, of which 3 are kept free.
+TEST_F(SmallArenaPutTest, WhatWasPutDoesNotLeaveForSlotsThatNobodyNeedsYet) {
+  constexpr uint32_t kPuts = 44;
+  const auto tokens = Prompt(1, kPuts);
+  {
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Enqueue(*lease, tokens, 0, kPuts / 2));
+    ASSERT_OK(Enqueue(*lease, tokens, kPuts / 2, kPuts));
+    ASSERT_OK(lease->Settle());
+  }
+  const auto other = daemon_.Connect();
+  ASSERT_OK(other->OpenSpace(TestSpace())->Reserve(2, 0, kPatience).status());
+  EXPECT_EQ(PlacesSeenByAnother(tokens), kPuts);
+}
+
 class SmallCatalogPutTest : public PutTest {
  protected:
   SmallCatalogPutTest() : PutTest({.more = {"--max-places", "1024"}}) {}

@@ -48,7 +48,10 @@ class CacheLossTest : public ::testing::Test {
 
   /// The engine does not wait until what it has computed is published; these tests do.
   void AwaitPrompt(Sequence& sequence) {
-    EXPECT_TRUE(Eventually([&] { return sequence.space().Match(prompt_)->depth() == 12; }));
+    EXPECT_TRUE(Eventually([&] {
+      const auto lease = sequence.space().Match(prompt_);
+      return lease->depth() == 12 && lease->StillValid();
+    }));
   }
 
   /// Every slot of the daemon's arena but `free` of them, once all that was warm has sunk.
