@@ -169,6 +169,19 @@ class Generate(CliTest):
         self.assertEqual(half["output_ids"],
                          self.ask("--kv", "f16", count=40, cache=("--no-kv-cache",))["output_ids"])
 
+    @unittest.skipIf(os.path.exists("/dev/nvidia0"), "there is a GPU; this is about a machine without a driver")
+    def test_without_a_driver_the_cpu_computes_and_that_is_said_once(self):
+        words = ("generate", "--model", self.model, "--tokens", ids(TOKENS), "--max-tokens", "40", "--no-cache", "--json")
+        why = "CUDA driver|built without CUDA"
+        by_choice = engine(*words, "--device", "auto")
+        self.assertEqual(by_choice.returncode, 0, by_choice.stderr)
+        self.assertRegex(by_choice.stderr, f"^thermocline-engine: going on on the CPU: .*({why}).*\n$")
+        self.assertEqual(json.loads(by_choice.stdout)["output_ids"],
+                         self.ask("--device", "cpu", count=40)["output_ids"])
+        refused = self.fails(*words, "--device", "cuda")
+        self.assertRegex(refused.stderr, why)
+        self.assertEqual(refused.stdout, "")
+
     def test_sampling_is_seeded(self):
         def sampled(*words):
             return self.ask("--temperature", "1.5", *words, count=40)["output_ids"]
