@@ -129,7 +129,7 @@ class Reservation {
   friend class Space;
   friend class Lease;
   Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-              uint64_t bytes, std::optional<uint64_t> staged_at);
+              uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at);
   void GiveBack();  // unless it was moved from, or is used
   void Unstage();
   void Use();  // it is the daemon's now
@@ -137,10 +137,10 @@ class Reservation {
   std::shared_ptr<Connection> connection_;  // shared: the mapping lives while any view of it may
   uint32_t part_ = 0;
   uint64_t offset_ = 0;
+  uint64_t grant_ = 0;  // the session's number for what it was granted with
   uint64_t bytes_ = 0;
   // Filled there, where the arena is not ours to write.
   std::optional<uint64_t> staged_at_;
-  uint64_t generation_ = 0;  // of the session's leases, when it was granted
 };
 
 /// The right to read a path in place: a cursor that pins everything from the root to its end, and

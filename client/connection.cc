@@ -162,19 +162,21 @@ absl::Status Connection::Map(SessionGrant grant) {
   }
   catalog_.emplace(std::move(catalog));
   local_readers_.emplace(catalog_->catalog(), *control_);
-  puts_.emplace(*control_, *local_readers_,
-                PutQueue::Hooks{
-                    .wake = [this] { WakeDaemon(socket_.get()); },
-                    .alive = [this] { return Alive(); },
-                    .abort = [this](uint64_t offset) { QueueAbort(offset); },
-                    .unstage = [this](uint64_t at) { staging_.Give(at); },
-                    .want = [this](uint32_t space) { return magazine_.Lacking(space, kPutGrants); },
-                    .granted =
-                        [this](const Magazine::Want& want, uint64_t grant,
-                               std::span<const uint64_t> offsets) {
-                          const bool ours = Granted(want.kind, grant, offsets).ok();
-                          magazine_.Came(want, ours ? offsets : offsets.first(0));
-                        }});
+  puts_.emplace(
+      *control_, *local_readers_,
+      PutQueue::Hooks{
+          .wake = [this] { WakeDaemon(socket_.get()); },
+          .alive = [this] { return Alive(); },
+          .abort = [this](Magazine::Slot slot) { QueueAbort(slot); },
+          .unstage = [this](uint64_t at) { staging_.Give(at); },
+          .want = [this](uint32_t space) { return magazine_.Lacking(space, kPutGrants); },
+          .granted =
+              [this](const Magazine::Want& want, uint64_t grant,
+                     std::span<const uint64_t> offsets) {
+                magazine_.Came(
+                    want,
+                    Granted(want.kind, grant, offsets).value_or(std::vector<Magazine::Slot>()));
+              }});
   calls_ = std::make_unique<GrpcCalls>(grant.welcome);
   MutexLock lock(mutex_);
   mapped_slots_.resize(arena_bytes_ / kPageBytes + 1);
@@ -348,9 +350,9 @@ absl::Status Connection::Beat() {
     // Who was silent has lost what it was granted, where nobody but the daemon fills slots.
     const uint64_t generation = LeaseGeneration();
     const bool lapsed = std::exchange(beaten_generation_, generation) != generation;
-    if (lapsed && staging_.there()) magazine_.TakeIdle(true);
     const uint32_t recalled = control_->slots_recalled.load(std::memory_order_relaxed);
-    ReturnIdleSlots(std::exchange(slots_recalled_, recalled) != recalled);
+    const bool called_back = std::exchange(slots_recalled_, recalled) != recalled;
+    ReturnIdleSlots(called_back || (lapsed && staging_.there()));
     return absl::OkStatus();
   }
   if (lost_.load()) return absl::UnavailableError("it is lost");

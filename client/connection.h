@@ -86,9 +86,9 @@ class Connection {
   /// At least one slot, and at most `count`, that the daemon granted before or grants within
   /// `wait`.
   /// Errors: ResourceExhausted; of the session.
-  absl::StatusOr<std::vector<uint64_t>> TakeSlots(const Magazine::Kind& kind, uint32_t count,
-                                                  std::chrono::milliseconds wait, Deadline deadline)
-      TC_EXCLUDES(mutex_);
+  absl::StatusOr<std::vector<Magazine::Slot>> TakeSlots(const Magazine::Kind& kind, uint32_t count,
+                                                        std::chrono::milliseconds wait,
+                                                        Deadline deadline) TC_EXCLUDES(mutex_);
 
   /// What is at these places stays there until it is dropped as often, in the mirror; nothing to do
   /// where there is the arena itself. REQUIRES: Contains(offset, bytes).
@@ -114,17 +114,13 @@ class Connection {
   void QueueRelease(uint64_t lease) TC_EXCLUDES(mutex_);
   /// A Match of this number has failed: what it may have leased all the same ends.
   void QueueUntold(uint64_t asked, const absl::Status& why) TC_EXCLUDES(mutex_);
-  void QueueAbort(uint64_t offset) TC_EXCLUDES(mutex_);
-  /// A slot of a commit that got no answer: it goes back unless it was published. What it was
-  /// staged in is free once the daemon knows.
-  void QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at)
-      TC_EXCLUDES(mutex_);
+  /// A slot goes back, unless it was published, or was granted anew since. What it was staged in,
+  /// where the daemon may yet look at it, is free once that knows.
+  void QueueAbort(Magazine::Slot slot, std::optional<uint64_t> staged_at = {}) TC_EXCLUDES(mutex_);
   /// A block that did not have its checksum. The daemon looks for itself.
   void QueueReport(uint64_t id, uint32_t part) TC_EXCLUDES(mutex_);
   /// For a call of this session, whose answer may be lost.
   uint64_t NewNumber() TC_EXCLUDES(mutex_);
-  /// Under which a slot of this session was granted last; 0: never.
-  uint64_t GrantOf(uint64_t offset) TC_EXCLUDES(mutex_);
   /// Gives back what is queued, now; afterwards the daemon has it all, or `deadline` has passed.
   void FlushReturns(Deadline deadline) TC_EXCLUDES(mutex_);
   /// The same for all connections of this process to `socket_path`: what one of its threads has let
@@ -142,23 +138,19 @@ class Connection {
   absl::Status StartThread();
   void Run();
   absl::Status Beat();
-  /// A slot under one grant, which may have been granted anew since.
-  struct Offered {
-    uint64_t offset = 0;
-    uint64_t grant = 0;
+  struct Aborted {
+    Magazine::Slot slot;
     std::optional<uint64_t> staged_at;
   };
   /// What is on its way back.
   struct Returns {
-    std::vector<uint64_t> releases;                      // leases
-    std::vector<uint64_t> untold;                        // of calls that got no answer
-    std::vector<uint64_t> aborts;                        // offsets
-    std::vector<uint64_t> grants;                        // of calls that got no answer
-    std::vector<Offered> offered;                        // likewise
+    std::vector<uint64_t> releases;  // leases
+    std::vector<uint64_t> untold;    // of calls that got no answer
+    std::vector<uint64_t> grants;    // of calls that got no answer
+    std::vector<Aborted> aborts;
     std::vector<std::pair<uint64_t, uint32_t>> reports;  // blocks by id and part
     size_t size() const {
-      return releases.size() + untold.size() + aborts.size() + grants.size() + offered.size() +
-             reports.size();
+      return releases.size() + untold.size() + grants.size() + aborts.size() + reports.size();
     }
     void Add(Returns&& others);
   };
@@ -168,16 +160,17 @@ class Connection {
   void SendReturns(Returns& returns, Deadline deadline);
   bool SendAborts(Returns& returns, Deadline deadline);
   bool SendReports(Returns& returns, Deadline deadline);
-  bool SendUnanswered(Returns& returns, Deadline deadline);
   /// Asks for slots, under a grant of their own.
-  absl::StatusOr<std::vector<uint64_t>> AskForSlots(const Magazine::Kind& kind, uint32_t count,
-                                                    uint32_t ahead, std::chrono::milliseconds wait,
-                                                    Deadline deadline) TC_EXCLUDES(mutex_);
+  absl::StatusOr<std::vector<Magazine::Slot>> AskForSlots(const Magazine::Kind& kind,
+                                                          uint32_t count, uint32_t ahead,
+                                                          std::chrono::milliseconds wait,
+                                                          Deadline deadline) TC_EXCLUDES(mutex_);
   static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
   static void SupersedeLost();
-  /// Slots of a grant: checks them, and maps their pages.
-  absl::Status Granted(const Magazine::Kind& kind, uint64_t grant,
-                       std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
+  /// The slots of a grant: checks them, and maps their pages.
+  absl::StatusOr<std::vector<Magazine::Slot>> Granted(const Magazine::Kind& kind, uint64_t grant,
+                                                      std::span<const uint64_t> offsets)
+      TC_EXCLUDES(mutex_);
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much.
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
@@ -223,7 +216,6 @@ class Connection {
   std::string lost_reason_ TC_GUARDED_BY(mutex_);
   Returns returns_ TC_GUARDED_BY(mutex_);
   uint64_t last_number_ TC_GUARDED_BY(mutex_) = 0;
-  std::unordered_map<uint64_t, uint64_t> grants_ TC_GUARDED_BY(mutex_);  // by offset
   std::vector<bool> mapped_slots_ TC_GUARDED_BY(mutex_);  // by the page that a slot starts with
   bool returning_ TC_GUARDED_BY(mutex_) = false;          // a thread carries some away
   CondVar returned_;

@@ -39,11 +39,11 @@ bool Refused(const absl::Status& status) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind& kind,
-                                                            uint32_t count,
-                                                            std::chrono::milliseconds wait,
-                                                            Deadline deadline) {
-  std::vector<uint64_t> slots;
+absl::StatusOr<std::vector<Magazine::Slot>> Connection::TakeSlots(const Magazine::Kind& kind,
+                                                                  uint32_t count,
+                                                                  std::chrono::milliseconds wait,
+                                                                  Deadline deadline) {
+  std::vector<Magazine::Slot> slots;
   if (!remote_) {
     // What answers have brought, and what leases hold that went before their commits were answered.
     puts_->Collect();
@@ -55,9 +55,9 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
   const auto missing = count - static_cast<uint32_t>(slots.size());
   const auto ahead = remote_ ? Magazine::Want{kind, 0} : magazine_.Ahead(kind, missing);
   const auto granted = AskForSlots(kind, missing, ahead.count, wait, deadline);
-  std::span<const uint64_t> came;
+  std::span<const Magazine::Slot> came;
   if (granted.ok()) came = *granted;
-  const std::span<const uint64_t> ours = came.first(std::min<size_t>(missing, came.size()));
+  const std::span<const Magazine::Slot> ours = came.first(std::min<size_t>(missing, came.size()));
   slots.insert(slots.end(), ours.begin(), ours.end());
   if (!remote_) magazine_.Came(ahead, came.subspan(ours.size()));
   if (granted.ok()) return slots;
@@ -66,16 +66,16 @@ absl::StatusOr<std::vector<uint64_t>> Connection::TakeSlots(const Magazine::Kind
     return granted.status();
   }
   // What there was may have come to another thread, for both.
-  const std::vector<uint64_t> others = magazine_.Take(kind, missing);
+  const std::vector<Magazine::Slot> others = magazine_.Take(kind, missing);
   slots.insert(slots.end(), others.begin(), others.end());
   if (slots.empty()) return granted.status();
   return slots;
 }
 
-absl::StatusOr<std::vector<uint64_t>> Connection::AskForSlots(const Magazine::Kind& kind,
-                                                              uint32_t count, uint32_t ahead,
-                                                              std::chrono::milliseconds wait,
-                                                              Deadline deadline) {
+absl::StatusOr<std::vector<Magazine::Slot>> Connection::AskForSlots(const Magazine::Kind& kind,
+                                                                    uint32_t count, uint32_t ahead,
+                                                                    std::chrono::milliseconds wait,
+                                                                    Deadline deadline) {
   v1::ReserveRequest request;
   request.set_space(kind.space);
   request.set_part(kind.part);
@@ -92,34 +92,28 @@ absl::StatusOr<std::vector<uint64_t>> Connection::AskForSlots(const Magazine::Ki
   if (response->offsets().empty()) {
     return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
   }
-  std::vector<uint64_t> slots(response->offsets().begin(), response->offsets().end());
-  TC_RETURN_IF_ERROR(Granted(kind, request.grant(), slots));
-  return slots;
+  return Granted(kind, request.grant(),
+                 {response->offsets().data(), static_cast<size_t>(response->offsets_size())});
 }
 
-absl::Status Connection::Granted(const Magazine::Kind& kind, uint64_t grant,
-                                 std::span<const uint64_t> offsets) {
+absl::StatusOr<std::vector<Magazine::Slot>> Connection::Granted(const Magazine::Kind& kind,
+                                                                uint64_t grant,
+                                                                std::span<const uint64_t> offsets) {
+  std::vector<Magazine::Slot> slots;
   for (const uint64_t offset : offsets) {
     if (!Contains(offset, kind.bytes)) {
       return absl::InternalError("the daemon granted a slot outside its arena, at offset " +
                                  std::to_string(offset));
     }
     if (!remote_ && !staging_.there()) MapSlot(offset, kind.bytes);
+    slots.push_back({offset, grant});
   }
-  MutexLock lock(mutex_);
-  for (const uint64_t offset : offsets) grants_[offset] = grant;
-  return absl::OkStatus();
+  return slots;
 }
 
 uint64_t Connection::NewNumber() {
   MutexLock lock(mutex_);
   return ++last_number_;
-}
-
-uint64_t Connection::GrantOf(uint64_t offset) {
-  MutexLock lock(mutex_);
-  const auto found = grants_.find(offset);
-  return found == grants_.end() ? 0 : found->second;
 }
 
 void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
@@ -135,7 +129,7 @@ void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
 }
 
 void Connection::ReturnIdleSlots(bool all) {
-  for (const uint64_t offset : magazine_.TakeIdle(all)) QueueAbort(offset);
+  for (const Magazine::Slot& slot : magazine_.TakeIdle(all)) QueueAbort(slot);
 }
 
 template <class Item>
@@ -151,25 +145,19 @@ void Connection::QueueRelease(uint64_t lease) { Queue(&Returns::releases, lease)
 void Connection::QueueUntold(uint64_t asked, const absl::Status& why) {
   if (!Answered(why)) Queue(&Returns::untold, asked);
 }
-void Connection::QueueAbort(uint64_t offset) {
-  // By its grant it can be told again, should nobody answer: a call that is late may never arrive.
-  if (const uint64_t grant = GrantOf(offset)) return QueueOffered(offset, grant, std::nullopt);
-  Queue(&Returns::aborts, offset);
+void Connection::QueueAbort(Magazine::Slot slot, std::optional<uint64_t> staged_at) {
+  Queue(&Returns::aborts, Aborted{slot, staged_at});
 }
 void Connection::QueueReport(uint64_t id, uint32_t part) {
   Queue(&Returns::reports, std::pair(id, part));
-}
-void Connection::QueueOffered(uint64_t offset, uint64_t grant, std::optional<uint64_t> staged_at) {
-  Queue(&Returns::offered, Offered{offset, grant, staged_at});
 }
 
 void Connection::Returns::Add(Returns&& others) {
   const auto move = [](auto& to, auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   move(releases, others.releases);
   move(untold, others.untold);
-  move(aborts, others.aborts);
   move(grants, others.grants);
-  move(offered, others.offered);
+  move(aborts, others.aborts);
   move(reports, others.reports);
 }
 
@@ -201,13 +189,10 @@ void Connection::FlushAllReturns(const std::string& socket_path, Deadline deadli
   }
 }
 
-// A lease's number is never used again, so a release that got no answer is sent once more, and so
-// is what names a grant.
+// The numbers of leases and of grants are never used again, so what names one is sent once more
+// when it got no answer: a call that is late may never arrive.
 void Connection::SendReturns(Returns& returns, Deadline deadline) {
-  if (!SendReports(returns, deadline) || !SendAborts(returns, deadline) ||
-      !SendUnanswered(returns, deadline)) {
-    return;
-  }
+  if (!SendReports(returns, deadline) || !SendAborts(returns, deadline)) return;
   const auto last_of = [](const std::vector<uint64_t>& numbers) {
     return std::span(numbers).last(std::min(kReturnBatch, numbers.size()));
   };
@@ -241,42 +226,26 @@ bool Connection::SendReports(Returns& returns, Deadline deadline) {
   return Answered(status);
 }
 
-// A slot may be granted again once its abort was sent, so of those whose grants nobody knows only
-// one that the daemon refused to take is sent once more.
 bool Connection::SendAborts(Returns& returns, Deadline deadline) {
-  std::vector<uint64_t>& aborts = returns.aborts;
-  while (!aborts.empty()) {
-    const size_t rest = aborts.size() - std::min(kReturnBatch, aborts.size());
-    v1::AbortRequest request;
-    request.mutable_offsets()->Add(aborts.begin() + static_cast<ptrdiff_t>(rest), aborts.end());
-    const absl::Status status = calls_->Abort(request, deadline).status();
-    if (!absl::IsResourceExhausted(status)) aborts.resize(rest);
-    unanswered_.store(absl::IsDeadlineExceeded(status));
-    if (!Answered(status)) return false;
-  }
-  return true;
-}
-
-bool Connection::SendUnanswered(Returns& returns, Deadline deadline) {
-  while (!returns.grants.empty() || !returns.offered.empty()) {
+  while (!returns.grants.empty() || !returns.aborts.empty()) {
     const size_t grants = std::min(kReturnBatch, returns.grants.size());
-    const size_t offered = std::min(kReturnBatch, returns.offered.size());
+    const size_t slots = std::min(kReturnBatch, returns.aborts.size());
     v1::AbortRequest request;
     for (size_t i = 0; i < grants; ++i) request.add_grants(returns.grants[i]);
-    for (size_t i = 0; i < offered; ++i) {
+    for (size_t i = 0; i < slots; ++i) {
       v1::GrantedSlot* const slot = request.add_offered();
-      slot->set_offset(returns.offered[i].offset);
-      slot->set_grant(returns.offered[i].grant);
+      slot->set_offset(returns.aborts[i].slot.offset);
+      slot->set_grant(returns.aborts[i].slot.grant);
     }
     const absl::Status status = calls_->Abort(request, deadline).status();
     unanswered_.store(absl::IsDeadlineExceeded(status));
     if (!Answered(status)) return false;
     // The daemon will not look there any more.
-    for (size_t i = 0; i < offered; ++i) {
-      if (returns.offered[i].staged_at) staging_.Give(*returns.offered[i].staged_at);
+    for (size_t i = 0; i < slots; ++i) {
+      if (returns.aborts[i].staged_at) staging_.Give(*returns.aborts[i].staged_at);
     }
     returns.grants.erase(returns.grants.begin(), returns.grants.begin() + grants);
-    returns.offered.erase(returns.offered.begin(), returns.offered.begin() + offered);
+    returns.aborts.erase(returns.aborts.begin(), returns.aborts.begin() + slots);
   }
   return true;
 }

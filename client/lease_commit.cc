@@ -12,7 +12,7 @@ namespace {
 
 // Of one commit in the ring: what their names and its items take fits PutQueue::kMaxBytes.
 constexpr uint32_t kPutPlaces = 512;
-static_assert(kPutPlaces * (kNameBytes + 4) + kPutItems * 32 + 256 <= PutQueue::kMaxBytes);
+static_assert(kPutPlaces * (kNameBytes + 4) + kPutItems * 40 + 256 <= PutQueue::kMaxBytes);
 
 /// Whether a failed call surely did nothing, so that its slots may be given back at once. Where the
 /// answer got lost they may be published already, and those that are not go back by their grants.
@@ -56,6 +56,7 @@ v1::CommitRequest Lease::Rep::RequestFor(uint32_t begin, uint32_t end,
   for (size_t i = 0; i < slots.size(); ++i) {
     v1::CommitItem* item = request.add_items();
     item->set_offset(slots[i].offset_);
+    item->set_grant(slots[i].grant_);
     item->set_part(slots[i].part_);
     if (slots[i].staged_at_) item->set_staged_at(*slots[i].staged_at_);
     item->set_depth(begin + static_cast<uint32_t>(i / part_count() + 1) * block_places() - 1);
@@ -127,7 +128,7 @@ absl::Status Lease::Rep::Settle(Deadline deadline) {
     }
     status.Update(put->status);
     if (put->depth != 0) published = put->depth;  // of one that is not on disk, too
-    for (const uint64_t offset : put->kept) connection->QueueAbort(offset);
+    for (const Magazine::Slot& slot : put->kept) connection->QueueAbort(slot);
     for (const uint64_t at : put->staged) connection->staging().Give(at);
   }
   if (published < leased_depth || published > names.size()) {
@@ -165,9 +166,6 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
                                          Deadline deadline) {
   const auto end = static_cast<uint32_t>(names.size());
   v1::CommitRequest request = RequestFor(begin, end, slots);
-  for (v1::CommitItem& item : *request.mutable_items()) {
-    item.set_grant(connection->GrantOf(item.offset()));
-  }
   absl::Status sent = SayWhere(request, deadline);
   if (sent.ok() && connection->remote()) sent = Send(slots, request, deadline);
   if (!sent.ok()) {
@@ -177,14 +175,13 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
   auto response = connection->calls().Commit(request, deadline);
   const bool used = response.ok() || !SurelyRefused(response.status());
   if (response.ok()) KeepCommitted(request, *response);
-  for (size_t i = 0; i < slots.size() && used; ++i) {
-    Reservation& slot = slots[i];
+  for (Reservation& slot : slots) {
+    if (!used) break;
     if (response.ok()) {
       slot.Unstage();
     } else {
       // The daemon may yet look at what is staged, and may have granted the slot anew meanwhile.
-      const uint64_t grant = request.items(static_cast<int>(i)).grant();
-      connection->QueueOffered(slot.offset_, grant, slot.staged_at_);
+      connection->QueueAbort({slot.offset_, slot.grant_}, slot.staged_at_);
     }
     slot.Use();
   }

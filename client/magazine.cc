@@ -18,16 +18,16 @@ uint32_t MostOf(const Magazine::Kind& kind) {
 
 }  // namespace
 
-std::vector<uint64_t> Magazine::Take(const Kind& kind, uint32_t count) {
+std::vector<Magazine::Slot> Magazine::Take(const Kind& kind, uint32_t count) {
   MutexLock lock(mutex_);
   const auto found = slots_.find(kind);
   if (found == slots_.end()) return {};
   Slots& slots = found->second;
   slots.idle_calls = 0;
-  const auto taken = slots.offsets.end() - std::min<ptrdiff_t>(count, std::ssize(slots.offsets));
-  std::vector<uint64_t> offsets(taken, slots.offsets.end());
-  slots.offsets.erase(taken, slots.offsets.end());
-  return offsets;
+  const auto begin = slots.held.end() - std::min<ptrdiff_t>(count, std::ssize(slots.held));
+  std::vector<Slot> taken(begin, slots.held.end());
+  slots.held.erase(begin, slots.held.end());
+  return taken;
 }
 
 // What was missed once is likely to be missed again, and twice as much is enough for a while.
@@ -40,10 +40,10 @@ Magazine::Want Magazine::Ahead(const Kind& kind, uint32_t missing) {
   return want;
 }
 
-void Magazine::Add(const Kind& kind, std::span<const uint64_t> offsets) {
+void Magazine::Add(const Kind& kind, std::span<const Slot> slots) {
   MutexLock lock(mutex_);
-  Slots& slots = slots_[kind];
-  slots.offsets.insert(slots.offsets.end(), offsets.begin(), offsets.end());
+  std::vector<Slot>& held = slots_[kind].held;
+  held.insert(held.end(), slots.begin(), slots.end());
 }
 
 Magazine::Want Magazine::Lacking(uint32_t space, uint32_t count) {
@@ -61,24 +61,24 @@ Magazine::Want Magazine::Lacking(uint32_t space, uint32_t count) {
   return want;
 }
 
-void Magazine::Came(const Want& want, std::span<const uint64_t> offsets) {
+void Magazine::Came(const Want& want, std::span<const Slot> slots) {
   MutexLock lock(mutex_);
-  Slots& slots = slots_[want.kind];
-  slots.on_their_way -= want.count;
-  slots.offsets.insert(slots.offsets.end(), offsets.begin(), offsets.end());
+  Slots& those = slots_[want.kind];
+  those.on_their_way -= want.count;
+  those.held.insert(those.held.end(), slots.begin(), slots.end());
 }
 
-std::vector<uint64_t> Magazine::TakeIdle(bool recalled) {
+std::vector<Magazine::Slot> Magazine::TakeIdle(bool recalled) {
   MutexLock lock(mutex_);
-  std::vector<uint64_t> idle;
+  std::vector<Slot> idle;
   for (auto next = slots_.begin(); next != slots_.end();) {
     Slots& slots = next->second;
     if (!recalled && ++slots.idle_calls <= kIdleCalls) {
       ++next;
       continue;
     }
-    idle.insert(idle.end(), slots.offsets.begin(), slots.offsets.end());
-    slots.offsets.clear();
+    idle.insert(idle.end(), slots.held.begin(), slots.held.end());
+    slots.held.clear();
     slots.target = 0;
     next = slots.on_their_way > 0 ? std::next(next) : slots_.erase(next);
   }

@@ -25,10 +25,17 @@ class Magazine {
     auto operator<=>(const Kind&) const = default;
   };
 
-  /// Takes up to `count` slots, by their offsets.
-  std::vector<uint64_t> Take(const Kind& kind, uint32_t count) TC_EXCLUDES(mutex_);
+  /// A slot by its offset, and the session's number for what it was granted with: who was silent
+  /// for long may be granted the same one anew.
+  struct Slot {
+    uint64_t offset = 0;
+    uint64_t grant = 0;
+  };
+
+  /// Takes up to `count` slots.
+  std::vector<Slot> Take(const Kind& kind, uint32_t count) TC_EXCLUDES(mutex_);
   /// Puts back what was taken.
-  void Add(const Kind& kind, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
+  void Add(const Kind& kind, std::span<const Slot> slots) TC_EXCLUDES(mutex_);
 
   /// Slots that are asked for. They are on their way until Came, and nobody asks for them again.
   struct Want {
@@ -40,20 +47,20 @@ class Magazine {
   /// What a space lacks most to what is to be held, at most `count`: to be asked for with a commit.
   Want Lacking(uint32_t space, uint32_t count) TC_EXCLUDES(mutex_);
   /// What was granted of those, however few.
-  void Came(const Want& want, std::span<const uint64_t> offsets) TC_EXCLUDES(mutex_);
+  void Came(const Want& want, std::span<const Slot> slots) TC_EXCLUDES(mutex_);
 
   /// Takes out what nobody has needed since the last call but one; everything when `recalled`.
-  std::vector<uint64_t> TakeIdle(bool recalled) TC_EXCLUDES(mutex_);
+  std::vector<Slot> TakeIdle(bool recalled) TC_EXCLUDES(mutex_);
 
  private:
   struct Slots {
-    std::vector<uint64_t> offsets;
+    std::vector<Slot> held;
     uint32_t target = 0;
     uint32_t on_their_way = 0;
     uint32_t idle_calls = 0;  // of TakeIdle, since it was used
     uint32_t lacking() const {
-      const auto held = static_cast<uint32_t>(offsets.size()) + on_their_way;
-      return held < target ? target - held : 0;
+      const auto coming = static_cast<uint32_t>(held.size()) + on_their_way;
+      return coming < target ? target - coming : 0;
     }
   };
 

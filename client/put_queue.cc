@@ -43,7 +43,9 @@ absl::StatusOr<std::shared_ptr<EnqueuedPut>> PutQueue::Enqueue(const v1::CommitR
           in_ring + FrameBytes(commit.size()) <= kPutRingBytes) {
         auto put = std::make_shared<EnqueuedPut>();
         put->number = ++enqueued_;
-        for (const v1::CommitItem& item : request.items()) put->offsets.push_back(item.offset());
+        for (const v1::CommitItem& item : request.items()) {
+          put->slots.push_back({item.offset(), item.grant()});
+        }
         put->want = hooks_.want(request.pinned().space());
         unanswered_.push_back(put);
         Write(commit, put->want);
@@ -146,8 +148,8 @@ void PutQueue::CollectAnswers() {
     const PutAnswer& answer = area_.put_answers[put->number % kPutAnswers];
     put->status = StatusOf(answer);
     put->depth = answer.depth;
-    for (size_t i = 0; i < put->offsets.size(); ++i) {
-      if ((answer.kept[i / 64] >> (i % 64) & 1) != 0) put->kept.push_back(put->offsets[i]);
+    for (size_t i = 0; i < put->slots.size(); ++i) {
+      if ((answer.kept[i / 64] >> (i % 64) & 1) != 0) put->kept.push_back(put->slots[i]);
     }
     put->answered = true;
     if (put->want.count > 0) {
@@ -160,7 +162,7 @@ void PutQueue::CollectAnswers() {
 }
 
 void PutQueue::GiveBack(EnqueuedPut& put) {
-  for (const uint64_t offset : std::exchange(put.kept, {})) hooks_.abort(offset);
+  for (const Magazine::Slot& slot : std::exchange(put.kept, {})) hooks_.abort(slot);
   for (const uint64_t at : std::exchange(put.staged, {})) hooks_.unstage(at);
   if (put.reader != nullptr) readers_.GiveBack(std::move(put.reader));
 }

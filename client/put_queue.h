@@ -26,14 +26,14 @@ inline namespace client_v1 {
 
 /// A commit that was enqueued.
 struct EnqueuedPut {
-  uint64_t number = 0;            // in the ring, from 1
-  std::vector<uint64_t> offsets;  // of its slots
-  std::vector<uint64_t> staged;   // pieces of staging memory that they were filled in, or none
+  uint64_t number = 0;  // in the ring, from 1
+  std::vector<Magazine::Slot> slots;
+  std::vector<uint64_t> staged;  // pieces of staging memory that they were filled in, or none
 
   // Once it is answered; until then the queue's.
   absl::Status status;
-  uint32_t depth = 0;          // of its path
-  std::vector<uint64_t> kept;  // of `offsets`, those that were not used
+  uint32_t depth = 0;                // of its path
+  std::vector<Magazine::Slot> kept;  // of `slots`, those that were not used
 
  private:
   friend class PutQueue;
@@ -47,10 +47,10 @@ struct EnqueuedPut {
 class PutQueue {
  public:
   struct Hooks {
-    std::function<void()> wake;                  // tells the daemon that there is something
-    std::function<absl::Status()> alive;         // whether the session is
-    std::function<void(uint64_t offset)> abort;  // gives a slot back
-    std::function<void(uint64_t at)> unstage;    // gives a piece of staging memory back
+    std::function<void()> wake;                 // tells the daemon that there is something
+    std::function<absl::Status()> alive;        // whether the session is
+    std::function<void(Magazine::Slot)> abort;  // gives a slot back
+    std::function<void(uint64_t at)> unstage;   // gives a piece of staging memory back
     /// What an answer may bring for a space, and what it brought under this grant.
     std::function<Magazine::Want(uint32_t space)> want;
     std::function<void(const Magazine::Want&, uint64_t grant, std::span<const uint64_t> offsets)>

@@ -15,13 +15,13 @@ constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
 }  // namespace
 
 Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-                         uint64_t bytes, std::optional<uint64_t> staged_at)
+                         uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at)
     : connection_(std::move(connection)),
       part_(part),
       offset_(offset),
+      grant_(grant),
       bytes_(bytes),
-      staged_at_(staged_at),
-      generation_(connection_->LeaseGeneration()) {
+      staged_at_(staged_at) {
   connection_->HoldSlot(offset_, bytes_);
 }
 
@@ -33,9 +33,9 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
     connection_ = std::move(other.connection_);
     part_ = other.part_;
     offset_ = other.offset_;
+    grant_ = other.grant_;
     bytes_ = other.bytes_;
     staged_at_ = other.staged_at_;
-    generation_ = other.generation_;
   }
   return *this;
 }
@@ -44,10 +44,7 @@ Reservation::~Reservation() { GiveBack(); }
 
 void Reservation::GiveBack() {
   if (connection_ == nullptr) return;
-  // A staged one that was granted before a silence has gone back by itself, and may be ours anew.
-  if (!staged_at_ || generation_ == connection_->LeaseGeneration()) {
-    connection_->QueueAbort(offset_);
-  }
+  connection_->QueueAbort({offset_, grant_});
   Unstage();
   Use();
 }
@@ -93,22 +90,22 @@ absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t
   const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
   const uint64_t bytes = state_->spec.parts[part].block_bytes;
-  TC_ASSIGN_OR_RETURN(const std::vector<uint64_t> offsets,
+  TC_ASSIGN_OR_RETURN(const std::vector<Magazine::Slot> granted,
                       state_->CallIn(*connection, deadline, [&](Root root) {
                         return connection->TakeSlots({root.tag, part, bytes},
                                                      std::min(count, kMaxReserve), wait, deadline);
                       }));
   std::vector<Reservation> slots;
-  for (const uint64_t offset : offsets) {
+  for (const Magazine::Slot& slot : granted) {
     std::optional<uint64_t> staged_at;
     if (connection->staging().there()) {
       staged_at = connection->staging().Take(bytes);
       if (!staged_at) {
-        connection->QueueAbort(offset);
+        connection->QueueAbort(slot);
         continue;
       }
     }
-    slots.push_back(Reservation(connection, part, offset, bytes, staged_at));
+    slots.push_back(Reservation(connection, part, slot.offset, slot.grant, bytes, staged_at));
   }
   if (slots.empty()) {
     return absl::ResourceExhaustedError(

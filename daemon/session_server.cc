@@ -28,7 +28,10 @@ namespace {
 /// Connections to one home that have not been welcomed yet, beyond the sessions.
 constexpr size_t kMaxPendingConnections = 64;
 constexpr size_t kMaxPendingOfProcess = 16;  // of these
-constexpr size_t kStranger = SIZE_MAX;       // whose home is none
+/// Slabs that are being exported for one home, and for one process of it.
+constexpr size_t kMaxExports = 64;
+constexpr size_t kMaxExportsOfProcess = 16;
+constexpr size_t kStranger = SIZE_MAX;  // whose home is none
 /// After a failed accept (no descriptors left), so that it does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
@@ -64,6 +67,7 @@ class SessionServer::Impl final : public SessionConnection::Events {
     std::shared_ptr<SessionConnection> connection;
     size_t home = 0;
     pid_t pid = 0;
+    bool asks = false;  // for a slab: it stays until it is answered, even when it has gone
   };
   struct Session {
     std::shared_ptr<SessionConnection> connection;
@@ -241,8 +245,8 @@ absl::StatusOr<size_t> SessionServer::Impl::HomeOf(const PeerUser& user) const {
   TC_ASSIGN_OR_RETURN(const size_t home, options_.home_of(user));
   size_t of_home = 0, of_process = 0;
   for (const auto& [number, pending] : pending_) {
-    of_home += pending.home == home ? 1 : 0;
-    of_process += pending.pid == user.pid ? 1 : 0;
+    of_home += pending.home == home && !pending.asks ? 1 : 0;
+    of_process += pending.pid == user.pid && !pending.asks ? 1 : 0;
   }
   if (of_home < kMaxPendingConnections && of_process < kMaxPendingOfProcess) return home;
   return absl::ResourceExhaustedError("too many connections that have not said hello (" +
@@ -349,7 +353,6 @@ absl::Status SessionServer::Impl::Welcome(uint64_t number, Session& session) {
   return session.connection->Send(FrameKind::kWelcome, welcome, fds);
 }
 
-// It stays a pending connection until it is answered: so many of them are there at most.
 void SessionServer::Impl::FindSlab(uint64_t number, const Pending& pending,
                                    const v1::Hello& hello) {
   const SessionHome& home = options_.homes[pending.home];
@@ -360,6 +363,18 @@ void SessionServer::Impl::FindSlab(uint64_t number, const Pending& pending,
     return HandOver(number, absl::UnauthenticatedError(
                                 "the token is of no session of this user's; connect again"));
   }
+  size_t of_home = 0, of_process = 0;
+  for (const auto& [other, asking] : pending_) {
+    of_home += asking.asks && asking.home == pending.home ? 1 : 0;
+    of_process += asking.asks && asking.pid == pending.pid ? 1 : 0;
+  }
+  if (of_home >= kMaxExports || of_process >= kMaxExportsOfProcess) {
+    return HandOver(
+        number, absl::ResourceExhaustedError("too many slabs are being exported already (" +
+                                             std::to_string(of_process) + " for this process, " +
+                                             std::to_string(of_home) + " in all); try again"));
+  }
+  pending_.at(number).asks = true;
   home.host->ExportSlab(hello.slab(), [weak = self_, number](absl::StatusOr<ExportedSlab> slab) {
     const auto self = weak.lock();
     if (!self) return;
@@ -370,7 +385,7 @@ void SessionServer::Impl::FindSlab(uint64_t number, const Pending& pending,
 
 void SessionServer::Impl::HandOver(uint64_t number, const absl::StatusOr<ExportedSlab>& slab) {
   const auto found = pending_.find(number);
-  if (found == pending_.end()) return;  // it has gone meanwhile
+  TC_CHECK(found != pending_.end());
   const Pending pending = found->second;
   pending_.erase(found);
   if (!slab.ok()) {
@@ -400,7 +415,7 @@ void SessionServer::Impl::OnGoodbye(uint64_t number) {
 void SessionServer::Impl::OnEnd(uint64_t number, absl::Status why) {
   if (const auto pending = pending_.find(number); pending != pending_.end()) {
     if (!why.ok()) CountRefusal(number, 0, pending->second.home, why);
-    pending_.erase(pending);
+    if (!pending->second.asks) pending_.erase(pending);
     return;
   }
   const auto found = sessions_.find(number);

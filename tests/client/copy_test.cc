@@ -8,6 +8,7 @@
 #include <fstream>
 #include <optional>
 
+#include "proto/shm_layout.h"
 #include "tests/client/blocks.h"
 #include "tests/client/daemon_fixture.h"
 #include "tests/read_only_view.h"
@@ -163,6 +164,38 @@ TEST_F(CopyTest, WhatACommitWithoutAnAnswerHadStagedComesBack) {
     auto all = space_->Reserve(kPieces, 0, milliseconds(1000));
     return all.ok() && all->size() == kPieces;
   }));
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
+}
+
+/// The control area of this process's only session, which tells itself by its magic.
+ControlArea* OwnControlArea() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long begin = 0, end = 0;
+    char mode[5] = {};
+    if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, mode) != 3) continue;
+    if (end - begin < kControlAreaBytes || std::strcmp(mode, "rw-s") != 0) continue;
+    auto* const area = reinterpret_cast<ControlArea*>(begin);
+    if (area->magic.load() == kControlAreaMagic) return area;
+  }
+  return nullptr;
+}
+
+// After a silence the generation is raised twice, and between the two slots may be granted anew.
+TEST_F(CopyTest, SlotsGrantedAfterALeaseHasLapsedComeBack) {
+  ControlArea* const area = OwnControlArea();
+  ASSERT_NE(area, nullptr);
+  for (int32_t round = 0; round < 4; ++round) {
+    const auto tokens = Prompt(round, 12);
+    auto lease = space_->Match(tokens);
+    ASSERT_OK(lease.status());
+    auto slot = space_->Reserve(1, 0, kPatience);
+    ASSERT_OK(slot.status());
+    ASSERT_OK(Extend(*space_, *lease, tokens, 12));
+    EXPECT_GT(client_->Stats()->reservations, 1u) << "some ahead, too";
+    area->lease_generation += 1;
+    // The next beat sees it; the slot in hand goes back like those ahead.
+  }
   EXPECT_TRUE(Eventually([&] { return client_->Stats()->reservations == 0; }));
 }
 

@@ -11,7 +11,9 @@ constexpr Magazine::Kind kLarge{.space = 1, .part = 1, .bytes = 8192};
 constexpr Magazine::Kind kOther{.space = 2, .part = 0, .bytes = 4096};
 
 /// Slots of a kind, by made-up offsets.
-std::vector<uint64_t> Slots(size_t count) { return std::vector<uint64_t>(count, 4096); }
+std::vector<Magazine::Slot> Slots(size_t count) {
+  return std::vector<Magazine::Slot>(count, {.offset = 4096, .grant = 1});
+}
 
 TEST(MagazineTest, WhatIsTakenIsWhatACommitAsksFor) {
   Magazine magazine;

@@ -54,10 +54,18 @@ class NotingHost final : public SessionHost {
   void ExpireLeases(uint64_t session, std::function<void()> done) override {
     Note("expire " + std::to_string(session));
     MutexLock lock(mutex_);
-    hold_expiry ? expiries_.push_back(std::move(done)) : done();
+    hold_expiry ? waiting_.push_back(std::move(done)) : done();
   }
   void EndGrace() override { Note("grace"); }
   void ExportSlab(uint64_t slab, std::function<void(absl::StatusOr<ExportedSlab>)> done) override {
+    if (slab == kSlowSlab) {
+      ++exports_under_way;
+      MutexLock lock(mutex_);
+      return waiting_.push_back([this, done = std::move(done)] {
+        --exports_under_way;
+        done(absl::UnavailableError("at last"));
+      });
+    }
     if (slab == 7) return done(ExportedSlab{UniqueFd(::memfd_create("slab", MFD_CLOEXEC)), 4096});
     done(absl::NotFoundError("there is no such slab"));
   }
@@ -70,17 +78,19 @@ class NotingHost final : public SessionHost {
     MutexLock lock(mutex_);
     return notes_;
   }
-  /// What waits while hold_expiry is set.
+  /// What waits while hold_expiry is set, and exports of kSlowSlab.
   void Expire() {
     MutexLock lock(mutex_);
     hold_expiry = false;
-    for (const auto& done : expiries_) done();
-    expiries_.clear();
+    for (const auto& done : waiting_) done();
+    waiting_.clear();
   }
   absl::Status join_answer;
   std::atomic<bool> hold_expiry = false;
   std::atomic<bool> awaits = true;
   std::atomic<int> asked = 0;
+  static constexpr uint64_t kSlowSlab = 9;
+  std::atomic<size_t> exports_under_way = 0;
 
  private:
   void Note(std::string what) {
@@ -88,7 +98,7 @@ class NotingHost final : public SessionHost {
     notes_.push_back(std::move(what));
   }
   Mutex mutex_;
-  std::vector<std::function<void()>> expiries_ TC_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> waiting_ TC_GUARDED_BY(mutex_);
   std::vector<std::string> notes_ TC_GUARDED_BY(mutex_);
 };
 
@@ -139,6 +149,13 @@ class SessionServerTest : public ::testing::Test {
     auto server = SessionServer::Start(options_, *std::move(claim), registry_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+  }
+  static std::string AskForSlab(uint64_t slab, const std::string& token) {
+    v1::Hello hello;
+    hello.ParseFromString(testing::HelloFrame().substr(kFrameHeaderBytes));
+    hello.set_slab(slab);
+    hello.set_session_token(token);
+    return testing::Frame(1, hello.SerializeAsString());
   }
   /// What the server says to these bytes.
   v1::Refused RefusalOf(const std::string& bytes) {
@@ -250,18 +267,33 @@ TEST_F(SessionServerTest, OtherVersionsAreRefusedWithAdvice) {
   EXPECT_EQ(layout.code(), static_cast<uint32_t>(absl::StatusCode::kFailedPrecondition));
 }
 
+TEST_F(SessionServerTest, WhoAsksForSlabsAndGoesDoesNotPileUpExports) {
+  Start();
+  const RawSession session = SayHello(path_);
+  ASSERT_TRUE(session.welcomed());
+  const std::string words = AskForSlab(NotingHost::kSlowSlab, session.welcome.session_token());
+  for (int i = 0; i < 500; ++i) {
+    UniqueFd socket = ConnectUnix(path_);
+    SendBytes(socket.get(), words);
+  }
+  // Behind all of them; and there is room for those who want no slab.
+  EXPECT_TRUE(Eventually([&] { return SayHello(path_).welcomed(); }));
+  EXPECT_GT(host_.exports_under_way, 0u);
+  EXPECT_LE(host_.exports_under_way, 16u);
+  host_.Expire();
+  EXPECT_TRUE(Eventually([&] {
+    UniqueFd socket = ConnectUnix(path_);
+    SendBytes(socket.get(), AskForSlab(7, session.welcome.session_token()));
+    const auto frame = ReceiveFrame(socket.get());
+    return frame && frame->kind == FrameKind::kSlab;
+  }));
+}
+
 TEST_F(SessionServerTest, ASlabOfTheDeviceIsHandedToWhoHasASession) {
   Start();
   const RawSession session = SayHello(path_);
-  const auto ask = [&](uint64_t slab, const std::string& token) {
-    v1::Hello hello;
-    hello.ParseFromString(testing::HelloFrame().substr(kFrameHeaderBytes));
-    hello.set_slab(slab);
-    hello.set_session_token(token);
-    return testing::Frame(1, hello.SerializeAsString());
-  };
   UniqueFd socket = ConnectUnix(path_);
-  SendBytes(socket.get(), ask(7, session.welcome.session_token()));
+  SendBytes(socket.get(), AskForSlab(7, session.welcome.session_token()));
   const auto frame = ReceiveFrame(socket.get());
   ASSERT_TRUE(frame && frame->kind == FrameKind::kSlab);
   EXPECT_EQ(frame->fds.size(), 1u);
@@ -270,8 +302,9 @@ TEST_F(SessionServerTest, ASlabOfTheDeviceIsHandedToWhoHasASession) {
   EXPECT_EQ(slab.bytes(), 4096u);
   char byte;
   EXPECT_LE(::recv(socket.get(), &byte, 1, 0), 0) << "the connection ends";
-  EXPECT_THAT(RefusalOf(ask(8, session.welcome.session_token())).message(), HasSubstr("no such"));
-  EXPECT_EQ(RefusalOf(ask(7, std::string(32, 'x'))).code(),
+  EXPECT_THAT(RefusalOf(AskForSlab(8, session.welcome.session_token())).message(),
+              HasSubstr("no such"));
+  EXPECT_EQ(RefusalOf(AskForSlab(7, std::string(32, 'x'))).code(),
             static_cast<uint32_t>(absl::StatusCode::kUnauthenticated));
   EXPECT_EQ(server_->counters().sessions, 1u);
 }
