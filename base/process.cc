@@ -59,4 +59,10 @@ bool HasExited(const UniqueFd& pidfd) {
   return ::poll(&poll_fd, 1, 0) == 1;
 }
 
+bool HasExited(pid_t pid, uint64_t start_time) {
+  if (pid == 0) return true;
+  const absl::StatusOr<UniqueFd> pidfd = OpenPidFd(pid, start_time);
+  return pidfd.ok() ? HasExited(*pidfd) : absl::IsNotFound(pidfd.status());
+}
+
 }  // namespace thermocline

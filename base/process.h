@@ -24,4 +24,8 @@ absl::StatusOr<UniqueFd> OpenPidFd(pid_t pid, uint64_t start_time);
 /// Whether the process of a pidfd has ended.
 bool HasExited(const UniqueFd& pidfd);
 
+/// Whether the process that started at `start_time` has surely ended, reaped by its parent or not.
+/// Pid 0 is nobody's.
+bool HasExited(pid_t pid, uint64_t start_time);
+
 }  // namespace thermocline

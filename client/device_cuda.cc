@@ -69,7 +69,7 @@ class CudaAccess final : public DeviceAccess {
   }
 
   absl::StatusOr<std::shared_ptr<const std::byte>> Map(int fd, uint64_t bytes) override {
-    TC_RETURN_IF_ERROR(cuda::UseDevice(device_));
+    TC_ASSIGN_OR_RETURN(const cuda::DeviceScope scope, cuda::DeviceScope::Enter(device_));
     TC_ASSIGN_OR_RETURN(const cuda::Slab slab, cuda::Slab::Import(device_, fd, bytes));
     TC_ASSIGN_OR_RETURN(cuda::SlabMapping mapping,
                         cuda::SlabMapping::Map(slab, cuda::Access::kRead));
@@ -82,7 +82,7 @@ class CudaAccess final : public DeviceAccess {
   }
 
   absl::Status After(DeviceStream stream, std::function<void()> then) override {
-    TC_RETURN_IF_ERROR(cuda::UseDevice(device_));
+    TC_ASSIGN_OR_RETURN(const cuda::DeviceScope scope, cuda::DeviceScope::Enter(device_));
     return cuda::CallAfter(
         static_cast<CudaStream>(stream),
         [worker = worker_, then = std::move(then)]() mutable { worker->Push(std::move(then)); });

@@ -273,8 +273,8 @@ size_t Lease::Rep::IndexOf(uint32_t block_depth, uint32_t part) const {
   return static_cast<size_t>(found - blocks.begin());
 }
 
-bool Lease::Rep::Readable(size_t index) {
-  if (blocks[index].tier == BlockTier::kHot) return InPlace(index);
+bool Lease::Rep::Readable(size_t index, Deadline deadline) {
+  if (blocks[index].tier == BlockTier::kHot) return InPlace(index, deadline);
   if (blocks[index].tier != BlockTier::kWarm) return false;
   Source& source = sources[index];
   if (source.verified || connection->remote()) return source.verified;
@@ -296,20 +296,20 @@ void Lease::Rep::Cut(uint32_t new_depth) {
   blocks.erase(end, blocks.end());
 }
 
-uint32_t Lease::Rep::Advance(size_t& next) {
-  while (next < blocks.size() && Readable(next)) ++next;
+uint32_t Lease::Rep::Advance(size_t& next, Deadline deadline) {
+  while (next < blocks.size() && Readable(next, deadline)) ++next;
   next = std::min(next, blocks.size());  // a damaged block cuts its whole place off
   return next < blocks.size() ? blocks[next].depth + 1 - block_places() : depth;
 }
 
 absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t)>& on_ready,
                                  Deadline deadline) {
-  uint32_t told = Advance(next);
+  uint32_t told = Advance(next, deadline);
   if (on_ready && told > 0) on_ready(told);
   if (next == blocks.size()) return absl::OkStatus();
   TC_CHECK(local == nullptr);  // whose path is warm throughout
   const auto tell = [&] {
-    const uint32_t ready = Advance(next);
+    const uint32_t ready = Advance(next, deadline);
     if (on_ready && ready > told) on_ready(ready);
     told = std::max(told, ready);
   };
@@ -318,7 +318,7 @@ absl::Status Lease::Rep::Promote(size_t& next, const std::function<void(uint32_t
   }
   v1::LoadRequest request;
   request.set_lease(lease);
-  request.set_hot_stays(HotCanStay());
+  request.set_hot_stays(HotCanStay(deadline));
   const absl::Status loaded =
       connection->calls().Load(request, deadline, [&](const v1::LoadResponse& response) {
         for (const v1::Block& block : response.blocks()) TC_RETURN_IF_ERROR(Put(block, false));
@@ -351,13 +351,14 @@ std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
   rep_->List();
   size_t index = rep_->IndexOf(depth, part);
   if (index == rep_->blocks.size() || rep_->blocks[index].tier != BlockTier::kWarm) return {};
-  if (!rep_->Readable(index)) {
+  const Deadline deadline = rep_->space->core->DeadlineOf({});
+  if (!rep_->Readable(index, deadline)) {
     if (!rep_->connection->remote()) return {};
     rep_->Fetch(
-            depth, depth + 1, [] {}, rep_->space->core->DeadlineOf({}))
+            depth, depth + 1, [] {}, deadline)
         .IgnoreError();
     index = rep_->IndexOf(depth, part);
-    if (index == rep_->blocks.size() || !rep_->Readable(index)) return {};
+    if (index == rep_->blocks.size() || !rep_->Readable(index, deadline)) return {};
   }
   return rep_->connection->Bytes(rep_->sources[index].offset, rep_->blocks[index].bytes);
 }
@@ -371,7 +372,7 @@ absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_rea
     size_t next = 0;
     rep_->List();
     TC_RETURN_IF_ERROR(rep_->Promote(next, on_ready, deadline));
-    const uint32_t readable = rep_->Advance(next);
+    const uint32_t readable = rep_->Advance(next, deadline);
     if (readable == rep_->depth && (rep_->depth == rep_->leased_depth || !rep_->windowed())) {
       return readable;
     }

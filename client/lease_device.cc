@@ -44,20 +44,19 @@ absl::Status CheckLayout(const SpaceSpec& spec, const BlockLayout& expected) {
 
 }  // namespace
 
-bool Lease::Rep::InPlace(size_t index) {
+bool Lease::Rep::InPlace(size_t index, Deadline deadline) {
   Source& source = sources[index];
   if (!on_device || source.slab == 0) return false;
   if (source.mapped == nullptr) {
-    const ClientCore& core = *space->core;
-    source.mapped = connection->MapSlab(*core.options().device, source.slab,
-                                        source.offset + blocks[index].bytes, core.DeadlineOf({}));
+    source.mapped = connection->MapSlab(*space->core->options().device, source.slab,
+                                        source.offset + blocks[index].bytes, deadline);
   }
   return source.mapped != nullptr;
 }
 
-bool Lease::Rep::HotCanStay() {
+bool Lease::Rep::HotCanStay(Deadline deadline) {
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (blocks[i].tier == BlockTier::kHot && !InPlace(i)) return false;
+    if (blocks[i].tier == BlockTier::kHot && !InPlace(i, deadline)) return false;
   }
   return on_device;
 }
@@ -77,7 +76,7 @@ std::span<const std::byte> Lease::DeviceView(uint32_t depth, uint32_t part) {
   rep_->List();
   const size_t index = rep_->IndexOf(depth, part);
   if (index == rep_->blocks.size() || rep_->blocks[index].tier != BlockTier::kHot) return {};
-  if (!rep_->InPlace(index)) return {};
+  if (!rep_->InPlace(index, rep_->space->core->DeadlineOf({}))) return {};
   const Rep::Source& source = rep_->sources[index];
   return {source.mapped.get() + source.offset, rep_->blocks[index].bytes};
 }

@@ -106,16 +106,16 @@ struct Lease::Rep {
   absl::Status Put(const v1::Block& block, bool matched);
   size_t IndexOf(uint32_t block_depth, uint32_t part) const;  // blocks.size(): none
   /// Readable on the device: maps the slab that it lies in.
-  bool InPlace(size_t index);
+  bool InPlace(size_t index, Deadline deadline);
   /// Whether no hot block of the path has to be brought to memory.
-  bool HotCanStay();
+  bool HotCanStay(Deadline deadline);
   /// Readable in place, after being summed where that is due. A damaged block ends the path.
-  bool Readable(size_t index);
+  bool Readable(size_t index, Deadline deadline);
   /// Drops everything at and below the block that ends behind `new_depth`.
   void Cut(uint32_t new_depth);
   /// Places readable from the root, looking from block `next` on; moves `next` to the first that
   /// is not.
-  uint32_t Advance(size_t& next);
+  uint32_t Advance(size_t& next, Deadline deadline);
   /// Fetches the bytes of [from_depth, to_depth) into the mirror; 0: to the end. `landed` is called
   /// after what may have completed a block. A passed deadline is no error.
   absl::Status Fetch(uint32_t from_depth, uint32_t to_depth, const std::function<void()>& landed,

@@ -17,11 +17,6 @@ absl::Status Mismatch(const BlockHeader& header) {
                              " disagree; the block is not stored");
 }
 
-bool IsAlive(ProcessRef process) {
-  const auto start_time = ProcessStartTime(process.pid);
-  return start_time.ok() && *start_time == process.start_time;
-}
-
 absl::StatusOr<SlotHeaders> OpenHeaders(const SlotHeadersOf& memory) {
   auto headers = SlotHeaders::Open(memory);
   if (!absl::IsDataLoss(headers.status())) return headers;
@@ -129,7 +124,7 @@ void DeviceTier::AdoptSlot(uint32_t page) {
   if (headers_.State(page) == SlotState::kGranted) {
     const SlotRecord& slot = headers_.record(page);
     const ProcessRef owner{static_cast<int>(slot.process_id), slot.process_start_time};
-    if (!IsAlive(owner) || owner.pid == ::getpid()) {
+    if (owner.pid == ::getpid() || HasExited(owner.pid, owner.start_time)) {
       headers_.SetFree(page);
     } else if (slabs_.RestoreSlot(page).ok()) {
       left_granted_.push_back({page, owner});

@@ -17,11 +17,6 @@ namespace {
 
 uint64_t OffsetOf(uint32_t page) { return uint64_t{page} * kPageBytes; }
 
-bool IsAlive(ProcessRef process) {
-  const auto start_time = ProcessStartTime(process.pid);
-  return start_time.ok() && *start_time == process.start_time;
-}
-
 /// What an earlier daemon left in a chunk.
 struct LeftInChunk {
   HostTier::Left* begin = nullptr;  // blocks that can be believed
@@ -185,7 +180,7 @@ void HostTier::AdoptOther(uint32_t page) {
   const SlotRecord& record = headers_.record(page);
   if (record.state.load(std::memory_order_acquire) == static_cast<uint32_t>(SlotState::kGranted)) {
     const ProcessRef owner{static_cast<int>(record.process_id), record.process_start_time};
-    if (!IsAlive(owner) || owner.pid == ::getpid()) {
+    if (owner.pid == ::getpid() || HasExited(owner.pid, owner.start_time)) {
       headers_.SetFree(page);
     } else if (slabs_.RestoreSlot(page).ok()) {
       left_granted_.push_back({OffsetOf(page), owner});

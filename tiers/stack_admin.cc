@@ -36,9 +36,7 @@ void StackCore::ReleaseQuarantine() {
     const ProcessRef process = at->second.process;
     const auto [asked, fresh] = gone.try_emplace({process.pid, process.start_time});
     if (fresh && process.pid != 0) {  // of a remote session ProcessGone tells
-      const auto start_time = ProcessStartTime(process.pid);
-      asked->second = absl::IsNotFound(start_time.status()) ||
-                      (start_time.ok() && *start_time != process.start_time);
+      asked->second = HasExited(process.pid, process.start_time);
     }
     if (asked->second || (at->second.release_at && now >= *at->second.release_at)) {
       host_->Free(at->first);

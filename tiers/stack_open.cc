@@ -213,6 +213,7 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   cold_policy_->Reserve(cold.size());
   feed_ = std::make_unique<PolicyFeed>(*warm_policy_, *cold_policy_,
                                        [&] { writer_.Populate(found.size()); });
+  grace_ = true;  // what goes now may be read, too
   const uint64_t dropped = RestorePlaces(found, state);
   feed_->Finish();
   feed_.reset();

@@ -46,6 +46,17 @@ absl::StatusOr<DeviceInfo> Describe(int device) {
 
 absl::Status UseDevice(int device) { return RuntimeStatus(cudaSetDevice(device), "cudaSetDevice"); }
 
+absl::StatusOr<DeviceScope> DeviceScope::Enter(int device) {
+  int before = 0;
+  TC_RETURN_IF_ERROR(RuntimeStatus(cudaGetDevice(&before), "cudaGetDevice"));
+  TC_RETURN_IF_ERROR(UseDevice(device));
+  return DeviceScope(before);
+}
+
+DeviceScope::~DeviceScope() {
+  if (before_ >= 0) UseDevice(before_).IgnoreError();
+}
+
 absl::StatusOr<uint64_t> FreeBytes() {
   size_t free_bytes = 0;
   size_t total_bytes = 0;

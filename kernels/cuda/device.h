@@ -53,6 +53,19 @@ absl::StatusOr<DeviceInfo> Describe(int device);
 /// Makes a device the calling thread's, with its context: whatever is created below lies there.
 /// Every thread that uses CUDA calls it first.
 absl::Status UseDevice(int device);
+/// The same until the scope's end, for threads that are somebody else's: then it is the one that
+/// was.
+class DeviceScope {
+ public:
+  static absl::StatusOr<DeviceScope> Enter(int device);
+  DeviceScope(DeviceScope&& other) noexcept : before_(std::exchange(other.before_, -1)) {}
+  DeviceScope& operator=(DeviceScope&&) = delete;
+  ~DeviceScope();
+
+ private:
+  explicit DeviceScope(int before) : before_(before) {}
+  int before_;  // -1: moved from
+};
 /// Of the thread's device.
 absl::StatusOr<uint64_t> FreeBytes();
 /// Waits for everything that this process has under way on the thread's device. Errors: sticky ones

@@ -20,6 +20,8 @@ absl::Status LaunchStatus(CudaError, std::string_view) { return BuiltWithout(); 
 absl::StatusOr<int> DeviceCount() { return BuiltWithout(); }
 absl::StatusOr<DeviceInfo> Describe(int) { return BuiltWithout(); }
 absl::Status UseDevice(int) { return BuiltWithout(); }
+absl::StatusOr<DeviceScope> DeviceScope::Enter(int) { return BuiltWithout(); }
+DeviceScope::~DeviceScope() = default;
 absl::StatusOr<uint64_t> FreeBytes() { return BuiltWithout(); }
 absl::Status SynchronizeDevice() { return BuiltWithout(); }
 

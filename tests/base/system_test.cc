@@ -103,12 +103,19 @@ TEST(ProcessTest, AChildIsKnownByItsStartTimeAndSeenToEnd) {
   const auto pidfd = OpenPidFd(child, *start);
   ASSERT_TRUE(pidfd.ok()) << pidfd.status();
   EXPECT_FALSE(HasExited(*pidfd));
+  EXPECT_FALSE(HasExited(child, *start));
+  EXPECT_TRUE(HasExited(child, *start + 1)) << "a namesake";
   EXPECT_EQ(OpenPidFd(child, *start + 1).status().code(), absl::StatusCode::kNotFound);
   ::close(pipe_fds[0]);
   ::close(pipe_fds[1]);
+  siginfo_t ended;
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT), 0);
+  EXPECT_TRUE(ProcessStartTime(child).ok()) << "a zombie";
+  EXPECT_TRUE(HasExited(child, *start));
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(HasExited(*pidfd));
+  EXPECT_TRUE(HasExited(child, *start));
   EXPECT_EQ(ProcessStartTime(child).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(OpenPidFd(child).status().code(), absl::StatusCode::kNotFound);
 }
