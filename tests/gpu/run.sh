@@ -74,6 +74,9 @@ if [ -e "$model" ]; then
     python3 "$top/deploy/demo/demo.py" --bin "$bin" --model "$model" --device $device --json "$out/demo_$device.json" ||
       failures=$((failures + 1))
   done
+  ceilings=$("$top/tests/gpu/ttft_ceiling.py" "$model" "$out"/{demo_cuda,bench_gpu,torch}.json) ||
+    ceilings="| ceiling of the time to first token | not told | $ceilings | |"
+  lines+=("$ceilings")
 else
   lines+=("| demo | not run | no $model | |")
 fi
