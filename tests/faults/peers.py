@@ -1,14 +1,17 @@
-"""The trials of tests/faults/faults_test.cc, done to peers as they come: Redis, and Mooncake Store from its wheel.
+"""The trials of tests/faults/faults_test.cc, done to peers as they come: Redis, Mooncake Store from its wheel, and the file
+back end of LMCache from its own (bench/lmcache_peer.py has how that is loaded).
 
-    PYTHON peers.py redis|mooncake [--json FILE]      prints a row a trial, exit code 0 whatever the peers do
+    PYTHON peers.py redis|mooncake|lmcache [--json FILE]      prints a row a trial, exit code 0 whatever the peers do
 
 Run as `unshare --net PYTHON peers.py mooncake`: a client of Mooncake listens on every address whatever it is told. Values
 are of 1 MiB; each begins with a mark, by which its copies are found in the memory of a process and in files.
 """
 
 import json
+import mmap
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -18,7 +21,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench"))
-import mooncake_peer  # noqa: E402  (found by the line above)
+import lmcache_peer  # noqa: E402  (found by the line above)
+import mooncake_peer  # noqa: E402
 
 MIB = 1 << 20
 MARK = b"thermocline-fault-trial-value==="
@@ -108,6 +112,14 @@ def flip_in_files(directory):
                     flips += 1
                     at = content.find(MARK, at + 1)
     return flips
+
+
+def cut_files(directory):
+    """All of them, as some of the values may be in memory as well."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            os.truncate(path, os.path.getsize(path) // 2)
 
 
 # ---- Redis, as an engine would use it: memory only, over a unix socket
@@ -322,6 +334,12 @@ def mooncake_disk():
     counts = gets()
     row("mooncake", "a byte flipped on disk", "wrong" if counts["wrong"] else "right",
         f"{flips} values flipped there; of the acknowledged ones {tally(counts)}")
+    flip_in_files(directory)  # back
+    before = gets()
+    cut_files(directory)
+    counts = gets()
+    row("mooncake", "a file on disk cut in half", "wrong" if counts["wrong"] else "right",
+        f"all of its files: of {before['right']} that were right before {tally(counts)}")
     store.store.close()
     master.terminate()
     master.wait()
@@ -372,8 +390,62 @@ def try_mooncake():
         isolated(trial)
 
 
+# ---- LMCache, whose back end keeps a file a value, and has no server
+
+
+class Lmcache:
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="tc-fault-lmcache-")
+        self.files = os.path.join(self.directory, "files")
+        self.client = lmcache_peer.load_extension(self.directory).LMCacheFSClient(self.files, 1)
+        self.room = memoryview(mmap.mmap(-1, MIB))
+
+    def finish(self):
+        """Of the one value that a batch was of: whether it was there."""
+        select.select([self.client.event_fd()], [], [])
+        _, done, error, found = self.client.drain_completions()[0]
+        if not done:
+            raise RuntimeError(error)
+        return found and found[0]
+
+    def put(self, key, data):
+        self.room[:] = data
+        self.client.submit_batch_set([lmcache_peer.Peer.key(key)], [self.room])
+        self.finish()
+
+    def get(self, key):
+        self.client.submit_batch_get([lmcache_peer.Peer.key(key)], [self.room])
+        return bytes(self.room) if self.finish() else None
+
+    def stop(self):
+        self.client.close()
+        subprocess.run(["rm", "-rf", self.directory], check=True)
+
+
+def try_lmcache():
+    store = Lmcache()
+    failed_puts(store, FEW)
+    flips = flip_in_files(store.files)
+    counts = count_gets(store, FEW)
+    row("lmcache", "a byte flipped on disk", "wrong" if counts["wrong"] else "right", f"of {flips} values {tally(counts)}")
+    flip_in_files(store.files)  # back
+    cut_files(store.files)
+    counts = count_gets(store, FEW)
+    failed_puts(store, FEW)
+    row("lmcache", "a file on disk cut in half", "wrong" if counts["wrong"] else "right",
+        f"each: {tally(counts)}; put again, {tally(count_gets(store, FEW))}")
+    store.put(100, value(100))
+    store.put(100, value(100, 1))
+    got = store.get(100)
+    row("lmcache", "another value put under a key", "right" if got == value(100, 1) else "wrong",
+        f"acknowledged, and a get gives the {'new' if got == value(100, 1) else 'old'} one")
+    got, seconds, _ = timed(lambda: store.get(10**6))
+    row("lmcache", "a key that was never put", "right" if got is None else "wrong", f"a miss, after {seconds * 1e3:.2f} ms")
+    store.stop()
+
+
 def main():
-    try_redis() if sys.argv[1] == "redis" else try_mooncake()
+    {"redis": try_redis, "mooncake": try_mooncake, "lmcache": try_lmcache}[sys.argv[1]]()
     if len(sys.argv) > 3:
         with open(sys.argv[3], "w", encoding="utf-8") as file:
             json.dump(ROWS, file)

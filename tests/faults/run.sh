@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What caches do when bytes rot, memory runs out and processes stop or die: the same trials on Thermocline, Redis and Mooncake
-# Store, printed as one table. Exit 1 when Thermocline is not right in each; a peer that cannot be had is skipped, visibly.
+# What caches do when bytes rot, memory runs out and processes stop or die: the same trials on Thermocline, Redis, Mooncake
+# Store and LMCache's file back end, printed as one table. Exit 1 when Thermocline is not right in each; a peer that cannot be had is skipped, visibly.
 #   tests/faults/run.sh [--short] [--json FILE]         --short: fewer values and shorter waits for Thermocline
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -40,9 +40,14 @@ else
   "${namespace[@]}" "$python" "$top/tests/faults/peers.py" mooncake --json "$scratch/3.json" 2>"$scratch/log" ||
     { echo "SKIPPED: mooncake failed:"; tail -5 "$scratch/log"; }
 fi
-printf '\n== others\nSKIPPED: infinistore (it needs an RDMA device even for TCP), LMCache (its wheel needs torch and CUDA)\n\n'
+printf '\n== lmcache\n'
+if "$top/bench/environment.sh" lmcache-venv --no-deps lmcache==0.5.0; then
+  "$top/build/lmcache-venv/bin/python" "$top/tests/faults/peers.py" lmcache --json "$scratch/4.json" 2>"$scratch/log" ||
+    { echo "SKIPPED: lmcache failed:"; tail -5 "$scratch/log"; }
+fi
+printf '\n== others\nSKIPPED: infinistore (it needs an RDMA device even for TCP)\n\n'
 
-python3 - "${json:-$scratch/rows.json}" "$scratch"/[123].json <<'PYTHON'
+python3 - "${json:-$scratch/rows.json}" "$scratch"/[1234].json <<'PYTHON'
 import json, sys
 rows = []
 for path in sys.argv[2:]:
