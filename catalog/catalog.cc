@@ -131,13 +131,7 @@ Catalog::Child Catalog::FindChild(Place parent, const Name& name) const {
   const NodeId hint = node(parent.node).next.load(std::memory_order_relaxed);
   if (Child child = CheckChild(hint, parent, name); child.node != 0) return child;
   const uint64_t hash = ChildHash(PlaceBits(parent), name);
-  uint32_t log2 = table_log2().load(std::memory_order_acquire);
-  while (true) {
-    if (Child child = Probe(log2, hash, parent, name, hint); child.node != 0) return child;
-    const uint32_t now = table_log2().load(std::memory_order_acquire);
-    if (now == log2) return {};
-    log2 = now;  // the table was replaced, and the old one perhaps emptied, while we looked
-  }
+  return Probe(table_log2().load(std::memory_order_acquire), hash, parent, name, hint);
 }
 
 Catalog::Search Catalog::Begin(Place parent, const Name& name) const {

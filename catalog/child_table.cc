@@ -1,8 +1,7 @@
 #include "catalog/child_table.h"
 
-#include <sys/mman.h>
-
 #include "base/check.h"
+#include "catalog/fences.h"
 #include "hashing/prefix_hash.h"
 
 namespace thermocline {
@@ -60,8 +59,9 @@ uint64_t ChildTable::HashOf(NodeId node) const {
                    catalog_.name(node, 0).Load());
 }
 
-// Doubles the table beside the readers, in a region that was never used. The table is only a hint,
-// so the old one is given back at once: a reader that finds it emptied sees that it was replaced.
+// Doubles the table beside the readers, in a region that was never used. The old one stays as it
+// is, so that who has begun in it finds what was there. (All that were replaced are smaller than
+// the one in use; and no page of memory that is sealed against other writers can be given back.)
 void ChildTable::Grow() {
   const uint32_t old_log2 = log2_++;
   ChildBucket* old = catalog_.table(old_log2);
@@ -75,7 +75,9 @@ void ChildTable::Grow() {
     }
   }
   catalog_.table_log2().store(log2_, std::memory_order_release);
-  madvise(old, sizeof(ChildBucket) << old_log2, MADV_REMOVE);  // a hint; failing costs memory only
+  for (size_t bucket = 0; !kOldTableStays && bucket < size_t{1} << old_log2; ++bucket) {
+    for (auto& slot : old[bucket].entry) slot.store(0, std::memory_order_release);
+  }
 }
 
 }  // namespace thermocline

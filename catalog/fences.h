@@ -78,6 +78,41 @@ inline constexpr bool kReaderChecksAncestors = false;
 inline constexpr bool kReaderChecksAncestors = true;
 #endif
 
+/// Whether it sees, comparing once more, that a node hangs where it hung.
+#ifdef TC_BREAK_PARENT
+inline constexpr bool kReaderComparesParents = false;
+#else
+inline constexpr bool kReaderComparesParents = true;
+#endif
+
+/// Whether it looks behind its fence that its root is still that of the space.
+#ifdef TC_BREAK_ROOT_TAG
+inline constexpr bool kReaderChecksRoot = false;
+#else
+inline constexpr bool kReaderChecksRoot = true;
+#endif
+
+/// Whether who has found a key does.
+#ifdef TC_BREAK_KEY_ROOT_TAG
+inline constexpr bool kKeyReaderChecksRoot = false;
+#else
+inline constexpr bool kKeyReaderChecksRoot = true;
+#endif
+
+/// Whether who adopts a place takes it only below its own root.
+#ifdef TC_BREAK_ADOPTER_ROOT
+inline constexpr bool kAdopterChecksRoot = false;
+#else
+inline constexpr bool kAdopterChecksRoot = true;
+#endif
+
+/// Whether a table of children that was replaced stays as it was, for who has begun in it.
+#ifdef TC_BREAK_OLD_TABLE
+inline constexpr bool kOldTableStays = false;
+#else
+inline constexpr bool kOldTableStays = true;
+#endif
+
 /// Whether it takes the words from behind its fence.
 #ifdef TC_BREAK_EARLY_WORDS
 inline constexpr bool kWordsBehindFence = false;

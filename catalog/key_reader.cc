@@ -62,7 +62,8 @@ std::optional<KeyBlock> KeyReader::Pin(Root root, const FoundKey& found, uint32_
 bool KeyReader::Stands(Root root, const FoundKey& found) const {
   if (!kKeyReaderLooksAgain) return true;
   const NodeState now = catalog_.state(found.node);
-  return now.version() == found.state.version() && now.length() > 0 &&
+  if (now.version() != found.state.version() || now.length() == 0) return false;
+  return !kKeyReaderChecksRoot ||
          catalog_.node(root.node).root.load(std::memory_order_relaxed) == root.tag;
 }
 

@@ -18,6 +18,8 @@ inline Name NameOf(uint64_t symbol) {
   return name;
 }
 
+inline uint64_t SymbolOf(const Name& name) { return name.word[0] / 1000; }
+
 inline std::vector<Name> NamesOf(std::initializer_list<uint64_t> symbols) {
   std::vector<Name> names;
   for (uint64_t symbol : symbols) names.push_back(NameOf(symbol));

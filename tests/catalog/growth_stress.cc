@@ -1,11 +1,11 @@
 // Readers look for what is never dropped while the writer adds children by the thousand, so that
-// the table of children grows again and again: who has begun in a table that is replaced and
-// emptied meanwhile must not take that for a miss. A table grows only so often; so one catalog
-// follows the other. (That somebody is interrupted in the one nanosecond between the table's size
-// and the table comes too seldom to ask for; key_reader_test has a search that is interrupted
-// there.)
+// the table of children grows again and again: who is interrupted between the table's size and a
+// table that is replaced meanwhile must find it there. A table grows only so often; so one catalog
+// follows the other.
 //
-//   growth_stress [--seconds N]
+//   growth_stress [--seconds N] [--must-notice]
+//
+// With --must-notice the run succeeds exactly when a look was missed (the broken build).
 #include <sched.h>
 
 #include <atomic>
@@ -99,7 +99,7 @@ void LookUntilStop(const Stage& stage, Tally& tally) {
   }
 }
 
-int Run(int seconds) {
+int Run(int seconds, bool must_notice) {
   Stage stage;
   Tally tally;
   stage.Set(std::make_shared<Round>());
@@ -117,7 +117,11 @@ int Run(int seconds) {
     return std::chrono::steady_clock::now() < begin + std::chrono::seconds(time);
   };
   const auto too_little = [&] { return doublings <= 8 || tally.looks <= 100'000; };
-  while (lasts(seconds) || (too_little() && lasts(seconds + kPatienceSeconds))) {
+  const auto goes_on = [&] {
+    if (must_notice && tally.missed > 0) return false;
+    return lasts(seconds) || (too_little() && lasts(seconds + kPatienceSeconds));
+  };
+  while (goes_on()) {
     const auto round = std::make_shared<Round>();
     stage.Set(round);
     for (uint64_t child = 0; child < kChildren; ++child) round->Add(100 + child);
@@ -127,6 +131,7 @@ int Run(int seconds) {
   for (std::thread& reader : readers) reader.join();
   std::printf("%" PRIu64 " doublings, %.2fM looks: %" PRIu64 " missed\n", doublings,
               tally.looks / 1e6, tally.missed.load());
+  if (must_notice) return tally.missed > 0 ? 0 : 1;
   return tally.missed == 0 && !too_little() ? 0 : 1;
 }
 
@@ -134,7 +139,15 @@ int Run(int seconds) {
 }  // namespace thermocline
 
 int main(int argc, char** argv) {
-  const bool told = argc == 3 && std::strcmp(argv[1], "--seconds") == 0;
-  TC_CHECK(told || argc == 1);
-  return thermocline::Run(told ? std::atoi(argv[2]) : 5);
+  int seconds = 5;
+  bool must_notice = false;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--must-notice") == 0) {
+      must_notice = true;
+    } else {
+      TC_CHECK(std::strcmp(argv[i], "--seconds") == 0 && i + 1 < argc);
+      seconds = std::atoi(argv[++i]);
+    }
+  }
+  return thermocline::Run(seconds, must_notice);
 }

@@ -1,11 +1,12 @@
 // Readers check that what they pinned is, and stays, what they asked for, while the writer drops
 // tails, moves bytes and reuses nodes and slots as hard as it can. The bytes of a slot are a
 // function of its part and of the whole path down to its place, so that a wrong ancestor shows,
-// too; a slot that was taken away is poisoned at once.
+// too; a slot that was taken away is poisoned at once. Beside a root that stays there is one that
+// passes: another space takes its node again and again.
 //
 //   stress [--seconds N] [--seed N] [--readers N] [--run N] [--places N] [--depth N]
 //          [--moves PERCENT] [--drops PERCENT] [--noise PERCENT] [--adopts PERCENT]
-//          [--keys PERCENT] [--threads] [--must-notice]
+//          [--keys PERCENT] [--roots PERCENT] [--threads] [--must-notice]
 //
 // Few places and a small depth make a duel over the same ones: there a missing fence shows within
 // seconds. What takes a reader that is interrupted on its way shows with many readers and no noise.
@@ -29,99 +30,21 @@
 #include <vector>
 
 #include "catalog/key_reader.h"
-#include "tests/catalog/catalog_testing.h"
+#include "tests/catalog/stress_writer.h"
 
 namespace thermocline {
 namespace {
 
-constexpr uint32_t kParts = 2;
-constexpr uint64_t kAlphabet = 3;
-constexpr uint64_t kPoison = ~uint64_t{0};
 constexpr uint32_t kWindowPlaces = 2;
 constexpr uint32_t kPinsPerReader = 8;
 constexpr int kSkipped = 77;
 constexpr std::chrono::seconds kPatience{60};  // beyond its time, on a busy machine
 
-struct Plan {
-  int seconds = 10;
-  uint64_t seed = 1;
-  uint32_t readers = 2;
-  uint32_t run = 4;
-  uint32_t places = 1500;
-  uint32_t depth = 24;
-  uint32_t moves_percent = 50;
-  uint32_t drops_percent = 50;
-  uint32_t noise_percent = 50;
-  uint32_t adopts_percent = 20;
-  uint32_t keys_percent = 20;
-  bool threads = false;
-  bool must_notice = false;
-};
-
-struct Payload {
-  std::atomic<uint64_t> word[8];
-};
-
 // What a reader tells the others of a place that it holds: whoever reads a torn one is none the
 // wiser, as an id has one path.
 struct Told {
   std::atomic<uint64_t> round;  // odd while it is written
-  std::atomic<uint64_t> place, id, path;
-};
-
-struct Tally {
-  std::atomic<bool> stop;
-  std::atomic<uint64_t> pins, places_read, violations, retries, rechecks, extended, adopted;
-  std::atomic<uint64_t> keys_read, keys_lost;
-  std::atomic<uint64_t> dropped, drops_refused, moved, moves_refused;
-};
-
-struct Prompt {
-  std::vector<Name> names;
-  std::vector<uint64_t> paths;  // by place: stands for the path down to it
-};
-
-uint64_t Mix(uint64_t path, uint64_t symbol) {
-  return ((path ^ (symbol + 1)) * 0x9E3779B97F4A7C15) ^ (path >> 29);
-}
-uint64_t ContentOf(uint64_t path, uint32_t part) { return path * 2 + part; }
-constexpr uint64_t kRootPath = 7;
-
-// Long common prefixes, forks everywhere: the next name is the usual one more often than not.
-void MakePrompt(const Plan& plan, std::mt19937_64& random, Prompt& prompt) {
-  prompt.names.clear();
-  prompt.paths.clear();
-  uint64_t path = kRootPath;
-  for (uint64_t left = 1 + random() % plan.depth; left > 0; --left) {
-    const uint64_t symbol = random() % 8 ? 0 : random() % kAlphabet;
-    path = Mix(path, symbol);
-    prompt.names.push_back(NameOf(symbol));
-    prompt.paths.push_back(path);
-  }
-}
-
-/// Stores that miss every cache. They fill the processor's store buffer, which drains in order, so
-/// that the store that comes next stays invisible to others for a long while: what a missing fence
-/// forgets about. Without it two threads of one core hardly ever show it.
-class Noise {
- public:
-  explicit Noise(uint64_t seed) : state_(seed * 2 + 1), lines_(kLines) {}
-  void Make() {
-    for (int i = 0; i < kStores; ++i) {
-      state_ = state_ * 6364136223846793005 + 1442695040888963407;
-      lines_[state_ >> (64 - kLinesLog2)].word = state_;
-    }
-  }
-
- private:
-  static constexpr int kLinesLog2 = 20;
-  static constexpr size_t kLines = size_t{1} << kLinesLog2;  // 64 MiB
-  static constexpr int kStores = 48;
-  struct alignas(64) Line {
-    volatile uint64_t word = 0;
-  };
-  uint64_t state_;
-  std::vector<Line> lines_;
+  std::atomic<uint64_t> root, place, id, path;
 };
 
 // Left alone, the scheduler of a busy machine may keep both sides on one core, where a missing
@@ -162,18 +85,27 @@ void NoteViolation(const Plan& plan, Tally& tally) {
   if (plan.must_notice) tally.stop.store(true);
 }
 
-void Tell(Told& told, Place place, uint64_t id, uint64_t path) {
+void Tell(Told& told, Root root, Place place, uint64_t id, uint64_t path) {
   told.round.fetch_add(1, std::memory_order_acq_rel);
+  told.root.store(BitsOf(root), std::memory_order_release);
   told.place.store(PlaceBits(place), std::memory_order_release);
   told.id.store(id, std::memory_order_release);
   told.path.store(path, std::memory_order_release);
   told.round.fetch_add(1, std::memory_order_acq_rel);
 }
 
-/// Pins what another has told of, and answers whether it is that, if it could be had.
+uint64_t PathOf(Root root, std::span<const Name> names) {
+  uint64_t path = PathOf(root);
+  for (const Name& name : names) path = Mix(path, SymbolOf(name));
+  return path;
+}
+
+/// Pins what another has told of, and answers whether it is that, if it could be had: what lies
+/// below another root cannot.
 bool AdoptedIsRight(Reader& reader, Root root, const Told& told, const Payload* slots, uint32_t pin,
                     const Plan& plan, Noise& noise, std::mt19937_64& random, Tally& tally) {
   const uint64_t round = told.round.load(std::memory_order_acquire);
+  const bool ours = told.root.load(std::memory_order_acquire) == BitsOf(root);
   const Place place = PlaceFromBits(told.place.load(std::memory_order_acquire));
   const uint64_t id = told.id.load(std::memory_order_acquire);
   const uint64_t path = told.path.load(std::memory_order_acquire);
@@ -184,7 +116,7 @@ bool AdoptedIsRight(Reader& reader, Root root, const Told& told, const Payload* 
   const PartRule rules[kParts] = {};
   std::vector<Name> names;
   const Reader::Match match = reader.Adopt(root, place, id, pin, rules, 1, names);
-  bool right = true;
+  bool right = match.depth == 0 || (ours && PathOf(root, names) == path);
   if (match.depth > 0 && match.usable == match.depth) {
     tally.adopted.fetch_add(1, std::memory_order_relaxed);
     for (int looks = random() % 100 < plan.noise_percent ? 60 : 1; looks > 0; --looks) {
@@ -211,7 +143,7 @@ bool KeysAreRight(const KeyReader& reader, Root root, const Payload* slots, uint
   bool right = true;
   for (size_t i = 0; i < kKeys; ++i) {
     if (found[i].node == 0) continue;
-    const uint64_t path = Mix(kRootPath, i % (kAlphabet + 1));
+    const uint64_t path = Mix(PathOf(root), i % (kAlphabet + 1));
     for (uint32_t part = 0; part < kParts; ++part) {
       const std::optional<KeyBlock> block = reader.Pin(root, found[i], part, pin);
       (block ? tally.keys_read : tally.keys_lost).fetch_add(1, std::memory_order_relaxed);
@@ -227,15 +159,18 @@ bool KeysAreRight(const KeyReader& reader, Root root, const Payload* slots, uint
   return right;
 }
 
-void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Payload* slots,
-                   Tally& tally, std::span<Told> told, uint32_t own, Pins pins, uint64_t seed) {
+void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root lasting,
+                   const std::atomic<uint64_t>& passing, const Payload* slots, Tally& tally,
+                   std::span<Told> told, uint32_t own, Pins pins, uint64_t seed) {
   Reader reader(catalog, pins);
   const KeyReader keys(catalog);
   std::mt19937_64 random(seed);
   Noise noise(seed);
   Prompt prompt;
   while (!tally.stop.load(std::memory_order_relaxed)) {
-    MakePrompt(plan, random, prompt);
+    const bool passes = random() % 100 < plan.roots_percent;
+    const Root root = passes ? RootFromBits(passing.load(std::memory_order_acquire)) : lasting;
+    MakePrompt(plan, random, root, prompt);
     const auto pin = static_cast<uint32_t>(1 + random() % (pins.size() - 1));
     const bool windowed = random() % 4 == 0;
     const PartRule rules[kParts] = {{}, {.window_places = windowed ? kWindowPlaces : 0}};
@@ -264,7 +199,7 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
     if (match.usable > 0) {
       const Place end = reader.PlaceAt(match.usable);
       const uint64_t id = catalog.id(end.node, end.count - 1).load(std::memory_order_relaxed);
-      Tell(told[own], end, id, prompt.paths[match.usable - 1]);
+      Tell(told[own], root, end, id, prompt.paths[match.usable - 1]);
     }
     reader.Unpin(pin);
     if (random() % 100 < plan.adopts_percent) {
@@ -278,156 +213,6 @@ void ReadUntilStop(const Plan& plan, const Catalog& catalog, Root root, const Pa
   tally.retries += reader.retries();
   tally.rechecks += reader.rechecks();
 }
-
-// ---- writer ------------------------------------------------------------------------------------
-
-class StressWriter {
- public:
-  StressWriter(const Plan& plan, Writer& writer, Root root, Payload* slots, Tally& tally)
-      : plan_(plan),
-        writer_(writer),
-        root_(root),
-        slots_(slots),
-        tally_(tally),
-        random_(plan.seed),
-        noise_(plan.seed) {
-    // Slots for all places and all moves on the way.
-    slot_count_ = (plan.places + plan.depth) * kParts;
-    for (uint32_t slot = slot_count_; slot > 0; --slot) free_.push_back(slot);
-    paths_.resize(slot_count_ + 1);
-  }
-  static uint32_t SlotCount(const Plan& plan) { return (plan.places + plan.depth) * kParts + 1; }
-
-  void Turn() {
-    MakePrompt(plan_, random_, prompt_);
-    const Place end = Grow();
-    if (random_() % 100 < plan_.moves_percent) Move(end);
-    if (writer_.place_count() + plan_.depth >= plan_.places ||
-        random_() % 100 < plan_.drops_percent) {
-      Drop(end);
-    }
-    TC_CHECK(used_ + free_.size() == slot_count_);
-  }
-
- private:
-  uint32_t Fill(uint64_t path, uint32_t part) {
-    const uint32_t slot = free_.back();
-    free_.pop_back();
-    ++used_;
-    for (auto& word : slots_[slot].word) {
-      word.store(ContentOf(path, part), std::memory_order_relaxed);
-    }
-    paths_[slot] = path;
-    return slot;
-  }
-  void Poison(uint32_t slot) {
-    for (auto& word : slots_[slot].word) word.store(kPoison, std::memory_order_relaxed);
-    free_.push_back(slot);
-    --used_;
-  }
-
-  // Adds what is missing of the prompt and fills the holes that moves left on its way.
-  Place Grow() {
-    auto [place, depth] = writer_.Find(root_, prompt_.names);
-    const size_t found = depth;
-    Place at = place;
-    for (size_t i = found; i > 0; --i, at = writer_.Parent(at)) FillHoles(at, prompt_.paths[i - 1]);
-    for (; depth < prompt_.names.size() && writer_.place_count() < plan_.places; ++depth) {
-      auto next = writer_.Append(place, prompt_.names[depth], ++last_id_);
-      if (!next.ok()) break;
-      place = *next;
-      FillHoles(place, prompt_.paths[depth]);
-    }
-    return place;
-  }
-  void FillHoles(Place place, uint64_t path) {
-    for (uint32_t part = 0; part < kParts; ++part) {
-      if (!writer_.word(place, part).empty() || free_.size() < plan_.depth) continue;
-      writer_.SetWord(place, part, Word().WithWarmSlot(Fill(path, part)));
-    }
-  }
-
-  // Some of the way that we just came, which readers walk the most.
-  void Move(Place end) {
-    batch_.clear();
-    for (Place place = end; !writer_.IsRoot(place); place = writer_.Parent(place)) {
-      if (random_() % 2) batch_.push_back({place, static_cast<uint32_t>(random_() % kParts)});
-      if (batch_.size() == 8) break;
-    }
-    if (random_() % 100 < plan_.noise_percent) noise_.Make();
-    const size_t granted = writer_.BeginMove(batch_);
-    for (const Movement& move : batch_) {
-      if (!move.granted) continue;
-      const uint32_t old = move.before.warm_slot();
-      const uint64_t path = paths_[old];
-      Poison(old);
-      const bool leaves_a_hole = random_() % 8 == 0 || free_.empty();
-      writer_.FinishMove(
-          move.place, move.part,
-          leaves_a_hole ? Word().WithColdCopy(true) : Word().WithWarmSlot(Fill(path, move.part)));
-      if (leaves_a_hole) writer_.SetWord(move.place, move.part, Word());
-    }
-    tally_.moved.fetch_add(granted, std::memory_order_relaxed);
-    tally_.moves_refused.fetch_add(batch_.size() - granted, std::memory_order_relaxed);
-  }
-
-  // The tail we just came to, often whole; and, when it is crowded, whatever else has an id.
-  void Drop(Place end) {
-    firsts_.clear();
-    if (!writer_.IsRoot(end) && writer_.IsLeaf(end) && random_() % 100 < plan_.drops_percent) {
-      firsts_.push_back(end);
-    }
-    const size_t crowd = writer_.place_count() + plan_.depth;
-    const size_t wanted = crowd > plan_.places ? std::min<size_t>(crowd - plan_.places, 16) : 0;
-    for (size_t tries = 0; tries < 4 * wanted && firsts_.size() < wanted; ++tries) {
-      const auto place = writer_.PlaceOf(1 + random_() % last_id_);
-      // Ids grow without bound, most are gone: walk a random way instead.
-      firsts_.push_back(place ? *place : RandomLeaf());
-      if (writer_.IsRoot(firsts_.back())) firsts_.pop_back();
-    }
-    const size_t asked = firsts_.size();
-    if (random_() % 100 < plan_.noise_percent) noise_.Make();
-    const DropResult result = writer_.Drop(firsts_);
-    for (const Dropped& dropped : result.dropped) {
-      for (Word word : dropped.words) {
-        if (word.warm_slot() != 0) Poison(word.warm_slot());
-      }
-    }
-    tally_.dropped.fetch_add(result.dropped.size(), std::memory_order_relaxed);
-    if (asked > 0 && result.dropped.empty()) {
-      tally_.drops_refused.fetch_add(1, std::memory_order_relaxed);
-    }
-  }
-  Place RandomLeaf() {
-    Prompt prompt;
-    MakePrompt(plan_, random_, prompt);
-    Place place = writer_.Find(root_, prompt.names).place;
-    while (true) {
-      std::optional<Place> next;
-      writer_.VisitChildren(place, [&](Place child) {
-        if (!next || random_() % 2) next = child;
-      });
-      if (!next) return place;
-      place = *next;
-    }
-  }
-
-  const Plan& plan_;
-  Writer& writer_;
-  Root root_;
-  Payload* slots_;
-  Tally& tally_;
-  std::mt19937_64 random_;
-  Noise noise_;
-  Prompt prompt_;
-  uint32_t slot_count_;
-  std::vector<uint32_t> free_;
-  size_t used_ = 0;
-  std::vector<uint64_t> paths_;  // by slot
-  uint64_t last_id_ = 0;
-  std::vector<Movement> batch_;
-  std::vector<Place> firsts_;
-};
 
 // ---- both --------------------------------------------------------------------------------------
 
@@ -443,18 +228,19 @@ T* SharedArray(size_t count) {
 bool WasBusy(const Plan& plan, const Tally& t) {
   return t.places_read > 1000 && t.dropped > 1000 &&
          (plan.moves_percent == 0 || (t.moved > 1000 && t.moves_refused > 0)) &&
-         (plan.keys_percent == 0 || (t.keys_read > 1000 && t.keys_lost > 0));
+         (plan.keys_percent == 0 || (t.keys_read > 1000 && t.keys_lost > 0)) &&
+         (plan.roots_percent == 0 || t.roots > 100);
 }
 
 int Report(const Plan& plan, const Tally& t) {
   std::printf("seed %" PRIu64 ": %.2fM pins, %.2fM places read, %" PRIu64 " extended, %" PRIu64
               " adopted, %.2fM keys read, %" PRIu64 " lost, %.2fM dropped, %" PRIu64
-              " drops refused, %.2fM moved, %" PRIu64 " moves refused, %" PRIu64
+              " drops refused, %.2fM moved, %" PRIu64 " moves refused, %" PRIu64 " roots, %" PRIu64
               " rechecks, %" PRIu64 " retries: %" PRIu64 " violations\n",
               plan.seed, t.pins / 1e6, t.places_read / 1e6, t.extended.load(), t.adopted.load(),
               t.keys_read / 1e6, t.keys_lost.load(), t.dropped / 1e6, t.drops_refused.load(),
-              t.moved / 1e6, t.moves_refused.load(), t.rechecks.load(), t.retries.load(),
-              t.violations.load());
+              t.moved / 1e6, t.moves_refused.load(), t.roots.load(), t.rechecks.load(),
+              t.retries.load(), t.violations.load());
   if (plan.must_notice) return t.violations > 0 ? 0 : 1;
   if (t.violations > 0) return 1;
   const bool busy = WasBusy(plan, t);
@@ -473,9 +259,11 @@ int Run(const Plan& plan) {
   auto* slots = SharedArray<Payload>(StressWriter::SlotCount(plan));
   auto* pins = SharedArray<std::atomic<uint64_t>>(size_t{plan.readers} * kPinsPerReader);
   Tally& tally = *SharedArray<Tally>(1);
+  auto& passing = *SharedArray<std::atomic<uint64_t>>(1);
   const std::span<Told> told(SharedArray<Told>(plan.readers), plan.readers);
   Writer writer(catalog);
   const Root root = writer.AddRoot(1).value();
+  StressWriter stress(plan, writer, root, passing, slots, tally);
   std::vector<std::thread> crew;
   std::vector<pid_t> children;
   for (uint32_t r = 0; r < plan.readers; ++r) {
@@ -485,7 +273,8 @@ int Run(const Plan& plan) {
       StayOnCore(r + 1);
       // As a client has it: its own mapping, read-only.
       const auto mapped = CatalogMemory::Open(UniqueFd(::dup(memory.fd()))).value();
-      ReadUntilStop(plan, mapped.catalog(), root, slots, tally, told, r, own, plan.seed * 100 + r);
+      ReadUntilStop(plan, mapped.catalog(), root, passing, slots, tally, told, r, own,
+                    plan.seed * 100 + r);
     };
     if (plan.threads) {
       crew.emplace_back(work);
@@ -496,7 +285,6 @@ int Run(const Plan& plan) {
       children.push_back(pid);
     }
   }
-  StressWriter stress(plan, writer, root, slots, tally);
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(plan.seconds);
   for (uint64_t turn = 0; !tally.stop.load(std::memory_order_relaxed); ++turn) {
     stress.Turn();
@@ -548,6 +336,8 @@ Plan ParsePlan(int argc, char** argv) {
       plan.adopts_percent = value();
     else if (flag("--keys"))
       plan.keys_percent = value();
+    else if (flag("--roots"))
+      plan.roots_percent = value();
     else if (flag("--threads"))
       plan.threads = true;
     else if (flag("--must-notice"))
