@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "tiers/disk_ends.h"
 #include "tiers/disk_reads.h"
 #include "tiers/disk_store.h"
 #include "tiers/disk_writes.h"
@@ -168,8 +169,12 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
   return families;
 }
 
-std::unique_ptr<rocksdb::Env> EnvOver(const std::shared_ptr<rocksdb::FileSystem>& file_system) {
-  return rocksdb::NewCompositeEnv(file_system ? file_system : rocksdb::FileSystem::Default());
+std::shared_ptr<rocksdb::FileSystem> OrDefault(std::shared_ptr<rocksdb::FileSystem> file_system) {
+  return file_system ? std::move(file_system) : rocksdb::FileSystem::Default();
+}
+
+std::unique_ptr<rocksdb::Env> EnvOver(std::shared_ptr<rocksdb::FileSystem> file_system) {
+  return rocksdb::NewCompositeEnv(OrDefault(std::move(file_system)));
 }
 
 }  // namespace
@@ -197,7 +202,8 @@ class IngestedTables : public rocksdb::EventListener {
 SegmentDatabase::SegmentDatabase(const Options& options)
     : store_(options.directory + "/store"),
       file_system_(options.file_system),
-      env_(EnvOver(file_system_)),
+      ends_(std::make_shared<EndsFileSystem>(OrDefault(file_system_))),
+      env_(EnvOver(ends_)),
       open_files_(std::max(options.open_files, kLeastOpenFiles)) {}
 
 SegmentDatabase::~SegmentDatabase() {
@@ -445,12 +451,14 @@ absl::StatusOr<FilePlace> SegmentWriter::Add(BlockRef ref, std::span<const std::
   TC_RETURN_IF_ERROR(DiskStatus(table_->Put(SliceOf(key), value), "write " + NameOf(sequence_)));
   const FilePlace place = PlaceOf(end_before, stored.size());
   ++added_;
+  if (first_end_ == 0) first_end_ = table_->FileSize();
   return place;
 }
 
 absl::StatusOr<uint64_t> SegmentWriter::Finish() {
   TC_CHECK(table_ != nullptr);
   rocksdb::ExternalSstFileInfo info;
+  database_.ends_->Keep(path_, {first_end_, table_->FileSize()});  // its first and last block
   TC_RETURN_IF_ERROR(DiskStatus(table_->Finish(&info), "write " + NameOf(sequence_)));
   rocksdb::IngestExternalFileOptions options;
   options.move_files = true;

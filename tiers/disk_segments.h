@@ -36,6 +36,7 @@ class Status;
 namespace thermocline {
 
 class DiskHealth;
+class EndsFileSystem;
 class IngestedTables;
 class SegmentFiles;
 
@@ -114,7 +115,8 @@ class SegmentDatabase {
   void Adopt(rocksdb::DB* db, const std::vector<rocksdb::ColumnFamilyHandle*>& handles);
 
   const std::string store_;                                 // its directory
-  const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below env_
+  const std::shared_ptr<rocksdb::FileSystem> file_system_;  // below ends_
+  const std::shared_ptr<EndsFileSystem> ends_;              // below env_
   const std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::Env> writing_env_;  // of segments, if that is done directly
   std::shared_ptr<DiskHealth> health_;
@@ -157,6 +159,7 @@ class SegmentWriter {
   const std::string path_;
   std::unique_ptr<rocksdb::SstFileWriter> table_;
   uint64_t added_ = 0;
+  uint64_t first_end_ = 0;  // of the table's first block, once it is there
 };
 
 /// Whether the store's directory takes writes now. Errors: why not.

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/units.h"
+#include "tests/tiers/faulty_file_system.h"
 #include "tests/tiers/scratch_directory.h"
 #include "tests/tiers/test_blocks.h"
 #include "tiers/disk_segments.h"
@@ -104,6 +105,33 @@ class LogPlacesTest : public ::testing::TestWithParam<const char*> {
 
 INSTANTIATE_TEST_SUITE_P(On, LogPlacesTest, ::testing::Values("", "/dev/shm"),
                          [](const auto& info) { return info.index == 0 ? "Disk" : "Memory"; });
+
+// RocksDB looks at a table's first and last block when it takes it over.
+TEST_P(LogPlacesTest, ASegmentThatCannotBeReadIsNotTakenOver) {
+  const auto files = std::make_shared<FaultyFileSystem>();
+  auto database = SegmentDatabase::Open({.directory = scratch_.path(), .file_system = files});
+  ASSERT_TRUE(database.ok()) << database.status();
+  for (const uint64_t bytes : {uint64_t{3000}, kBytes, 5 * MiB}) {
+    for (uint64_t bad = 0; bad <= kBlocks; ++bad) {
+      SCOPED_TRACE(std::to_string(bad) + " of " + std::to_string(bytes) + " bytes");
+      const uint64_t sequence = bytes + bad;
+      SegmentWriter writer(**database, sequence);
+      for (uint64_t id = 1; id <= kBlocks; ++id) {
+        ASSERT_TRUE(writer.Add({id, 0}, TestPayload(id, 0, bytes)).ok());
+      }
+      files->FailReadsAt(std::to_string(sequence) + ".sst", bad * bytes + bytes / 2);
+      const uint64_t before = files->bad_reads();
+      const bool finished = writer.Finish().ok();
+      EXPECT_EQ(finished, files->bad_reads() == before);
+      files->FailReadsAt("", 0);
+    }
+  }
+  EXPECT_GE(files->bad_reads(), 6u) << "of both ends";
+  SegmentWriter writer(**database, 7);
+  ASSERT_TRUE(writer.Add({1, 0}, TestPayload(1, 0, kBytes)).ok());
+  EXPECT_TRUE(writer.Finish().ok());
+  EXPECT_EQ((*database)->Error(), "");
+}
 
 TEST_P(LogPlacesTest, AValueOfAnySizeLiesWhereTheWriterSays) {
   const uint64_t seed = TestSeed(5);
