@@ -50,6 +50,10 @@ TEST_P(DecodeCodesTest, OddHeadsFullGroupSoftcap) {
   Check<Half>({.lengths = {200}, .group = 3, .head_dim = 96, .softcap = 30});
 }
 
+TEST_P(DecodeCodesTest, PipelineWrapsAtOddHeads) {
+  Check<Half>({.lengths = {650}, .kv_heads = 2, .group = 4, .head_dim = 80});
+}
+
 TEST_P(DecodeCodesTest, HeadsThatTensorCoresDoNotFit) {
   Check<Half>({.lengths = {1, 37, 0, 70}, .kv_heads = 2, .group = 1, .head_dim = 72});
   Check<Half>(

@@ -169,6 +169,11 @@ TEST(PrefillAttentionTest, OddHeadsWideGroupsSoftcap) {
   Check<Half>({{.lengths = {40}, .group = 70, .head_dim = 64}, {2}});  // a token over two blocks
 }
 
+TEST(PrefillAttentionTest, OddHeadsOfTheOtherType) {
+  Check<Half>({{.lengths = {150}, .kv_heads = 2, .group = 4, .head_dim = 80}, {20}});
+  Check<Bfloat16>({{.lengths = {150}, .kv_heads = 2, .group = 4, .head_dim = 96}, {20}});
+}
+
 TEST(PrefillAttentionTest, HeadsThatTensorCoresDoNotFit) {
   Check<Half>({{.lengths = {20, 37, 64}, .kv_heads = 2, .group = 1, .head_dim = 72}, {20, 5, 0}});
   Check<Half>({{.lengths = {96}, .kv_heads = 4, .group = 2, .head_dim = 8, .window = 21}, {30}});
