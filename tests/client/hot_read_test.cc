@@ -9,6 +9,7 @@
 #include "kernels/cuda/memory.h"
 #include "tests/client/device_reader.h"
 #include "tests/client/hot_fixture.h"
+#include "tests/fakecuda/fake_cuda.h"
 
 namespace thermocline {
 namespace {
@@ -186,6 +187,57 @@ TEST_F(HotReadTest, ALeaseThatEndsWithAStreamKeepsItsSlotsUntilThen) {
 TEST_F(HotReadTest, WithoutTheWaitThatIsSeen) {
   Begin();
   EXPECT_FALSE(ASlowStreamReadsRight([&](Lease& lease) { lease.Release(); }));
+}
+
+TEST_F(HotReadTest, BlocksThatCannotBeMappedAreReadInMemory) {
+  Begin();
+  const auto tokens = HotPrompt();
+  std::optional<Lease> lease;
+  for (const char* call :
+       {"cuMemImportFromShareableHandle", "cuMemAddressReserve", "cuMemMap", "cuMemSetAccess"}) {
+    for (const int error : {1, 2, 700}) {
+      SCOPED_TRACE(testing::Message() << call << ", error " << error);
+      lease.reset();
+      fakecuda::Restart();
+      ConnectReader();  // which has nothing mapped
+      auto matched = reader_->space().MatchOnDevice(tokens, LayoutOf(TestSpace(kBlockBytes)));
+      ASSERT_TRUE(matched.ok()) << matched.status();
+      lease = *std::move(matched);
+      fakecuda::FailCall(call, 1, error, true);
+      EXPECT_TRUE(DeviceReader::InPlace(*lease).empty());
+      EXPECT_GT(fakecuda::CallCount(call), 0);
+    }
+  }
+  EXPECT_GT(HotBlocks(*lease), 0u);
+  EXPECT_TRUE(lease->Load().ok());
+  EXPECT_TRUE(DeviceReader::InPlace(*lease).empty());
+  EXPECT_EQ(RightPlaces(reader_->space(), *lease, tokens), kPlaces);
+  EXPECT_TRUE(lease->StillValid());
+  fakecuda::Restart();
+}
+
+TEST_F(HotReadTest, AStreamThatCannotBeWaitedForLeavesTheLeaseAsItIs) {
+  Begin();
+  const auto tokens = HotPrompt();
+  const uint64_t leases = client_->Stats()->leases;
+  auto lease = reader_->Match(tokens);
+  ASSERT_TRUE(lease.ok()) << lease.status();
+  const std::vector<uint32_t> depths = DeviceReader::InPlace(*lease);
+  EXPECT_FALSE(depths.empty());
+  const std::pair<const char*, int> faults[] = {
+      {"cudaLaunchHostFunc", 1}, {"cudaLaunchHostFunc", 2}, {"cudaSetDevice", 700}};
+  for (const auto& [call, error] : faults) {
+    fakecuda::FailCall(call, 1, error);
+    const absl::Status refused = lease->ReleaseAfter(reader_->stream().get());
+    EXPECT_THAT(std::string(refused.message()), HasSubstr(call));
+    fakecuda::Restart();
+    EXPECT_EQ(DeviceReader::InPlace(*lease), depths);
+    EXPECT_EQ(reader_->RightPlaces(*lease, tokens), kPlaces);
+    EXPECT_TRUE(lease->StillValid());
+  }
+  ASSERT_OK(lease->ReleaseAfter(reader_->stream().get()));
+  EXPECT_TRUE(Eventually([&] { return client_->Stats()->leases == leases; }));
+  EXPECT_TRUE(DeviceIsEmptied());
 }
 
 TEST_F(HotReadTest, AClientThatIsKilledAmidAReadLeavesNothingBehind) {
