@@ -365,7 +365,7 @@ struct DaemonStats {
 };
 
 /// How to reach a daemon whose arena this process cannot map. What is empty is taken from the
-/// environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _TOKEN_FILE.
+/// environment: THERMOCLINE_ADDRESS, _CA, _CERTIFICATE, _KEY, _CLIENT_TOKEN_FILE.
 struct RemoteOptions {
   std::string address;           // "tls://HOST:PORT"; "": none, see Client
   std::string ca_file;           // PEM, as all of them: who signed the daemon's certificate
