@@ -1,6 +1,9 @@
 // How the KV bytes of one block of tokens lie in memory: block-major, so that a block moves between
 // tiers as one piece, and head-major inside it, so that attention reads one head's rows in a run.
 //   block = [layer][K, V][kv_head][16 tokens][head_dim] of f32 or f16
+// Codes (int8, e4m3, int4) have rows of whole 16 bytes, and each head's 16 rows are followed by
+// their 16 scales:
+//   block = [layer][K, V][kv_head]([16 tokens][row_bytes], [16 tokens] of f16)
 #pragma once
 #include <cstddef>
 #include <cstdint>

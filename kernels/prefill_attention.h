@@ -14,10 +14,9 @@ namespace thermocline {
 /// lengths[s] tokens in the blocks of sequence s are the fresh ones: their keys and values are
 /// appended already, and what lies before them is a prefix of any length, cached or computed by an
 /// earlier chunk. A sequence may have no fresh tokens.
-/// Shape:  q, out [starts[sequences]][heads][head_dim] of `type`, and so are the rows of `kv`,
-/// unless
-///         kv_dtype is int8, e4m3 or int4: codes with scales (kv_geometry.h), with `type` f16;
-///         tokens q_stride and out_stride apart. starts [sequences + 1], from 0 on; lengths
+/// Shape:  q, out [starts[sequences]][heads][head_dim] of `type`, tokens q_stride and out_stride
+///         apart. The rows of `kv` are of `type`, too, unless kv_dtype is int8, e4m3 or int4: codes
+///         with scales (kv_geometry.h), with `type` f16. starts [sequences + 1], from 0 on; lengths
 ///         [sequences]; tables [sequences][table_stride] ids of blocks of 16 tokens, read only
 ///         where a token is attended: before the window of the first fresh token nothing is.
 /// Units:  strides in numbers, multiples of 8, pointers of 16 bytes. window in tokens, 0 for none:
@@ -25,8 +24,7 @@ namespace thermocline {
 ///         decode_attention.h.
 /// Thread: any; ordered on `stream`; never synchronises.
 /// Errors: kInvalidValue if the head dimension is no multiple of 8 up to 256, on misaligned
-/// strides,
-///         or for codes with another type than f16.
+///         strides, or for codes with another type than f16.
 /// Cost:   with head dimensions 64, 80, 96, 128 and 256, tensor cores: a thread block has 128 query
 ///         rows (64 at 256), the heads of a group beside each other, and reads KV once for all.
 ///         Else, and where the device grants a block less shared memory than that takes (99 KiB, at

@@ -3,12 +3,15 @@
 spills, the thread blocks that an SM holds, its widest loads and what one pass of its main loop issues.
 
 Fails on a spill, on a missing wide load (WIDE), on a main loop that issues too much (MOST_ISSUE_SHARE), and if the table in
-docs/kernels.md is not the one that --write would write. Each run compiles for sm_90; for sm_80 and sm_100, too, if the kernels
-are not those of the table. Usage: ptx_gate.py [--write] [--nvcc NVCC]. Without nvcc it exits with 77, a visible skip.
+docs/kernels.md is not, to the cell, the one that --write would write. Each run compiles for sm_90; for sm_80 and sm_100 what an
+earlier run found is taken from the file of --kept, if these kernels, this gate and this nvcc were the same, else it compiles for
+them, too. Another nvcc than the table's makes another table: then that is said, and all but the comparison holds.
+Usage: ptx_gate.py [--write] [--nvcc NVCC] [--kept FILE], or --self-test. Without nvcc it exits with 77, a visible skip.
 """
 import argparse
 import concurrent.futures
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -58,15 +61,25 @@ def find_nvcc():
     return shutil.which("nvcc") or next((p for p in here if os.path.exists(p)), None)
 
 
-def source_hash():
-    """Of all that nvcc reads here."""
+def nvcc_version(nvcc):
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"V(\d[\d.]*)", text).group(1)
+
+
+def hash_of(paths):
     whole = hashlib.sha256()
+    for path in paths:
+        with open(os.path.join(ROOT, path), "rb") as file:
+            whole.update(os.path.basename(path).encode() + file.read())
+    return whole.hexdigest()[:16]
+
+
+def sources():
+    """All that nvcc reads here."""
     for folder in ("kernels", "kernels/simt"):
         for name in sorted(os.listdir(os.path.join(ROOT, folder))):
             if name.endswith((".cu", ".cuh", ".h")) and not name.startswith("emulat"):
-                with open(os.path.join(ROOT, folder, name), "rb") as file:
-                    whole.update(name.encode() + file.read())
-    return whole.hexdigest()[:16]
+                yield f"{folder}/{name}"
 
 
 def compile_kernel(nvcc, arch, path, scratch):
@@ -191,6 +204,15 @@ def issue_share(row):
     return issued / (warp_bytes / 14.5 * 4)
 
 
+def facts(row):
+    """What is told of a kernel, and kept: JSON."""
+    loop = row["loops"][0] if row["loops"] else []
+    told = {key: row[key] for key in ("name", "arch", "registers", "spills", "threads", "blocks")}
+    return dict(told, share=issue_share(row), issued=len(loop), mma=count(loop, "mma.sync"), ldmatrix=count(loop, "ldmatrix"),
+                copies=count(loop, "cp.async.cg"),
+                missing=[wide for part, wide in WIDE.items() if row["name"].startswith(part) and wide not in row["body"]])
+
+
 def most_issue_share(row):
     """A softcap over codes is recorded, and held only to leave the SM a part."""
     name = row["name"]
@@ -199,21 +221,75 @@ def most_issue_share(row):
     return MOST_ISSUE_SHARE_OF_CODES if "false" in name else 1
 
 
-def table(of_arch):
-    yield f"{BEGIN}, of sources {source_hash()} -->"
+def first_line(version, of_sources):
+    return f"{BEGIN}, by nvcc {version} of sources {of_sources} -->"
+
+
+def table(of_arch, first):
+    yield first
     yield ""
     yield ("| kernel | registers on sm_80, 90, 100 | spilled bytes | threads | blocks an SM on sm_80, 90, 100 | main loop: PTX "
-           "instructions | issue share | mma | ldmatrix | cp.async |")
+           "instructions | issue share on sm_80, 90, 100 | mma | ldmatrix | cp.async |")
     yield "|---|---|--:|--:|---|--:|--:|--:|--:|--:|"
     for rows in zip(*(of_arch[arch] for arch in ARCHITECTURES), strict=True):
         row = rows[ARCHITECTURES.index(EVERY_RUN)]
-        loop, share = row["loops"][0] if row["loops"] else [], issue_share(row)
+        shares = ", ".join(f"{r['share']:.0%}" for r in rows if r["share"])
         yield (f"| `{row['name']}` | {', '.join(str(r['registers']) for r in rows)} | {sum(r['spills'] for r in rows)} | "
-               f"{row['threads']} | {', '.join(str(r['blocks']) for r in rows)} | {len(loop) or '-'} | "
-               f"{f'{share:.0%}' if share else '-'} | {count(loop, 'mma.sync') or '-'} | {count(loop, 'ldmatrix') or '-'} | "
-               f"{count(loop, 'cp.async.cg') or '-'} |")
+               f"{row['threads']} | {', '.join(str(r['blocks']) for r in rows)} | {row['issued'] or '-'} | {shares or '-'} | "
+               f"{row['mma'] or '-'} | {row['ldmatrix'] or '-'} | {row['copies'] or '-'} |")
     yield ""
     yield END
+
+
+def cells(lines):
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    return {row[0]: row for row in rows}
+
+
+def differences(written, made):
+    """Between the document's table and the one of these kernels: each cell, or what else it is."""
+    if written == made:
+        return
+    old, new = cells(written), cells(made)
+    titles, told = new["kernel"], False
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name not in old or name not in new:
+            yield f"{DOCUMENT}: {name} is {'not in its table' if name in new else 'in its table, and no kernel'}"
+            told = True
+            continue
+        for title, was, now in zip(titles, old[name], new[name]):
+            if was != now:
+                yield f"{DOCUMENT}: {name}: {title}: {was} in its table, {now} by nvcc"
+                told = True
+    if not told or written[0] != made[0]:
+        yield f"{DOCUMENT}: its table is not of these kernels as they are; run {sys.argv[0]} --write"
+
+
+def compared(written, of_arch, version, of_sources):
+    """What is wrong with the document's table, and why it could not be compared, if so."""
+    by = re.search(r"by nvcc (\S+) of sources", written[0])
+    if not by or by.group(1) == version:
+        return list(differences(written, list(table(of_arch, first_line(version, of_sources))))), ""
+    why = f"its table is by nvcc {by.group(1)}, this is nvcc {version}"
+    if of_sources not in written[0]:
+        return [f"{DOCUMENT}: its table is of other kernels; run {sys.argv[0]} --write with nvcc {by.group(1)}"], why
+    return [], why
+
+
+def read_kept(path, key):
+    """What an earlier run found, by architecture; nothing if that was of something else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+        return kept["of_arch"] if kept["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def keep(path, key, of_arch):
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump({"key": key, "of_arch": of_arch}, file)
+    os.replace(path + ".new", path)
 
 
 def compiled(nvcc, arch, kernels):
@@ -228,7 +304,7 @@ def compiled(nvcc, arch, kernels):
         for of_kernel in pool.map(work, kernels):
             rows += [dict(row, arch=arch) for row in of_kernel]
         resident_blocks(nvcc, rows, scratch)
-    return rows
+    return [facts(row) for row in rows]
 
 
 def complaints(row):
@@ -237,19 +313,74 @@ def complaints(row):
         yield f"{name}: {row['spills']} bytes spilled"
     if row["blocks"] == 0:
         yield f"{name}: no SM holds a block of it"
-    share = issue_share(row)
-    if share and share >= most_issue_share(row) and row["arch"] != "sm_80":
-        yield f"{name}: its main loop takes {share:.0%} of what an SM can issue"
-    for part, wide in WIDE.items():
-        if row["name"].startswith(part) and wide not in row["body"]:
-            yield f"{name}: no {wide}"
+    if row["share"] and row["share"] >= most_issue_share(row) and row["arch"] != "sm_80":
+        yield f"{name}: its main loop takes {row['share']:.0%} of what an SM can issue"
+    for wide in row["missing"]:
+        yield f"{name}: no {wide}"
+
+
+def self_test():
+    """Each change of a table that the gate compares, each limit, and what must not be taken for one."""
+    kernel = {"spills": 0, "threads": 128, "blocks": 2, "share": 0.3, "issued": 400, "mma": 32, "ldmatrix": 16, "copies": 16, "missing": []}
+    names = ("DecodeAttention<Half, 128, false>", "DecodeCodes<Int4Code, 64, true>")
+    def found(index=0, arch="sm_90", **changed):
+        """Two kernels' facts; one of them is changed on one architecture."""
+        rows = {a: [dict(kernel, name=name, arch=a, registers=100 + len(a)) for name in names] for a in ARCHITECTURES}
+        rows[arch][index].update(changed)
+        return rows
+    good = list(table(found(), first_line("13.0.1", "aa")))
+    def wrong(of_arch, written=None, version="13.0.1", of_sources="aa", compares=True):
+        errors, why_not = compared(written or good, of_arch, version, of_sources)
+        assert compares == (not why_not)
+        return errors + [error for rows in of_arch.values() for row in rows for error in complaints(row)]
+    cases = {f"{key} on {arch}": wrong(found(index, arch, **{key: value}))
+             for key, value in {"registers": 99, "blocks": 1, "share": 0.31}.items() for arch in ARCHITECTURES for index in (0, 1)}
+    cases.update({f"{key} on sm_90": wrong(found(**{key: 7})) for key in ("threads", "issued", "mma", "ldmatrix", "copies")})
+    cases.update({
+        "a spill on sm_80": wrong(found(0, "sm_80", spills=4)),
+        "a row more": wrong(found(), good[:5] + good[4:5] + [good[5].replace("Int4", "Int8")] + good[5:]),
+        "a row fewer": wrong(found(), good[:5] + good[6:]),
+        "rows in another order": wrong(found(), good[:4] + [good[5], good[4]] + good[6:]),
+        "an edited line below": wrong(found(), good[:-2] + ["", ""] + good[-1:]),
+        "other sources": wrong(found(), of_sources="bb"),
+        "other sources and another nvcc": wrong(found(), version="12.8.9", of_sources="bb", compares=False),
+        "a spill by another nvcc": wrong(found(spills=4), version="12.8.9", compares=False),
+        "an issue share by another nvcc": wrong(found(share=0.41), version="12.8.9", compares=False),
+        "an issue share on sm_100": wrong(found(arch="sm_100", share=0.41), version="12.8.9", compares=False),
+        "a narrow load by another nvcc": wrong(found(missing=["ld"]), version="12.8.9", compares=False),
+        "no block on an SM": wrong(found(blocks=0), version="12.8.9", compares=False),
+    })
+    fine = {
+        "the same": wrong(found()),
+        "another nvcc": wrong(found(registers=99), version="12.8.9", compares=False),
+        "an issue share on sm_80": wrong(found(arch="sm_80", share=0.41), version="12.8.9", compares=False),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "kept.json")
+        fine["nothing kept"] = read_kept(path, "key")
+        keep(path, "key", found())
+        fine["kept of another key"] = read_kept(path, "other")
+        cases["kept"] = read_kept(path, "key") == found()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('{"key": "key"')
+        fine["half a file"] = read_kept(path, "key")
+    failed = [f"not noticed: {name}" for name, errors in cases.items() if not errors]
+    failed += [f"taken for wrong: {name}: {errors}" for name, errors in fine.items() if errors]
+    for failure in failed:
+        print(failure)
+    print(f"{len(cases) + len(fine)} cases, {len(failed)} failures")
+    return 1 if failed else 0
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--nvcc", default=find_nvcc())
+    parser.add_argument("--kept", default=os.devnull)
+    parser.add_argument("--self-test", action="store_true")
     options = parser.parse_args()
+    if options.self_test:
+        return self_test()
     if not options.nvcc:
         print("skipped: no nvcc here; kernels are tested by the emulator alone")
         return 77
@@ -257,22 +388,29 @@ def main():
     with open(path, encoding="utf-8") as file:
         text = file.read()
     begin, end = text.index(BEGIN), text.index(END) + len(END)
-    old = text[begin:end].split("\n")
-    changed = source_hash() not in old[0]
+    version, of_sources = nvcc_version(options.nvcc), hash_of(sources())
+    key = [version, of_sources, hash_of(["tests/kernels/simt/ptx_gate.py", "tests/kernels/simt/occupancy.cc"])]
     kernels = sorted(f"kernels/{name}" for name in os.listdir(os.path.join(ROOT, "kernels")) if name.endswith(".cu"))
-    of_arch = {arch: compiled(options.nvcc, arch, kernels) for arch in (ARCHITECTURES if changed or options.write else (EVERY_RUN,))}
-    errors = [error for rows in of_arch.values() for row in rows for error in complaints(row)]
-    for arch, rows in of_arch.items():
-        for row in rows:
+    of_arch = {arch: rows for arch, rows in read_kept(options.kept, key).items() if arch != EVERY_RUN}
+    fresh = [arch for arch in ARCHITECTURES if arch not in of_arch]
+    of_arch.update((arch, compiled(options.nvcc, arch, kernels)) for arch in fresh)
+    if options.kept != os.devnull:
+        keep(options.kept, key, of_arch)
+    errors = [error for arch in ARCHITECTURES for row in of_arch[arch] for error in complaints(row)]
+    for arch in fresh:
+        for row in of_arch[arch]:
             print(f"{arch} {row['name']}: {row['registers']} registers, {row['spills']} bytes spilled, {row['blocks']} blocks an SM")
     if options.write:
         with open(path, "w", encoding="utf-8") as file:
-            file.write(text[:begin] + "\n".join(table(of_arch)) + text[end:])
-    elif changed:
-        errors.append(f"{DOCUMENT}: its table is not of these kernels; run {sys.argv[0]} --write")
+            file.write(text[:begin] + "\n".join(table(of_arch, first_line(version, of_sources))) + text[end:])
+    else:
+        wrong, why_not = compared(text[begin:end].split("\n"), of_arch, version, of_sources)
+        errors += wrong
+        if why_not:  # in the words that test.sh looks for, which tells at its end what was skipped
+            print(f"the comparison with {DOCUMENT} ... skipped {why_not}")
     for error in errors:
         print(error)
-    print(f"{len(of_arch[EVERY_RUN])} kernels for {', '.join(of_arch)}, {len(errors)} errors")
+    print(f"{len(of_arch[EVERY_RUN])} kernels for {', '.join(fresh)}, {len(errors)} errors")
     return 1 if errors else 0
 
 
