@@ -100,6 +100,11 @@ inline constexpr GaugeDef kTierUsedBytes{
     "thermocline_tier_used_bytes", "bytes", {"tier"}, "What counts against the limit of a tier."};
 inline constexpr GaugeDef kTierBlocks{
     "thermocline_tier_blocks", "blocks", {"tier"}, "Blocks in a tier."};
+inline constexpr GaugeDef kTtlPinnedBytes{
+    "thermocline_ttl_pinned_bytes",
+    "bytes",
+    {"tier"},
+    "What unexpired pins hold of a tier, or may: the blocks of their paths, each once."};
 inline constexpr GaugeDef kArenaPinnedBytes{
     "thermocline_arena_pinned_bytes",
     "bytes",
@@ -173,6 +178,7 @@ inline constexpr const MetricDef* kMetricTable[] = {
     &kTierCapacityBytes,
     &kTierUsedBytes,
     &kTierBlocks,
+    &kTtlPinnedBytes,
     &kArenaPinnedBytes,
     &kTierDegraded,
     &kSessions,

@@ -311,7 +311,9 @@ class Space {
 
   /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
   /// warm.
-  /// Errors: NotFound when nothing of it is here.
+  /// Errors: NotFound when nothing of it is here; ResourceExhausted when the tenant's pins would
+  /// hold
+  ///         more than they may.
   absl::StatusOr<PinInfo> Pin(NamesView names, std::chrono::milliseconds ttl,
                               BlockTier tier = BlockTier::kNone, Timeout timeout = {}) const;
   /// Asks for the cold blocks of a path to be promoted; returns at once.

@@ -36,6 +36,7 @@ DaemonMetrics::DaemonMetrics(std::string_view version, bool has_hot) : registry_
     tiers_[static_cast<size_t>(tier)] = {.capacity = registry_.Get(kTierCapacityBytes, {name}),
                                          .used = registry_.Get(kTierUsedBytes, {name}),
                                          .blocks = registry_.Get(kTierBlocks, {name}),
+                                         .pinned = registry_.Get(kTtlPinnedBytes, {name}),
                                          .degraded = registry_.Get(kTierDegraded, {name}),
                                          .hits = registry_.Get(kHitBlocks, {name}),
                                          .evicted = registry_.Get(kEvictedBlocks, {name}),
@@ -130,6 +131,7 @@ void DaemonMetrics::Update(const StackStats& stats, const SessionServer::Counter
     series.capacity.Set(number(tier.capacity_bytes));
     series.used.Set(number(tier.used_bytes));
     series.blocks.Set(number(tier.block_count));
+    series.pinned.Set(number(tier.ttl_pinned_bytes));
     series.degraded.Set(tier.state == "ok" ? 0 : 1);
     series.hits.AdvanceTo(number(tier.hits));
     series.evicted.AdvanceTo(number(tier.evictions));

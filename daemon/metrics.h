@@ -56,7 +56,7 @@ class DaemonMetrics {
 
  private:
   struct TierSeries {
-    Gauge capacity, used, blocks, degraded;
+    Gauge capacity, used, blocks, pinned, degraded;
     Counter hits, evicted, promoted, demoted, written, read, kept;
   };
 

@@ -70,6 +70,15 @@ constexpr OptionDef kOptions[] = {
              "less than half an hour's worth is left, only blocks that were used again are "
              "written; the others are dropped. What durability = \"ack\" promises is written all "
              "the same. 0: no limit."},
+    {.key = "pin_quota",
+     .type = OptionType::kInt,
+     .default_value = "50",
+     .help = "What pins may hold of memory and of disk space, in percent of each tenant's share of "
+             "it; of all of it where there is one tenant. A pin of any tier counts as disk space, "
+             "one of the warm tier as memory, too; without a cold tier all count as memory. What "
+             "is beyond is refused. 100 leaves no room for anything else.",
+     .least = 0,
+     .most = 100},
     {.key = "cold_read_deadline",
      .type = OptionType::kDuration,
      .default_value = "2s",
@@ -531,6 +540,7 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
   resolved.cold_write_bytes_per_day = options.Bytes("cold_write_budget");
+  resolved.pin_quota_percent = static_cast<uint32_t>(options.Int("pin_quota"));
   resolved.cold_read_deadline = milliseconds("cold_read_deadline");
   resolved.hot_capacity_bytes = options.Bytes("hot_capacity");
   resolved.hot_device = static_cast<int>(options.Int("hot_device"));

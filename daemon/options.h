@@ -28,6 +28,7 @@ struct DaemonOptions {
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;       // 0: no cold tier
   uint64_t cold_write_bytes_per_day = 0;  // 0: no limit
+  uint32_t pin_quota_percent = 0;         // of each tenant's shares
   std::chrono::milliseconds cold_read_deadline{0};
   uint64_t hot_capacity_bytes = 0;  // 0: no hot tier
   int hot_device = 0;

@@ -259,6 +259,7 @@ absl::StatusOr<Tenant::Options> Server::Impl::OptionsOf(size_t index) const {
   }
   stack.durability = tenant.durability;
   stack.cold_write_bytes_per_day = options.cold_write_bytes_per_day;
+  stack.pin_quota_percent = options.pin_quota_percent;
   stack.cold_open_files = ColdOpenFiles(options.tenants.size());
   stack.read_deadline = options.cold_read_deadline;
   stack.scrub_bytes_per_tick = options.scrub_rate_bytes;  // a tick is a second

@@ -291,7 +291,7 @@ StackStats StackCore::Stats() {
   stats.misses = 0;
   for (uint64_t count : stats.misses_by_reason) stats.misses += count;
   const auto add = [&](TierKind kind, const Tier& tier, const Counters& counters, uint64_t capacity,
-                       const BudgetAccount& account, std::string state) {
+                       const BudgetAccount& account, uint64_t pinned, std::string state) {
     const TierUsage usage = tier.Usage();
     const uint64_t unit = options_.chunk_bytes;
     stats.tiers.push_back({.tier = kind,
@@ -299,6 +299,7 @@ StackStats StackCore::Stats() {
                            .share_bytes = account ? account.share() * unit : capacity,
                            .lent_bytes = account ? account.Held() * unit : capacity,
                            .used_bytes = usage.used_bytes,
+                           .ttl_pinned_bytes = pinned,
                            .block_count = usage.block_count,
                            .hits = counters.hits,
                            .evictions = counters.evictions,
@@ -310,14 +311,14 @@ StackStats StackCore::Stats() {
                            .state = std::move(state)});
   };
   add(TierKind::kWarm, *host_, warm_counters_, host_->arena().capacity_bytes(),
-      options_.warm_account, WarmState());
+      options_.warm_account, pinned_.warm, WarmState());
   if (cold_ != nullptr) {
     stats.corrupt_blocks += cold_->Usage().corrupt_count;
     add(TierKind::kCold, *cold_, cold_counters_, options_.cold_capacity_bytes,
-        options_.cold_account, ColdState());
+        options_.cold_account, pinned_.cold, ColdState());
   }
   if (hot_ != nullptr) {
-    add(TierKind::kHot, *hot_, hot_counters_, hot_->Usage().capacity_bytes, {}, HotState());
+    add(TierKind::kHot, *hot_, hot_counters_, hot_->Usage().capacity_bytes, {}, 0, HotState());
   } else if (options_.open_hot) {
     stats.tiers.push_back({.tier = TierKind::kHot, .state = hot_refusal_});
   }

@@ -81,6 +81,7 @@ absl::Status StackCore::Audit() const {
 
 absl::Status StackCore::AuditPins() const {
   std::map<uint64_t, std::pair<uint32_t, uint32_t>> held;  // by place: of any tier, of warm
+  PinnedBytes bytes;
   for (const auto& [number, pin] : pins_) {
     const auto end = writer_.PlaceOf(pin.id);
     if (!end)
@@ -95,6 +96,16 @@ absl::Status StackCore::AuditPins() const {
     if (held[id] != std::pair(places_.at(id).pins, places_.at(id).warm_pins)) {
       return absl::InternalError("audit: the pins of place " + std::to_string(id) + " are wrong");
     }
+    if (held[id].first == 0 || IsInner(*writer_.PlaceOf(id))) continue;
+    const Space& space = spaces_.at(places_.at(id).space);
+    for (uint32_t part = 0; part < space.part_count(); ++part) {
+      bytes.cold += space.StoredBytes(part);
+      if (cold_ != nullptr && held[id].second == 0) continue;
+      bytes.warm += SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+    }
+  }
+  if (bytes.warm != pinned_.warm || bytes.cold != pinned_.cold) {
+    return absl::InternalError("audit: the bytes of pins are wrong");
   }
   return absl::OkStatus();
 }

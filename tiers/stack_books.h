@@ -64,6 +64,10 @@ struct StackBooks {
     absl::InlinedVector<PartState, 1> parts;  // of a space; most have one
     bool busy() const;
   };
+  struct PinnedBytes {  // of the blocks at places under TTL pins, each counted once
+    uint64_t warm = 0;
+    uint64_t cold = 0;
+  };
   struct Client {
     ProcessRef process;
     std::vector<std::atomic<uint64_t>> pins;  // of leases by message; pin 0 is scratch

@@ -47,6 +47,7 @@
 
 #include "base/check.h"
 #include "base/id_table.h"
+#include "base/log_limit.h"
 #include "base/process.h"
 #include "base/units.h"
 #include "catalog/writer.h"
@@ -430,6 +431,9 @@ class StackCore final : public TierStack, private StackBooks {
     uint64_t id = 0;  // of the place
   };
   void HoldPin(const TtlPin& pin, int by);
+  bool HoldsWarm(const PlaceState& state) const;
+  absl::Status CheckPinQuotas(const PinnedBytes& before) const;
+  absl::Status RefusePin(const Space& space, TierKind tier, absl::Status why);
   StackState StateNow() const;
   void SaveState();
   void WriteState();
@@ -497,6 +501,8 @@ class StackCore final : public TierStack, private StackBooks {
   std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends
   std::vector<uint32_t> forgotten_hot_;           // likewise, by their pages
   std::map<uint64_t, TtlPin> pins_;
+  PinnedBytes pinned_;
+  LogLimit refused_pins_;
   uint64_t last_pin_ = 0;
   uint64_t last_promoted_pin_ = 0;
 

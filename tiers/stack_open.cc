@@ -444,6 +444,12 @@ void StackCore::RestorePins(const StackState& state) {
     HoldPin(restored, +1);
     pins_.emplace(pin.pin, restored);
   }
+  if (CheckPinQuotas({}).ok()) return;
+  LogEvent(LogLevel::kWarning, "pins_over_quota",
+           {{"tenant", options_.name},
+            {"warm_bytes", pinned_.warm},
+            {"cold_bytes", pinned_.cold},
+            {"pin_quota", options_.pin_quota_percent}});
 }
 
 }  // namespace thermocline

@@ -43,6 +43,7 @@ struct StackOptions {
   uint64_t warm_capacity_bytes = 0;
   uint64_t cold_capacity_bytes = 0;       // 0: no cold tier, demotion drops
   uint64_t cold_write_bytes_per_day = 0;  // what wears the disk, tiers/write_budget.h; 0: no limit
+  uint32_t pin_quota_percent = 50;        // of a tier's share, or capacity: what TTL pins may hold
   uint64_t chunk_bytes = 0;               // the unit in which slot sizes share the arena; 0: 64 MiB
   // Where others share the tiers: of chunks, and of as much disk space. None: it has all of both.
   BudgetAccount warm_account;

@@ -84,15 +84,68 @@ void StackCore::AwaitSaved(std::optional<uint32_t> space, DoneCallback done) {
   SchedulePump();  // to say so where the disk hangs
 }
 
-// Of its whole path: where a chunk is cleared any place leaves, not leaves first.
+// Without a cold tier there is no other memory for what is pinned.
+bool StackCore::HoldsWarm(const PlaceState& state) const {
+  return (cold_ == nullptr ? state.pins : state.warm_pins) > 0;
+}
+
+// Of its whole path: where a chunk is cleared any place leaves, not leaves first. The bytes are
+// counted where a place comes to be held, or is so no more: a trunk that many pins share is held
+// once. A block counts with all of its parts, and in cold whatever tier the pin is of, since its
+// copy there stays.
 void StackCore::HoldPin(const TtlPin& pin, int by) {
   const auto end = writer_.PlaceOf(pin.id);
   if (!end) return;
+  uint64_t cold_blocks = 0;
+  uint64_t warm_blocks = 0;
   for (Place place = *end; !writer_.IsRoot(place); place = writer_.Parent(place)) {
     PlaceState& state = places_.at(writer_.IdOf(place));
+    const bool was_held = state.pins > 0;
+    const bool was_warm = HoldsWarm(state);
     state.pins += by;
     if (pin.view.tier == TierKind::kWarm) state.warm_pins += by;
+    if (IsInner(place)) continue;
+    if (was_held != (state.pins > 0)) ++cold_blocks;
+    if (was_warm != HoldsWarm(state)) ++warm_blocks;
   }
+  const Space& space = spaces_.at(places_.at(pin.id).space);
+  for (uint32_t part = 0; part < space.part_count(); ++part) {
+    const uint64_t slot_bytes = SlabAllocator::SlotBytes(space.spec.parts[part].block_bytes);
+    pinned_.warm += static_cast<uint64_t>(by) * warm_blocks * slot_bytes;
+    pinned_.cold += static_cast<uint64_t>(by) * cold_blocks * space.StoredBytes(part);
+  }
+}
+
+// Pins hold what is the tenant's own: what it borrows has to come back when others want it. One
+// that holds nothing more than others did `before` takes nothing.
+absl::Status StackCore::CheckPinQuotas(const PinnedBytes& before) const {
+  const auto check = [&](const std::string& tier, uint64_t held, uint64_t held_before,
+                         const BudgetAccount& account, uint64_t capacity_bytes) {
+    const uint64_t own = account ? account.share() * options_.chunk_bytes : capacity_bytes;
+    const uint64_t quota = own * options_.pin_quota_percent / 100;
+    if (held <= std::max(held_before, quota)) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        "with this pin " + FormatBytes(held) + " of the " + tier + " tier would be held, of " +
+        FormatBytes(quota) + " that pins may hold; remove others, pin less of the path, or raise " +
+        "pin_quota or the tenant's " + tier + "_share (or " + tier + "_capacity)");
+  };
+  TC_RETURN_IF_ERROR(check("warm", pinned_.warm, before.warm, options_.warm_account,
+                           options_.warm_capacity_bytes));
+  if (cold_ == nullptr) return absl::OkStatus();
+  return check("cold", pinned_.cold, before.cold, options_.cold_account,
+               options_.cold_capacity_bytes);
+}
+
+absl::Status StackCore::RefusePin(const Space& space, TierKind tier, absl::Status why) {
+  if (const auto left_out = refused_pins_.Admit()) {
+    LogEvent(LogLevel::kWarning, "pin_refused",
+             {{"tenant", options_.name},
+              {"space", space.fingerprint.Hex()},
+              {"tier", TierKindName(tier)},
+              {"cause", why},
+              {"left_out", *left_out}});
+  }
+  return why;
 }
 
 absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
@@ -106,8 +159,9 @@ absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
     return absl::InvalidArgumentError("a pin is of any tier or of the warm one");
   }
   if (pins_.size() >= kMaxPins) {
-    return absl::ResourceExhaustedError("there are " + std::to_string(pins_.size()) +
-                                        " pins already; remove some");
+    return RefusePin(*space, tier,
+                     absl::ResourceExhaustedError("there are " + std::to_string(pins_.size()) +
+                                                  " pins already; remove some"));
   }
   std::vector<Place> path = PathTo(writer_.Find(space->root, names).place);
   const uint32_t blocks = UsableBlocks(*space, path);
@@ -117,7 +171,12 @@ absl::StatusOr<StackCore::PinView> StackCore::Pin(uint32_t space_number,
   TtlPin pin{{++last_pin_, space->fingerprint, static_cast<uint32_t>(path.size()),
               UnixMs() + ttl.count(), tier},
              ids.back()};
+  const PinnedBytes before = pinned_;
   HoldPin(pin, +1);
+  if (const absl::Status status = CheckPinQuotas(before); !status.ok()) {
+    HoldPin(pin, -1);
+    return RefusePin(*space, tier, status);
+  }
   pins_.emplace(pin.view.pin, pin);
   SaveState();
   TouchPath(ids);

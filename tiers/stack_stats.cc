@@ -10,6 +10,7 @@ void Add(TierStats& sum, const TierStats& other) {
   sum.share_bytes += other.share_bytes;
   sum.lent_bytes += other.lent_bytes;
   sum.used_bytes += other.used_bytes;
+  sum.ttl_pinned_bytes += other.ttl_pinned_bytes;
   sum.block_count += other.block_count;
   sum.hits += other.hits;
   sum.evictions += other.evictions;

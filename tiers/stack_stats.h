@@ -37,6 +37,7 @@ struct TierStats {
   uint64_t share_bytes = 0;     // of it what nobody else gets for long
   uint64_t lent_bytes = 0;      // what it may use now
   uint64_t used_bytes = 0;
+  uint64_t ttl_pinned_bytes = 0;  // what TTL pins hold there, or may
   uint64_t block_count = 0;
   uint64_t hits = 0;        // found there by a match
   uint64_t evictions = 0;   // dropped from it, their bytes gone from the machine

@@ -235,7 +235,8 @@ class TierStack {
     int64_t expires_unix_ms = 0;
     TierKind tier = TierKind::kNone;
   };
-  /// Both hold at once, and after a restart once AwaitSaved has said so.
+  /// Both hold at once, and after a restart once AwaitSaved has said so. Errors: RESOURCE_EXHAUSTED
+  /// when pins would hold more than `pin_quota_percent`.
   virtual absl::StatusOr<PinView> Pin(uint32_t space, std::span<const Name> names,
                                       std::chrono::milliseconds ttl, TierKind tier) = 0;
   virtual absl::Status Unpin(uint64_t pin) = 0;

@@ -119,7 +119,7 @@ class Daemon:
         self.process = Process(
             [os.path.join(self.binaries, "thermoclined"), "--socket", self.socket,
              "--data-dir", os.path.join(self.directory, "data"), "--arena-dir", os.path.join(self.directory, "arena"),
-             "--warm-capacity", "4MiB", "--cold-capacity", "6MiB", "--http", self.address],
+             "--warm-capacity", "4MiB", "--cold-capacity", "6MiB", "--pin-quota", "100", "--http", self.address],
             os.path.join(self.directory, "daemon.log"))
         where = self.socket + ".http"
         wait_for("the daemon's HTTP address", lambda: self.process.running() and os.path.exists(where))

@@ -45,7 +45,7 @@ struct Household {
 class StackBudgetTest : public ::testing::Test {
  protected:
   /// `a` and `b`: shares in chunks; quotas are all there is.
-  void Use(uint64_t a, uint64_t b, uint64_t cold_chunks = 0) {
+  void Use(uint64_t a, uint64_t b, uint64_t cold_chunks = 0, uint32_t pin_quota_percent = 1000) {
     warm_ = std::make_shared<TierBudget>(kChunks, Limits({{a, kChunks}, {b, kChunks}}));
     if (cold_chunks > 0) {
       cold_ =
@@ -54,7 +54,8 @@ class StackBudgetTest : public ::testing::Test {
     for (size_t member = 0; member < 2; ++member) {
       SteppedStack::Sizes sizes{.warm_blocks = kChunks * kChunkBlocks,
                                 .cold_blocks = cold_chunks * kChunkBlocks,
-                                .chunk_blocks = kChunkBlocks};
+                                .chunk_blocks = kChunkBlocks,
+                                .pin_quota_percent = pin_quota_percent};
       sizes.warm_account = BudgetAccount(warm_, member);
       if (cold_) sizes.cold_account = BudgetAccount(cold_, member);
       houses_.push_back(std::make_unique<Household>(sizes));
@@ -238,6 +239,26 @@ TEST_F(StackBudgetTest, DiskSpaceThatDoesNotComeIsNotWaitedForForEver) {
   EXPECT_FALSE(done) << "it may come yet";
   for (int i = 0; i < 30 && !done; ++i) Tick();
   EXPECT_TRUE(done);
+  ExpectSane();
+}
+
+TEST_F(StackBudgetTest, PinsHoldWhatIsTheTenantsOwnAndNothingOfTheOther) {
+  Use(4, 0, 8, 50);
+  const auto pin = [](Household& house, uint64_t number) {
+    return house.stack
+        ->Pin(house.space, house.NamesOf(number), std::chrono::hours(1), TierKind::kWarm)
+        .status();
+  };
+  // Of a share of two units of disk space, and of four chunks, half; records take a little more.
+  ASSERT_EQ(StoreAll(a(), 0, 12), 12u);
+  uint64_t pinned = 0;
+  while (pinned < 12 && pin(a(), pinned).ok()) ++pinned;
+  EXPECT_EQ(pinned, kChunkBlocks - 1);
+  ASSERT_EQ(StoreAll(b(), 0, 12), 12u) << "it may borrow";
+  const absl::Status refused = pin(b(), 0);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(b().stack->Stats().tiers[0].ttl_pinned_bytes, 0u);
+  EXPECT_EQ(a().stack->Stats().tiers[0].ttl_pinned_bytes, pinned * kTestBlockBytes);
   ExpectSane();
 }
 

@@ -47,6 +47,7 @@ class SteppedStack {
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // below the cold tier
     BudgetAccount warm_account, cold_account;                    // none: it has all of both
     uint64_t hot_blocks = 0;
+    uint32_t pin_quota_percent = 1000;  // more than there is: pins are not refused
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes)
@@ -74,6 +75,7 @@ class SteppedStack {
     options.max_places = sizes_.max_places;
     options.durability = sizes_.durability;
     options.cold_write_bytes_per_day = sizes_.cold_write_bytes_per_day;
+    options.pin_quota_percent = sizes_.pin_quota_percent;
     options.warm_account = sizes_.warm_account;
     options.cold_account = sizes_.cold_account;
     options.max_spaces = sizes_.max_spaces;
