@@ -170,6 +170,7 @@ bool IsSticky(int error) {
 void Restart() {
   Context& context = TheContext();
   SetDelayOfAll(0);
+  if (context.poison != 0) DrainAll();  // what waits there is not done, until it is sound again
   context.poison = 0;
   last_error = cudaSuccess;
   MutexLock lock(context.mutex);

@@ -52,7 +52,8 @@ bool IsSticky(int error);
 /// Before each piece of its work a stream waits so long; null: all streams, those to come, too.
 void SetDelay(CudaStream stream, int64_t microseconds);
 
-/// No faults, delays, counts, nor a corrupted context: as a new process. Streams must be idle.
+/// No faults, delays, counts, nor a corrupted context: as a new process. Streams must be idle, but
+/// for those of a corrupted context, which it waits for.
 void Restart();
 
 /// Device memory this process has created and that it still keeps: by a handle, a mapping or a
