@@ -27,8 +27,9 @@ class OwnStore : public Store {
   absl::Status Clear() override;
 
   /// As Put, of more blocks than the buffers and the arena hold, behind `before` others that fill
-  /// the arena and do not count: the content repeats, the oldest are evicted. The time ends when
-  /// the last batch is found; others may be gone before anybody looks.
+  /// the arena and do not count: the content repeats, the oldest are evicted. Every commit must
+  /// have been answered well, and the time ends when the last batch is found; then the finder
+  /// compares the last half arena, as others may be gone.
   absl::StatusOr<Transfer> PutMore(const Load& load, size_t before);
   /// As Put, without anybody who looks: until the last commit is answered.
   absl::StatusOr<Transfer> PutAlone(const Load& load);
@@ -49,6 +50,7 @@ class OwnStore : public Store {
   absl::StatusOr<Transfer> PutBetween(const Load& load, size_t from, size_t end);
   absl::StatusOr<Transfer> PutUntilFound(const Load& load, size_t from, size_t find_from);
   absl::StatusOr<Lease> PutBatch(const Space& space, const Load& load, size_t first);
+  absl::Status Compare(const Load& load, size_t from);
   template <class Take>
   absl::Status GetAll(const Load& load, Take&& take);
 

@@ -4,10 +4,10 @@
 // touched, counts apart.
 // A put counts when the match of another process has found it. `put_sustained` begins with a full
 // arena and goes on through twice what that holds, so that every block takes the slot of one that
-// is evicted, until the last is found; `--only sustained` measures nothing else. After the first
-// round that other process compares every byte. Measured beside them in the same run: memcpy of the
-// same bytes by one thread between buffers larger than the caches, which is the limit of a copied
-// read. bench/peers.cc has the peers.
+// is evicted, until the last is found; behind the clock that other process compares the last half
+// arena. `--only sustained` measures nothing else. After the first round it compares every byte.
+// Measured beside them in the same run: memcpy of the same bytes by one thread between buffers
+// larger than the caches, which is the limit of a copied read. bench/peers.cc has the peers.
 #include <cstdio>
 #include <cstring>
 

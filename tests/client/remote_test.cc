@@ -76,7 +76,7 @@ TEST_F(RemoteClientTest, ConnectsByTheEnvironmentWhereThisMachineHasNoDaemon) {
   ::setenv("THERMOCLINE_KEY", remote_.key_file.c_str(), 1);
   ::setenv("THERMOCLINE_CLIENT_TOKEN_FILE", remote_.token_file.c_str(), 1);
   ExpectToWork(Client::Connect({.socket_path = File("no.sock")}), 2);
-  for (const char* name : {"ADDRESS", "CA", "CERTIFICATE", "KEY", "TOKEN_FILE"}) {
+  for (const char* name : {"ADDRESS", "CA", "CERTIFICATE", "KEY", "CLIENT_TOKEN_FILE"}) {
     ::unsetenv((std::string("THERMOCLINE_") + name).c_str());
   }
   EXPECT_FALSE(Client::Connect({.socket_path = File("no.sock")}).ok());
