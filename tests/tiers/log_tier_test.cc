@@ -2,6 +2,7 @@
 // its own.
 #include "tiers/log_tier.h"
 
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <rocksdb/file_system.h>
 
@@ -16,6 +17,7 @@
 #include <thread>
 
 #include "base/units.h"
+#include "hashing/checksum.h"
 #include "tests/tiers/tier_conformance.h"
 #include "tiers/fault_tier.h"
 #include "tiers/log_format.h"
@@ -150,6 +152,22 @@ TEST(LogTierTest, AFullTierThatDropsItsOldestKeepsItsDiskWithinItsCapacity) {
   }
   EXPECT_LE(most, kCapacity + kCapacity / 10);
   EXPECT_GT(tier.Usage().kept_bytes, 0u);
+}
+
+// If the linker leaves the library its own, a segment costs more to write, and nothing else would
+// tell.
+TEST(LogTierTest, TablesAreSummedByOurChecksumWhichIsTheLibrarys) {
+  using Sum = uint64_t (*)(const void*, size_t);
+  constexpr char kName[] = "ROCKSDB_XXH3_64bits";
+  const auto called = reinterpret_cast<Sum>(::dlsym(RTLD_DEFAULT, kName));
+  const auto librarys = reinterpret_cast<Sum>(::dlsym(RTLD_NEXT, kName));
+  ASSERT_NE(librarys, nullptr);
+  EXPECT_NE(called, librarys);
+  const auto bytes = TestPayload(1, 0, 64 * KiB);
+  for (size_t count = 0; count <= bytes.size(); count += 1 + count / 8) {
+    EXPECT_EQ(called(bytes.data(), count), librarys(bytes.data(), count)) << count;
+    EXPECT_EQ(called(bytes.data(), count), Checksum(std::span(bytes).first(count))) << count;
+  }
 }
 
 TEST(LogTierTest, TwoWritersAndReadersAtOnce) {
