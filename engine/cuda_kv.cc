@@ -85,7 +85,11 @@ absl::Status CudaKv::Fetch(std::span<std::byte* const> blocks, std::span<const u
     copies.push_back({.to = blocks_[i], .from = blocks[i], .bytes = geometry_.block_bytes()});
   }
   used_ = std::move(used);
-  return copies.empty() ? absl::OkStatus() : cuda::CopyBatchAsync(copies, stream.get());
+  if (copies.empty()) return absl::OkStatus();
+  const absl::Status sent = cuda::CopyBatchAsync(copies, stream.get());
+  // Some may be under way, from blocks that are the caller's.
+  if (!sent.ok()) stream.Synchronize().IgnoreError();
+  return sent;
 }
 
 absl::Status CudaKv::Store(std::span<std::byte* const> blocks, size_t begin, size_t end,
