@@ -3,7 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/client/blocks.h"
-#include "tests/client/daemon_fixture.h"
+#include "tests/client/two_tenants.h"
+#include "tests/tiers/scratch_directory.h"
 
 namespace thermocline {
 namespace {
@@ -17,43 +18,50 @@ std::string KeyLine(int number, char digit) {
   return std::to_string(number) + " " + std::string(64, digit) + "\n";
 }
 
+void WriteKeys(const std::string& directory, const std::string& lines) {
+  std::ofstream(directory + "/keys") << lines;
+  ::chmod((directory + "/keys").c_str(), 0600);
+}
+
+void Put(Client& client, const std::vector<int32_t>& tokens) {
+  auto space = client.OpenSpace(TestSpace(kBlockBytes));
+  ASSERT_OK(space.status());
+  auto lease = space->Match(tokens);
+  ASSERT_OK(lease.status());
+  ASSERT_OK(Extend(*space, *lease, tokens, kPlaces));
+}
+
+/// Has all blocks of all tenants written to disk, and nowhere else.
+void FlushWarm(const DaemonProcess& daemon) {
+  auto admin = AdminClient::Connect({.socket_path = daemon.socket()});
+  ASSERT_OK(admin.status());
+  EXPECT_TRUE(Eventually([&] { return (*admin)->Flush(BlockTier::kWarm)->kept == 0; }));
+}
+
+/// How many places come back from the disk, right.
+uint32_t FoundCold(Client& client, const std::vector<int32_t>& tokens) {
+  auto space = client.OpenSpace(TestSpace(kBlockBytes));
+  TC_CHECK(space.ok());
+  auto lease = space->Match(tokens);
+  TC_CHECK(lease.ok());
+  if (lease->depth() == 0) return 0;
+  EXPECT_EQ(lease->Find(0)->matched_tier, BlockTier::kCold);
+  const auto loaded = lease->Load();
+  EXPECT_TRUE(loaded.ok()) << loaded.status();
+  return RightPlaces(*space, *lease, tokens);
+}
+
 class AtRestTest : public ::testing::Test {
  protected:
-  static void WriteKeys(const std::string& directory, const std::string& lines) {
-    std::ofstream(directory + "/keys") << lines;
-    ::chmod((directory + "/keys").c_str(), 0600);
-  }
-  void WriteKeys(const std::string& lines) { WriteKeys(daemon_.directory(), lines); }
-
-  /// Commits a prompt and has it written to disk, and nowhere else.
+  void WriteKeys(const std::string& lines) { thermocline::WriteKeys(daemon_.directory(), lines); }
+  /// Commits a prompt and has it written to disk.
   void PutCold(const std::vector<int32_t>& tokens) {
-    auto client = daemon_.Connect();
-    auto space = client->OpenSpace(TestSpace(kBlockBytes));
-    ASSERT_OK(space.status());
-    {
-      auto lease = space->Match(tokens);
-      ASSERT_OK(lease.status());
-      ASSERT_OK(Extend(*space, *lease, tokens, kPlaces));
-    }
+    Put(*daemon_.Connect(), tokens);
     FlushWarm();
   }
-  void FlushWarm() {
-    auto admin = AdminClient::Connect({.socket_path = daemon_.socket()});
-    ASSERT_OK(admin.status());
-    EXPECT_TRUE(Eventually([&] { return (*admin)->Flush(BlockTier::kWarm)->kept == 0; }));
-  }
-  /// How many places come back from the disk, right.
+  void FlushWarm() { thermocline::FlushWarm(daemon_); }
   uint32_t FoundCold(const std::vector<int32_t>& tokens) {
-    auto client = daemon_.Connect();
-    auto space = client->OpenSpace(TestSpace(kBlockBytes));
-    TC_CHECK(space.ok());
-    auto lease = space->Match(tokens);
-    TC_CHECK(lease.ok());
-    if (lease->depth() == 0) return 0;
-    EXPECT_EQ(lease->Find(0)->matched_tier, BlockTier::kCold);
-    const auto loaded = lease->Load();
-    EXPECT_TRUE(loaded.ok()) << loaded.status();
-    return RightPlaces(*space, *lease, tokens);
+    return thermocline::FoundCold(*daemon_.Connect(), tokens);
   }
   /// How many of the prompt's names and pieces of its payloads lie in the data directory.
   uint64_t Traces(const std::vector<int32_t>& tokens) const {
@@ -81,9 +89,10 @@ class AtRestTest : public ::testing::Test {
     return found;
   }
 
-  DaemonProcess daemon_{
-      {.more = {"--cold-key-file", "DIRECTORY/keys", "--cold-codec", "zstd"},
-       .prepare = [](const std::string& directory) { WriteKeys(directory, KeyLine(1, 'a')); }}};
+  DaemonProcess daemon_{{.more = {"--cold-key-file", "DIRECTORY/keys", "--cold-codec", "zstd"},
+                         .prepare = [](const std::string& directory) {
+                           thermocline::WriteKeys(directory, KeyLine(1, 'a'));
+                         }}};
 };
 
 TEST_F(AtRestTest, BlocksComeBackByTheirKeysAndNothingOfThemIsInTheFiles) {
@@ -142,6 +151,31 @@ TEST_F(AtRestTest, ADeletedKeyFileErasesWhileItRuns) {
       Eventually([&] { return daemon_.Log().find("tier_recovered") != std::string::npos; }));
   PutCold(second);
   EXPECT_EQ(FoundCold(second), kPlaces);
+}
+
+TEST(AtRestTenantsTest, ADeletedKeyErasesItsTenantAndNoOther) {
+  const ScratchDirectory of_alice, of_bob;
+  WriteKeys(of_alice.path(), KeyLine(1, 'a'));
+  WriteKeys(of_bob.path(), KeyLine(1, 'b'));
+  TwoTenants tenants("cold_key_file = \"" + of_bob.path() + "/keys\"\n", "128MiB",
+                     "cold_key_file = \"" + of_alice.path() + "/keys\"\n");
+  const DaemonProcess& daemon = tenants.daemon;
+  const auto tokens = Prompt(51, kPlaces);
+  for (Client* const client : {tenants.alice.get(), tenants.bob.get()}) Put(*client, tokens);
+  FlushWarm(daemon);
+  for (Client* const client : {tenants.alice.get(), tenants.bob.get()}) {
+    EXPECT_EQ(FoundCold(*client, tokens), kPlaces);
+  }
+  FlushWarm(daemon);
+  std::filesystem::remove(of_alice.path() + "/keys");
+  ::kill(daemon.pid(), SIGHUP);
+  const auto logged = [&](const char* text) {
+    return daemon.Log().find(text) != std::string::npos;
+  };
+  EXPECT_TRUE(Eventually([&] { return logged("cold_keys_gone tenant=alice"); })) << daemon.Log();
+  EXPECT_EQ(FoundCold(*tenants.alice, tokens), 0u);
+  EXPECT_EQ(FoundCold(*tenants.bob, tokens), kPlaces);
+  EXPECT_FALSE(logged("cold_keys_gone tenant=bob"));
 }
 
 TEST_F(AtRestTest, AWrongKeyFileIsLoggedWhileItRunsAndStopsAStart) {

@@ -11,11 +11,13 @@
 namespace thermocline {
 
 struct TwoTenants {
-  /// `of_bob`: further lines of his table.
-  explicit TwoTenants(const std::string& of_bob = "", const std::string& warm_capacity = "128MiB")
+  /// `of_bob`, `of_alice`: further lines of their tables.
+  explicit TwoTenants(const std::string& of_bob = "", const std::string& warm_capacity = "128MiB",
+                      const std::string& of_alice = "")
       : daemon({.warm_capacity = warm_capacity,
                 .more = {"--config=DIRECTORY/config", "--token-file=DIRECTORY/tokens"},
-                .prepare = [&](const std::string& directory) { Configure(directory, of_bob); }}),
+                .prepare =
+                    [&](const std::string& directory) { Configure(directory, of_alice, of_bob); }}),
         alice(Connect("alice")),
         bob(Connect("bob")) {}
 
@@ -23,7 +25,8 @@ struct TwoTenants {
   std::unique_ptr<Client> alice, bob;
 
  private:
-  static void Configure(const std::string& directory, const std::string& of_bob) {
+  static void Configure(const std::string& directory, const std::string& of_alice,
+                        const std::string& of_bob) {
     std::string tokens;
     for (const char* tenant : {"alice", "bob"}) {
       const std::string token(40, tenant[0]);
@@ -33,10 +36,9 @@ struct TwoTenants {
       TC_CHECK(WriteFileAtomically(directory + "/" + tenant, token).ok());
     }
     TC_CHECK(WriteFileAtomically(directory + "/tokens", tokens).ok());
-    TC_CHECK(WriteFileAtomically(directory + "/config",
-                                 "[[tenant]]\nname = \"alice\"\n[[tenant]]\n"
-                                 "name = \"bob\"\n" +
-                                     of_bob)
+    TC_CHECK(WriteFileAtomically(directory + "/config", "[[tenant]]\nname = \"alice\"\n" +
+                                                            of_alice +
+                                                            "[[tenant]]\nname = \"bob\"\n" + of_bob)
                  .ok());
   }
   std::unique_ptr<Client> Connect(const std::string& tenant) const {
