@@ -41,6 +41,7 @@ class SteppedStack {
     uint64_t cold_write_bytes_per_day = 0;
     Durability durability = Durability::kWriteBack;
     bool scrub = true;
+    uint64_t cold_scrub_bytes_per_tick = StackOptions().cold_scrub_bytes_per_tick;
     bool clients_fill = true;
     bool own_threads = false;         // reads and work do not wait behind what the disk has to do
     std::shared_ptr<KeySource> keys;  // none: nothing is encrypted
@@ -81,6 +82,7 @@ class SteppedStack {
     options.cold_account = sizes_.cold_account;
     options.max_spaces = sizes_.max_spaces;
     if (!sizes_.scrub) options.scrub_bytes_per_tick = 0;
+    options.cold_scrub_bytes_per_tick = sizes_.cold_scrub_bytes_per_tick;
     options.clients_fill = sizes_.clients_fill;
     options.cold_envelope = {.keys = sizes_.keys};
     if (sizes_.hot_blocks > 0) {
