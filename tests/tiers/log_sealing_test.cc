@@ -2,6 +2,7 @@
 // and what becomes of blocks whose key comes, goes or changes.
 #include <gmock/gmock.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -362,6 +363,45 @@ TEST_F(LogSealingTest, ATamperedByteIsAMissAndCounted) {
   EXPECT_EQ(Found(*tier, 1, kBlocks), kBlocks - 3);
   EXPECT_EQ(tier->Usage().corrupt_count, 2u);
   EXPECT_EQ(tier->Usage().block_count, kBlocks - 3);
+}
+
+// tests/tiers/golden/segments.v1.zstd and segments.v1.aes were written by this test with
+// TC_WRITE_GOLDEN=1, less the files that a start does without.
+TEST_F(LogSealingTest, StoresOfThisFormFromEarlierAreRead) {
+  constexpr uint64_t kBytes = 1024;
+  const auto payload_of = [](uint64_t id) { return Bytes(kBytes, static_cast<std::byte>(id)); };
+  struct Golden {
+    const char* name;
+    BlockEnvelope::Options envelope;
+  };
+  for (const Golden& golden : {Golden{"segments.v1.zstd", With("", Codec::kZstd)},
+                               Golden{"segments.v1.aes", With(KeyLine(1, 'a'))}}) {
+    SCOPED_TRACE(golden.name);
+    const std::string path = std::string(TC_SOURCE_DIR "/tests/tiers/golden/") + golden.name;
+    if (std::getenv("TC_WRITE_GOLDEN") != nullptr) {
+      std::filesystem::create_directories(path);
+      const auto tier = Open(path, golden.envelope);
+      for (uint64_t id = 1; id <= 3; ++id) {
+        const Bytes payload = payload_of(id);
+        ASSERT_TRUE(tier->Put(TestRecord(id, 4, payload), payload).ok());
+      }
+    }
+    std::filesystem::remove_all(directory_.path() + "/store");
+    std::filesystem::copy(path, directory_.path(), std::filesystem::copy_options::recursive);
+    EXPECT_EQ(AllBytes().find(std::string(64, '\1')), std::string::npos) << "it is in the clear";
+    const auto tier = Open(directory_.path(), golden.envelope);
+    EXPECT_EQ(tier->State(), "ok");
+    EXPECT_EQ(tier->Usage().block_count, 3u);
+    for (uint64_t id = 1; id <= 3; ++id) {
+      Bytes room(kBytes);
+      const auto read = tier->Get({id, 0}, room);
+      ASSERT_TRUE(read.ok() && read->has_value()) << read.status();
+      EXPECT_EQ(room, payload_of(id));
+      const BlockRecord record = TestRecord(id, 4, room);
+      EXPECT_EQ((*read)->header_checksum, record.header_checksum);
+      EXPECT_EQ((*read)->inner, record.inner);
+    }
+  }
 }
 
 }  // namespace
