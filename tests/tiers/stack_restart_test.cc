@@ -2,13 +2,57 @@
 // durable.
 #include <gmock/gmock.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
+#include "base/file_util.h"
+#include "base/units.h"
 #include "tests/tiers/stack_fixture.h"
+#include "tiers/stack_state.h"
 
 namespace thermocline {
 namespace {
+
+// tests/tiers/golden/state.v1.json was written by this test with TC_WRITE_GOLDEN=1.
+TEST(StackStateTest, AStateFileOfThisFormFromEarlierIsRead) {
+  const std::string golden = TC_SOURCE_DIR "/tests/tiers/golden/state.v1.json";
+  SpaceSpec named = TestSpec("named", 2);
+  named.weights_sha256[0] = 1;
+  named.parts[1].rank = 1;
+  named.parts[1].window_tokens = 512;
+  named.rope = "theta=10000";
+  named.lora = "adapter \xc3\xa9";
+  named.salt = "salt";
+  named.tenant = "alice";
+  SpaceSpec opaque = TestSpec("opaque");
+  opaque.opaque_names = true;
+  opaque.key_bytes = 16;
+  const StackState state{.epoch = (uint64_t{1} << 32) - 1,
+                         .spaces = {named, opaque},
+                         .pins = {{.pin = 3,
+                                   .place_id = ~uint64_t{0},
+                                   .space = FingerprintOf(named),
+                                   .depth = 5,
+                                   .expires_unix_ms = 1'800'000'000'000,
+                                   .tier = TierKind::kWarm}}};
+  if (std::getenv("TC_WRITE_GOLDEN") != nullptr) std::ofstream(golden) << FormatState(state);
+  const auto text = ReadFile(golden, MiB);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto read = ParseState(*text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->epoch, state.epoch);
+  ASSERT_EQ(read->spaces.size(), 2u);
+  EXPECT_EQ(FingerprintOf(read->spaces[0]), FingerprintOf(named));
+  EXPECT_EQ(FingerprintOf(read->spaces[1]), FingerprintOf(opaque));
+  ASSERT_EQ(read->pins.size(), 1u);
+  EXPECT_EQ(read->pins[0].pin, 3u);
+  EXPECT_EQ(read->pins[0].place_id, ~uint64_t{0});
+  EXPECT_EQ(read->pins[0].space, FingerprintOf(named));
+  EXPECT_EQ(read->pins[0].depth, 5u);
+  EXPECT_EQ(read->pins[0].expires_unix_ms, 1'800'000'000'000);
+  EXPECT_EQ(read->pins[0].tier, TierKind::kWarm);
+}
 
 TEST_F(StackTest, ARestartFindsWarmAndColdBlocksAndUncheckedOnesSaySo) {
   Use({});
