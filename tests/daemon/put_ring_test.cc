@@ -23,7 +23,7 @@ class PutRingTest : public ::testing::Test {
       : queue_(*area_, readers_,
                {.wake = [this] { ++wakes_; },
                 .alive = [this] { return alive_; },
-                .abort = [this](uint64_t offset) { aborted_.push_back(offset); },
+                .abort = [this](Magazine::Slot slot) { aborted_.push_back(slot.offset); },
                 .unstage = [](uint64_t) {},
                 .want = [this](uint32_t) { return want_; },
                 .granted =
@@ -206,7 +206,12 @@ TEST_F(PutRingTest, NothingIsLostOrChangedWhoeverIsFaster) {
     while (puts.size() > random() % 40) {
       ASSERT_TRUE(queue_.Await(*puts.front(), In(60'000)).ok());
       ASSERT_EQ(puts.front()->depth, puts.front()->number - 1);
-      ASSERT_EQ(puts.front()->kept, puts.front()->offsets);
+      const auto offsets = [](const std::vector<Magazine::Slot>& slots) {
+        std::vector<uint64_t> of_each;
+        for (const Magazine::Slot& slot : slots) of_each.push_back(slot.offset);
+        return of_each;
+      };
+      ASSERT_EQ(offsets(puts.front()->kept), offsets(puts.front()->slots));
       puts.pop_front();
     }
   }
