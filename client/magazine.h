@@ -30,6 +30,7 @@ class Magazine {
   struct Slot {
     uint64_t offset = 0;
     uint64_t grant = 0;
+    bool operator==(const Slot&) const = default;
   };
 
   /// Takes up to `count` slots.
