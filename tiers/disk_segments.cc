@@ -25,7 +25,7 @@
 #include "tiers/log_format.h"
 
 // The sum that tables carry, in place of librocksdb's own, which calls it by this name: Debian's is
-// built for any x86-64, and costs a segment's write a fifth to a third more of a processor.
+// built for any x86-64, and costs a segment's write more of a processor.
 extern "C" uint64_t ROCKSDB_XXH3_64bits(const void* data, size_t bytes) {
   return thermocline::Checksum({static_cast<const std::byte*>(data), bytes});
 }
@@ -478,8 +478,9 @@ absl::StatusOr<FilePlace> SegmentWriter::Add(BlockRef ref, std::span<const std::
 absl::StatusOr<uint64_t> SegmentWriter::Finish() {
   TC_CHECK(table_ != nullptr);
   rocksdb::ExternalSstFileInfo info;
-  database_.ends_->Keep(path_, {first_end_, table_->FileSize()});  // its first and last block
+  const EndsFileSystem::Ends ends = {first_end_, table_->FileSize()};  // its first and last block
   TC_RETURN_IF_ERROR(DiskStatus(table_->Finish(&info), "write " + NameOf(sequence_)));
+  database_.ends_->Keep(path_, ends);
   rocksdb::IngestExternalFileOptions options;
   options.move_files = true;
   options.write_global_seqno = false;
