@@ -27,7 +27,7 @@ constexpr uint32_t kSlotsOfOneCall = 256;
 constexpr milliseconds kRefusalPatience{500};
 constexpr uint64_t kMostDaemonBytes = 512 * MiB;
 constexpr int kLooks = 5;
-constexpr uint64_t kErasedEntries = 32;  // the share of the capacity that their tables may take
+constexpr uint64_t kEmptyTables = MiB / 2;
 
 const TierUse* TierOf(const DaemonStats& stats, BlockTier tier) {
   for (const TierUse& use : stats.tiers) {
@@ -247,10 +247,9 @@ void Watcher::CheckEmptied(const std::function<void(AdminClient&)>& before_cold)
     const auto dropped = (*admin)->Flush(BlockTier::kCold);
     if (!dropped.ok()) Violation("flush: " + dropped.status().ToString());
   }
-  // A store without blocks still has its logs and manifest, and tables of erased entries.
-  const uint64_t cold_bytes = options_.cold_mib * MiB;
+  // A store without blocks still has its logs and manifest, and tables of few entries.
   const uint64_t most_cold =
-      cold_bytes == 0 ? 0 : LogTier::OwnBytes(cold_bytes) + cold_bytes / kErasedEntries;
+      options_.cold_mib == 0 ? 0 : LogTier::OwnBytes(options_.cold_mib * MiB) + kEmptyTables;
   EventuallyStats([&](const DaemonStats& stats) {
     const TierUse* const cold = TierOf(stats, BlockTier::kCold);
     return UsedBytes(stats, BlockTier::kWarm) == 0 && (cold == nullptr || cold->blocks == 0) &&
