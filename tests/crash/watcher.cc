@@ -246,9 +246,7 @@ void Watcher::CheckEmptied(const std::function<void(AdminClient&)>& before_cold)
     if (!dropped.ok()) Violation("flush: " + dropped.status().ToString());
   }
   EventuallyStats([](const DaemonStats& stats) {
-    // A store without blocks still has its logs and manifest.
-    const TierUse* const cold = TierOf(stats, BlockTier::kCold);
-    return UsedBytes(stats, BlockTier::kWarm) == 0 && (cold == nullptr || cold->blocks == 0) &&
+    return UsedBytes(stats, BlockTier::kWarm) == 0 && UsedBytes(stats, BlockTier::kCold) == 0 &&
            stats.places == 0 && stats.pins == 0;
   });
 }
