@@ -1,6 +1,4 @@
 // How a log tier opens its store, at a start and behind its own back, and what it finds there.
-#include <absl/strings/str_join.h>
-
 #include <algorithm>
 #include <set>
 #include <thread>
@@ -93,30 +91,28 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     refusal_.clear();
     to_remove_.clear();
   }
-  auto found = BuildIndex(*database, known);
-  if (absl::IsDataLoss(found.status())) {  // its entries cannot be read: step around it
+  Refs sealed;
+  auto index = BuildIndex(*database, known, sealed);
+  if (absl::IsDataLoss(index.status())) {  // its entries cannot be read: step around it
     database.reset();
-    TC_ASSIGN_OR_RETURN(database, open(std::string(found.status().message())));
-    found = BuildIndex(*database, known);
+    TC_ASSIGN_OR_RETURN(database, open(std::string(index.status().message())));
+    index = BuildIndex(*database, known, sealed);
   }
-  TC_RETURN_IF_ERROR(found.status());
+  TC_RETURN_IF_ERROR(index.status());
   entry_table_bytes_ = database->EntryTableBytes();
   database->BeginMerging();
   std::vector<BlockRef> lost;
-  if (known != nullptr) lost = known->NotIn(found->index);
-  uint64_t damaged = found->damaged;
+  if (known != nullptr) lost = known->NotIn(*index);
   MutexLock lock(mutex_);
   for (const BlockRef ref : lost) {
-    const Loss why = to_erase_.contains(ref)       ? Loss::kErased
-                     : found->sealed.contains(ref) ? Loss::kSealed
-                                                   : Loss::kDamaged;
-    damaged += why == Loss::kDamaged ? 1 : 0;
+    const Loss why = to_erase_.contains(ref) ? Loss::kErased
+                     : sealed.contains(ref)  ? Loss::kSealed
+                                             : Loss::kDamaged;
+    corrupt_count_ += why == Loss::kDamaged ? 1 : 0;
     lost_.push_back({ref, why});
   }
   to_erase_.clear();
-  corrupt_count_ += damaged;
-  damaged_ = damaged;
-  index_ = std::move(found->index);
+  index_ = *std::move(index);
   database_ = std::move(database);
   return absl::OkStatus();
 }
@@ -156,10 +152,9 @@ absl::Status LogTier::RemoveAside(const std::string& why) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<LogTier::Contents> LogTier::BuildIndex(SegmentDatabase& database,
-                                                      const LogIndex* known) {
-  Contents contents;
-  LogIndex& index = contents.index;
+absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const LogIndex* known,
+                                             Refs& sealed) {
+  LogIndex index;
   for (const auto& segment : database.Segments()) {
     index.AddSegment(segment.sequence, segment.bytes);
   }
@@ -181,8 +176,7 @@ absl::StatusOr<LogTier::Contents> LogTier::BuildIndex(SegmentDatabase& database,
       if (entry.ok()) explained.insert(entry->sequence);
       const auto ref = ParseEntryKey(key);
       if (ref) stale.push_back({*ref, ""});
-      if (ref && known != nullptr && absl::IsFailedPrecondition(usable))
-        contents.sealed.insert(*ref);
+      if (ref && known != nullptr && absl::IsFailedPrecondition(usable)) sealed.insert(*ref);
       return true;
     }
     const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
@@ -194,19 +188,17 @@ absl::StatusOr<LogTier::Contents> LogTier::BuildIndex(SegmentDatabase& database,
     }
     return true;
   }));
-  const uint64_t unusable_entries = unusable.Log();
+  corrupt_count_ += unusable.Log();
   next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
   const std::vector<uint64_t> orphans = index.EmptySegments();
-  if (known == nullptr) {  // else the caller counts what is lost, by the block
-    contents.damaged =
-        unusable_entries + database.dropped_segments() + LostSegments(orphans, explained);
-  }
+  if (known == nullptr)
+    corrupt_count_ += database.dropped_segments() + LostSegments(orphans, explained);
   if (!orphans.empty() || !stale.empty()) {
     LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
              {{"segments", orphans.size()}, {"entries", stale.size()}});
   }
   // Durably, before a new segment can have the number that they name.
-  if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return contents;
+  if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return index;
   for (const uint64_t sequence : orphans) {
     if (database.RemoveSegment(sequence).ok()) {
       index.RemoveSegment(sequence);
@@ -220,7 +212,7 @@ absl::StatusOr<LogTier::Contents> LogTier::BuildIndex(SegmentDatabase& database,
     if (!index.HasSegment(sequence)) gone.push_back({LeavingRef(sequence), ""});
   }
   if (!gone.empty()) (void)Noted(database.Commit(gone, /*durable=*/false));
-  return contents;
+  return index;
 }
 
 absl::Status LogTier::Noted(absl::Status status) {
@@ -313,7 +305,7 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
     return true;
   }));
   if (dropped.empty()) return absl::OkStatus();
-  NoteDamage(unusable.Log());
+  corrupt_count_ += unusable.Log();
   (void)Noted(database->Commit(dropped, /*durable=*/false));
   {
     MutexLock lock(
@@ -337,24 +329,10 @@ std::string LogTier::State() const {
   if (!error.empty()) {
     return "reads only: " + error + "; mend the disk or free some: it is opened anew by itself";
   }
-  std::vector<std::string> told;
-  if (std::chrono::steady_clock::now() < damage_told_until_) {
-    told.push_back("blocks did not verify of late, and are misses; look at the disk");
-  }
   const std::string& store = database_->set_aside();
-  if (!store.empty() && store != aside_) {
-    told.push_back("began empty: an unusable store was removed, as its room is needed");
-  } else if (!aside_.empty()) {
-    told.push_back((store.empty() ? "" : "began empty: ") +
-                   ("an unusable store was set aside as " + aside_) +
-                   "; look at it, and remove it");
-  }
-  if (damaged_ > 0) {
-    told.push_back(
-        std::to_string(damaged_) +
-        " of its segments and entries were damaged or gone when it was opened; look at the disk");
-  }
-  return told.empty() ? "ok" : absl::StrJoin(told, "; ");
+  if (store.empty()) return "ok";
+  if (store == aside_) return "began empty: an unusable store was set aside as " + store;
+  return "began empty: an unusable store was removed, as its room is needed";
 }
 
 }  // namespace thermocline

@@ -251,7 +251,7 @@ LogIndex::Place LogTier::PlaceOf(BlockRef ref) const {
 
 void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                            const absl::Status& why) {
-  if (!absl::IsFailedPrecondition(why)) NoteDamage(1);
+  if (!absl::IsFailedPrecondition(why)) ++corrupt_count_;
   if (const auto left_out = dropped_limit_.Admit()) {  // all that a missing key had sealed
     LogEvent(LogLevel::kWarning, "cold_block_dropped",
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
@@ -266,13 +266,6 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
     if (place != nullptr && place->sequence == sequence) index_.Erase(ref);
   }
   RemoveEmptied(database);
-}
-
-void LogTier::NoteDamage(uint64_t count) {
-  if (count == 0) return;
-  corrupt_count_ += count;
-  MutexLock lock(mutex_);
-  damage_told_until_ = std::chrono::steady_clock::now() + options_.damage_told;
 }
 
 absl::Status LogTier::Erase(BlockRef ref) { return EraseAll({&ref, 1}); }

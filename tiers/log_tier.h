@@ -53,9 +53,8 @@ class LogTier : public Tier {
     BudgetAccount account = {};  // if there is one, the capacity is what that holds, in units of
     uint64_t unit_bytes = 0;
     std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
-    std::chrono::milliseconds damage_told = std::chrono::minutes(15);  // by State, after the last
-    BlockEnvelope envelope = {};  // how blocks and their records are kept
-    size_t open_files = 0;        // at most; 0: few
+    BlockEnvelope envelope = {};                   // how blocks and their records are kept
+    size_t open_files = 0;                         // at most; 0: few
     // Of the capacity, for what is no table (OwnBytes); 0: only segments and entries are counted.
     uint64_t own_bytes = 0;
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
@@ -106,13 +105,6 @@ class LogTier : public Tier {
     std::vector<Record> records = {};  // of its blocks, ascending; then erasures
   };
 
-  /// What an opening finds.
-  struct Contents {
-    LogIndex index;
-    uint64_t damaged = 0;  // segments and entries that are not in it, though they should be
-    Refs sealed = {};      // of the known ones those that are dropped as their key is gone
-  };
-
   explicit LogTier(Options options);
   uint64_t CapacityBytes() const {
     return options_.account ? options_.account.Held() * options_.unit_bytes
@@ -127,7 +119,9 @@ class LogTier : public Tier {
   /// Opens the database, and builds the index of what is there. `known`: nullptr at a start; else
   /// only blocks that are in it too are not dropped.
   absl::Status OpenDatabase(const LogIndex* known) TC_EXCLUDES(mutex_);
-  absl::StatusOr<Contents> BuildIndex(SegmentDatabase& database, const LogIndex* known);
+  /// `sealed`: gets those of `known` that are dropped as their key is gone.
+  absl::StatusOr<LogIndex> BuildIndex(SegmentDatabase& database, const LogIndex* known,
+                                      Refs& sealed);
   /// The database that takes writes, opened anew if need be.
   absl::StatusOr<Database> Writable() TC_EXCLUDES(mutex_);
   absl::Status Reopen() TC_EXCLUDES(mutex_);
@@ -161,8 +155,6 @@ class LogTier : public Tier {
   /// is counted; one whose key is gone is not damaged.
   void DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                     const absl::Status& why) TC_EXCLUDES(mutex_);
-  /// Counts blocks that do not verify.
-  void NoteDamage(uint64_t count) TC_EXCLUDES(mutex_);
   /// Of segment 0: it is not here.
   LogIndex::Place PlaceOf(BlockRef ref) const TC_EXCLUDES(mutex_);
 
@@ -187,9 +179,7 @@ class LogTier : public Tier {
   Refs to_erase_ TC_GUARDED_BY(mutex_);
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
   std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
-  std::string refusal_ TC_GUARDED_BY(mutex_);   // why writes are refused; empty: they are not
-  uint64_t damaged_ TC_GUARDED_BY(mutex_) = 0;  // segments and entries, at the last opening
-  std::chrono::steady_clock::time_point damage_told_until_ TC_GUARDED_BY(mutex_);
+  std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not
   bool reopening_ TC_GUARDED_BY(mutex_) = false;
   std::chrono::steady_clock::time_point reopen_at_ TC_GUARDED_BY(mutex_);
 };
