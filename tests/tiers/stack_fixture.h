@@ -49,7 +49,7 @@ class SteppedStack {
     BudgetAccount warm_account, cold_account;                    // none: it has all of both
     uint64_t hot_blocks = 0;
     uint32_t pin_quota_percent = 1000;  // more than there is: pins are not refused
-    bool counts_all_files = false;      // of the cold tier, RocksDB's own too
+    bool counts_all_files = false;  // of the cold tier, RocksDB's own too
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes)
