@@ -7,7 +7,6 @@
 
 #include "base/socket_path.h"
 #include "base/units.h"
-#include "tiers/stack_limits.h"
 
 namespace thermocline {
 namespace {
@@ -54,9 +53,8 @@ constexpr OptionDef kOptions[] = {
     {.key = "cold_capacity",
      .type = OptionType::kBytes,
      .default_value = "8GiB",
-     .help = "Disk space of the cold tier, all that it has below data_dir, as the disk counts it "
-             "(docs/cold.md); a segment, 256 MiB at most, more while room is made. 4 MiB is the "
-             "least. 0 turns it off; then what leaves memory is dropped.",
+     .help = "Disk space of the cold tier, files and index; one segment (256 MiB) more at most, "
+             "while it makes room. 0 turns it off; then what leaves memory is dropped.",
      .least = 0},
     {.key = "durability",
      .type = OptionType::kEnum,
@@ -292,7 +290,7 @@ constexpr OptionDef kTenantOptions[] = {
     {.key = "cold_share",
      .type = OptionType::kBytes,
      .default_value = "0",
-     .help = "Disk space that it has whenever it wants it, in units of 64 MiB; one at least."},
+     .help = "Disk space that it has whenever it wants it, in units of 64 MiB."},
     {.key = "cold_quota",
      .type = OptionType::kBytes,
      .default_value = "0",
@@ -414,8 +412,7 @@ absl::Status CheckShares(const std::vector<TenantOptions>& tenants, uint64_t Ten
   return absl::InvalidArgumentError(
       "the tenants' " + tier + "_share together are " + FormatBytes(sum * kTenantUnitBytes) +
       ", and " + tier + "_capacity is " + FormatBytes(capacity) + " (counted in units of " +
-      FormatBytes(kTenantUnitBytes) + (tier == "cold" ? ", one each at least" : "") +
-      "); lower some shares or raise the capacity");
+      FormatBytes(kTenantUnitBytes) + "); lower some shares or raise the capacity");
 }
 
 /// Where the keys of a table's blocks come from; without any of its own, `fallback`.
@@ -484,10 +481,6 @@ absl::StatusOr<std::vector<TenantOptions>> TenantsOf(const Options& options, uin
       tenants.push_back(std::move(tenant));
     }
   }
-  // An empty store has files, too.
-  for (TenantOptions& tenant : tenants) {
-    if (cold_bytes > 0) tenant.cold_share_units = std::max<uint64_t>(tenant.cold_share_units, 1);
-  }
   TC_RETURN_IF_ERROR(CheckShares(tenants, &TenantOptions::warm_share_units, "warm", warm_bytes));
   TC_RETURN_IF_ERROR(CheckShares(tenants, &TenantOptions::cold_share_units, "cold", cold_bytes));
   return tenants;
@@ -546,11 +539,6 @@ absl::StatusOr<DaemonOptions> ResolveDaemonOptions(const Options& options) {
   }
   resolved.warm_capacity_bytes = options.Bytes("warm_capacity");
   resolved.cold_capacity_bytes = options.Bytes("cold_capacity");
-  if (resolved.cold_capacity_bytes > 0 && resolved.cold_capacity_bytes < kLeastColdBytes) {
-    return absl::InvalidArgumentError(
-        options.Origin("cold_capacity") + ": cold_capacity is less than the " +
-        FormatBytes(kLeastColdBytes) + " that a store needs; raise it, or turn it off with 0");
-  }
   resolved.cold_write_bytes_per_day = options.Bytes("cold_write_budget");
   resolved.pin_quota_percent = static_cast<uint32_t>(options.Int("pin_quota"));
   resolved.cold_read_deadline = milliseconds("cold_read_deadline");

@@ -4,9 +4,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/disk_use.h"
 #include "base/log.h"
-#include "tiers/disk_aside.h"
 #include "tiers/disk_segments.h"
 #include "tiers/log_format.h"
 #include "tiers/log_tier.h"
@@ -66,19 +64,15 @@ absl::StatusOr<std::unique_ptr<LogTier>> LogTier::Open(Options options) {
   if (tier->options_.account) {
     tier->options_.account.Adopt((tier->Usage().used_bytes + unit - 1) / unit);
   }
-  tier->LookAside();
   return tier;
 }
 
 absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   const auto open = [this](const std::string& damage) -> absl::StatusOr<Database> {
-    TC_ASSIGN_OR_RETURN(
-        auto opened, SegmentDatabase::Open({.directory = options_.directory,
-                                            .file_system = options_.file_system,
-                                            .damage = damage,
-                                            .open_files = options_.open_files,
-                                            .own_bytes = options_.own_bytes > 0 ? options_.own_bytes
-                                                                                : kMostOwnBytes}));
+    TC_ASSIGN_OR_RETURN(auto opened, SegmentDatabase::Open({.directory = options_.directory,
+                                                            .file_system = options_.file_system,
+                                                            .damage = damage,
+                                                            .open_files = options_.open_files}));
     ++*open_count_;
     return Database(opened.release(), [count = open_count_](SegmentDatabase* database) {
       std::default_delete<SegmentDatabase>()(database);
@@ -99,7 +93,6 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     index = BuildIndex(*database, known, sealed);
   }
   TC_RETURN_IF_ERROR(index.status());
-  entry_table_bytes_ = database->EntryTableBytes();
   database->BeginMerging();
   std::vector<BlockRef> lost;
   if (known != nullptr) lost = known->NotIn(*index);
@@ -114,41 +107,6 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   to_erase_.clear();
   index_ = *std::move(index);
   database_ = std::move(database);
-  return absl::OkStatus();
-}
-
-// What cannot be removed is tried again at the next opening.
-void LogTier::LookAside() {
-  std::vector<std::string> stores = StoresAside(options_.directory);
-  const std::string newest = stores.empty() ? "" : stores.back();
-  for (const std::string& store : stores) {
-    if (store != newest) RemoveStoreAside(store, "there is a newer one").IgnoreError();
-  }
-  if (newest.empty()) return;
-  const uint64_t bytes = options_.own_bytes > 0 ? DiskBytes(newest) : 0;
-  {
-    MutexLock lock(mutex_);
-    aside_ = newest;
-    aside_bytes_ = bytes;
-  }
-  const auto fits = [this] {
-    MutexLock lock(mutex_);
-    return options_.own_bytes == 0 || UsedBytes() <= CapacityBytes();
-  };
-  while (!fits() && options_.account && options_.account.Take()) continue;
-  if (!fits()) RemoveAside("it does not fit into the capacity").IgnoreError();
-}
-
-absl::Status LogTier::RemoveAside(const std::string& why) {
-  std::string store;
-  {
-    MutexLock lock(mutex_);
-    store = aside_;
-  }
-  TC_RETURN_IF_ERROR(RemoveStoreAside(store, why));
-  MutexLock lock(mutex_);
-  aside_.clear();
-  aside_bytes_ = 0;
   return absl::OkStatus();
 }
 
@@ -261,9 +219,7 @@ absl::Status LogTier::Reopen() {
     MutexLock lock(mutex_);
     known = index_;
   }
-  TC_RETURN_IF_ERROR(OpenDatabase(&known));
-  LookAside();
-  return absl::OkStatus();
+  return OpenDatabase(&known);
 }
 
 // RocksDB lets one have a store: whoever reads there has to be done. Reads that begin meanwhile are
@@ -329,10 +285,8 @@ std::string LogTier::State() const {
   if (!error.empty()) {
     return "reads only: " + error + "; mend the disk or free some: it is opened anew by itself";
   }
-  const std::string& store = database_->set_aside();
-  if (store.empty()) return "ok";
-  if (store == aside_) return "began empty: an unusable store was set aside as " + store;
-  return "began empty: an unusable store was removed, as its room is needed";
+  if (database_->set_aside().empty()) return "ok";
+  return "began empty: an unusable store was set aside as " + database_->set_aside();
 }
 
 }  // namespace thermocline

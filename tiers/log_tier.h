@@ -9,16 +9,11 @@
 // block is found exactly once. Erasures are not, before a Sync: a power loss may bring erased
 // blocks back, as long as their segment is there.
 //
-// used_bytes is what the disk holds or may hold by its own count, without that this is asked: the
-// segments' files, erased blocks included, in whole pages; key and value of each entry; the tables
-// of the entries twice, as they are for a moment when they are merged; and own_bytes for all else
-// (RocksDB's logs and manifests), which is not more by its options (tiers/disk_segments.cc). Of a
-// PutAll the blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and
-// so the capacity is exceeded by some hundred bytes a block at most, and by what is written anew.
-//
-// The newest store that was set aside counts, too. It is a segment without blocks, older than all
-// others, so that it is the first to go when room is made; at an opening into which it does not fit
-// it goes at once, as older ones do.
+// used_bytes is what the disk holds: the segments' files, erased blocks included, and key and value
+// of each entry. RocksDB's own share (its log, buffers and levels of the entries: 32 MiB and some
+// ten per cent of the entries) is not in it, so that an empty tier uses nothing. Of a PutAll the
+// blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and so the
+// capacity is exceeded by some hundred bytes a block at most, and by what is written anew.
 //
 // A failed write of entries leaves nobody knowing what the disk has, and RocksDB takes no more
 // writes until it is opened anew. So from then on all are refused, and those under way end at their
@@ -27,7 +22,6 @@
 // it again. Puts that failed are not there then; blocks that were to be erased when it failed may
 // be gone.
 #pragma once
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -55,17 +49,11 @@ class LogTier : public Tier {
     std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
     BlockEnvelope envelope = {};                   // how blocks and their records are kept
     size_t open_files = 0;                         // at most; 0: few
-    // Of the capacity, for what is no table (OwnBytes); 0: only segments and entries are counted.
-    uint64_t own_bytes = 0;
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
   };
   /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by
   ///         another process): what the directory's owner has to mend. Damage is no error.
   static absl::StatusOr<std::unique_ptr<LogTier>> Open(Options options);
-  /// What of such a capacity is for RocksDB's logs and manifests.
-  static uint64_t OwnBytes(uint64_t capacity_bytes) {
-    return std::clamp(capacity_bytes / kOwnShare, kLeastOwnBytes, kMostOwnBytes);
-  }
   ~LogTier() override;
 
   absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
@@ -86,8 +74,6 @@ class LogTier : public Tier {
   std::string State() const override;
 
  private:
-  static constexpr uint64_t kOwnShare = 16;
-  static constexpr uint64_t kAsideSequence = 0;  // segments begin at 1
   using Database = std::shared_ptr<SegmentDatabase>;
   using Refs = std::unordered_set<BlockRef, BlockRefHash>;
   /// A block that is put, moved or erased.
@@ -111,11 +97,6 @@ class LogTier : public Tier {
                             : options_.capacity_bytes;
   }
 
-  uint64_t UsedBytes() const TC_REQUIRES(mutex_);
-
-  /// Finds the newest store that was set aside, and removes what there is no room for.
-  void LookAside() TC_EXCLUDES(mutex_);
-  absl::Status RemoveAside(const std::string& why) TC_EXCLUDES(mutex_);
   /// Opens the database, and builds the index of what is there. `known`: nullptr at a start; else
   /// only blocks that are in it too are not dropped.
   absl::Status OpenDatabase(const LogIndex* known) TC_EXCLUDES(mutex_);
@@ -164,7 +145,6 @@ class LogTier : public Tier {
   const std::shared_ptr<std::atomic<int>> open_count_ = std::make_shared<std::atomic<int>>(0);
   LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
-  std::atomic<uint64_t> entry_table_bytes_ = 0;  // after the last write of entries
 
   // Of two changes of one block the last on disk must be the last that is known. So it is held
   // while entries are written, which is done one by one anyway.
@@ -172,8 +152,6 @@ class LogTier : public Tier {
   mutable Mutex mutex_;  // never held across I/O
   Database database_ TC_GUARDED_BY(mutex_);
   LogIndex index_ TC_GUARDED_BY(mutex_);
-  std::string aside_ TC_GUARDED_BY(mutex_);  // the newest store that was set aside; empty: none
-  uint64_t aside_bytes_ TC_GUARDED_BY(mutex_) = 0;
   std::vector<LostBlock> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
   // By writes that failed: they may be gone, or not.
   Refs to_erase_ TC_GUARDED_BY(mutex_);

@@ -8,7 +8,6 @@
 #include <thread>
 #include <unordered_set>
 
-#include "base/disk_use.h"
 #include "base/units.h"
 
 namespace thermocline::crash {
@@ -25,23 +24,12 @@ constexpr int kSweepPaths = 300;
 constexpr uint32_t kSlotsOfOneCall = 256;
 constexpr milliseconds kRefusalPatience{500};
 constexpr uint64_t kMostDaemonBytes = 512 * MiB;
-constexpr int kLooks = 5;
 
 const TierUse* TierOf(const DaemonStats& stats, BlockTier tier) {
   for (const TierUse& use : stats.tiers) {
     if (use.tier == tier) return &use;
   }
   return nullptr;
-}
-
-/// What lies below the directory. A look at which files went and others came counts both: the least
-/// of some, unless one is not above `most_bytes`.
-uint64_t DiskBytesBelow(const std::string& directory, uint64_t most_bytes) {
-  uint64_t least = UINT64_MAX;
-  for (int look = 0; look < kLooks && least > most_bytes; ++look) {
-    least = std::min(least, DiskBytes(directory));
-  }
-  return least;
 }
 
 }  // namespace
@@ -86,12 +74,9 @@ std::optional<DaemonStats> Watcher::CheckStats() {
     const bool is_warm = use.tier == BlockTier::kWarm;
     const uint64_t mib = is_warm ? options_.warm_mib : options_.cold_mib;
     // Of cold a segment more: what is kept when another one goes.
-    const uint64_t most_bytes = mib * MiB + (is_warm ? 0 : std::max(mib * MiB / 16, MiB));
-    uint64_t bytes = use.used_bytes;
-    if (!is_warm) bytes = std::max(bytes, DiskBytesBelow(daemon_.directories().data, most_bytes));
-    if (bytes > most_bytes) {
-      Violation(std::string(BlockTierName(use.tier)) + " holds " + FormatBytes(bytes) + " of " +
-                std::to_string(mib) + "MiB");
+    if (use.used_bytes > mib * MiB + (is_warm ? 0 : std::max(mib * MiB / 16, MiB))) {
+      Violation(std::string(BlockTierName(use.tier)) + " holds " + FormatBytes(use.used_bytes) +
+                " of " + std::to_string(mib) + "MiB");
     }
   }
   if (stats->corrupt_blocks > 0) {
