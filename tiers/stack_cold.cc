@@ -252,7 +252,6 @@ void StackCore::ForgetLostCopies() {
     if (!HasBytes(place) && writer_.IsLeaf(place)) tails.push_back(place);
   }
   DropTails(std::move(tails));
-  LookAgainAtWaits();
 }
 
 // nullptr: it is not here, or never was.
@@ -296,9 +295,9 @@ bool StackCore::IsWarm(Place place) const {
 
 bool StackCore::MayLeaveCold(const PlaceState& state, Place place,
                              const std::unordered_set<uint64_t>& taken) const {
-  if (state.busy()) return false;
+  if (state.busy() || state.pins > 0) return false;
   if (IsWarm(place)) return true;
-  if (state.pins > 0 || !StandsOnly(place, taken)) return false;
+  if (!StandsOnly(place, taken)) return false;
   return MayLeaveWarm(state) && !writer_.LookedPinned(place);
 }
 

@@ -340,7 +340,6 @@ class StackCore final : public TierStack, private StackBooks {
 
   // ---- stack_durable.cc
   std::vector<BlockRef> NotInCold(Place end) const;
-  void LookAgainAtWaits();
   void SetGroupTimer();
   bool GroupIsDue() const;
   void AdvanceDurable();

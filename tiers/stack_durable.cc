@@ -48,15 +48,6 @@ std::vector<BlockRef> StackCore::NotInCold(Place end) const {
   return blocks;
 }
 
-// When copies have been lost that commits may stand on.
-void StackCore::LookAgainAtWaits() {
-  for (DurableWait& wait : durable_waits_) {
-    const auto end = writer_.PlaceOf(wait.end);
-    wait.blocks = end ? NotInCold(*end) : std::vector<BlockRef>{{wait.end, 0}};
-    to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
-  }
-}
-
 void StackCore::SetGroupTimer() {
   if (GroupIsDue()) return SchedulePump();
   if (group_timer_) return;
@@ -106,6 +97,11 @@ void StackCore::AdvanceDurable() {
                              return place && !writer_.word(*place, ref.part).empty();
                            });
     std::erase_if(wait.blocks, [&](BlockRef ref) { return HasLastingCopy(ref); });
+    if (wait.blocks.empty() && all_there) {  // but copies may have left, or been lost, meanwhile
+      wait.blocks = NotInCold(*writer_.PlaceOf(wait.end));
+      to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
+      if (!wait.blocks.empty()) SchedulePump();
+    }
     const bool is_late = options_.clock->Now() >= wait.deadline;
     const bool is_noted = state_saved_ >= wait.state_change;
     if (wait.blocks.empty() && is_noted) {

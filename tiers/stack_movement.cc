@@ -62,8 +62,8 @@ void StackCore::Pump() {
   }
   ServeWaiters(progressing_);
   WakeForWaiters();
-  AdvanceFlushes();
   AdvanceDurable();
+  AdvanceFlushes();
   WatchCheck();
   if (cold_scrub_.checked) ScrubCold();
   RunColdJob();

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -23,6 +24,7 @@ using std::chrono::steady_clock;
 constexpr milliseconds kServicePatience{60'000};
 constexpr milliseconds kShutdownPatience{40'000};
 constexpr milliseconds kFinalPatience{60'000};
+constexpr milliseconds kKillPatience{180'000};  // what is killed ends once the disk lets it
 constexpr milliseconds kLook{20};
 constexpr uint64_t kDiskGrowthMib = 64;  // RocksDB wants a write buffer's room
 constexpr milliseconds kLeaseTime{10'000};
@@ -73,7 +75,10 @@ Siege::~Siege() {
   if (daemon_.running()) EndDaemon();
   watcher_.Leave();
   disk_.reset();
-  if (options_.keep) return;
+  if (options_.keep) {
+    std::printf("    kept: %s, %s\n", directories_.root.c_str(), directories_.arena.c_str());
+    return;
+  }
   if (mounted_) ::umount2(directories_.data.c_str(), MNT_DETACH);
   std::error_code ignored;
   std::filesystem::remove_all(directories_.root, ignored);
@@ -233,7 +238,7 @@ void Siege::Kill() {
 
 void Siege::EndDaemon() {
   daemon_.Signal(SIGKILL);
-  const auto status = daemon_.Ended(kShutdownPatience);
+  const auto status = daemon_.Ended(kKillPatience);
   TC_CHECK(status.has_value());
   const bool killed = WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL;
   const bool exited = WIFEXITED(*status) && WEXITSTATUS(*status) == 0;  // SIGTERM was faster

@@ -210,7 +210,20 @@ TEST_F(StackMediumTest, ACheckReadsEveryColdBlockAndDropsTheDamaged) {
   ExpectBooksAgree();
 }
 
-class StackDurableTest : public StackTest {};
+class StackDurableTest : public StackTest {
+ protected:
+  /// Commits the last block of a path behind all others, which are there.
+  void ExtendDurably(const std::vector<Name>& path) {
+    const LeaseView lease = client_->Match(path);
+    ASSERT_EQ(lease.depth, path.size() - 1);
+    const std::vector<CommitItem> items = {
+        client_->Fill(client_->Reserve(1)[0], lease.depth, 0, path)};
+    const auto view = (*stack_)->Commit(client_->number(), lease.lease,
+                                        std::span(path).subspan(lease.depth), items);
+    ASSERT_TRUE(view.ok()) << view.status();
+    (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
+  }
+};
 
 TEST_F(StackDurableTest, WhatIsAnsweredSurvivesAPowerLossAndCommitsShareAWrite) {
   Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
@@ -267,13 +280,7 @@ TEST_F(StackDurableTest, WhatABlockStandsBehindIsWrittenWithIt) {
   stack_->SetFaults({});
   stack_->Advance(kColdPause);
   const auto path = TestNames({1, 2, 3});
-  const LeaseView lease = client_->Match(path);
-  ASSERT_EQ(lease.depth, 2u);
-  const std::vector<CommitItem> items = {client_->Fill(client_->Reserve(1)[0], 2, 0, path)};
-  const auto view =
-      (*stack_)->Commit(client_->number(), lease.lease, std::span(path).subspan(2), items);
-  ASSERT_TRUE(view.ok()) << view.status();
-  (*stack_)->AwaitDurable(*view, [this](absl::Status status) { answers_.push_back(status); });
+  ExtendDurably(path);
   stack_->Advance(milliseconds(20));
   stack_->Settle();
   ASSERT_EQ(answers_.size(), 2u);
@@ -282,6 +289,24 @@ TEST_F(StackDurableTest, WhatABlockStandsBehindIsWrittenWithIt) {
   stack_->RestartWithoutMemory();
   Connect();
   EXPECT_EQ(client_->Match(path).depth, 3u);
+}
+
+TEST_F(StackDurableTest, WhatLeavesTheDiskMeanwhileIsWrittenAnew) {
+  Use({.warm_blocks = 64, .chunk_blocks = 64, .durability = Durability::kAck});
+  CommitDurably(TestNames({1}));
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(Tiers(1), 1u);
+  ExtendDurably(TestNames({1, 2}));
+  FlushTier(*stack_, TierKind::kCold);
+  ASSERT_EQ(Tiers(1), 0u);
+  stack_->Advance(milliseconds(20));
+  stack_->Settle();
+  EXPECT_EQ(answers_, std::vector<absl::Status>(2));
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  EXPECT_EQ(client_->Match(TestNames({1, 2})).depth, 2u);
 }
 
 TEST_F(StackDurableTest, ADiskThatHangsIsWaitedForOnlySoLong) {

@@ -122,6 +122,25 @@ TEST_F(StackPinsTest, APinOfAnyTierIsOfTheColdQuota) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackPinsTest, AFlushKeepsTheColdCopyOfWhatIsPinnedThoughItIsWarm) {
+  Use({.warm_blocks = 16, .chunk_blocks = 8, .durability = Durability::kAck});
+  CommitDurably(TestPath(1, 3));
+  CommitDurably(TestPath(2, 3));
+  stack_->Advance(std::chrono::milliseconds(20));
+  stack_->Settle();
+  ASSERT_EQ(Tiers(0), 6u);
+  ASSERT_EQ(Tiers(1), 6u);
+  ASSERT_TRUE(Pin(TestPath(1, 3), TierKind::kNone).ok());
+  EXPECT_EQ(FlushTier(*stack_, TierKind::kCold).second, 3u);
+  stack_->Settle();  // the pin is noted
+  client_.reset();
+  stack_->RestartWithoutMemory();
+  Connect();
+  EXPECT_EQ(client_->Match(TestPath(1, 3)).depth, 3u);
+  EXPECT_EQ(client_->Match(TestPath(2, 3)).depth, 0u);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackPinsTest, WithoutAColdTierEveryPinHoldsMemory) {
   Use({.warm_blocks = 16, .cold_blocks = 0, .chunk_blocks = 8, .pin_quota_percent = 50});
   Write(TestPath(1, 6));
