@@ -75,9 +75,11 @@ void Ledger::AddPin(const PathRecord& pin) {
 
 std::vector<PathRecord> Ledger::Pins() const { return Paths(pins_path()); }
 
-void Ledger::AddDurable(const PathRecord& path) {
+bool Ledger::AddDurable(const PathRecord& path) {
+  if (counters_->cutting_power != 0) return false;
   AppendLine(durable_path(), Format(path));
   ++counters_->durable_commits;
+  return true;
 }
 
 std::vector<PathRecord> Ledger::Durable() const { return Paths(durable_path()); }

@@ -32,6 +32,7 @@ struct Counters {
   std::atomic<uint64_t> deletes;
   std::atomic<uint64_t> durable_commits;  // answered: on disk
   std::atomic<uint64_t> not_on_disk;      // answered: in memory only
+  std::atomic<uint64_t> cutting_power;    // 1: from the moment the power of the disk is being cut
 };
 
 struct PathRecord {
@@ -58,8 +59,9 @@ class Ledger {
   void AddPin(const PathRecord& pin);
   std::vector<PathRecord> Pins() const;
 
-  /// Called after the daemon said that all of the path is on disk.
-  void AddDurable(const PathRecord& path);
+  /// Called after the daemon said that all of the path is on disk. False: the power is being cut,
+  /// and the answer shows nothing (tests/crash/loop_disk.h).
+  bool AddDurable(const PathRecord& path);
   std::vector<PathRecord> Durable() const;
 
  private:

@@ -127,7 +127,10 @@ void Player::Extend(Lease& lease, size_t space, const Path& path) {
   if (committed.ok() && !waits && answered) committed = lease.Settle();
   if (absl::IsAborted(committed)) ++ledger_.counters().not_on_disk;
   if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return;
-  if (answered) NoteDurable(space, path, first + blocks * block_places);
+  if (answered && options_.durable) {
+    const auto end = path.begin() + first + blocks * block_places;
+    ledger_.AddDurable({space, Path(path.begin(), end)});
+  }
   ledger_.counters().committed_blocks += uint64_t{blocks} * parts;
   reader_.Check(lease, space, path);
 }
@@ -203,13 +206,7 @@ bool Player::MakeDurable(size_t space, const Path& path) {
   const PathNames last = world_.Names(space, path, first, end);
   const absl::Status committed = lease->Commit(last.view(), std::move(slots));
   if (absl::IsAborted(committed) || !Fine(committed, "Commit")) return false;
-  NoteDurable(space, path, end);
-  return true;
-}
-
-void Player::NoteDurable(size_t space, const Path& path, uint32_t places) {
-  if (!options_.durable) return;
-  ledger_.AddDurable({space, Path(path.begin(), path.begin() + places)});
+  return ledger_.AddDurable({space, path});
 }
 
 void Player::Delete(size_t space) {

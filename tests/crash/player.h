@@ -55,7 +55,6 @@ class Player {
   bool Misbehave(std::vector<Reservation>& slots);
   void Pin(size_t space);
   bool MakeDurable(size_t space, const Path& path);
-  void NoteDurable(size_t space, const Path& path, uint32_t places);
   void Delete(size_t space);
   void ReadHeld();
   void ScribbleHeld();

@@ -186,5 +186,15 @@ TEST_F(CrashSelfTest, FlippedBitInTheColdTierIsAMiss) {
   EXPECT_THAT(ledger_.Violations(), ::testing::IsEmpty());
 }
 
+TEST_F(CrashSelfTest, AnswersWhileThePowerIsCutShowNothing) {
+  ledger_.counters().cutting_power = 1;
+  EXPECT_FALSE(ledger_.AddDurable({0, path_}));
+  EXPECT_THAT(ledger_.Durable(), ::testing::IsEmpty());
+  ledger_.counters().cutting_power = 0;
+  EXPECT_TRUE(ledger_.AddDurable({0, path_}));
+  EXPECT_EQ(ledger_.Durable().size(), 1u);
+  EXPECT_EQ(ledger_.counters().durable_commits, 1u);
+}
+
 }  // namespace
 }  // namespace thermocline::crash

@@ -55,12 +55,14 @@ void Siege::AwaitMoment() {
 
 /// The daemon, and its clients, find the disk gone before they go themselves.
 void Siege::CutPower() {
+  ledger_.counters().cutting_power = 1;
   const absl::Status cut = disk_->Cut();
   TC_CHECK(cut.ok());
   ++report_.cuts;
   std::this_thread::sleep_for(milliseconds(Uniform(rng_, 0, kMostWithoutPowerMs)));
   EndDaemon();
   crew_.Disband();
+  ledger_.counters().cutting_power = 0;
   LoseMemory();
   --report_.reboots;  // it is counted as a cut
   const absl::Status back = disk_->Remount();
