@@ -49,7 +49,7 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  Counters& counters() { return *counters_; }
+  Counters& counters() const { return *counters_; }
 
   /// One line.
   void AddViolation(const std::string& text);

@@ -71,6 +71,7 @@ class Siege {
   SiegeReport Run();
 
  private:
+  bool IsDone() const;
   bool MakeDisk();
   bool MountSmallDisk();
   bool GrowSmallDisk();
