@@ -82,15 +82,16 @@ class TenantsTest : public ::testing::Test {
     if (ran.code == 0) return ::testing::AssertionSuccess();
     return ::testing::AssertionFailure() << ran.output;
   }
-  /// How many blocks of the file are warm to that user.
-  size_t Warm(uid_t uid, const std::string& name) {
+  /// How many blocks of the file are in that tier to that user.
+  size_t Count(const char* tier, uid_t uid, const std::string& name) {
     const Json json = Ctl(uid, {"match", "--name=" + name}).json();
-    size_t warm = 0;
+    size_t count = 0;
     for (const Json& block : json.value("blocks", Json::array())) {
-      warm += block["tier"] == "warm" ? 1 : 0;
+      count += block["tier"] == tier ? 1 : 0;
     }
-    return warm;
+    return count;
   }
+  size_t Warm(uid_t uid, const std::string& name) { return Count("warm", uid, name); }
 
   DaemonPlace place_;
   std::unique_ptr<DaemonProcess> daemon_;
@@ -192,6 +193,34 @@ TEST_F(TenantsTest, AFloodCostsAnotherNothingOfItsShareAndOneAloneMayUseAll) {
   EXPECT_GE(tenants[1]["warm_lent_bytes"], 128 << 20);
   EXPECT_EQ(tenants[2]["warm_quota_bytes"], 320 << 20);
   EXPECT_NE(Ctl(kBob, {"tenants"}).code, 0) << "what others use is none of its business";
+}
+
+TEST_F(TenantsTest, OneWithAColdQuotaHasNoMoreOfTheDiskAndAnotherLosesNothing) {
+  place_.cold_capacity = "512MiB";
+  constexpr uint64_t kQuota = 64 << 20;
+  Configure(
+      "[[tenant]]\nname = \"alice\"\nuids = [61001]\ncold_quota = \"64MiB\"\n"
+      "[[tenant]]\nname = \"bob\"\nuids = [61002]\n");
+  StartDaemon();
+  const auto put_to_disk = [&](uid_t uid, const std::string& name) {
+    ASSERT_TRUE(Put(uid, name, "half"));
+    EXPECT_TRUE(Eventually([&] { return Ctl(0, {"flush", "--tier=warm"}).json()["kept"] == 0; }));
+  };
+  for (int i = 0; i < 4; ++i) put_to_disk(kAlice, "a" + std::to_string(i));
+  for (int i = 0; i < 4; ++i) put_to_disk(kBob, "b" + std::to_string(i));
+  constexpr size_t kFileBlocks = (32 << 20) / (64 << 10);  // but the header, which a match warms
+  size_t alices = 0, bobs = 0;
+  for (int i = 0; i < 4; ++i) alices += Count("cold", kAlice, "a" + std::to_string(i));
+  for (int i = 0; i < 4; ++i) bobs += Count("cold", kBob, "b" + std::to_string(i));
+  EXPECT_GT(alices, 0u);
+  EXPECT_LE(alices * (64 << 10), kQuota);
+  EXPECT_EQ(bobs, 4 * kFileBlocks) << "twice as much";
+
+  const Json tenants = Ctl(0, {"tenants"}).json()["tenants"];
+  ASSERT_EQ(tenants.size(), 3u);
+  EXPECT_EQ(tenants[1]["cold_quota_bytes"], kQuota);
+  EXPECT_LE(tenants[1]["cold_used_bytes"], kQuota);
+  EXPECT_GE(tenants[2]["cold_used_bytes"], 2 * kQuota);
 }
 
 }  // namespace
