@@ -312,8 +312,7 @@ class Space {
   /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
   /// warm.
   /// Errors: NotFound when nothing of it is here; ResourceExhausted when the tenant's pins would
-  /// hold
-  ///         more than they may.
+  ///         hold more than they may.
   absl::StatusOr<PinInfo> Pin(NamesView names, std::chrono::milliseconds ttl,
                               BlockTier tier = BlockTier::kNone, Timeout timeout = {}) const;
   /// Asks for the cold blocks of a path to be promoted; returns at once.
@@ -347,6 +346,7 @@ struct TierUse {
   // now. Else the capacity.
   uint64_t share_bytes = 0;
   uint64_t lent_bytes = 0;
+  uint64_t ttl_pinned_bytes = 0;  // what TTL pins hold there, or may
 };
 
 struct DaemonStats {

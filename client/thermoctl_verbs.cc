@@ -140,6 +140,7 @@ Json JsonOf(const DaemonStats& stats) {
                      {"share_bytes", tier.share_bytes},
                      {"lent_bytes", tier.lent_bytes},
                      {"used_bytes", tier.used_bytes},
+                     {"ttl_pinned_bytes", tier.ttl_pinned_bytes},
                      {"blocks", tier.blocks},
                      {"hits", tier.hits},
                      {"evictions", tier.evictions},
@@ -298,6 +299,7 @@ Json JsonOf(const std::vector<TenantInfo>& tenants) {
       entry[name + "_lent_bytes"] = tier.lent_bytes;
       entry[name + "_share_bytes"] = tier.share_bytes;
       entry[name + "_quota_bytes"] = tier.capacity_bytes;
+      entry[name + "_ttl_pinned_bytes"] = tier.ttl_pinned_bytes;
     }
     list.push_back(std::move(entry));
   }

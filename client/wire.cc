@@ -147,7 +147,8 @@ DaemonStats FromWire(const v1::StatsResponse& wire) {
                            .demotions = tier.demotions(),
                            .state = tier.state(),
                            .share_bytes = tier.share_bytes(),
-                           .lent_bytes = tier.lent_bytes()});
+                           .lent_bytes = tier.lent_bytes(),
+                           .ttl_pinned_bytes = tier.ttl_pinned_bytes()});
   }
   return stats;
 }

@@ -71,6 +71,7 @@ void FillTier(const TierStats& tier, v1::TierStats& out) {
   out.set_state(tier.state);
   out.set_share_bytes(tier.share_bytes);
   out.set_lent_bytes(tier.lent_bytes);
+  out.set_ttl_pinned_bytes(tier.ttl_pinned_bytes);
 }
 
 }  // namespace

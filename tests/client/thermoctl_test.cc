@@ -260,7 +260,12 @@ TEST_F(ThermoctlDaemonTest, EveryOtherVerbAnswersInJson) {
           .json();
   EXPECT_EQ(pin["places"], 3) << pin;
   EXPECT_EQ(Run({"pins"}).json()["pins"][0]["pin"], pin["pin"]);
+  const auto pinned_bytes = [&] { return Run({"status"}).json()["tiers"][0]["ttl_pinned_bytes"]; };
+  const uint64_t block_bytes = space.spec().parts[0].block_bytes;
+  EXPECT_EQ(pinned_bytes(), 3 * block_bytes);
+  EXPECT_EQ(Run({"tenants"}).json()["tenants"][0]["warm_ttl_pinned_bytes"], 3 * block_bytes);
   EXPECT_EQ(Run({"unpin", std::to_string(pin["pin"].get<uint64_t>())}).code, 0);
+  EXPECT_EQ(pinned_bytes(), 0);
   EXPECT_EQ(Run({"unpin", std::to_string(pin["pin"].get<uint64_t>())}).code, 1);
   EXPECT_TRUE(Run({"pins"}).json()["pins"].empty());
 

@@ -165,13 +165,14 @@ py::dict DictOf(const SpaceSpec& spec) {
 py::dict DictOf(const DaemonStats& stats) {
   py::list tiers;
   for (const TierUse& tier : stats.tiers) {
-    tiers.append(py::dict(
-        py::arg("tier") = BlockTierName(tier.tier), py::arg("state") = tier.state,
-        py::arg("capacity_bytes") = tier.capacity_bytes, py::arg("used_bytes") = tier.used_bytes,
-        py::arg("blocks") = tier.blocks, py::arg("hits") = tier.hits,
-        py::arg("evictions") = tier.evictions, py::arg("promotions") = tier.promotions,
-        py::arg("demotions") = tier.demotions, py::arg("share_bytes") = tier.share_bytes,
-        py::arg("lent_bytes") = tier.lent_bytes));
+    tiers.append(
+        py::dict(py::arg("tier") = BlockTierName(tier.tier), py::arg("state") = tier.state,
+                 py::arg("capacity_bytes") = tier.capacity_bytes,
+                 py::arg("used_bytes") = tier.used_bytes, py::arg("blocks") = tier.blocks,
+                 py::arg("hits") = tier.hits, py::arg("evictions") = tier.evictions,
+                 py::arg("promotions") = tier.promotions, py::arg("demotions") = tier.demotions,
+                 py::arg("share_bytes") = tier.share_bytes, py::arg("lent_bytes") = tier.lent_bytes,
+                 py::arg("ttl_pinned_bytes") = tier.ttl_pinned_bytes));
   }
   return py::dict(py::arg("version") = stats.version, py::arg("epoch") = stats.epoch,
                   py::arg("uptime_ms") = stats.uptime_ms, py::arg("sessions") = stats.sessions,

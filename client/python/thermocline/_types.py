@@ -129,6 +129,7 @@ class TierUse:
     demotions: int  #: out of this tier, downwards
     share_bytes: int  #: where tenants share it: of the capacity what no other gets for long
     lent_bytes: int  #: and what it may use now
+    ttl_pinned_bytes: int  #: what TTL pins hold there, or may
 
 
 @dataclass(frozen=True)

@@ -442,6 +442,7 @@ static void test_admin(const thermocline_options* options, thermocline_client* c
   CHECK_OK(thermocline_admin_tenants_json(admin, -1, &json, &error));
   CHECK(json != NULL && strstr(json, "\"tenant\":\"default\"") != NULL);
   CHECK(json != NULL && strstr(json, "\"warm_share_bytes\":") != NULL);
+  CHECK(json != NULL && strstr(json, "\"warm_ttl_pinned_bytes\":0") != NULL);
   thermocline_string_free(json);
   CHECK_OK(thermocline_admin_drop_arena(admin, -1, &count, &error));
   CHECK(count == 10);

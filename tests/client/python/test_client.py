@@ -374,7 +374,9 @@ def test_pins(client, space):
     assert pin.depth == 2 and pin.space == space.fingerprint and pin.expires_unix_ms / 1000 > time.time() + 50
     assert [(listed.pin, listed.tier) for listed in client.pins()] == [(pin.pin, "warm")]
     assert client.stats().pins == 1
+    assert client.stats().tiers[0].ttl_pinned_bytes == 2 * BLOCK_BYTES
     client.unpin(pin.pin)
+    assert client.stats().tiers[0].ttl_pinned_bytes == 0
     with pytest.raises(LookupError):
         client.unpin(pin.pin)
     for wrong in (dict(ttl=0), dict(ttl=-1), dict(ttl=1, tier="lukewarm"), dict(ttl=1, timeout=-2)):
