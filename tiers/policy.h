@@ -1,7 +1,7 @@
-// Who goes first: the contract of an eviction policy over the blocks of one tier. It knows places
-// by id and who stands behind whom; what may not go at the moment (leased, pinned, on the move) it
-// learns from the answers of the one who asks. One conformance suite runs over every policy
-// (tests/tiers/policy_conformance.h).
+// Who goes first, and what of it is worth a write: the contract of an eviction policy over the
+// blocks of one tier. It knows places by id and who stands behind whom; what may not go at the
+// moment (leased, pinned, on the move) it learns from the answers of the one who asks. One
+// conformance suite runs over every policy (tests/tiers/policy_test.cc).
 //
 // A member is a place that has bytes in the tier. Members form a forest: the parent of a member may
 // be no member itself (its bytes are elsewhere), and is then remembered by its id only.
@@ -38,8 +38,18 @@ class Policy {
   /// Names members in the order in which they should go, each at most once, and none before all
   /// members that stand right behind it were named and taken. kTake: it goes (the caller removes it
   /// when it is gone); kSkip: it may not go now, so nobody above it is named either.
-  /// REQUIRES: `visit` calls none of the others.
+  /// REQUIRES: `visit` calls none of the others but Admits.
   virtual void Victims(const std::function<Answer(uint64_t id)>& visit) = 0;
+
+  /// Whether a member that must leave may be written to the tier below, whose medium wears and has
+  /// a budget of writes (tiers/write_budget.h). `budget_left` in (0, 1]: the share of its most that
+  /// is there; `is_reused`: it was used again since it came. Here: everything while more than half
+  /// is there, then only what was used again (second touch). A policy may prefer otherwise, but
+  /// takes everything of a full budget, and with more of it nothing less. May be asked by a
+  /// `visit`.
+  virtual bool Admits(uint64_t /*id*/, bool is_reused, double budget_left) const {
+    return is_reused || budget_left > .5;
+  }
 
   virtual size_t size() const = 0;
 };

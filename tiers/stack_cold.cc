@@ -55,11 +55,14 @@ void StackCore::LookAtColdJob() {
 }
 
 // What is flushed or drained is written whatever it costs.
-bool StackCore::MayEnterCold(const PlaceState& state) const {
+bool StackCore::MayEnterCold(uint64_t id, const PlaceState& state) const {
+  if (!write_budget_.is_limited()) return true;
   const bool is_flushed = std::any_of(flushes_.begin(), flushes_.end(), [](const auto& flush) {
     return flush.tier == TierKind::kWarm && !flush.drop;
   });
-  return is_flushed || write_budget_.Admits(state.reused);
+  if (is_flushed) return true;
+  const double left = write_budget_.Left();
+  return left > 0 && warm_policy_->Admits(id, state.reused, left);
 }
 
 void StackCore::QueueErasure(uint64_t id, uint32_t part) {

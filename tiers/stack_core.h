@@ -291,7 +291,7 @@ class StackCore final : public TierStack, private StackBooks {
   bool ColdJobIsLate() const;
   bool cold_writable() const;
   void LookAtColdJob();
-  bool MayEnterCold(const PlaceState& state) const;
+  bool MayEnterCold(uint64_t id, const PlaceState& state) const;
   void QueueErasure(uint64_t id, uint32_t part);
   uint64_t EvictCold(uint64_t bytes, uint64_t newest = UINT64_MAX);
   uint64_t DropColdTails(const std::vector<uint64_t>& ids);

@@ -298,7 +298,7 @@ std::optional<StackCore::Victim> StackCore::VictimOf(
     if (goal.slot_bytes == 0 || goal.slot_bytes == slot_bytes) ++victim.slots;
   }
   if (victim.slots == 0) return std::nullopt;
-  const bool is_lost = goal.drop_dirty || !MayEnterCold(state);
+  const bool is_lost = goal.drop_dirty || !MayEnterCold(id, state);
   if (victim.drop && (!is_lost || state.pins > 0)) return std::nullopt;
   if (victim.drop && !StandsOnly(victim.place, dropped)) return std::nullopt;
   return victim;
@@ -367,7 +367,7 @@ void StackCore::PlanWrites(const FreeGoal& goal) {
     const PlaceState& state = places_.at(id);
     const bool reading = std::any_of(state.parts.begin(), state.parts.end(),
                                      [](const PartState& part) { return part.reading; });
-    if (reading || state.doomed || !MayEnterCold(state)) return Policy::Answer::kSkip;
+    if (reading || state.doomed || !MayEnterCold(id, state)) return Policy::Answer::kSkip;
     if (state.warm_pins > 0 && !draining_) return Policy::Answer::kSkip;
     if (IsNewer(state, goal.newest)) return Policy::Answer::kTake;
     const Place place = *writer_.PlaceOf(id);

@@ -1,6 +1,5 @@
 // What may be written to a medium that wears: a budget of bytes a day, spent as a token bucket that
-// holds an hour's worth. While more than half of it is there everything may be written, with less
-// only what was used again since it came (second touch), and with none nothing.
+// holds an hour's worth. While any of it is there, the policy says what is worth it (Admits).
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -22,11 +21,11 @@ class WriteBudget {
 
   bool is_limited() const { return per_day_ > 0; }
 
-  /// Whether a block may be written that `is_reused` since it came, or not.
-  bool Admits(bool is_reused) {
-    if (!is_limited()) return true;
+  /// As a share of an hour's worth, at most 1. None, or less: nothing may be written.
+  double Left() {
+    if (!is_limited()) return 1;
     Fill();
-    return level_ > (is_reused ? 0 : per_day_ / kHours / 2);
+    return level_ / (per_day_ / kHours);
   }
   void Spend(uint64_t bytes) {
     if (!is_limited()) return;

@@ -48,30 +48,25 @@ TEST(BreakerTest, ACallThatCouldNotBeMadeIsNoProbe) {
   EXPECT_FALSE(breaker.is_closed()) << "nothing is known yet";
 }
 
-TEST(WriteBudgetTest, AdmitsAllThenWhatIsReusedThenNothing) {
+TEST(WriteBudgetTest, ItHoldsAnHoursWorthAndFillsByTheDay) {
   ManualClock clock;
   WriteBudget budget(&clock, 2400);  // 100 an hour
-  EXPECT_TRUE(budget.Admits(false));
+  EXPECT_DOUBLE_EQ(budget.Left(), 1);
   budget.Spend(60);
-  EXPECT_FALSE(budget.Admits(false));
-  EXPECT_TRUE(budget.Admits(true));
+  EXPECT_DOUBLE_EQ(budget.Left(), .4);
   budget.Spend(60);
-  EXPECT_FALSE(budget.Admits(true));
-  clock.Advance(std::chrono::minutes(15));  // from 20 below to 5
-  EXPECT_TRUE(budget.Admits(true));
-  EXPECT_FALSE(budget.Admits(false));
+  EXPECT_DOUBLE_EQ(budget.Left(), -.2);
+  clock.Advance(std::chrono::minutes(15));
+  EXPECT_DOUBLE_EQ(budget.Left(), .05);
   clock.Advance(hours(30));
-  budget.Spend(49);
-  EXPECT_TRUE(budget.Admits(false)) << "it holds an hour's worth";
-  budget.Spend(2);
-  EXPECT_FALSE(budget.Admits(false));
+  EXPECT_DOUBLE_EQ(budget.Left(), 1);
 }
 
-TEST(WriteBudgetTest, WithoutALimitEverythingIsAdmitted) {
+TEST(WriteBudgetTest, WithoutALimitAllIsLeft) {
   ManualClock clock;
   WriteBudget budget(&clock, 0);
   budget.Spend(uint64_t{1} << 60);
-  EXPECT_TRUE(budget.Admits(false));
+  EXPECT_DOUBLE_EQ(budget.Left(), 1);
 }
 
 }  // namespace

@@ -113,6 +113,24 @@ TEST_P(PolicyConformance, RandomForestsAreNamedWholeAndLeafFirst) {
   }
 }
 
+TEST_P(PolicyConformance, AFullBudgetAdmitsAllAndMoreOfItNothingLess) {
+  for (uint64_t id = 1; id <= 20; ++id) policy_->Insert(id, id % 4 == 1 ? 0 : id - 1);
+  policy_->Touch(std::vector<uint64_t>{1, 2, 3});
+  policy_->Victims([&](uint64_t id) {
+    for (const bool is_reused : {false, true}) {
+      EXPECT_TRUE(policy_->Admits(id, is_reused, 1)) << id;
+      bool admitted = false;
+      for (int percent = 1; percent <= 100; ++percent) {
+        const bool admits = policy_->Admits(id, is_reused, percent / 100.);
+        EXPECT_TRUE(admits || !admitted) << id << " at " << percent;
+        admitted = admits;
+      }
+    }
+    return Answer::kTake;
+  });
+  EXPECT_EQ(policy_->size(), 20u);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, PolicyConformance, ::testing::Values("lru"));
 
 TEST(MakePolicyTest, AnUnknownNameIsRefused) {
@@ -160,6 +178,14 @@ TEST(LruPolicyTest, AgreesWithASimpleModelOnFlatMembers) {
       order.erase(order.begin());
     }
   }
+}
+
+TEST(LruPolicyTest, WithLittleBudgetOnlyWhatWasUsedAgainIsAdmitted) {
+  auto policy = *MakePolicy("lru");
+  for (uint64_t id : {1, 2}) policy->Insert(id, 0);
+  EXPECT_TRUE(policy->Admits(1, false, .51));
+  EXPECT_FALSE(policy->Admits(1, false, .5));
+  EXPECT_TRUE(policy->Admits(2, true, .01));
 }
 
 }  // namespace
