@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "base/disk_use.h"
 #include "base/file_util.h"
 #include "base/units.h"
 #include "bench/cold_rocks.h"
@@ -98,6 +99,8 @@ class DiskWatch {
   std::jthread thread_;
 };
 
+constexpr uint64_t kExtraBytes = 512;  // that a store adds to a block, at most
+
 struct ChurnShape {
   size_t capacity_bytes = 1 * GiB;
   size_t segment_bytes = 64 * MiB;  // a sixteenth, as the tier stack has it
@@ -113,16 +116,19 @@ struct ChurnResult {
 absl::StatusOr<ChurnResult> Churn(ColdStore& store, const std::string& directory,
                                   const ColdBlocks& blocks, const ChurnShape& shape) {
   const size_t capacity = shape.capacity_bytes / blocks.bytes();
-  // Under the capacity by what names and checksums take.
   const size_t segment = shape.segment_bytes / blocks.bytes();
-  const size_t kept = capacity - segment;
   const size_t total = capacity * shape.written_times;
   const DiskWatch watch(directory);
   std::mt19937_64 random(1);
   ChurnResult result;
   size_t oldest = 0;
   for (size_t next = 0; next < total; next += segment) {
-    if (next - oldest > kept - segment) {
+    const auto has_room = [&] {
+      const auto room = store.RoomBytes();
+      return room ? *room >= shape.segment_bytes + segment * kExtraBytes
+                  : next - oldest + segment <= capacity;
+    };
+    while (oldest < next && !has_room()) {
       TC_ASSIGN_OR_RETURN(DiskWork drop, MeasureDisk([&] { return store.Drop(oldest, segment); }));
       result.writes += drop;
       oldest += segment;
@@ -154,7 +160,9 @@ ScratchDirectory::~ScratchDirectory() {
 absl::StatusOr<std::unique_ptr<Tier>> OpenColdTier(const std::string& directory,
                                                    uint64_t capacity_bytes) {
   TC_RETURN_IF_ERROR(MakeDirectories(directory));
-  return LogTier::Open({.directory = directory, .capacity_bytes = capacity_bytes});
+  return LogTier::Open({.directory = directory,
+                        .capacity_bytes = capacity_bytes,
+                        .own_bytes = LogTier::OwnBytes(capacity_bytes)});
 }
 
 absl::Status AddBesideWriter(const ColdBench& bench) {

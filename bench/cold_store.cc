@@ -134,15 +134,6 @@ absl::Status OnThreads(int threads, const std::function<absl::Status(int)>& body
   return absl::OkStatus();
 }
 
-uint64_t DiskBytes(const std::string& directory) {
-  uint64_t blocks = 0;
-  ForEachFile(directory, [&](const char* path) {
-    struct stat info {};
-    if (::stat(path, &info) == 0) blocks += static_cast<uint64_t>(info.st_blocks);
-  });
-  return blocks * 512;
-}
-
 void DropFileCaches(const std::string& directory) {
   ForEachFile(directory, [](const char* path) {
     const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));

@@ -1,11 +1,13 @@
 // What bench/cold compares: places on a disk that blocks are written to, read from and dropped
 // from, in the same way and from the same memory.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -94,6 +96,8 @@ class ColdStore {
   virtual absl::Status Check(size_t block) = 0;
   /// Drops so many blocks from `first` on, which are its oldest.
   virtual absl::Status Drop(size_t first, size_t count) = 0;
+  /// What of its capacity is free; nothing: it knows of none.
+  virtual std::optional<uint64_t> RoomBytes() const { return std::nullopt; }
   /// Waits until it does nothing more by itself.
   virtual absl::Status Settle() { return absl::OkStatus(); }
   /// Has the kernel forget what it keeps of the store's files.
@@ -122,6 +126,10 @@ class TierStore : public InProcessStore {
   absl::StatusOr<DiskWork> Write(size_t first, size_t count, int writers) override;
   absl::Status ReadOne(size_t block, std::span<std::byte> into) override;
   absl::Status Drop(size_t first, size_t count) override;
+  std::optional<uint64_t> RoomBytes() const override {
+    const TierUsage usage = tier_->Usage();
+    return usage.capacity_bytes - std::min(usage.used_bytes, usage.capacity_bytes);
+  }
   Tier& tier() { return *tier_; }
 
  private:
@@ -149,9 +157,6 @@ class RawStore : public InProcessStore {
 
 /// Runs `body(thread)` on so many threads and answers the first error.
 absl::Status OnThreads(int threads, const std::function<absl::Status(int)>& body);
-
-/// What the files below `directory` take of the disk.
-uint64_t DiskBytes(const std::string& directory);
 
 /// Has the kernel forget what it keeps of the files below `directory`.
 void DropFileCaches(const std::string& directory);

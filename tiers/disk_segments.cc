@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "hashing/checksum.h"
+#include "tiers/disk_aside.h"
 #include "tiers/disk_ends.h"
 #include "tiers/disk_reads.h"
 #include "tiers/disk_store.h"
@@ -36,9 +37,12 @@ constexpr size_t kWriteBytes = 1 * MiB;
 // What is written behind is gathered there (tiers/disk_writes.h): longer values go past this.
 constexpr size_t kPassingBytes = 64 * KiB;
 constexpr uint64_t kSegmentBlockBytes = 4 * KiB;
-constexpr uint64_t kEntryBufferBytes = 4 * MiB;
-constexpr uint64_t kMostLogBytes = 16 * MiB;
-constexpr uint64_t kMostManifestBytes = 4 * MiB;
+// Shares of what RocksDB's own files get. There may be three logs, as long as the entries of two
+// are made tables, each somewhat longer than the buffer and by one write; two tables that nobody
+// knows of yet; and two manifests, when a new one begins. The rest is for those writes.
+constexpr uint64_t kEntryBufferShare = 16;
+constexpr uint64_t kManifestShare = 8;
+constexpr uint64_t kLogsShare = 4;
 constexpr size_t kScanBytes = 2 * MiB;
 constexpr size_t kProbeBytes = 4 * KiB;
 constexpr uint64_t kMostValueBytes = kMaxPartBytes + MiB;  // with record and envelope
@@ -89,11 +93,11 @@ rocksdb::ColumnFamilyOptions SegmentOptions(size_t value_bytes = 0) {
   return options;
 }
 
-rocksdb::ColumnFamilyOptions EntryOptions() {
+rocksdb::ColumnFamilyOptions EntryOptions(uint64_t own_bytes) {
   rocksdb::ColumnFamilyOptions options;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(TableOptions(16 * KiB)));
   options.compression = rocksdb::kNoCompression;
-  options.write_buffer_size = kEntryBufferBytes;
+  options.write_buffer_size = own_bytes / kEntryBufferShare;
   options.level_compaction_dynamic_level_bytes = true;
   options.disable_auto_compactions = true;  // until BeginMerging
   return options;
@@ -102,7 +106,7 @@ rocksdb::ColumnFamilyOptions EntryOptions() {
 // `strictly`: a table that cannot be opened fails the opening. Without it a failed write would not
 // stop the ones after it, so it is for looking round only.
 rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, size_t open_files,
-                                   bool strictly) {
+                                   uint64_t own_bytes, bool strictly) {
   rocksdb::DBOptions options;
   options.env = env;
   options.create_if_missing = true;
@@ -118,8 +122,9 @@ rocksdb::DBOptions DatabaseOptions(rocksdb::Env* env, bool direct_io, size_t ope
   options.skip_stats_update_on_db_open = true;
   options.max_background_jobs = 2;
   options.max_bgerror_resume_count = 0;  // after an error we open it anew
-  options.max_total_wal_size = kMostLogBytes;
-  options.max_manifest_file_size = kMostManifestBytes;
+  options.allow_fallocate = false;       // what is allocated ahead takes room, too
+  options.max_total_wal_size = own_bytes / kLogsShare;
+  options.max_manifest_file_size = own_bytes / kManifestShare;
   options.verify_sst_unique_id_in_manifest = false;  // tables that are taken over have none there
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
@@ -168,11 +173,11 @@ rocksdb::Status LookAt(const rocksdb::SstFileMetaData& file, rocksdb::Env* env, 
   return db.Get(rocksdb::ReadOptions(), family, file.smallestkey, &value);
 }
 
-std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
+std::vector<rocksdb::ColumnFamilyDescriptor> Families(uint64_t own_bytes) {
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   families.emplace_back(rocksdb::kDefaultColumnFamilyName, SegmentOptions());
   families.emplace_back("segments", SegmentOptions());
-  families.emplace_back("entries", EntryOptions());
+  families.emplace_back("entries", EntryOptions(own_bytes));
   return families;
 }
 
@@ -211,7 +216,8 @@ SegmentDatabase::SegmentDatabase(const Options& options)
       file_system_(options.file_system),
       ends_(std::make_shared<EndsFileSystem>(OrDefault(file_system_))),
       env_(EnvOver(ends_)),
-      open_files_(std::max(options.open_files, kLeastOpenFiles)) {}
+      open_files_(std::max(options.open_files, kLeastOpenFiles)),
+      own_bytes_(options.own_bytes) {}
 
 SegmentDatabase::~SegmentDatabase() {
   Close();
@@ -227,14 +233,15 @@ void SegmentDatabase::Close() {
 }
 
 rocksdb::Status SegmentDatabase::OpenOnce(bool strictly) {
-  rocksdb::DBOptions options = DatabaseOptions(env_.get(), direct_io_, open_files_, strictly);
+  rocksdb::DBOptions options =
+      DatabaseOptions(env_.get(), direct_io_, open_files_, own_bytes_, strictly);
   health_ = std::make_shared<DiskHealth>();
   ingested_ = std::make_shared<IngestedTables>();
   options.listeners = {health_, ingested_};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
-      rocksdb::DB::Open(options, store_ + "/db", Families(), &handles, &db);
+      rocksdb::DB::Open(options, store_ + "/db", Families(own_bytes_), &handles, &db);
   if (status.ok()) Adopt(db, handles);
   return status;
 }
@@ -264,15 +271,15 @@ absl::StatusOr<std::unique_ptr<SegmentDatabase>> SegmentDatabase::OpenToLook(
   if (made->env_->FileExists(lock).ok()) {
     TC_RETURN_IF_ERROR(DiskStatus(made->env_->LockFile(lock, &made->looking_), "look into it"));
   }
-  rocksdb::DBOptions options =
-      DatabaseOptions(made->env_.get(), false, made->open_files_, /*strictly=*/false);
+  rocksdb::DBOptions options = DatabaseOptions(made->env_.get(), false, made->open_files_,
+                                               made->own_bytes_, /*strictly=*/false);
   options.create_if_missing = false;
   options.create_missing_column_families = false;
   made->health_ = std::make_shared<DiskHealth>();
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status =
-      rocksdb::DB::OpenForReadOnly(options, made->store_ + "/db", Families(), &handles, &db);
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
+      options, made->store_ + "/db", Families(made->own_bytes_), &handles, &db);
   TC_RETURN_IF_ERROR(DiskStatus(status, "open " + made->store_));
   made->Adopt(db, handles);
   return made;
@@ -352,6 +359,12 @@ std::vector<SegmentDatabase::Segment> SegmentDatabase::Segments() const {
     }
   }
   return segments;
+}
+
+uint64_t SegmentDatabase::EntryTableBytes() const {
+  uint64_t bytes = 0;
+  db_->GetIntProperty(entries_, rocksdb::DB::Properties::kTotalSstFilesSize, &bytes);
+  return bytes;
 }
 
 absl::Status SegmentDatabase::ReadBlock(const EntryHead& block, const Look& look) const {

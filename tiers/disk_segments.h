@@ -20,6 +20,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/units.h"
 #include "tiers/log_format.h"
 #include "tiers/tier.h"
 
@@ -43,6 +44,10 @@ class SegmentFiles;
 /// Half of them are RocksDB's, which opens the first sixteen with the store.
 inline constexpr size_t kLeastOpenFiles = 256;
 
+/// What RocksDB's logs and manifests need, and all that is of use to them.
+inline constexpr uint64_t kLeastOwnBytes = 1 * MiB;
+inline constexpr uint64_t kMostOwnBytes = 32 * MiB;
+
 /// An entry to be set, or erased if it has no value.
 struct EntryChange {
   BlockRef ref;
@@ -55,8 +60,9 @@ class SegmentDatabase {
   struct Options {
     std::string directory;
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
-    std::string damage = "";  // if any, the store that is there is set aside for it
-    size_t open_files = 0;    // at most, but for a few; not less than kLeastOpenFiles
+    std::string damage = "";             // if any, the store that is there is set aside for it
+    size_t open_files = 0;               // at most, but for a few; not less than kLeastOpenFiles
+    uint64_t own_bytes = kMostOwnBytes;  // of files that are no tables; at least kLeastOwnBytes
   };
   /// Opens the store, setting aside what cannot be used, and leaving out segments that cannot.
   /// Errors: what the directory's owner has to mend, with advice. Damage is no error.
@@ -73,6 +79,8 @@ class SegmentDatabase {
     std::string file;
   };
   std::vector<Segment> Segments() const;
+  /// What the tables of the entries take; as much again while they are merged.
+  uint64_t EntryTableBytes() const;
 
   using Look = std::function<absl::Status(std::span<const std::byte>)>;
   /// Calls `look` with the block as stored, which is valid until it returns, and answers what that
@@ -123,6 +131,7 @@ class SegmentDatabase {
   std::shared_ptr<IngestedTables> ingested_;
   std::unique_ptr<SegmentFiles> files_;
   const size_t open_files_;
+  const uint64_t own_bytes_;
   std::string set_aside_;
   uint64_t dropped_segments_ = 0;
   bool direct_io_ = false;

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <filesystem>
@@ -15,12 +14,12 @@
 #include "base/file_util.h"
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "tiers/disk_aside.h"
 
 namespace thermocline {
 namespace {
 
 constexpr uint64_t kMaxFormatBytes = 256;
-constexpr int kMaxQuarantines = 100;
 
 /// RocksDB's log lines as events of ours. Its chatter below warnings is left out.
 class LogToOurs : public rocksdb::Logger {
@@ -133,27 +132,6 @@ absl::Status PrepareStore(const std::string& directory, const std::string& forma
     TC_RETURN_IF_ERROR(WriteFileAtomically(store + "/FORMAT", format + "\n"));
   }
   return MakeDirectories(store + "/db");
-}
-
-absl::StatusOr<std::string> SetStoreAside(const std::string& directory, const std::string& why) {
-  const int64_t seconds = std::chrono::duration_cast<std::chrono::seconds>(
-                              std::chrono::system_clock::now().time_since_epoch())
-                              .count();
-  std::string target = directory + "/quarantine-" + std::to_string(seconds);
-  for (int i = 2; IsThere(target); ++i) {
-    if (i > kMaxQuarantines) {
-      return absl::ResourceExhaustedError("cold tier: too many quarantined stores in " + directory +
-                                          "; remove them");
-    }
-    target = directory + "/quarantine-" + std::to_string(seconds) + "-" + std::to_string(i);
-  }
-  if (::rename((directory + "/store").c_str(), target.c_str()) != 0) {
-    return ErrnoStatus(errno, "rename " + directory + "/store to " + target,
-                       "make the data directory writable");
-  }
-  LogEvent(LogLevel::kWarning, "cold_tier_set_aside",
-           {{"reason", why}, {"now_at", target}, {"advice", "the cold tier begins empty"}});
-  return target;
 }
 
 }  // namespace thermocline

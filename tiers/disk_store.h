@@ -55,8 +55,4 @@ absl::StatusOr<std::string> StoredFormat(const std::string& store);
 absl::Status PrepareStore(const std::string& directory, const std::string& format,
                           std::string& set_aside);
 
-/// Renames the store away and says so in the log. The database must be closed.
-/// Errors: of the rename. Answers the new name.
-absl::StatusOr<std::string> SetStoreAside(const std::string& directory, const std::string& why);
-
 }  // namespace thermocline

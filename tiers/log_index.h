@@ -50,6 +50,7 @@ class LogIndex {
 
   uint64_t used_bytes() const { return used_bytes_; }
   uint64_t block_count() const { return places_.size(); }
+  uint64_t segment_count() const { return segments_.size(); }
   uint64_t newest_sequence() const { return segments_.empty() ? 0 : segments_.rbegin()->first; }
 
  private:

@@ -1,10 +1,14 @@
 // How a log tier opens its store, at a start and behind its own back, and what it finds there.
+#include <absl/strings/str_join.h>
+
 #include <algorithm>
 #include <set>
 #include <thread>
 #include <utility>
 
+#include "base/disk_use.h"
 #include "base/log.h"
+#include "tiers/disk_aside.h"
 #include "tiers/disk_segments.h"
 #include "tiers/log_format.h"
 #include "tiers/log_tier.h"
@@ -64,15 +68,19 @@ absl::StatusOr<std::unique_ptr<LogTier>> LogTier::Open(Options options) {
   if (tier->options_.account) {
     tier->options_.account.Adopt((tier->Usage().used_bytes + unit - 1) / unit);
   }
+  tier->LookAside();
   return tier;
 }
 
 absl::Status LogTier::OpenDatabase(const LogIndex* known) {
   const auto open = [this](const std::string& damage) -> absl::StatusOr<Database> {
-    TC_ASSIGN_OR_RETURN(auto opened, SegmentDatabase::Open({.directory = options_.directory,
-                                                            .file_system = options_.file_system,
-                                                            .damage = damage,
-                                                            .open_files = options_.open_files}));
+    TC_ASSIGN_OR_RETURN(
+        auto opened, SegmentDatabase::Open({.directory = options_.directory,
+                                            .file_system = options_.file_system,
+                                            .damage = damage,
+                                            .open_files = options_.open_files,
+                                            .own_bytes = options_.own_bytes > 0 ? options_.own_bytes
+                                                                                : kMostOwnBytes}));
     ++*open_count_;
     return Database(opened.release(), [count = open_count_](SegmentDatabase* database) {
       std::default_delete<SegmentDatabase>()(database);
@@ -85,34 +93,73 @@ absl::Status LogTier::OpenDatabase(const LogIndex* known) {
     refusal_.clear();
     to_remove_.clear();
   }
-  Refs sealed;
-  auto index = BuildIndex(*database, known, sealed);
-  if (absl::IsDataLoss(index.status())) {  // its entries cannot be read: step around it
+  auto found = BuildIndex(*database, known);
+  if (absl::IsDataLoss(found.status())) {  // its entries cannot be read: step around it
     database.reset();
-    TC_ASSIGN_OR_RETURN(database, open(std::string(index.status().message())));
-    index = BuildIndex(*database, known, sealed);
+    TC_ASSIGN_OR_RETURN(database, open(std::string(found.status().message())));
+    found = BuildIndex(*database, known);
   }
-  TC_RETURN_IF_ERROR(index.status());
+  TC_RETURN_IF_ERROR(found.status());
+  entry_table_bytes_ = database->EntryTableBytes();
   database->BeginMerging();
   std::vector<BlockRef> lost;
-  if (known != nullptr) lost = known->NotIn(*index);
+  if (known != nullptr) lost = known->NotIn(found->index);
+  uint64_t damaged = found->damaged;
   MutexLock lock(mutex_);
   for (const BlockRef ref : lost) {
-    const Loss why = to_erase_.contains(ref) ? Loss::kErased
-                     : sealed.contains(ref)  ? Loss::kSealed
-                                             : Loss::kDamaged;
-    corrupt_count_ += why == Loss::kDamaged ? 1 : 0;
+    const Loss why = to_erase_.contains(ref)       ? Loss::kErased
+                     : found->sealed.contains(ref) ? Loss::kSealed
+                                                   : Loss::kDamaged;
+    damaged += why == Loss::kDamaged ? 1 : 0;
     lost_.push_back({ref, why});
   }
   to_erase_.clear();
-  index_ = *std::move(index);
+  corrupt_count_ += damaged;
+  damaged_ = damaged;
+  index_ = std::move(found->index);
   database_ = std::move(database);
   return absl::OkStatus();
 }
 
-absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const LogIndex* known,
-                                             Refs& sealed) {
-  LogIndex index;
+// What cannot be removed is tried again at the next opening.
+void LogTier::LookAside() {
+  std::vector<std::string> stores = StoresAside(options_.directory);
+  const std::string newest = stores.empty() ? "" : stores.back();
+  for (const std::string& store : stores) {
+    if (store != newest) RemoveStoreAside(store, "there is a newer one").IgnoreError();
+  }
+  if (newest.empty()) return;
+  const uint64_t bytes = options_.own_bytes > 0 ? DiskBytes(newest) : 0;
+  {
+    MutexLock lock(mutex_);
+    aside_ = newest;
+    aside_bytes_ = bytes;
+  }
+  const auto fits = [this] {
+    MutexLock lock(mutex_);
+    return options_.own_bytes == 0 || UsedBytes() <= CapacityBytes();
+  };
+  while (!fits() && options_.account && options_.account.Take()) continue;
+  if (!fits()) RemoveAside("it does not fit into the capacity").IgnoreError();
+}
+
+absl::Status LogTier::RemoveAside(const std::string& why) {
+  std::string store;
+  {
+    MutexLock lock(mutex_);
+    store = aside_;
+  }
+  TC_RETURN_IF_ERROR(RemoveStoreAside(store, why));
+  MutexLock lock(mutex_);
+  aside_.clear();
+  aside_bytes_ = 0;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LogTier::Contents> LogTier::BuildIndex(SegmentDatabase& database,
+                                                      const LogIndex* known) {
+  Contents contents;
+  LogIndex& index = contents.index;
   for (const auto& segment : database.Segments()) {
     index.AddSegment(segment.sequence, segment.bytes);
   }
@@ -134,7 +181,8 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
       if (entry.ok()) explained.insert(entry->sequence);
       const auto ref = ParseEntryKey(key);
       if (ref) stale.push_back({*ref, ""});
-      if (ref && known != nullptr && absl::IsFailedPrecondition(usable)) sealed.insert(*ref);
+      if (ref && known != nullptr && absl::IsFailedPrecondition(usable))
+        contents.sealed.insert(*ref);
       return true;
     }
     const bool wanted = known == nullptr || known->Find(entry->ref) != nullptr;
@@ -146,17 +194,19 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
     }
     return true;
   }));
-  corrupt_count_ += unusable.Log();
+  const uint64_t unusable_entries = unusable.Log();
   next_sequence_ = std::max<uint64_t>(next_sequence_, newest + 1);
   const std::vector<uint64_t> orphans = index.EmptySegments();
-  if (known == nullptr)
-    corrupt_count_ += database.dropped_segments() + LostSegments(orphans, explained);
+  if (known == nullptr) {  // else the caller counts what is lost, by the block
+    contents.damaged =
+        unusable_entries + database.dropped_segments() + LostSegments(orphans, explained);
+  }
   if (!orphans.empty() || !stale.empty()) {
     LogEvent(LogLevel::kInfo, "cold_leftovers_dropped",
              {{"segments", orphans.size()}, {"entries", stale.size()}});
   }
   // Durably, before a new segment can have the number that they name.
-  if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return index;
+  if (!stale.empty() && !Noted(database.Commit(stale, /*durable=*/true)).ok()) return contents;
   for (const uint64_t sequence : orphans) {
     if (database.RemoveSegment(sequence).ok()) {
       index.RemoveSegment(sequence);
@@ -170,7 +220,7 @@ absl::StatusOr<LogIndex> LogTier::BuildIndex(SegmentDatabase& database, const Lo
     if (!index.HasSegment(sequence)) gone.push_back({LeavingRef(sequence), ""});
   }
   if (!gone.empty()) (void)Noted(database.Commit(gone, /*durable=*/false));
-  return index;
+  return contents;
 }
 
 absl::Status LogTier::Noted(absl::Status status) {
@@ -219,7 +269,9 @@ absl::Status LogTier::Reopen() {
     MutexLock lock(mutex_);
     known = index_;
   }
-  return OpenDatabase(&known);
+  TC_RETURN_IF_ERROR(OpenDatabase(&known));
+  LookAside();
+  return absl::OkStatus();
 }
 
 // RocksDB lets one have a store: whoever reads there has to be done. Reads that begin meanwhile are
@@ -261,7 +313,7 @@ absl::Status LogTier::ForEach(const std::function<bool(const BlockRecord&)>& vis
     return true;
   }));
   if (dropped.empty()) return absl::OkStatus();
-  corrupt_count_ += unusable.Log();
+  NoteDamage(unusable.Log());
   (void)Noted(database->Commit(dropped, /*durable=*/false));
   {
     MutexLock lock(
@@ -285,8 +337,24 @@ std::string LogTier::State() const {
   if (!error.empty()) {
     return "reads only: " + error + "; mend the disk or free some: it is opened anew by itself";
   }
-  if (database_->set_aside().empty()) return "ok";
-  return "began empty: an unusable store was set aside as " + database_->set_aside();
+  std::vector<std::string> told;
+  if (std::chrono::steady_clock::now() < damage_told_until_) {
+    told.push_back("blocks did not verify of late, and are misses; look at the disk");
+  }
+  const std::string& store = database_->set_aside();
+  if (!store.empty() && store != aside_) {
+    told.push_back("began empty: an unusable store was removed, as its room is needed");
+  } else if (!aside_.empty()) {
+    told.push_back((store.empty() ? "" : "began empty: ") +
+                   ("an unusable store was set aside as " + aside_) +
+                   "; look at it, and remove it");
+  }
+  if (damaged_ > 0) {
+    told.push_back(
+        std::to_string(damaged_) +
+        " of its segments and entries were damaged or gone when it was opened; look at the disk");
+  }
+  return told.empty() ? "ok" : absl::StrJoin(told, "; ");
 }
 
 }  // namespace thermocline

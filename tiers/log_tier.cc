@@ -126,7 +126,7 @@ std::vector<size_t> LogTier::Admit(std::span<TierPut> puts, Draft& draft) {
     const uint64_t capacity = CapacityBytes();
     std::erase_if(order, [&](size_t i) TC_NO_THREAD_SAFETY_ANALYSIS {
       const uint64_t bytes = StoredBytes(*puts[i].record);
-      const uint64_t used = index_.used_bytes() + reserved_bytes_;
+      const uint64_t used = UsedBytes();
       if (used + bytes <= capacity) {
         reserved_bytes_ += bytes;
         draft.reserved_bytes += bytes;
@@ -190,6 +190,7 @@ absl::Status LogTier::Commit(SegmentDatabase& database, Draft& draft) {
   }
   const bool is_written = draft.bytes > 0;
   const absl::Status status = Noted(database.Commit(changes, /*durable=*/is_written));
+  entry_table_bytes_ = database.EntryTableBytes();
   MutexLock lock(mutex_);
   reserved_bytes_ -= std::exchange(draft.reserved_bytes, 0);
   if (is_written) index_.AddSegment(draft.sequence, draft.bytes);
@@ -250,7 +251,7 @@ LogIndex::Place LogTier::PlaceOf(BlockRef ref) const {
 
 void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                            const absl::Status& why) {
-  if (!absl::IsFailedPrecondition(why)) ++corrupt_count_;
+  if (!absl::IsFailedPrecondition(why)) NoteDamage(1);
   if (const auto left_out = dropped_limit_.Admit()) {  // all that a missing key had sealed
     LogEvent(LogLevel::kWarning, "cold_block_dropped",
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
@@ -265,6 +266,13 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
     if (place != nullptr && place->sequence == sequence) index_.Erase(ref);
   }
   RemoveEmptied(database);
+}
+
+void LogTier::NoteDamage(uint64_t count) {
+  if (count == 0) return;
+  corrupt_count_ += count;
+  MutexLock lock(mutex_);
+  damage_told_until_ = std::chrono::steady_clock::now() + options_.damage_told;
 }
 
 absl::Status LogTier::Erase(BlockRef ref) { return EraseAll({&ref, 1}); }
@@ -315,6 +323,9 @@ absl::Status LogTier::Sync() {
 
 std::optional<TierSegment> LogTier::SegmentFrom(uint64_t sequence) const {
   MutexLock lock(mutex_);
+  if (sequence == kAsideSequence && aside_bytes_ > 0) {
+    return TierSegment{.sequence = kAsideSequence, .bytes = aside_bytes_};
+  }
   return index_.SegmentFrom(sequence);
 }
 
@@ -328,6 +339,7 @@ absl::Status LogTier::DropSegment(uint64_t sequence, std::span<const BlockRef> k
   if (!segment || segment->sequence != sequence) {
     return absl::NotFoundError("cold tier: no segment " + std::to_string(sequence));
   }
+  if (sequence == kAsideSequence) return RemoveAside("its room is needed");
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
   Draft draft{.sequence = next_sequence_++};
   TC_RETURN_IF_ERROR(WriteKept(*database, Sorted(keep), draft));
@@ -414,10 +426,17 @@ std::vector<LostBlock> LogTier::TakeLost() {
   return std::exchange(lost_, {});
 }
 
+uint64_t LogTier::UsedBytes() const {
+  const uint64_t used = index_.used_bytes() + reserved_bytes_;
+  if (options_.own_bytes == 0) return used;
+  return used + index_.segment_count() * kPageBytes + 2 * entry_table_bytes_ + options_.own_bytes +
+         aside_bytes_;
+}
+
 TierUsage LogTier::Usage() const {
   MutexLock lock(mutex_);
   return {.capacity_bytes = CapacityBytes(),
-          .used_bytes = index_.used_bytes() + reserved_bytes_,
+          .used_bytes = UsedBytes(),
           .block_count = index_.block_count(),
           .corrupt_count = corrupt_count_,
           .kept_bytes = kept_bytes_};

@@ -9,11 +9,16 @@
 // block is found exactly once. Erasures are not, before a Sync: a power loss may bring erased
 // blocks back, as long as their segment is there.
 //
-// used_bytes is what the disk holds: the segments' files, erased blocks included, and key and value
-// of each entry. RocksDB's own share (its log, buffers and levels of the entries: 32 MiB and some
-// ten per cent of the entries) is not in it, so that an empty tier uses nothing. Of a PutAll the
-// blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and so the
-// capacity is exceeded by some hundred bytes a block at most, and by what is written anew.
+// used_bytes is what the disk holds or may hold by its own count, without that this is asked: the
+// segments' files, erased blocks included, in whole pages; key and value of each entry; the tables
+// of the entries twice, as they are for a moment when they are merged; and own_bytes for all else
+// (RocksDB's logs and manifests), which is not more by its options (tiers/disk_segments.cc). Of a
+// PutAll the blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and
+// so the capacity is exceeded by some hundred bytes a block at most, and by what is written anew.
+//
+// The newest store that was set aside counts, too. It is a segment without blocks, older than all
+// others, so that it is the first to go when room is made; at an opening into which it does not fit
+// it goes at once, as older ones do.
 //
 // A failed write of entries leaves nobody knowing what the disk has, and RocksDB takes no more
 // writes until it is opened anew. So from then on all are refused, and those under way end at their
@@ -22,6 +27,7 @@
 // it again. Puts that failed are not there then; blocks that were to be erased when it failed may
 // be gone.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -47,13 +53,20 @@ class LogTier : public Tier {
     BudgetAccount account = {};  // if there is one, the capacity is what that holds, in units of
     uint64_t unit_bytes = 0;
     std::chrono::milliseconds reopen_pause{2000};  // between attempts, after a failed write
-    BlockEnvelope envelope = {};                   // how blocks and their records are kept
-    size_t open_files = 0;                         // at most; 0: few
+    std::chrono::milliseconds damage_told = std::chrono::minutes(15);  // by State, after the last
+    BlockEnvelope envelope = {};  // how blocks and their records are kept
+    size_t open_files = 0;        // at most; 0: few
+    // Of the capacity, for what is no table (OwnBytes); 0: only segments and entries are counted.
+    uint64_t own_bytes = 0;
     std::shared_ptr<rocksdb::FileSystem> file_system = nullptr;  // nullptr: the machine's
   };
   /// Errors: PermissionDenied, ResourceExhausted (a full disk), FailedPrecondition (in use by
   ///         another process): what the directory's owner has to mend. Damage is no error.
   static absl::StatusOr<std::unique_ptr<LogTier>> Open(Options options);
+  /// What of such a capacity is for RocksDB's logs and manifests.
+  static uint64_t OwnBytes(uint64_t capacity_bytes) {
+    return std::clamp(capacity_bytes / kOwnShare, kLeastOwnBytes, kMostOwnBytes);
+  }
   ~LogTier() override;
 
   absl::Status Put(const BlockRecord& record, std::span<const std::byte> payload) override;
@@ -74,6 +87,8 @@ class LogTier : public Tier {
   std::string State() const override;
 
  private:
+  static constexpr uint64_t kOwnShare = 16;
+  static constexpr uint64_t kAsideSequence = 0;  // segments begin at 1
   using Database = std::shared_ptr<SegmentDatabase>;
   using Refs = std::unordered_set<BlockRef, BlockRefHash>;
   /// A block that is put, moved or erased.
@@ -91,18 +106,28 @@ class LogTier : public Tier {
     std::vector<Record> records = {};  // of its blocks, ascending; then erasures
   };
 
+  /// What an opening finds.
+  struct Contents {
+    LogIndex index;
+    uint64_t damaged = 0;  // segments and entries that are not in it, though they should be
+    Refs sealed = {};      // of the known ones those that are dropped as their key is gone
+  };
+
   explicit LogTier(Options options);
   uint64_t CapacityBytes() const {
     return options_.account ? options_.account.Held() * options_.unit_bytes
                             : options_.capacity_bytes;
   }
 
+  uint64_t UsedBytes() const TC_REQUIRES(mutex_);
+
+  /// Finds the newest store that was set aside, and removes what there is no room for.
+  void LookAside() TC_EXCLUDES(mutex_);
+  absl::Status RemoveAside(const std::string& why) TC_EXCLUDES(mutex_);
   /// Opens the database, and builds the index of what is there. `known`: nullptr at a start; else
   /// only blocks that are in it too are not dropped.
   absl::Status OpenDatabase(const LogIndex* known) TC_EXCLUDES(mutex_);
-  /// `sealed`: gets those of `known` that are dropped as their key is gone.
-  absl::StatusOr<LogIndex> BuildIndex(SegmentDatabase& database, const LogIndex* known,
-                                      Refs& sealed);
+  absl::StatusOr<Contents> BuildIndex(SegmentDatabase& database, const LogIndex* known);
   /// The database that takes writes, opened anew if need be.
   absl::StatusOr<Database> Writable() TC_EXCLUDES(mutex_);
   absl::Status Reopen() TC_EXCLUDES(mutex_);
@@ -136,6 +161,8 @@ class LogTier : public Tier {
   /// is counted; one whose key is gone is not damaged.
   void DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t sequence,
                     const absl::Status& why) TC_EXCLUDES(mutex_);
+  /// Counts blocks that do not verify.
+  void NoteDamage(uint64_t count) TC_EXCLUDES(mutex_);
   /// Of segment 0: it is not here.
   LogIndex::Place PlaceOf(BlockRef ref) const TC_EXCLUDES(mutex_);
 
@@ -145,6 +172,7 @@ class LogTier : public Tier {
   const std::shared_ptr<std::atomic<int>> open_count_ = std::make_shared<std::atomic<int>>(0);
   LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
+  std::atomic<uint64_t> entry_table_bytes_ = 0;  // after the last write of entries
 
   // Of two changes of one block the last on disk must be the last that is known. So it is held
   // while entries are written, which is done one by one anyway.
@@ -152,12 +180,16 @@ class LogTier : public Tier {
   mutable Mutex mutex_;  // never held across I/O
   Database database_ TC_GUARDED_BY(mutex_);
   LogIndex index_ TC_GUARDED_BY(mutex_);
+  std::string aside_ TC_GUARDED_BY(mutex_);  // the newest store that was set aside; empty: none
+  uint64_t aside_bytes_ TC_GUARDED_BY(mutex_) = 0;
   std::vector<LostBlock> lost_ TC_GUARDED_BY(mutex_);  // of which the caller does not know yet
   // By writes that failed: they may be gone, or not.
   Refs to_erase_ TC_GUARDED_BY(mutex_);
   uint64_t reserved_bytes_ TC_GUARDED_BY(mutex_) = 0;      // of Puts under way
   std::vector<uint64_t> to_remove_ TC_GUARDED_BY(mutex_);  // segments of which the file is left
-  std::string refusal_ TC_GUARDED_BY(mutex_);  // why writes are refused; empty: they are not
+  std::string refusal_ TC_GUARDED_BY(mutex_);   // why writes are refused; empty: they are not
+  uint64_t damaged_ TC_GUARDED_BY(mutex_) = 0;  // segments and entries, at the last opening
+  std::chrono::steady_clock::time_point damage_told_until_ TC_GUARDED_BY(mutex_);
   bool reopening_ TC_GUARDED_BY(mutex_) = false;
   std::chrono::steady_clock::time_point reopen_at_ TC_GUARDED_BY(mutex_);
 };

@@ -123,7 +123,7 @@ uint64_t StackCore::DropColdTails(const std::vector<uint64_t>& ids) {
 
 // Room for so many bytes, in the tier's way. Whether any comes, by the next job.
 bool StackCore::MakeColdRoom(uint64_t bytes) {
-  if (dropping_ != 0) return true;
+  if (dropping_) return true;
   if (!folding_.empty() && fold_room_ == 0) return false;  // one may exceed the capacity at a time
   return cold_->SegmentFrom(0) ? EvictSegment() : EvictCold(bytes) > 0;
 }
@@ -140,7 +140,7 @@ bool StackCore::EvictSegment() {
   for (const BlockRef ref : best->going) PartOf(ref)->leaving = true;
   dropping_ = best->segment.sequence;
   segment_drop_ = SegmentDrop{
-      .sequence = dropping_, .keep = std::move(best->kept), .going = std::move(best->going)};
+      .sequence = *dropping_, .keep = std::move(best->kept), .going = std::move(best->going)};
   return true;
 }
 
@@ -419,7 +419,7 @@ void StackCore::CancelWrites() {
   if (segment_drop_) {
     for (const BlockRef ref : segment_drop_->going) PartOf(ref)->leaving = false;
     segment_drop_.reset();
-    dropping_ = 0;
+    dropping_.reset();
   }
   if (planned_writes_.empty()) return;
   for (const ColdWrite& write : planned_writes_) PartOf(write.ref)->writing = false;
@@ -466,7 +466,7 @@ void StackCore::FinishErasures(const ColdJob& job) {
 
 // What is not warm leaves with its name, unless it is held by now.
 void StackCore::FinishDrop(const SegmentDrop& drop, const absl::Status& status) {
-  dropping_ = 0;
+  dropping_.reset();
   for (const BlockRef ref : drop.going) PartOf(ref)->leaving = false;
   if (!status.ok()) return NoteStuck(drop.sequence, status);
   stuck_.erase(drop.sequence);

@@ -535,7 +535,7 @@ class StackCore final : public TierStack, private StackBooks {
   uint64_t room_from_ = 0;  // where the next search for room begins
   std::map<uint64_t, StuckSegment> stuck_;
   bool job_running_ = false;
-  uint64_t dropping_ = 0;               // the segment that goes next or by that job; 0: none
+  std::optional<uint64_t> dropping_;    // the segment that goes next or by that job
   std::vector<uint64_t> folding_;       // the segments of the fold that is under way
   uint64_t fold_room_ = 0;              // bytes that writes leave to it, or to one that is wanted
   bool writes_are_next_ = false;        // the last job made room

@@ -6,6 +6,8 @@
 
 namespace thermocline {
 
+// Of a cold tier: less leaves nothing beside the files of an empty one.
+inline constexpr uint64_t kLeastColdBytes = uint64_t{4} << 20;
 inline constexpr uint32_t kMaxReads = 16;          // promotions under way, in all
 inline constexpr uint32_t kMaxReadsPerLoad = 8;    // of one Load
 inline constexpr uint32_t kMaxBatchBlocks = 4096;  // of one write job; one is under way at most

@@ -124,12 +124,14 @@ size_t ColdOpenFiles(size_t stacks) {
 absl::StatusOr<std::unique_ptr<TierStack>> TierStack::Open(Options options) {
   std::unique_ptr<Tier> cold;
   if (options.cold_capacity_bytes > 0) {
+    const uint64_t capacity = options.cold_capacity_bytes;
     TC_ASSIGN_OR_RETURN(cold, LogTier::Open({.directory = options.data_dir,
-                                             .capacity_bytes = options.cold_capacity_bytes,
+                                             .capacity_bytes = capacity,
                                              .account = options.cold_account,
                                              .unit_bytes = ChunkBytes(options),
                                              .envelope = BlockEnvelope(options.cold_envelope),
-                                             .open_files = options.cold_open_files}));
+                                             .open_files = options.cold_open_files,
+                                             .own_bytes = LogTier::OwnBytes(capacity)}));
   }
   return StackCore::OpenWith(std::move(options), std::move(cold));
 }

@@ -81,6 +81,7 @@ TEST(TenantOptionsTest, TablesAreReadInUnits) {
   EXPECT_EQ(team.warm_share_units, 4u);
   EXPECT_EQ(team.warm_quota_units, 16u);
   EXPECT_EQ(team.cold_quota_units, 32u);
+  EXPECT_EQ(team.cold_share_units, 1u) << "for the files of an empty store";
 }
 
 TEST(TenantOptionsTest, WhatCannotBeIsRefusedWithItsPlace) {
@@ -98,6 +99,9 @@ TEST(TenantOptionsTest, WhatCannotBeIsRefusedWithItsPlace) {
   EXPECT_THAT(Refusal(a + "warm_share = \"512MiB\"\nwarm_quota = \"256MiB\"\n"),
               HasSubstr("more than its warm_quota"));
   EXPECT_THAT(Refusal("warm_capacity = \"16MiB\"\n" + a), HasSubstr("in which memory is lent"));
+  EXPECT_THAT(Refusal("cold_capacity = \"3MiB\"\n"), HasSubstr("t.toml:1: cold_capacity is less"));
+  EXPECT_THAT(Refusal("cold_capacity = \"100MiB\"\n" + a),
+              HasSubstr("cold_share together are 128 MiB"));
   EXPECT_THAT(Refusal(a + "uids = [\"bob\"]\n"), HasSubstr("no list of numbers"));
   EXPECT_THAT(Refusal(a + "uids = [-1]\n"), HasSubstr("too small"));
   EXPECT_THAT(Refusal(a + "warm_shares = \"1GiB\"\n"), HasSubstr("did you mean 'warm_share'"));

@@ -78,7 +78,7 @@ class KubernetesTest(unittest.TestCase):
         self.assertGreaterEqual(limit, warm + size("2GiB"))
         self.assertGreaterEqual(limit, size(volumes["run"]["emptyDir"]["sizeLimit"]), "tmpfs counts as the container's memory")
         self.assertGreaterEqual(size(volumes["cold"]["emptyDir"]["sizeLimit"]), size(self.options["cold_capacity"]) + size("512MiB"),
-                                "a segment more, and RocksDB's own")
+                                "a segment more")
 
     def test_daemon_and_engine_are_one_user_without_rights(self):
         self.assertTrue(self.pod["shareProcessNamespace"])

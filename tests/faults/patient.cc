@@ -15,8 +15,10 @@ using std::chrono::steady_clock;
 constexpr int kFirstWarm = 100;
 constexpr int kWarmValues = 8;
 constexpr int kFirstNew = 1000;
-constexpr int kNewValues = 112;    // the memory holds 56 beside the warm ones
-constexpr double kStallMs = 2500;  // on two busy cores; what waits for a disk takes longer
+constexpr int kNewValues = 112;      // the memory holds 56 beside the warm ones
+constexpr double kStallMs = 10'000;  // a slow disk takes longer, a busy machine does not
+constexpr int kHitsMeanwhile = 50;
+constexpr milliseconds kHitsPatience{60'000};
 constexpr double kPutMs = 10'000;  // its slot may be waited for, not the disk
 constexpr milliseconds kSignPatience{60'000};
 constexpr milliseconds kRecoveryPatience{90'000};
@@ -89,6 +91,13 @@ bool Patient::TakesWrites() {
 
 void Patient::StartProbe() {
   probe_ = std::make_unique<WarmProbe>(subject_, kFirstWarm, kWarmValues);
+}
+
+void Patient::TellHitsGoOn() {
+  const int before = probe_->right();
+  const bool go_on =
+      Soon([&] { return probe_->right() >= before + kHitsMeanwhile; }, kHitsPatience);
+  findings_.Tell(go_on, "hits in memory go on");
 }
 
 void Patient::StopProbe() {

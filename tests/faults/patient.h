@@ -41,8 +41,11 @@ class Patient {
   void PutMany(bool may_refuse);
   /// A put, and a write of it to disk, which is read back.
   bool TakesWrites();
-  /// Starts asking for warm values; StopProbe tells how that went.
+  /// Starts asking for warm values; StopProbe tells whether all were right, and how long they took.
   void StartProbe();
+  /// While something is done to the disk: that many are answered all the same. None would be that
+  /// waits for it, or for its deadline.
+  void TellHitsGoOn();
   void StopProbe();
   /// /readyz tells of a degraded tier whose state contains `state`, a metric says so, and a line
   /// of the log has the event.

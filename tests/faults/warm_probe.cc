@@ -22,7 +22,11 @@ void WarmProbe::Run(int first, int count) {
   for (int i = 0; !stops_ && times_ms_.size() < kMostGets; ++i) {
     Got got = Got::kError;
     times_ms_.push_back(Milliseconds([&] { got = caller_.Get(first + i % count); }));
-    not_right_ += got == Got::kRight ? 0 : 1;
+    if (got == Got::kRight) {
+      ++right_;
+    } else {
+      ++not_right_;
+    }
     std::this_thread::sleep_for(kStep);
   }
 }

@@ -28,6 +28,8 @@ class WarmProbe {
   WarmProbe(const WarmProbe&) = delete;
   WarmProbe& operator=(const WarmProbe&) = delete;
 
+  /// How many gets were right until now.
+  int right() const { return right_; }
   /// Ends it.
   WarmPace Stop();
 
@@ -38,6 +40,7 @@ class WarmProbe {
   std::atomic<bool> stops_ = false;
   std::vector<double> times_ms_;
   int not_right_ = 0;
+  std::atomic<int> right_ = 0;
   std::thread thread_;
 };
 

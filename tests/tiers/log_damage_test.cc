@@ -1,6 +1,6 @@
-// The log tier over a store that something has happened to: every byte of its small files flipped,
-// one after the other, and many of the large ones; files lost, cut off, of another form; a disk
-// that is full or cannot be written.
+// The log tier over a store that something has happened to: every second byte of its log and its
+// manifest flipped, one after the other, and many of other files; files lost, cut off, of another
+// form or another store; a disk that is full or cannot be written.
 #include <gmock/gmock.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -20,6 +20,7 @@ namespace thermocline {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 namespace fs = std::filesystem;
 
 constexpr uint64_t kBytes = 8192;  // of a block
@@ -58,12 +59,13 @@ class LogDamageTest : public ::testing::Test {
                           .reopen_pause = std::chrono::milliseconds(0),
                           .file_system = std::move(file_system)});
   }
-  /// Segments of blocks 1 to 12, with entries in a table, in the log, or some in both.
-  void Fill(LogTier& tier) {
+  /// Segments of twelve blocks, with entries in a table, in the log, or some in both.
+  void Fill(LogTier& tier, uint64_t first = 1) {
     for (uint64_t segment = 0; segment < kSegments; ++segment) {
       std::vector<std::vector<std::byte>> payloads;
       std::vector<BlockRecord> records;
-      for (uint64_t id = segment * kInSegment + 1; id <= (segment + 1) * kInSegment; ++id) {
+      for (uint64_t i = 0; i < kInSegment; ++i) {
+        const uint64_t id = first + segment * kInSegment + i;
         payloads.push_back(TestPayload(id, 0, kBytes));
         records.emplace_back(TestHeader(id, 0, payloads.back()));
       }
@@ -187,7 +189,7 @@ TEST_F(LogDamageTest, AFlippedByteOfTheEntriesTableIsNeverAWrongByte) {
 TEST_F(LogDamageTest, AFlippedByteOfTheLogCostsWhatItTells) {
   Prepare();
   for (const fs::path& log : Files(".log")) {
-    const Outcome outcome = FlipEach(log.filename(), 1, UINT64_MAX / 2);
+    const Outcome outcome = FlipEach(log.filename(), 2, 0);
     EXPECT_GE(outcome.fewest, 12u);
     EXPECT_EQ(outcome.set_aside, 0);
   }
@@ -197,7 +199,7 @@ TEST_F(LogDamageTest, AFlippedByteOfTheManifestIsNeverAWrongByte) {
   Prepare();
   const auto manifests = Files("MANIFEST");
   ASSERT_EQ(manifests.size(), 1u);
-  const Outcome outcome = FlipEach(manifests[0].filename(), 1, UINT64_MAX / 2);
+  const Outcome outcome = FlipEach(manifests[0].filename(), 2, 0);
   EXPECT_GT(outcome.set_aside, 0);
 }
 
@@ -236,13 +238,19 @@ TEST_F(LogDamageTest, ALostSegmentCostsItsBlocksOnly) {
   EXPECT_EQ((*tier)->Usage().block_count, 13 - kInSegment + 1);
 }
 
-TEST_F(LogDamageTest, ALostSegmentIsCounted) {
+TEST_F(LogDamageTest, ALostSegmentIsCountedAndToldOfUntilTheNextOpening) {
   Prepare();
   Restore();
   fs::remove(Files(".sst")[1]);
   auto tier = Open();
   ASSERT_TRUE(tier.ok());
   EXPECT_EQ((*tier)->Usage().corrupt_count, 1u);
+  EXPECT_THAT((*tier)->State(), HasSubstr("1 of its segments and entries"));
+  tier->reset();
+  tier = Open();
+  ASSERT_TRUE(tier.ok());
+  EXPECT_EQ((*tier)->Usage().corrupt_count, 0u);
+  EXPECT_EQ((*tier)->State(), "ok");
 }
 
 // RocksDB alone would begin anew there, and remove all segments without a word.
@@ -254,8 +262,18 @@ TEST_F(LogDamageTest, AStoreWithoutCurrentIsSetAsideAndSaidSo) {
   auto tier = Open();
   ASSERT_TRUE(tier.ok());
   EXPECT_EQ(Quarantined(), 1u);
-  EXPECT_THAT((*tier)->State(), ::testing::HasSubstr("set aside"));
+  EXPECT_THAT((*tier)->State(), HasSubstr("began empty"));
   EXPECT_GE(segments, kSegments);
+  tier->reset();
+  tier = Open();  // the next one tells of it, too
+  ASSERT_TRUE(tier.ok());
+  EXPECT_THAT((*tier)->State(), HasSubstr("set aside as " + directory_ + "/quarantine-"));
+  EXPECT_THAT((*tier)->State(), Not(HasSubstr("began empty")));
+  tier->reset();
+  for (const auto& entry : fs::directory_iterator(directory_)) {
+    if (entry.path().filename() != "store") fs::remove_all(entry.path());
+  }
+  EXPECT_EQ(Open().value()->State(), "ok");
 }
 
 TEST_F(LogDamageTest, EntriesThatAreGoneWithTheirLogAreCounted) {
@@ -275,7 +293,9 @@ TEST_F(LogDamageTest, EntriesThatAreGoneWithTheirLogAreCounted) {
   for (const fs::path& path : Files(".log")) fs::resize_file(path, fs::file_size(path) / 6);
   auto tier = Open();
   ASSERT_TRUE(tier.ok());
-  EXPECT_GT((*tier)->Usage().corrupt_count, 0u);
+  const uint64_t lost = (*tier)->Usage().corrupt_count;
+  EXPECT_GT(lost, 0u);
+  EXPECT_THAT((*tier)->State(), HasSubstr(std::to_string(lost) + " of its segments and entries"));
   EXPECT_TRUE(Has(**tier, 20) || !Has(**tier, 25));
 }
 
@@ -303,13 +323,31 @@ TEST_F(LogDamageTest, AFileThatVanishesUnderAnOpenStoreIsReadOnAndMissedLater) {
   EXPECT_TRUE(Has(**tier, 20));
 }
 
+// Of other blocks; stack_scrub_test has one of the same ids.
+TEST_F(LogDamageTest, ASegmentOfAnotherStoreInItsPlaceCostsItsBlocksOnly) {
+  Prepare();
+  const fs::path foreign = scratch_.path() + "/foreign.sst";
+  fs::remove_all(directory_);
+  fs::create_directory(directory_);
+  Fill(**Open(), 101);
+  fs::copy(Files(".sst")[0], foreign);
+  Restore();
+  const fs::path own = Files(".sst")[0];
+  ASSERT_EQ(fs::file_size(own), fs::file_size(foreign));
+  fs::copy(foreign, own, fs::copy_options::overwrite_existing);
+  EXPECT_EQ(Survivors(), 13 - kInSegment);
+  EXPECT_EQ(Quarantined(), 0u);
+}
+
 TEST_F(LogDamageTest, AByteFlippedUnderAnOpenStoreIsAMissAndCounted) {
   auto tier = Open();
   ASSERT_TRUE(tier.ok());
   Fill(**tier);
   FlipByte(Files(".sst")[0], kBytes / 2);
+  EXPECT_EQ((*tier)->State(), "ok");
   EXPECT_FALSE(Has(**tier, 1));
   EXPECT_EQ((*tier)->Usage().corrupt_count, 1u);
+  EXPECT_THAT((*tier)->State(), HasSubstr("did not verify"));
   EXPECT_EQ((*tier)->Usage().block_count, 11u);
   FlipByte(Files(".sst")[1], kBytes / 2);
   const TierSegment second = *(*tier)->SegmentFrom((*tier)->SegmentFrom(0)->sequence + 1);
@@ -317,6 +355,18 @@ TEST_F(LogDamageTest, AByteFlippedUnderAnOpenStoreIsAMissAndCounted) {
   EXPECT_EQ((*tier)->Usage().corrupt_count, 2u);
   EXPECT_EQ((*tier)->Usage().block_count, 10u);
   for (uint64_t id = 1; id <= 12; ++id) EXPECT_EQ(Has(**tier, id), id != 1 && id != 5) << id;
+}
+
+TEST_F(LogDamageTest, OfBlocksThatDidNotVerifyItTellsForAWhile) {
+  auto tier = LogTier::Open({.directory = directory_,
+                             .capacity_bytes = 64 * MiB,
+                             .damage_told = std::chrono::milliseconds(0)});
+  ASSERT_TRUE(tier.ok());
+  Fill(**tier);
+  FlipByte(Files(".sst")[0], kBytes / 2);
+  EXPECT_FALSE(Has(**tier, 1));
+  EXPECT_EQ((*tier)->Usage().corrupt_count, 1u);
+  EXPECT_EQ((*tier)->State(), "ok");
 }
 
 TEST_F(LogDamageTest, AnErrorOfTheDiskIsNoDamage) {

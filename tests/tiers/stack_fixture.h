@@ -49,6 +49,7 @@ class SteppedStack {
     BudgetAccount warm_account, cold_account;                    // none: it has all of both
     uint64_t hot_blocks = 0;
     uint32_t pin_quota_percent = 1000;  // more than there is: pins are not refused
+    bool counts_all_files = false;      // of the cold tier, RocksDB's own too
   };
   SteppedStack() : SteppedStack(Sizes{}) {}
   explicit SteppedStack(Sizes sizes)
@@ -114,6 +115,9 @@ class SteppedStack {
                                  .unit_bytes = options.chunk_bytes,
                                  .reopen_pause = std::chrono::milliseconds(0),
                                  .envelope = BlockEnvelope(options.cold_envelope),
+                                 .own_bytes = sizes_.counts_all_files
+                                                  ? LogTier::OwnBytes(options.cold_capacity_bytes)
+                                                  : 0,
                                  .file_system = sizes_.file_system});
       ASSERT_TRUE(disk.ok()) << disk.status();
       auto fault = std::make_unique<ColdTier>(*std::move(disk), rates_, ++fault_seed_, *this);

@@ -377,7 +377,11 @@ TEST_F(StackLossTest, ATierThatCannotBeOpenedIsProbedThoughNobodyWrites) {
   stack_->Advance(kColdPause);
   (*stack_)->Tick();
   stack_->Settle();
-  EXPECT_EQ(Cold().state, "ok");
+  EXPECT_THAT(Cold().state, HasSubstr("did not verify of late"));
+  EXPECT_THAT(Cold().state, ::testing::Not(HasSubstr("reads only")));
+  Write(TestNames({4}));
+  FlushTier(*stack_, TierKind::kWarm);
+  EXPECT_EQ(client_->Match(TestNames({4})).depth, 1u);
   ExpectBooksAgree();
 }
 

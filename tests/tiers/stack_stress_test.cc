@@ -7,6 +7,7 @@
 
 #include "base/executor.h"
 #include "tests/tiers/stack_fixture.h"
+#include "tiers/log_tier.h"
 
 namespace thermocline {
 namespace {
@@ -21,7 +22,8 @@ class ThreadedStack {
     options.arena_path = directory_.path() + "/arena";
     options.data_dir = directory_.path();
     options.warm_capacity_bytes = 24 * kTestBlockBytes;
-    options.cold_capacity_bytes = 48 * (kTestBlockBytes + sizeof(BlockHeader));
+    options.cold_capacity_bytes =
+        LogTier::OwnBytes(0) + 48 * (kTestBlockBytes + sizeof(BlockHeader));
     options.chunk_bytes = 8 * kTestBlockBytes;
     options.strand = [this](Task task) { (void)strand_.PostCompletion(std::move(task)); };
     options.disk = [this](Task task) { (void)disk_pool_.PostCompletion(std::move(task)); };
