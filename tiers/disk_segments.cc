@@ -383,6 +383,14 @@ absl::Status SegmentDatabase::ReadPlace(uint64_t sequence, FilePlace place,
   return files_->Read(sequence, place, look);
 }
 
+absl::Status SegmentDatabase::ReadEntryOf(BlockRef ref, const Look& look) const {
+  rocksdb::PinnableSlice value;
+  const EntryKey key = EntryKeyOf(ref);
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), entries_, SliceOf(key), &value);
+  if (!status.ok()) return Failed(status, "read the entry of block " + std::to_string(ref.id));
+  return look(BytesOf(value));
+}
+
 absl::Status SegmentDatabase::ForEachEntry(
     const std::function<bool(std::span<const std::byte>, std::span<const std::byte>)>& visit)
     const {

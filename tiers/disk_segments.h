@@ -91,6 +91,8 @@ class SegmentDatabase {
   /// Calls `look` with what lies at the place, whatever it is. Errors: Unavailable.
   absl::Status ReadPlace(uint64_t sequence, FilePlace place, const Look& look) const;
 
+  /// Calls `look` with the value of a block's entry. Errors: its own, NotFound, Unavailable.
+  absl::Status ReadEntryOf(BlockRef ref, const Look& look) const;
   /// Until `visit(key, value)` returns false. Errors: DataLoss when they cannot be read on.
   absl::Status ForEachEntry(const std::function<bool(std::span<const std::byte>,
                                                      std::span<const std::byte>)>& visit) const;

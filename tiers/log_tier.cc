@@ -380,9 +380,14 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     TC_RETURN_IF_ERROR(GoOn());
     const EntryHead head{ref, from.sequence, from.at};
     absl::Status written;
+    const auto noted = NotedRecord(database, ref);
     const absl::Status read = database.ReadBlock(head, [&](std::span<const std::byte> stored) {
       const auto record = options_.envelope.Decode(ref, stored, payload);
-      if (!record.ok()) return record.status();
+      if (!record.ok() || !noted.ok()) return record.ok() ? noted.status() : record.status();
+      // Else it would be the truth from now on.
+      if (record->header_checksum != noted->header_checksum) {
+        return absl::DataLossError("it is another block than its entry says");
+      }
       const auto added = AddKept(writer, *record, payload.first(record->payload_bytes), stored,
                                  from.sequence, draft);
       written = added.status();
@@ -405,6 +410,19 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
   TC_ASSIGN_OR_RETURN(draft.bytes, writer.Finish());
   kept_bytes_ += bytes;
   return absl::OkStatus();
+}
+
+absl::StatusOr<BlockRecord> LogTier::NotedRecord(const SegmentDatabase& database,
+                                                 BlockRef ref) const {
+  absl::StatusOr<BlockRecord> record;
+  TC_RETURN_IF_ERROR(database.ReadEntryOf(ref, [&](std::span<const std::byte> value) {
+    const EntryKey key = EntryKeyOf(ref);
+    const auto entry = ReadEntry(std::as_bytes(std::span(key)), value);
+    if (!entry.ok()) return entry.status();
+    record = options_.envelope.DecodeRecord(ref, entry->record);
+    return record.status();
+  }));
+  return record;
 }
 
 absl::StatusOr<uint64_t> LogTier::AddKept(SegmentWriter& writer, const BlockRecord& record,

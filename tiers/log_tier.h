@@ -137,6 +137,8 @@ class LogTier : public Tier {
   /// Errors: Unavailable once writes are refused: whoever writes is in the way of an opening.
   absl::Status GoOn() const TC_EXCLUDES(mutex_);
 
+  /// The record that a block's entry has. Errors: NotFound, DataLoss, Unavailable.
+  absl::StatusOr<BlockRecord> NotedRecord(const SegmentDatabase& database, BlockRef ref) const;
   /// Writes a block that was read back: as it is, or anew if another key seals by now. Answers its
   /// bytes.
   absl::StatusOr<uint64_t> AddKept(SegmentWriter& writer, const BlockRecord& record,

@@ -60,13 +60,13 @@ class LogDamageTest : public ::testing::Test {
                           .file_system = std::move(file_system)});
   }
   /// Segments of twelve blocks, with entries in a table, in the log, or some in both.
-  void Fill(LogTier& tier, uint64_t first = 1) {
+  void Fill(LogTier& tier, uint64_t first = 1, uint64_t seed = 0) {
     for (uint64_t segment = 0; segment < kSegments; ++segment) {
       std::vector<std::vector<std::byte>> payloads;
       std::vector<BlockRecord> records;
       for (uint64_t i = 0; i < kInSegment; ++i) {
         const uint64_t id = first + segment * kInSegment + i;
-        payloads.push_back(TestPayload(id, 0, kBytes));
+        payloads.push_back(TestPayload(seed + id, 0, kBytes));
         records.emplace_back(TestHeader(id, 0, payloads.back()));
       }
       std::vector<TierPut> puts;
@@ -337,6 +337,37 @@ TEST_F(LogDamageTest, ASegmentOfAnotherStoreInItsPlaceCostsItsBlocksOnly) {
   fs::copy(foreign, own, fs::copy_options::overwrite_existing);
   EXPECT_EQ(Survivors(), 13 - kInSegment);
   EXPECT_EQ(Quarantined(), 0u);
+}
+
+// Whole, of the same sequence, and of blocks of the same names: what has to be written anew must
+// not make it the truth.
+TEST_F(LogDamageTest, ASegmentOfAnotherStoreIsNeitherFoldedNorKept) {
+  const fs::path foreign = scratch_.path() + "/foreign.sst";
+  Fill(**Open(), 1, /*seed=*/100);
+  fs::copy(Files(".sst")[0], foreign);
+  for (const bool folds : {true, false}) {
+    fs::remove_all(directory_);
+    fs::create_directory(directory_);
+    auto tier = Open();
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    Fill(**tier);
+    const fs::path own = Files(".sst")[0];
+    ASSERT_EQ(fs::file_size(own), fs::file_size(foreign));
+    fs::copy(foreign, own, fs::copy_options::overwrite_existing);
+    const TierSegment first = *(*tier)->SegmentFrom(0);
+    if (folds) {
+      ASSERT_TRUE((*tier)->Fold(first.blocks).ok());
+    } else {
+      ASSERT_TRUE((*tier)->DropSegment(first.sequence, first.blocks).ok());
+    }
+    EXPECT_EQ((*tier)->Usage().corrupt_count, kInSegment);
+    EXPECT_EQ((*tier)->Usage().block_count, 12 - kInSegment);
+    EXPECT_EQ((*tier)->TakeLost().size(), kInSegment);
+    tier->reset();
+    tier = Open();
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    for (uint64_t id = 1; id <= 12; ++id) EXPECT_EQ(Has(**tier, id), id > kInSegment) << id;
+  }
 }
 
 TEST_F(LogDamageTest, AByteFlippedUnderAnOpenStoreIsAMissAndCounted) {
