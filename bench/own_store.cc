@@ -234,9 +234,9 @@ absl::Status OwnStore::GetAll(const Load& load, Take&& take) {
       return absl::InternalError("a block that was put is not there");
     }
     for (size_t i = 0; i < load.batch; ++i) {
-      const std::span<const std::byte> view = lease.View(static_cast<uint32_t>(i));
-      if (view.size() != load.bytes) return absl::InternalError("a block is not readable");
-      take(first + i, view);
+      if (!take(lease, static_cast<uint32_t>(i), first + i)) {
+        return absl::InternalError("a block is not readable");
+      }
     }
     if (!lease.StillValid()) return absl::InternalError("a lease ended early");
   }
@@ -246,17 +246,8 @@ absl::Status OwnStore::GetAll(const Load& load, Take&& take) {
 absl::StatusOr<Transfer> OwnStore::Get(const Load& load) {
   const pid_t servers[] = {daemon_->pid()};
   return Measure(servers, [&] {
-    return GetAll(load, [&](size_t block, std::span<const std::byte> view) {
-      std::memcpy(buffers_.Target(load, block), view.data(), view.size());
-    });
-  });
-}
-
-absl::StatusOr<Transfer> OwnStore::GetStreaming(const Load& load) {
-  const pid_t servers[] = {daemon_->pid()};
-  return Measure(servers, [&] {
-    return GetAll(load, [&](size_t block, std::span<const std::byte> view) {
-      StreamingCopy({buffers_.Target(load, block), view.size()}, view);
+    return GetAll(load, [&](Lease& lease, uint32_t place, size_t block) {
+      return lease.Read(place, {buffers_.Target(load, block), load.bytes});
     });
   });
 }
@@ -266,9 +257,11 @@ absl::StatusOr<Transfer> OwnStore::GetInPlace(const Load& load, uint64_t* copied
   *copied_bytes = 0;
   const pid_t servers[] = {daemon_->pid()};
   return Measure(servers, [&] {
-    return GetAll(load, [&](size_t, std::span<const std::byte> view) {
+    return GetAll(load, [&](Lease& lease, uint32_t place, size_t) {
+      const std::span<const std::byte> view = lease.View(place);
       if (!LiesIn(mappings, view)) *copied_bytes += view.size();
       Read(view);
+      return view.size() == load.bytes;
     });
   });
 }

@@ -33,8 +33,6 @@ class OwnStore : public Store {
   absl::StatusOr<Transfer> PutMore(const Load& load, size_t before);
   /// As Put, without anybody who looks: until the last commit is answered.
   absl::StatusOr<Transfer> PutAlone(const Load& load);
-  /// As Get, by stores that go past the caches.
-  absl::StatusOr<Transfer> GetStreaming(const Load& load);
   /// Reads every byte where it lies. `copied_bytes`: of the views that did not lie in the arena
   /// that all clients share.
   absl::StatusOr<Transfer> GetInPlace(const Load& load, uint64_t* copied_bytes);

@@ -22,7 +22,7 @@ constexpr int kRounds = 3;  // besides the first
 
 /// One case's times: milliseconds, a round each.
 struct Times {
-  std::vector<double> memcpy_ms, put_ms, commit_ms, copied_ms, streamed_ms, in_place_ms;
+  std::vector<double> memcpy_ms, put_ms, commit_ms, copied_ms, in_place_ms;
   std::vector<Transfer> puts;
   uint64_t copied_bytes = 0;  // of what was read in place
 };
@@ -51,8 +51,6 @@ absl::Status Round(OwnStore& store, const Buffers& buffers, const Load& load, bo
   if (check) TC_RETURN_IF_ERROR(store.Check(load));
   TC_ASSIGN_OR_RETURN(const Transfer copied, store.Get(load));
   times.copied_ms.push_back(copied.ms);
-  TC_ASSIGN_OR_RETURN(const Transfer streamed, store.GetStreaming(load));
-  times.streamed_ms.push_back(streamed.ms);
   uint64_t copied_bytes = 0;
   TC_ASSIGN_OR_RETURN(const Transfer in_place, store.GetInPlace(load, &copied_bytes));
   times.in_place_ms.push_back(in_place.ms);
@@ -120,7 +118,6 @@ absl::Status RunCase(OwnStore& store, const Buffers& buffers, const Load& load, 
   add("put_until_committed", Later(times.commit_ms), load.blocks, "");
   TC_RETURN_IF_ERROR(Sustained(store, buffers, load, arena_bytes, report));
   add("get_copied", Later(times.copied_ms), load.blocks, "");
-  add("get_streamed", Later(times.streamed_ms), load.blocks, "");
   add("get_in_place", Later(times.in_place_ms), load.blocks,
       std::to_string(times.copied_bytes) + " of " +
           std::to_string(load.total_bytes() * (kRounds + 1)) + " bytes were copied");

@@ -105,7 +105,7 @@ struct BlockInfo {
 };
 
 /// Copies by stores that go past the caches, where the processor has such: the fastest way into a
-/// slot, and out of a block into memory that nobody reads soon, from some tens of KiB on.
+/// slot, from some tens of KiB on. Out of a block: Lease::Read.
 /// REQUIRES: `to` is as long as `from`, and they do not overlap. Thread: any.
 void StreamingCopy(std::span<std::byte> to, std::span<const std::byte> from);
 
@@ -168,6 +168,11 @@ class Lease {
   /// Errors: empty when the block is not readable in place: cold and not loaded, outside the window
   ///         of its part, or damaged (then depth() ends there from now on).
   std::span<const std::byte> View(uint32_t depth, uint32_t part = 0);
+
+  /// Copies what View gives, a large block past the caches. False: there is nothing to view. Trust
+  /// what was read only when StillValid() afterwards.
+  /// REQUIRES: `to` has the size of the block.
+  bool Read(uint32_t depth, std::span<std::byte> to, uint32_t part = 0);
 
   /// The bytes of a hot block where they lie: an address of device memory, which the host cannot
   /// read, in the space's layout, at a multiple of 4 KiB. Of a lease by MatchOnDevice; such a block
@@ -294,11 +299,11 @@ class Space {
   /// Errors: InvalidArgument for a space without such keys.
   absl::StatusOr<std::vector<BlockTier>> LookUp(NamesView keys, Timeout timeout = {}) const;
   /// Copies one part of each key that is here into the buffer of the same number, which has its
-  /// size, and answers where it was found; kNone: it could not be had, and its buffer may hold
-  /// anything. Every answer stands: nothing has to be asked afterwards. Warm blocks cost no message
-  /// (a remote client: one for all of them), others one or two each.
-  /// A deadline that passes is no error: what was not copied by then is kNone.
-  /// Errors: InvalidArgument for a space without such keys, or buffers that do not fit.
+  /// size, as Lease::Read does, and answers where it was found; kNone: it could not be had, and its
+  /// buffer may hold anything. Every answer stands: nothing has to be asked afterwards. Warm blocks
+  /// cost no message (a remote client: one for all of them), others one or two each. A deadline
+  /// that passes is no error: what was not copied by then is kNone. Errors: InvalidArgument for a
+  /// space without such keys, or buffers that do not fit.
   absl::StatusOr<std::vector<BlockTier>> Read(NamesView keys,
                                               std::span<const std::span<std::byte>> buffers,
                                               uint32_t part = 0, Timeout timeout = {}) const;

@@ -363,6 +363,13 @@ std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
   return rep_->connection->Bytes(rep_->sources[index].offset, rep_->blocks[index].bytes);
 }
 
+bool Lease::Read(uint32_t depth, std::span<std::byte> to, uint32_t part) {
+  const std::span<const std::byte> view = View(depth, part);
+  if (view.empty()) return false;
+  CopyOut(to, view);
+  return true;
+}
+
 absl::StatusOr<uint32_t> Lease::Load(const std::function<void(uint32_t)>& on_ready,
                                      Timeout timeout) {
   TC_RETURN_IF_ERROR(rep_->Usable());

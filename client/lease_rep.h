@@ -23,6 +23,10 @@ inline MirroredBlock Mirrored(const v1::Block& block) {
   return {.id = block.id(), .part = block.part(), .checksum = block.checksum()};
 }
 
+/// Out of a block into memory of the caller's, by the stores that are the fastest for its size.
+/// REQUIRES: as StreamingCopy. Thread: any.
+void CopyOut(std::span<std::byte> to, std::span<const std::byte> from);
+
 /// Thread: one at a time.
 struct Lease::Rep {
   struct Source {

@@ -124,7 +124,7 @@ class KeyRead {
     if (!connection.Contains(offset, to.size())) return false;
     const std::span<const std::byte> from = connection.Bytes(offset, to.size());
     if (block.word.checked() && !state_.core->options().verify_always) {
-      std::memcpy(to.data(), from.data(), to.size());
+      CopyOut(to, from);
       return true;
     }
     return CopyAndChecksum(to, from) == block.checksum;  // else the lease reports it
@@ -187,11 +187,8 @@ class KeyRead {
     if (timeout.count() <= 0) return;
     auto lease = space_.Match(NamesView(keys_.keys().subspan(key, 1)), timeout);
     if (!lease.ok() || lease->depth() == 0 || !lease->Load({}, timeout).ok()) return;
-    const std::span<const std::byte> from = lease->View(0, part_);
-    const BlockInfo* block = lease->Find(0, part_);
-    if (block == nullptr || from.size() != buffers_[key].size()) return;
-    std::memcpy(buffers_[key].data(), from.data(), from.size());
-    if (lease->StillValid()) tiers_[key] = block->matched_tier;
+    if (!lease->Read(0, buffers_[key], part_) || !lease->StillValid()) return;
+    tiers_[key] = lease->Find(0, part_)->matched_tier;
   }
 
   const Space& space_;

@@ -2,7 +2,9 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/units.h"
 #include "client/client.h"
+#include "client/lease_rep.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -39,6 +41,14 @@ void StreamingCopy(std::span<std::byte> to, std::span<const std::byte> from) {
   std::memcpy(to.data(), from.data(), from.size());
 }
 #endif
+
+void CopyOut(std::span<std::byte> to, std::span<const std::byte> from) {
+  // A smaller copy is still in a cache when somebody reads it.
+  constexpr size_t kLeastStreamed = 256 * KiB;
+  if (from.size() >= kLeastStreamed) return StreamingCopy(to, from);
+  TC_CHECK(to.size() == from.size());
+  std::memcpy(to.data(), from.data(), from.size());
+}
 
 }  // namespace client_v1
 }  // namespace thermocline

@@ -125,6 +125,31 @@ TEST_P(DaemonTest, WhoTakesALeaseOverHoldsItAlone) {
   }
 }
 
+TEST_P(DaemonTest, AReadCopiesWhatAViewShows) {
+  for (const uint64_t bytes : {64 << 10, 1 << 20}) {
+    const auto space = client_->OpenSpace(TestSpace(bytes));
+    ASSERT_OK(space.status());
+    const auto tokens = Prompt(18, 3);
+    auto lease = space->Match(tokens);
+    ASSERT_OK(lease.status());
+    ASSERT_OK(Extend(*space, *lease, tokens, 3));
+    auto hit = space->Match(tokens);
+    ASSERT_OK(hit.status());
+    std::vector<std::byte> memory(bytes + 8);
+    const auto to = std::span(memory).subspan(4, bytes);
+    for (uint32_t place = 0; place < 3; ++place) {
+      ASSERT_TRUE(hit->Read(place, to));
+      EXPECT_TRUE(Holds(to, Content(tokens, place, 0, bytes)));
+    }
+    EXPECT_TRUE(hit->StillValid());
+    EXPECT_FALSE(hit->Read(3, to));
+    hit->Release();
+    EXPECT_FALSE(hit->Read(0, to));
+    EXPECT_EQ(memory.front(), std::byte{0});
+    EXPECT_EQ(memory.back(), std::byte{0});
+  }
+}
+
 TEST_P(DaemonTest, ASaltMakesAnotherSpaceAndIsNotTold) {
   const auto tokens = Prompt(17, 3);
   Put(tokens, 3);

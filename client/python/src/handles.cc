@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cstring>
 #include <exception>
 
 namespace thermocline::python {
@@ -58,7 +57,7 @@ void ReservationHandle::Write(const py::buffer& data) const {
                           " bytes takes all of them; " + std::to_string(size) + " were given");
   }
   const std::shared_ptr<ReservationBox> held = box_;
-  WithoutGil([&] { std::memcpy(bytes.data(), info.ptr, size); });
+  WithoutGil([&] { StreamingCopy(bytes, {static_cast<const std::byte*>(info.ptr), size}); });
 }
 
 std::shared_ptr<LeaseBox> LeaseHandle::Box() const {
