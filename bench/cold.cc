@@ -1,7 +1,8 @@
 // The cold tier on a disk: what it reads and writes against fio, against raw O_DIRECT reads of our
 // own and against other stores that do the same work, taking turns in one run. See cold_cases.h for
-// its parts. No thread is pinned: readers and a writer share the processors as a daemon's do.
-// With --quick the sizes are such that it only shows that it runs.
+// its parts. Who reads is pinned, a thread to a processor (bench/pinned.h); who writes is not, as
+// the stores have threads of their own for that. With --quick the sizes are such that it only shows
+// that it runs.
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "bench/cold_cases.h"
 #include "bench/fio_peer.h"
 #include "bench/lmcache_peer.h"
+#include "bench/pinned.h"
 #include "bench/store.h"
 
 namespace thermocline::bench {
@@ -42,6 +44,9 @@ absl::StatusOr<std::string> DirectoryOf(const Arguments& arguments) {
 }
 
 absl::Status Run(const Arguments& arguments, Report& report) {
+  for (const int threads : {1, kMostThreads}) {
+    std::printf("reading with %d: %s\n", threads, PinningOf(threads).c_str());
+  }
   // A tier that gives up what others look for warns of each block.
   TC_RETURN_IF_ERROR(SetUpLog({.level = LogLevel::kError}));
   TC_ASSIGN_OR_RETURN(const std::string directory, DirectoryOf(arguments));

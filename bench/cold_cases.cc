@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "bench/cold_rocks.h"
 #include "bench/lmcache_peer.h"
+#include "bench/pinned.h"
 #include "tiers/log_tier.h"
 
 namespace thermocline::bench {
@@ -56,6 +57,7 @@ struct Pair {
 
 absl::StatusOr<Pair> ReadByTurns(TierStore& ours, RawStore& raw, const ColdBlocks& blocks,
                                  size_t count, std::chrono::milliseconds time) {
+  const PinnedThread pinned(0, 1);
   Pair pair;
   std::mt19937_64 random(1);
   const auto end = steady_clock::now() + time;

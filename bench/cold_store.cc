@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "base/units.h"
+#include "bench/pinned.h"
 #include "hashing/checksum.h"
 
 namespace thermocline::bench {
@@ -150,6 +151,7 @@ absl::StatusOr<DiskWork> InProcessStore::Read(std::span<const size_t> blocks, in
   std::vector<std::vector<double>> times(static_cast<size_t>(threads));
   TC_ASSIGN_OR_RETURN(DiskWork work, MeasureDisk([&] {
                         return OnThreads(threads, [&](int thread) {
+                          const PinnedThread pinned(thread, threads);
                           std::vector<double>& ms = times[static_cast<size_t>(thread)];
                           for (size_t i; (i = next++) < blocks.size();) {
                             absl::Status status;

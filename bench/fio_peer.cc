@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "bench/coprocess.h"
+#include "bench/pinned.h"
 
 namespace thermocline::bench {
 namespace {
@@ -42,6 +43,10 @@ absl::StatusOr<double> RunFio(const FioLoad& load) {
     words.insert(words.end(), {"--rw=randread", "--filename=" + load.path, "--invalidate=0",
                                "--io_size=" + std::to_string(load.thread_bytes), "--randrepeat=0",
                                "--randseed=" + std::to_string(++seed)});
+    const std::string processors = ProcessorsFor(load.threads);
+    if (!processors.empty()) {
+      words.insert(words.end(), {"--cpus_allowed=" + processors, "--cpus_allowed_policy=split"});
+    }
   }
   TC_ASSIGN_OR_RETURN(const std::string output, OutputOf(std::move(words)));
   const auto json = nlohmann::json::parse(output, nullptr, false);

@@ -1,4 +1,5 @@
-// fio, the measure of what a disk can do: O_DIRECT, one read or write at a time a thread.
+// fio, the measure of what a disk can do: O_DIRECT, one read or write at a time a thread; readers
+// are pinned as ours are (bench/pinned.h).
 #pragma once
 #include <string>
 
