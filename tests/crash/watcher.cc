@@ -126,7 +126,10 @@ void Watcher::CheckNothingHeld() {
   const bool free = EventuallyStats([](const DaemonStats& stats) {
     return stats.sessions == 1 && stats.leases == 0 && stats.reservations == 0;
   });
-  if (!free) Violation("the clients have left, and the daemon holds something for them");
+  if (free) return;
+  const std::string log = daemon_.Log();
+  Violation("the clients have left, and the daemon holds something for them; its log: " +
+            log.substr(log.rfind("INFO starting")));
 }
 
 void Watcher::CheckPins() {
