@@ -61,6 +61,10 @@ uint32_t SessionProcesses::expected_sessions() const {
   return sum;
 }
 
+void SessionProcesses::ExpectNobody() {
+  for (const auto& [key, process] : processes_) process->expected = 0;
+}
+
 absl::Status SessionProcesses::Attach(uint64_t session, PeerProcess peer) {
   const Key key(peer.pid, peer.start_time);
   const auto known = processes_.find(key);

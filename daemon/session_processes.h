@@ -43,6 +43,8 @@ class SessionProcesses {
   absl::Status ExpectRemembered();
   /// Sessions of the last epoch that have neither come back nor gone with their processes.
   uint32_t expected_sessions() const;
+  /// None is waited for any longer: who is not back counts as one without sessions.
+  void ExpectNobody();
 
   /// Errors: ResourceExhausted beyond kMaxProcesses, of which a user other than the daemon's has
   ///         kMaxProcessesOfUser: one counts until it ends or is forgotten.

@@ -529,6 +529,7 @@ void SessionServer::Impl::EndGrace(const char* why) {
   if (grace_over_) return;
   grace_over_ = true;
   grace_.cancel();
+  processes_.ExpectNobody();
   LogEvent(LogLevel::kInfo, "grace_ended", {{"why", why}});
   for (const SessionHome& home : options_.homes) home.host->EndGrace();
 }

@@ -217,6 +217,26 @@ TEST_F(SessionServerTest, GraceEndsWithTheLastOldProcessOrWithTime) {
   ::waitpid(child, nullptr, 0);
 }
 
+TEST_F(SessionServerTest, AProcessThatHasNotComeBackInTimeIsForgottenToo) {
+  options_.sessions_file = directory_ + "/sessions";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (;;) ::pause();
+  }
+  const std::string line = std::to_string(child) + " " + std::to_string(*ProcessStartTime(child));
+  ASSERT_TRUE(WriteFileAtomically(options_.sessions_file, line + " 1\n").ok());
+  host_.awaits = false;
+  const size_t before = WatchedProcesses();
+  Start();
+  EXPECT_TRUE(Eventually([&] { return host_.Noted("grace"); })) << "by time";
+  EXPECT_TRUE(Eventually([&] { return WatchedProcesses() == before; }));
+  ASSERT_TRUE(SayHello(path_).welcomed());
+  EXPECT_THAT(ReadFile(options_.sessions_file, 1 << 20).value(), Not(HasSubstr(line)))
+      << "the next daemon does not wait for it either";
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+}
+
 TEST_F(SessionServerTest, DamagedSessionsFileIsNoReasonNotToStartButToWait) {
   options_.sessions_file = directory_ + "/sessions";
   std::ofstream(options_.sessions_file) << "1 2 3 4\nnonsense";
