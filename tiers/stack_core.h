@@ -368,7 +368,7 @@ class StackCore final : public TierStack, private StackBooks {
   void ReadBlock(BlockRef ref, uint64_t offset, uint64_t bytes);
   void FinishPromotion(BlockRef ref, uint64_t offset,
                        absl::StatusOr<std::optional<BlockRecord>> result);
-  bool Fits(const BlockRecord& record, BlockRef ref, Place place, const Space& space) const;
+  absl::Status Judge(BlockRef ref, const absl::StatusOr<std::optional<BlockRecord>>& found) const;
   void WatchReads();
   void FailRead(std::string cause);
   bool IsLate(BlockRef ref) const;
@@ -559,6 +559,7 @@ class StackCore final : public TierStack, private StackBooks {
   uint64_t cold_jobs_ = 0;
   uint64_t late_job_ = 0;  // the last one of which it was said
   ColdScrub cold_scrub_;
+  LogLimit damage_limit_;
   std::deque<DurableWait> durable_waits_;
   std::vector<BlockRef> to_write_;  // for them, in the order of the commits
   SteadyTime group_since_{};        // when the first of these came

@@ -174,8 +174,7 @@ struct ScrubItem {
 struct ColdItem {
   BlockRef ref;
   uint64_t bytes = 0;
-  absl::Status status;   // of reading it whole
-  bool is_gone = false;  // read, and found nowhere
+  absl::StatusOr<std::optional<BlockRecord>> found;  // by ReadWhole
 };
 
 struct ColdScrub {

@@ -122,12 +122,20 @@ void StackCore::EndPromotion(BlockRef ref) {
   SchedulePump();
 }
 
-bool StackCore::Fits(const BlockRecord& record, BlockRef ref, Place place,
-                     const Space& space) const {
+// Of what was found for a place: DataLoss, too, for a block that is whole, but another's.
+// REQUIRES: the place is here, and has such a part.
+absl::Status StackCore::Judge(BlockRef ref,
+                              const absl::StatusOr<std::optional<BlockRecord>>& found) const {
+  if (!found.ok() || !found->has_value()) return found.status();
+  const BlockRecord& record = **found;
+  const PlaceState& state = places_.at(ref.id);
   BlockRecord due;
-  TellPlace(space, place, due);
-  return record.part == ref.part && SamePlace(record, due) &&
-         record.payload_checksum == places_.at(ref.id).parts[ref.part].checksum;
+  TellPlace(spaces_.at(state.space), *writer_.PlaceOf(ref.id), due);
+  if (record.part == ref.part && SamePlace(record, due) &&
+      record.payload_checksum == state.parts[ref.part].checksum) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError("block " + std::to_string(ref.id) + " is another place's");
 }
 
 void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
@@ -150,10 +158,9 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   }
   const auto place = writer_.PlaceOf(ref.id);
   TC_CHECK(place.has_value());  // busy places are not dropped
-  PlaceState& state = places_.at(ref.id);
   const Word word = writer_.word(*place, ref.part);
-  const bool fits =
-      result.ok() && result->has_value() && Fits(**result, ref, *place, spaces_.at(state.space));
+  const absl::Status verdict = Judge(ref, result);
+  const bool fits = verdict.ok() && result->has_value();
   if (fits && word.warm_slot() == 0 && !word.empty()) {
     host_->Commit(offset, **result);
     ChangeWord(ref.id, *place, ref.part,
@@ -176,15 +183,17 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
   const MissReason reason = is_sealed ? MissReason::kAbsent : MissReason::kCorrupt;
   ++stats_.misses_by_reason[static_cast<size_t>(reason)];
   if (read.is_hot) return;
-  if (is_damaged) NoteDamage(ref, result.status());
+  if (absl::IsDataLoss(verdict)) NoteDamage(ref, verdict);
   if (HasColdCopy(ref)) DropUnusableCopy(ref);  // else it is known that the tier has lost it
 }
 
 // What the tier itself has found, it counts and tells.
 void StackCore::NoteDamage(BlockRef ref, const absl::Status& why) {
   ++stats_.corrupt_blocks;
-  LogEvent(LogLevel::kWarning, "cold_block_dropped",
-           {{"id", ref.id}, {"part", ref.part}, {"reason", why}});
+  if (const auto left_out = damage_limit_.Admit()) {  // a whole segment, perhaps
+    LogEvent(LogLevel::kWarning, "cold_block_dropped",
+             {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});
+  }
 }
 
 void StackCore::DropUnusableCopy(BlockRef ref) {

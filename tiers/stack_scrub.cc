@@ -236,7 +236,9 @@ void StackCore::ScrubCold() {
     scrub.refs.pop_back();
     if (bytes == 0) continue;
     scrub.allowance -= std::max(bytes, kLeastScrubCharge);
-    items->push_back({ref, bytes});
+    ColdItem& item = items->emplace_back();
+    item.ref = ref;
+    item.bytes = bytes;
   }
   scrub.blocks += items->size();
   if (items->empty()) return scrub.checked ? SchedulePump() : void();
@@ -253,9 +255,7 @@ void StackCore::ScrubCold() {
     for (ColdItem& item : *items) {
       payload.resize(item.bytes);
       start->at = clock->Now();
-      const auto found = ReadWhole(*cold, item.ref, payload);
-      item.status = found.status();
-      item.is_gone = found.ok() && !found->has_value();
+      item.found = ReadWhole(*cold, item.ref, payload);
     }
     strand([items, jobs, round, weak] {
       if (const auto self = weak.lock()) (*self)->FinishScrubCold(*items, jobs, round);
@@ -278,12 +278,15 @@ void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t job
   if (is_tallied) cold_scrub_.moved = options_.clock->Now();
   uint64_t unread = 0;
   for (const ColdItem& item : items) {
+    const bool is_ours = HasColdCopy(item.ref);
+    const absl::Status verdict = is_ours ? Judge(item.ref, item.found) : item.found.status();
     const bool is_sealed =
-        absl::IsFailedPrecondition(item.status) || cold_scrub_.keyless.contains(item.ref);
-    const bool is_damaged = absl::IsDataLoss(item.status);
-    const bool is_wrong = item.is_gone || is_damaged || is_sealed;
-    if (!item.status.ok() && !is_wrong) ++unread;
-    if (!is_wrong || !HasColdCopy(item.ref)) continue;
+        absl::IsFailedPrecondition(verdict) || cold_scrub_.keyless.contains(item.ref);
+    const bool is_damaged = absl::IsDataLoss(verdict);
+    const bool is_gone = verdict.ok() && !item.found->has_value();
+    const bool is_wrong = is_gone || is_damaged || is_sealed;
+    if (!verdict.ok() && !is_wrong) ++unread;
+    if (!is_wrong || !is_ours) continue;
     if (jobs != cold_jobs_ || places_.at(item.ref.id).busy()) {
       if (!is_tallied) continue;  // the next round comes to it
       if (is_sealed) cold_scrub_.keyless.insert(item.ref);
@@ -291,7 +294,7 @@ void StackCore::FinishScrubCold(const std::vector<ColdItem>& items, uint64_t job
       --cold_scrub_.blocks;
       continue;
     }
-    if (is_damaged) NoteDamage(item.ref, item.status);
+    if (is_damaged) NoteDamage(item.ref, verdict);
     DropUnusableCopy(item.ref);
     if (is_tallied) ++(is_sealed ? cold_scrub_.sealed : cold_scrub_.damaged);
   }

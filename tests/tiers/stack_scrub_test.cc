@@ -84,13 +84,15 @@ TEST_F(StackScrubTest, ASegmentOfAnotherStoreIsAMissAndNeverAWrongByte) {
     const LeaseView found = client_->Match(names);
     EXPECT_EQ(found.depth, 6u) << "by the entries";
     if (scrubbed) Tick();
+    EXPECT_EQ((*stack_)->Stats().corrupt_blocks, scrubbed ? 6u : 0u);
     EXPECT_EQ(client_->Load(found, names), 0u);
     client_->Release(found);
     stack_->Settle();
     EXPECT_EQ(client_->Match(names).depth, 0u);
     EXPECT_EQ(client_->Match(TestPath(2, 6)).depth, 0u);
     const auto corrupt = static_cast<size_t>(MissReason::kCorrupt);
-    EXPECT_EQ((*stack_)->Stats().misses_by_reason[corrupt], 6u);
+    EXPECT_EQ((*stack_)->Stats().misses_by_reason[corrupt], scrubbed ? 0u : 6u);
+    EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 6u);
     ExpectBooksAgree();
   }
 }
