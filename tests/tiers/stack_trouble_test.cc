@@ -408,6 +408,95 @@ TEST_F(StackPrefetchTest, ALeaseThatIsReleasedEndsItsLoad) {
   ExpectBooksAgree();
 }
 
+TEST_F(StackPrefetchTest, AClientThatGoesEndsItsLoad) {
+  const ClientNumber gone = *(*stack_)->AddClient(TestClient::kPid, 2, nullptr);
+  const auto lease = (*stack_)->Match(gone, space_, names_);
+  ASSERT_TRUE(lease.ok()) << lease.status();
+  (*stack_)->Load(
+      gone, lease->lease, [](std::vector<BlockView>) { return true; },
+      [&](absl::Status status) {
+        EXPECT_TRUE(absl::IsCancelled(status)) << status;
+        done_ = true;
+      });
+  StepStrand();
+  for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
+  StepStrand();
+  const uint64_t before = Tiers(0);
+  (*stack_)->RemoveClient(gone, Departure::kProcessGone);
+  stack_->Settle();
+  EXPECT_TRUE(done_);
+  EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
+  ExpectBooksAgree();
+}
+
+/// Paths on disk that together are four times what memory holds.
+class StackCrowdTest : public StackMediumTest {
+ protected:
+  static constexpr uint32_t kWarm = 8, kPaths = 4;
+
+  struct Run {
+    LeaseView lease;
+    size_t ready = 0;
+    bool done = false;
+  };
+  void SetUp() override {
+    Use({.warm_blocks = kWarm, .cold_blocks = 64, .chunk_blocks = kWarm});
+    for (uint64_t path = 0; path < kPaths; ++path) {
+      Write(TestPath(path + 1, kWarm));
+      FlushTier(*stack_, TierKind::kWarm);
+    }
+  }
+  void Begin(uint64_t path) {
+    Run& run = runs_[path];
+    run.lease = client_->Match(TestPath(path + 1, kWarm));
+    ASSERT_EQ(run.lease.depth, kWarm);
+    (*stack_)->Load(
+        client_->number(), run.lease.lease,
+        [this, &run, path](std::vector<BlockView> blocks) {
+          client_->ExpectLegal(blocks, TestPath(path + 1, kWarm));
+          run.ready += blocks.size();
+          return true;
+        },
+        [&run](absl::Status status) {
+          EXPECT_TRUE(status.ok()) << status;
+          run.done = true;
+        });
+  }
+
+  Run runs_[kPaths];
+};
+
+TEST_F(StackCrowdTest, WhereEverySlotIsLeasedALoadEndsWithoutAReadOfTheDisk) {
+  Begin(0);
+  stack_->Settle();
+  ASSERT_EQ(runs_[0].ready, kWarm);
+  int reads = 0;
+  stack_->during_read = [&] { ++reads; };
+  Begin(1);
+  stack_->Settle();
+  EXPECT_TRUE(runs_[1].done) << "nothing is about to come free";
+  EXPECT_EQ(runs_[1].ready, 0u);
+  EXPECT_EQ(reads, 0);
+  client_->Release(runs_[0].lease);
+  EXPECT_EQ(client_->Load(runs_[1].lease, TestPath(2, kWarm)), kWarm) << "it is as good as before";
+  ExpectBooksAgree();
+}
+
+TEST_F(StackCrowdTest, LoadsThatLeaseEverySlotAllEndAndOneMayGoOnWhenOthersLetGo) {
+  for (uint64_t path = 0; path < kPaths; ++path) Begin(path);
+  size_t ready = 0;
+  for (const Run& run : runs_) {
+    stack_->SettleUntil(run.done);
+    ready += run.ready;
+  }
+  EXPECT_EQ(ready, kWarm) << "each slot is one's, and stays it";
+  EXPECT_GT(Misses(*stack_, MissReason::kNoSlot), 0u);
+  for (uint64_t path = 0; path + 1 < kPaths; ++path) client_->Release(runs_[path].lease);
+  stack_->Settle();
+  EXPECT_EQ(client_->Load(runs_[kPaths - 1].lease, TestPath(kPaths, kWarm)), kWarm);
+  ExpectBooksAgree();
+}
+
 TEST_F(StackPrefetchTest, OneSessionCannotFillTheQueue) {
   uint64_t queued = 0;
   for (int call = 0; call < 200; ++call) {  // nothing is read meanwhile
