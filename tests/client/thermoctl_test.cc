@@ -142,7 +142,8 @@ class ThermoctlDaemonTest : public ::testing::Test {
   std::string Write(const std::string& name, size_t bytes, uint32_t seed) {
     return WriteSeeded(File(name), bytes, seed);
   }
-  DaemonProcess daemon_;
+  // Without a scrubber, who would find damage before whom a test asks.
+  DaemonProcess daemon_{{.more = {"--scrub-rate=0"}}};
 };
 
 TEST_F(ThermoctlDaemonTest, FilesComeBackBitForBitFromEveryTier) {
