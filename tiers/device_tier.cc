@@ -382,6 +382,18 @@ absl::StatusOr<BlockRecord> DeviceTier::ReadSlot(uint32_t page, std::span<std::b
                              " is not what its header says");
 }
 
+absl::StatusOr<uint64_t> DeviceTier::SumSlot(uint32_t page, uint64_t bytes) {
+  const auto payload = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  const DeviceTransfer transfer{OffsetOf(page), payload.get(), bytes};
+  const absl::Status status = options_.memory->Copy({&transfer, 1}, DeviceDirection::kOut);
+  {
+    MutexLock lock(mutex_);
+    mover_status_ = status;
+  }
+  TC_RETURN_IF_ERROR(status);
+  return Checksum(std::span<const std::byte>(payload.get(), bytes));
+}
+
 absl::Status DeviceTier::Erase(BlockRef ref) {
   MutexLock lock(mutex_);
   const auto found = index_.find(ref);

@@ -68,6 +68,8 @@ class DeviceTier final : public Tier {
   /// Reads and verifies a committed slot, which stays as it is whatever is found.
   /// Errors: DataLoss when it is not what its header says; those of the memory.
   absl::StatusOr<BlockRecord> ReadSlot(uint32_t page, std::span<std::byte> payload);
+  /// The checksum of what lies in a granted slot. Errors: those of the memory.
+  absl::StatusOr<uint64_t> SumSlot(uint32_t page, uint64_t bytes);
   uint64_t SlotBytesAt(uint32_t page) const;
   uint64_t FreeSlots(uint64_t bytes) const;
   /// Where a slot lies in the device memory.

@@ -39,7 +39,7 @@ void StackCore::ReleaseQuarantine() {
       asked->second = HasExited(process.pid, process.start_time);
     }
     if (asked->second || (at->second.release_at && now >= *at->second.release_at)) {
-      host_->Free(at->first);
+      FreeSlot(at->first);
       at = quarantine_.erase(at);
     } else {
       ++at;

@@ -42,18 +42,33 @@ const char* TierKindName(TierKind tier) {
 
 absl::Status StackCore::Audit() const {
   uint64_t hot_blocks = 0;
+  uint64_t hot_bytes = 0;
   uint64_t warm_blocks = 0;
   uint64_t slot_bytes = 0;
-  TC_RETURN_IF_ERROR(AuditWords(&hot_blocks, &warm_blocks, &slot_bytes));
+  TC_RETURN_IF_ERROR(AuditWords(&hot_blocks, &hot_bytes, &warm_blocks, &slot_bytes));
+  uint64_t fill_bytes = 0;
   for (const auto& [offset, slot] : reservations_) {
-    slot_bytes += SlabAllocator::SlotBytes(slot.bytes);
+    (IsDeviceSlot(offset) ? fill_bytes : slot_bytes) += SlabAllocator::SlotBytes(slot.bytes);
   }
   for (const auto& [ref, read] : cold_reads_under_way_) {
     const PlaceState& state = places_.at(ref.id);
     slot_bytes +=
         SlabAllocator::SlotBytes(spaces_.at(state.space).spec.parts[ref.part].block_bytes);
   }
-  for (const auto& [offset, slot] : quarantine_) slot_bytes += host_->SlotBytesAt(offset);
+  for (const auto& [offset, slot] : quarantine_) {
+    IsDeviceSlot(offset) ? fill_bytes += FillBytes(offset)
+                         : slot_bytes += host_->SlotBytesAt(offset);
+  }
+  for (const auto& [number, waiter] : fills_.waiters) {
+    for (const uint64_t offset : waiter.slots) fill_bytes += FillBytes(offset);
+  }
+  for (const auto& [offset, is_to_be_freed] : fills_.summing) {
+    if (is_to_be_freed) fill_bytes += FillBytes(offset);
+  }
+  if (fill_bytes != fills_.bytes) {
+    return absl::InternalError("audit: clients fill " + std::to_string(fill_bytes) +
+                               " bytes of the device, and not " + std::to_string(fills_.bytes));
+  }
   for (const uint64_t offset : forgotten_) slot_bytes += host_->SlotBytesAt(offset);
   TC_RETURN_IF_ERROR(AuditPins());
   const TierUsage warm = host_->Usage();
@@ -70,6 +85,14 @@ absl::Status StackCore::Audit() const {
   if (hot_ != nullptr && !hot_job_running_ && hot_->Usage().block_count != hot_blocks) {
     return absl::InternalError("audit: " + std::to_string(hot_blocks) + " hot words, " +
                                std::to_string(hot_->Usage().block_count) + " committed hot slots");
+  }
+  for (const uint32_t page : forgotten_hot_) hot_bytes += hot_->SlotBytesAt(page);
+  hot_bytes += fill_bytes;
+  if (hot_ != nullptr && !hot_job_running_ && fills_.reserving == 0 &&
+      hot_->Usage().used_bytes != hot_bytes) {
+    return absl::InternalError("audit: " + std::to_string(hot_bytes) +
+                               " bytes of hot slots have an owner, " +
+                               std::to_string(hot_->Usage().used_bytes) + " are in use");
   }
   if (cold_ == nullptr) return absl::OkStatus();
   const TierUsage cold = cold_->Usage();
@@ -110,7 +133,7 @@ absl::Status StackCore::AuditPins() const {
   return absl::OkStatus();
 }
 
-absl::Status StackCore::AuditWords(uint64_t* hot_blocks, uint64_t* warm_blocks,
+absl::Status StackCore::AuditWords(uint64_t* hot_blocks, uint64_t* hot_bytes, uint64_t* warm_blocks,
                                    uint64_t* slot_bytes) const {
   std::map<uint32_t, std::array<uint64_t, 3>> sums;  // by space: places, warm bytes, cold bytes
   std::unordered_set<uint32_t> slots;
@@ -137,6 +160,7 @@ absl::Status StackCore::AuditWords(uint64_t* hot_blocks, uint64_t* warm_blocks,
           return absl::InternalError(where + "its hot slot holds another block");
         }
         ++*hot_blocks;
+        *hot_bytes += SlabAllocator::SlotBytes(bytes);
       }
       if (word.warm_slot() == 0) continue;
       warm = true;

@@ -33,9 +33,9 @@ absl::StatusOr<ClientNumber> StackCore::AddClient(int pid, uint64_t start_time,
   if (client.shared != nullptr) client.shared_area = writer_.LendPins(client.shared->pins);
   clients_.emplace(number, std::move(client));
   // Whoever has come back does not fill what it was granted before; a copy that was in the midst
-  // of it is over by the time that a lease lasts.
+  // of it is over by the time that a lease lasts. How long a device writes nobody knows.
   for (auto& [offset, slot] : quarantine_) {
-    if (slot.process == ProcessRef{pid, start_time} && !slot.release_at) {
+    if (slot.process == ProcessRef{pid, start_time} && !slot.release_at && !IsDeviceSlot(offset)) {
       slot.release_at = options_.clock->Now() + options_.lease_time;
     }
   }
@@ -55,6 +55,7 @@ void StackCore::RemoveClient(ClientNumber number, Departure how) {
     waiter.count = 0;
   }
   std::erase_if(waiters_, [](const Waiter& waiter) { return waiter.count == 0; });
+  CancelFills(number.value);
   ReturnReservations(number.value, options_.clients_fill ? how : Departure::kProcessGone);
   writer_.ForgetPins(found->second.area);
   ForgetShared(found->second);
@@ -66,7 +67,7 @@ void StackCore::ProcessGone(int pid, uint64_t start_time) {
   const ProcessRef process{pid, start_time};
   for (auto at = quarantine_.begin(); at != quarantine_.end();) {
     if (at->second.process == process) {
-      host_->Free(at->first);
+      FreeSlot(at->first);
       at = quarantine_.erase(at);
     } else {
       ++at;
@@ -190,6 +191,7 @@ absl::Status StackCore::MakeRoomForSpace() {
   for (const auto& [number, lease] : leases_) used.insert(lease.space);
   for (const auto& [offset, reservation] : reservations_) used.insert(reservation.space);
   for (const Waiter& waiter : waiters_) used.insert(waiter.space);
+  for (const auto& [number, waiter] : fills_.waiters) used.insert(waiter.space);
   for (const auto& [number, client] : clients_) {
     if (client.shared == nullptr) continue;
     for (const std::atomic<uint64_t>& pin : client.shared->pins) {

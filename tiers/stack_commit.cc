@@ -21,33 +21,38 @@ void StackCore::Reserve(ClientNumber number, uint32_t space_number, uint16_t par
   const auto refuse = [&](absl::Status status) {
     PostStrand([done = std::move(done), status](StackCore&) { done(status); });
   };
-  if (closing_) return refuse(absl::UnavailableError("the daemon is shutting down"));
-  const auto client = ClientOf(number);
-  if (!client.ok()) return refuse(client.status());
-  const auto space = SpaceOf(space_number);
-  if (!space.ok()) return refuse(space.status());
-  if (part >= (*space)->part_count()) {
-    return refuse(absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
-                                             std::to_string((*space)->part_count())));
-  }
-  if (count == 0 || count > kMaxSlotsPerReserve) {
-    return refuse(absl::InvalidArgumentError("asked for " + std::to_string(count) +
-                                             " slots; from 1 to " +
-                                             std::to_string(kMaxSlotsPerReserve) + " can be had"));
-  }
-  if (waiters_.size() >= kMaxWaiters) {
-    return refuse(absl::ResourceExhaustedError("too many wait for slots already"));
-  }
+  const auto bytes = CheckReserve(number, space_number, part, count);
+  if (!bytes.ok()) return refuse(bytes.status());
   wait = std::max(wait, std::chrono::milliseconds(0));
   AddWaiter({.client = number.value,
              .space = space_number,
              .part = part,
-             .bytes = (*space)->spec.parts[part].block_bytes,
+             .bytes = *bytes,
              .count = count,
              .ahead = std::min(ahead, kMaxSlotsPerReserve),
              .grant = grant,
              .deadline = options_.clock->Now() + wait,
              .done = std::move(done)});
+}
+
+/// The bytes of each slot.
+absl::StatusOr<uint64_t> StackCore::CheckReserve(ClientNumber number, uint32_t space_number,
+                                                 uint16_t part, uint32_t count) {
+  if (closing_) return absl::UnavailableError("the daemon is shutting down");
+  TC_RETURN_IF_ERROR(ClientOf(number).status());
+  TC_ASSIGN_OR_RETURN(const Space* space, SpaceOf(space_number));
+  if (part >= space->part_count()) {
+    return absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
+                                      std::to_string(space->part_count()));
+  }
+  if (count == 0 || count > kMaxSlotsPerReserve) {
+    return absl::InvalidArgumentError("asked for " + std::to_string(count) + " slots; from 1 to " +
+                                      std::to_string(kMaxSlotsPerReserve) + " can be had");
+  }
+  if (waiters_.size() + fills_.waiters.size() >= kMaxWaiters) {
+    return absl::ResourceExhaustedError("too many wait for slots already");
+  }
+  return space->spec.parts[part].block_bytes;
 }
 
 bool StackCore::IsFull(uint32_t space_number, uint16_t part) {
@@ -72,7 +77,7 @@ absl::Status StackCore::Abort(ClientNumber client, std::span<const uint64_t> off
     const auto bytes = ReservedBytes(client, offset);
     if (bytes.ok()) {
       reservations_.erase(offset);
-      host_->Free(offset);
+      FreeSlot(offset);
     } else {
       status.Update(bytes.status());
     }
@@ -112,9 +117,10 @@ void StackCore::ReturnReservations(uint32_t client, Departure how) {
       continue;
     }
     if (may_be_filled) {
-      quarantine_[at->first] = quarantined;
+      // What runs on a device nobody can call back.
+      quarantine_[at->first] = IsDeviceSlot(at->first) ? Quarantined{process, {}} : quarantined;
     } else {
-      host_->Free(at->first);
+      FreeSlot(at->first);
     }
     at = reservations_.erase(at);
   }
@@ -334,7 +340,9 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
     }
   }
   const auto reservation = reservations_.find(item.offset);
-  if (DiffersFromHot(word, part, item) && !part.busy()) {
+  const bool on_device = IsDeviceSlot(item.offset);
+  const bool is_spoiled = on_device && word.warm_slot() == 0 && part.hot_spoiled;
+  if ((DiffersFromHot(word, part, item) || is_spoiled) && !part.busy()) {
     Movement move{.place = place, .part = item.part};
     if (writer_.BeginMove({&move, 1}) == 1) {
       FreeHot(word.hot_slot());
@@ -343,9 +351,10 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
       part.hot_spoiled = false;
     }
   }
-  if (word.warm_slot() != 0 || DiffersFromHot(word, part, item)) {
+  if (word.warm_slot() != 0 || DiffersFromHot(word, part, item) ||
+      (on_device && word.hot_slot() != 0)) {
     if (!item.keep_slot) {
-      host_->Free(item.offset);
+      FreeSlot(item.offset);
       reservations_.erase(reservation);
     }
     ++stats_.duplicate_blocks;
@@ -365,16 +374,22 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
   record.payload_checksum = item.checksum;
   record.sequence = ++last_sequence_;
   record.Seal();
-  host_->Commit(item.offset, record);
   part.checksum = item.checksum;
   part.sequence = record.sequence;
   part.adopted = false;
-  const auto page = static_cast<uint32_t>(item.offset / kPageBytes);
-  ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));
-  if (word.hot_slot() != 0) hot_going_.insert({id, item.part});
+  if (on_device) {
+    fills_.bytes -= FillBytes(item.offset);
+    hot_->Commit(PageOf(item.offset), record);
+    ChangeWord(id, place, item.part, word.WithHotSlot(PageOf(item.offset)));
+  } else {
+    host_->Commit(item.offset, record);
+    const auto page = static_cast<uint32_t>(item.offset / kPageBytes);
+    ChangeWord(id, place, item.part, word.WithWarmSlot(page).WithChecked(true));
+    if (word.hot_slot() != 0) hot_going_.insert({id, item.part});
+  }
   ++stats_.committed_blocks;
   stats_.committed_bytes += bytes;
-  warm_counters_.bytes_in += bytes;
+  (on_device ? hot_counters_ : warm_counters_).bytes_in += bytes;
 }
 
 }  // namespace thermocline

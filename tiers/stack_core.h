@@ -25,6 +25,7 @@
 //   stack_budget.cc    what is borrowed of tiers that others share, and given back
 //   stack_load.cc      promotion, Load, Prefetch
 //   stack_hot.cc       what goes to device memory, and leaves it
+//   stack_fill.cc      slots of device memory that clients fill themselves
 //   stack_scrub.cc     warm blocks read back and summed
 //   stack_pins.cc      TTL pins and the state file
 //   stack_admin.cc     delete, flush, drop, shutdown, tick, statistics
@@ -102,6 +103,11 @@ class StackCore final : public TierStack, private StackBooks {
   void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
                uint64_t grant = 0) override;
+  void ReserveOnDevice(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
+                       std::chrono::milliseconds wait, ReserveCallback done,
+                       uint64_t grant = 0) override;
+  SlabPlace PlaceOnDevice(uint64_t offset) const override;
+  void SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets, SumsCallback done) override;
   bool IsFull(uint32_t space, uint16_t part) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
@@ -219,6 +225,8 @@ class StackCore final : public TierStack, private StackBooks {
   void RecallSlots();
 
   // ---- stack_commit.cc
+  absl::StatusOr<uint64_t> CheckReserve(ClientNumber client, uint32_t space, uint16_t part,
+                                        uint32_t count);
   absl::Status CheckCommit(const Lease& lease, std::span<const Name> names,
                            std::span<const CommitItem> items) const;
   absl::Status CheckSlot(const Lease& lease, const CommitItem& item) const;
@@ -238,20 +246,6 @@ class StackCore final : public TierStack, private StackBooks {
   void ReturnReservations(uint32_t client, Departure how);
 
   // ---- stack_movement.cc
-  /// What a walk over the warm policy is after.
-  struct FreeGoal {
-    uint64_t slot_bytes = 0;  // slots of this size; 0: of any
-    uint64_t count = 0;
-    bool drop_dirty = false;       // what has no cold copy may be dropped
-    uint64_t newest = UINT64_MAX;  // sequence; what was committed later is passed over
-  };
-  /// A place that shall leave warm.
-  struct Victim {
-    uint64_t id = 0;
-    Place place;
-    bool drop = false;   // with its name, for lack of a cold copy
-    uint64_t slots = 0;  // of the size wanted
-  };
   void SchedulePump();
   void Pump();
   void AddWaiter(Waiter waiter);
@@ -347,11 +341,6 @@ class StackCore final : public TierStack, private StackBooks {
 
   // ---- stack_budget.cc
   void WatchBudgets();
-  /// A unit that is to come.
-  struct Awaited {
-    uint64_t beyond = 0;  // units held since it has been waiting for another
-    SteadyTime since{};
-  };
   bool Awaits(const BudgetAccount& account, bool comes, std::optional<Awaited>& unit) const;
   bool AwaitsChunk(bool somebody_waits);
   void GiveBackWarm();
@@ -407,6 +396,20 @@ class StackCore final : public TierStack, private StackBooks {
   void FreeHot(uint32_t page);
   bool IsInPlace(Place place, uint16_t part) const;
 
+  // ---- stack_fill.cc
+  static uint32_t PageOf(uint64_t device_slot);
+  uint64_t FillBytes(uint64_t device_slot) const;
+  void FreeSlot(uint64_t offset);
+  uint64_t FillShare() const;
+  void ServeFills();
+  void TryFill(uint64_t number, FillWaiter& waiter);
+  void FinishReserving(uint64_t number, const std::vector<uint32_t>& pages,
+                       const absl::Status& status);
+  void AnswerFill(uint64_t number, const absl::Status& why);
+  void CancelFills(uint32_t client);
+  void FinishSumming(const std::vector<FillSum>& sums, const absl::Status& read,
+                     const SumsCallback& done);
+
   // ---- stack_scrub.cc
   void BeginScrubTick();
   void Scrub();
@@ -425,10 +428,6 @@ class StackCore final : public TierStack, private StackBooks {
   void WatchCheck();
 
   // ---- stack_pins.cc
-  struct TtlPin {
-    PinView view;
-    uint64_t id = 0;  // of the place
-  };
   void HoldPin(const TtlPin& pin, int by);
   bool HoldsWarm(const PlaceState& state) const;
   absl::Status CheckPinQuotas(const PinnedBytes& before) const;
@@ -462,7 +461,8 @@ class StackCore final : public TierStack, private StackBooks {
   bool AdvanceFlush(FlushState& flush);
   uint64_t DropWarm();
   uint64_t KeptBlocks(TierKind tier) const;
-  absl::Status AuditWords(uint64_t* hot_blocks, uint64_t* warm_blocks, uint64_t* slot_bytes) const;
+  absl::Status AuditWords(uint64_t* hot_blocks, uint64_t* hot_bytes, uint64_t* warm_blocks,
+                          uint64_t* slot_bytes) const;
   absl::Status AuditPins() const;
 
   template <class Function>
@@ -552,6 +552,7 @@ class StackCore final : public TierStack, private StackBooks {
   bool hot_job_running_ = false;
   std::optional<SteadyTime> hot_full_until_;              // the last job found no room
   std::unordered_set<BlockRef, BlockRefHash> hot_going_;  // once nobody holds them
+  DeviceFills fills_;
   Breaker cold_writes_;
   Breaker cold_reads_;
   mutable WriteBudget write_budget_;

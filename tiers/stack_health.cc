@@ -82,10 +82,13 @@ bool StackCore::IsAwaitingDisk() const {
 // One timer for all, set again while anybody waits, for the disk too. An earlier deadline sets
 // another, which leaves kLongestWake / kWakeGrid at most.
 void StackCore::WakeForWaiters() {
-  if (waiters_.empty() && !IsAwaitingDisk()) return;
+  if (waiters_.empty() && fills_.waiters.empty() && !IsAwaitingDisk()) return;
   const SteadyTime now = options_.clock->Now();
   SteadyTime first = now + kLongestWake;
   for (const Waiter& waiter : waiters_) first = std::min(first, waiter.deadline);
+  for (const auto& [number, waiter] : fills_.waiters) {
+    if (waiter.deadline > now) first = std::min(first, waiter.deadline);
+  }
   for (const auto& [ref, read] : cold_reads_under_way_) {
     if (!read.late) first = std::min(first, read.since() + options_.read_deadline);
   }

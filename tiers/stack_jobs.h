@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -30,6 +31,63 @@ struct Waiter {
   TierStack::ReserveCallback done;
   BlockRef promotion;
   bool probes = false;  // whether the tier is to be read again
+};
+
+/// One who waits for slots of the device's memory.
+struct FillWaiter {
+  uint32_t client = 0;
+  uint32_t space = 0;
+  uint16_t part = 0;
+  uint64_t bytes = 0;
+  uint32_t count = 0;
+  uint64_t grant = 0;
+  SteadyTime deadline;
+  TierStack::ReserveCallback done;
+  std::optional<SteadyTime> tried;  // when it was, last
+  std::vector<uint64_t> slots;      // that it has so far
+};
+
+/// A slot of the device's that is read before it is committed.
+struct FillSum {
+  uint64_t offset = 0;
+  uint32_t page = 0;
+  uint64_t bytes = 0;
+  uint64_t checksum = 0;  // out
+};
+
+/// What clients fill on the device.
+struct DeviceFills {
+  std::map<uint64_t, FillWaiter> waiters;  // in the order in which they came
+  uint64_t last_waiter = 0;
+  uint64_t reserving = 0;            // the one for whom slots are being reserved; 0: none
+  uint64_t bytes = 0;                // of slots that are reserved, or in quarantine
+  std::map<uint64_t, bool> summing;  // slots that are being read; whether to free them then
+};
+
+/// What a walk over the warm policy is after.
+struct FreeGoal {
+  uint64_t slot_bytes = 0;  // slots of this size; 0: of any
+  uint64_t count = 0;
+  bool drop_dirty = false;       // what has no cold copy may be dropped
+  uint64_t newest = UINT64_MAX;  // sequence; what was committed later is passed over
+};
+/// A place that shall leave warm.
+struct Victim {
+  uint64_t id = 0;
+  Place place;
+  bool drop = false;   // with its name, for lack of a cold copy
+  uint64_t slots = 0;  // of the size wanted
+};
+
+/// A unit of a shared tier that is to come.
+struct Awaited {
+  uint64_t beyond = 0;  // units held since it has been waiting for another
+  SteadyTime since{};
+};
+
+struct TtlPin {
+  TierStack::PinView view;
+  uint64_t id = 0;  // of the place
 };
 
 /// Gets a block of as many bytes as `payload` has, and sums it once more, whatever tier it is.

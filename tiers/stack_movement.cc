@@ -52,6 +52,7 @@ void StackCore::Pump() {
   AdvancePinning();
   GiveBackWarm();
   ServeWaiters(true);
+  ServeFills();
   AdvanceHot();
   KeepReserve();
   TouchAhead();
@@ -130,7 +131,9 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   // Of a full arena the reserve is all that there is: half of it is for those who do not ask ahead.
   // What clients have in hand counts: else they had more with each reserve that is made anew.
   const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes)) / 2;
-  const uint64_t in_hand = reservations_.size();
+  const auto on_device =
+      std::distance(reservations_.lower_bound(kDeviceSlots), reservations_.end());
+  const uint64_t in_hand = reservations_.size() - static_cast<uint64_t>(on_device);
   const uint64_t share = free + in_hand > kept ? (free + in_hand - kept) / kAheadShare : 0;
   const uint64_t spare = share > in_hand ? share - in_hand : 0;
   const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
@@ -265,7 +268,7 @@ uint64_t StackCore::FreeClean(const FreeGoal& goal) {
   return freed;
 }
 
-std::vector<StackCore::Victim> StackCore::ChooseVictims(const FreeGoal& goal) {
+std::vector<Victim> StackCore::ChooseVictims(const FreeGoal& goal) {
   std::vector<Victim> victims;
   std::unordered_set<uint64_t> dropped;
   uint64_t slots = 0;
@@ -283,8 +286,8 @@ std::vector<StackCore::Victim> StackCore::ChooseVictims(const FreeGoal& goal) {
   return victims;
 }
 
-std::optional<StackCore::Victim> StackCore::VictimOf(
-    uint64_t id, const FreeGoal& goal, const std::unordered_set<uint64_t>& dropped) const {
+std::optional<Victim> StackCore::VictimOf(uint64_t id, const FreeGoal& goal,
+                                          const std::unordered_set<uint64_t>& dropped) const {
   const PlaceState& state = places_.at(id);
   if (!MayLeaveWarm(state)) return std::nullopt;
   Victim victim{.id = id, .place = *writer_.PlaceOf(id)};

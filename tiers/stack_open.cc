@@ -220,6 +220,13 @@ absl::Status StackCore::Recover(const StackState& state, const std::vector<Block
   feed_->Finish();
   feed_.reset();
   for (const auto& slot : host_->left_granted()) quarantine_[slot.offset] = {slot.owner, {}};
+  if (hot_ != nullptr) {
+    for (const auto& [page, owner] : hot_->left_granted()) {
+      const uint64_t offset = kDeviceSlots + DeviceTier::OffsetOf(page);
+      quarantine_[offset] = {owner, {}};
+      fills_.bytes += FillBytes(offset);
+    }
+  }
   forgotten_.insert(forgotten_.end(), host_->left_damaged().begin(), host_->left_damaged().end());
   grace_ = warm_policy_->size() > 0 || hot_policy_->size() > 0 || !quarantine_.empty() ||
            !forgotten_.empty() || !forgotten_hot_.empty();

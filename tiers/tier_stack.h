@@ -69,11 +69,23 @@ struct PinnedEnd {
   Place place;
 };
 
+/// The offsets of slots of device memory: from here on, above all of the arena's.
+inline constexpr uint64_t kDeviceSlots = uint64_t{1} << 63;
+constexpr bool IsDeviceSlot(uint64_t offset) { return offset >= kDeviceSlots; }
+
+/// Where such a slot lies, for who has the device.
+struct SlabPlace {
+  uint64_t slab = 0;    // see ExportSlab
+  uint64_t offset = 0;  // bytes from its start
+};
+
 struct CommitItem {
   uint64_t offset = 0;  // of a slot reserved by the committing client
   uint16_t part = 0;
   uint32_t depth = 0;
-  uint64_t checksum = 0;   // XXH3-64 of the payload, computed by the daemon from the slot itself
+  // XXH3-64 of the payload, computed by the daemon from the slot itself. Of one on the device by
+  // SumOnDevice.
+  uint64_t checksum = 0;
   bool keep_slot = false;  // where a block was there before: the slot offered stays reserved
   uint64_t grant = 0;      // under which it must be reserved; 0: whichever
 };
@@ -186,6 +198,21 @@ class TierStack {
   virtual void Reserve(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
                        std::chrono::milliseconds wait, ReserveCallback done, uint32_t ahead = 0,
                        uint64_t grant = 0) = 0;
+  /// Slots of the device's memory, for a client that fills them there; each has an offset as those
+  /// of the arena have. At least one, within `wait`; a share of the tier at most, for all clients
+  /// together. Errors: as Reserve; ResourceExhausted without a hot tier too, or one that can be
+  /// copied from; PermissionDenied where clients may not write.
+  virtual void ReserveOnDevice(ClientNumber client, uint32_t space, uint16_t part, uint32_t count,
+                               std::chrono::milliseconds wait, ReserveCallback done,
+                               uint64_t grant = 0) = 0;
+  /// REQUIRES: it is such a slot, and reserved.
+  virtual SlabPlace PlaceOnDevice(uint64_t offset) const = 0;
+  /// Reads slots of the device that the client has reserved, and sums them: before they are
+  /// committed, once all that was to be written there is. REQUIRES: each is named once. Errors: as
+  /// ReservedBytes; ResourceExhausted when the device cannot be read, or not now.
+  using SumsCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
+  virtual void SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets,
+                           SumsCallback done) = 0;
   /// Whether blocks leave the arena for what is put: no more is free than the reserve.
   virtual bool IsFull(uint32_t space, uint16_t part) = 0;
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked

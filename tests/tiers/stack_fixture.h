@@ -283,9 +283,10 @@ inline bool IsLegal(std::span<const std::byte> payload, uint32_t space, uint32_t
 class TestClient {
  public:
   static constexpr int kPid = 1'000'000'000;  // nobody's
-  TestClient(SteppedStack& stack, uint32_t space, uint32_t block_places = 1)
+  TestClient(SteppedStack& stack, uint32_t space, uint32_t block_places = 1,
+             ProcessRef process = {kPid, 1})
       : stack_(stack), space_(space), block_places_(block_places) {
-    number_ = *stack->AddClient(kPid, 1, nullptr);
+    number_ = *stack->AddClient(process.pid, process.start_time, nullptr);
   }
   ClientNumber number() const { return number_; }
 
@@ -336,6 +337,40 @@ class TestClient {
     const std::span<std::byte> writable(const_cast<std::byte*>(payload.data()), payload.size());
     FillLegal(writable, space_, part, std::span(names).first(depth + 1));
     return {offset, part, depth, Checksum(payload)};
+  }
+  /// Of the device's memory, to which the client's own kernels write.
+  std::vector<uint64_t> ReserveOnDevice(uint32_t count, uint16_t part = 0, int wait_ms = 1000) {
+    std::vector<uint64_t> offsets;
+    bool done = false;
+    stack_->ReserveOnDevice(number_, space_, part, count, std::chrono::milliseconds(wait_ms),
+                            [&](absl::StatusOr<std::vector<uint64_t>> result) {
+                              if (result.ok()) offsets = *result;
+                              reserve_status = result.status();
+                              done = true;
+                            });
+    EXPECT_FALSE(done) << "called back before the call returned";
+    stack_.SettleUntil(done);
+    return offsets;
+  }
+  CommitItem FillOnDevice(uint64_t offset, uint32_t depth, uint16_t part,
+                          const std::vector<Name>& names) {
+    FillLegal({stack_.device->At(offset - kDeviceSlots, kTestBlockBytes), kTestBlockBytes}, space_,
+              part, std::span(names).first(depth + 1));
+    return {offset, part, depth};
+  }
+  /// Has what was filled there summed; with what came of it.
+  absl::Status SumOnDevice(std::vector<CommitItem>& items) {
+    std::vector<uint64_t> offsets;
+    for (const CommitItem& item : items) offsets.push_back(item.offset);
+    absl::Status status;
+    bool done = false;
+    stack_->SumOnDevice(number_, offsets, [&](absl::StatusOr<std::vector<uint64_t>> sums) {
+      for (size_t i = 0; sums.ok() && i < items.size(); ++i) items[i].checksum = (*sums)[i];
+      status = sums.status();
+      done = true;
+    });
+    stack_.SettleUntil(done);
+    return status;
   }
   /// Whether every warm block that the view names has its legal bytes; unchecked ones may be
   /// spoiled, and are summed as a client would.

@@ -34,11 +34,13 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   struct ModelClient {
     ClientNumber number;
     std::vector<HeldLease> leases;
-    std::map<uint16_t, std::vector<uint64_t>> slots;  // reserved, by part
+    std::map<uint16_t, std::vector<uint64_t>> slots;   // reserved, by part
+    std::map<uint16_t, std::vector<uint64_t>> device;  // likewise, of the device's
   };
 
   StackModelTest() : seed_(TestSeed(GetParam().seed)), random_(seed_), stack_(GetParam().sizes) {}
 
+  bool HasHot() const { return GetParam().sizes.hot_blocks > 0; }
   uint64_t Random(uint64_t below) { return random_() % below; }
 
   std::vector<Name> RandomPath() {  // few names a place, so that paths share their beginnings
@@ -127,6 +129,85 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
                     });
   }
 
+  void DoReserveOnDevice(size_t index) {
+    const auto part = static_cast<uint16_t>(Random(GetParam().parts));
+    ++callbacks_due_;
+    stack_->ReserveOnDevice(clients_[index].number, space_, part, 1 + Random(3),
+                            std::chrono::milliseconds(Random(50)),
+                            [this, index, part, number = clients_[index].number,
+                             generation = generation_](const auto& offsets) {
+                              if (generation != generation_) return;
+                              --callbacks_due_;
+                              if (!offsets.ok()) return;
+                              ASSERT_EQ(clients_[index].number, number);
+                              auto& slots = clients_[index].device[part];
+                              slots.insert(slots.end(), offsets->begin(), offsets->end());
+                            });
+  }
+
+  /// Fills blocks of a path behind a lease on the device, has them summed and, later, commits them,
+  /// unless the lease has grown meanwhile.
+  void DoCommitOnDevice(size_t index) {
+    ModelClient& client = clients_[index];
+    if (client.leases.empty()) return;
+    const HeldLease lease = client.leases[Random(client.leases.size())];
+    std::vector<Name> names = lease.names;
+    const uint64_t more = (1 + Random(3)) * GetParam().block_places;
+    for (uint64_t i = 0; i < more; ++i) AddRandomName(names);
+    std::vector<CommitItem> items;
+    std::vector<uint64_t> offsets;
+    for (uint16_t part = 0; part < GetParam().parts; ++part) {
+      const uint32_t step = GetParam().block_places;
+      auto& slots = client.device[part];
+      for (uint32_t depth = lease.depth + step - 1; depth < names.size(); depth += step) {
+        if (slots.empty()) break;
+        const uint64_t offset = slots.back();
+        slots.pop_back();
+        FillLegal({stack_.device->At(offset - kDeviceSlots, kTestBlockBytes), kTestBlockBytes},
+                  space_, part, std::span(names).first(depth + 1));
+        items.push_back({offset, part, depth});
+        offsets.push_back(offset);
+      }
+    }
+    if (items.empty()) return;
+    ++callbacks_due_;
+    stack_->SumOnDevice(
+        client.number, offsets,
+        [=, this, number = client.number, generation = generation_](const auto& sums) mutable {
+          if (generation != generation_) return;
+          --callbacks_due_;
+          if (!(clients_[index].number == number)) return;
+          for (size_t i = 0; sums.ok() && i < items.size(); ++i) {
+            items[i].checksum = (*sums)[i];
+          }
+          FinishCommitOnDevice(clients_[index], lease, names, items, sums.ok());
+        });
+  }
+  void FinishCommitOnDevice(ModelClient& client, const HeldLease& lease,
+                            const std::vector<Name>& names, const std::vector<CommitItem>& items,
+                            bool are_summed) {
+    const auto held =
+        std::find_if(client.leases.begin(), client.leases.end(), [&](const HeldLease& other) {
+          return other.number == lease.number && other.depth == lease.depth;
+        });
+    const auto view = are_summed && held != client.leases.end()
+                          ? stack_->Commit(client.number, lease.number,
+                                           std::span(names).subspan(lease.depth), items)
+                          : absl::CancelledError("it is not to be");
+    if (!view.ok()) {
+      for (const CommitItem& item : items) client.device[item.part].push_back(item.offset);
+      return;
+    }
+    held->names = names;
+    held->names.resize(view->depth);
+    held->depth = view->depth;
+    for (const BlockView& block : view->blocks) {
+      ASSERT_NE(block.tier, TierKind::kNone);
+      ExpectLegal(block, held->names);
+      filled_ += block.tier == TierKind::kHot ? 1 : 0;
+    }
+  }
+
   void DoCommit(ModelClient& client) {
     if (client.leases.empty()) return;
     HeldLease& lease = client.leases[Random(client.leases.size())];
@@ -181,7 +262,8 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   }
 
   void DoAbort(ModelClient& client) {
-    auto& slots = client.slots[static_cast<uint16_t>(Random(GetParam().parts))];
+    const auto part = static_cast<uint16_t>(Random(GetParam().parts));
+    auto& slots = Random(2) == 0 ? client.slots[part] : client.device[part];
     if (slots.empty()) return;
     ASSERT_TRUE(stack_->Abort(client.number, slots).ok());
     slots.clear();
@@ -305,6 +387,7 @@ class StackModelTest : public ::testing::TestWithParam<ModelParameters> {
   uint64_t demoted_ = 0;
   uint64_t promoted_ = 0;
   uint64_t heated_ = 0;
+  uint64_t filled_ = 0;  // on the device, by commits
 };
 
 TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
@@ -327,12 +410,12 @@ TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
       case 5:
       case 6:
       case 7:
-        DoReserve(index);
+        HasHot() && Random(3) == 0 ? DoReserveOnDevice(index) : DoReserve(index);
         break;
       case 8:
       case 9:
       case 10:
-        DoCommit(clients_[index]);
+        HasHot() && Random(3) == 0 ? DoCommitOnDevice(index) : DoCommit(clients_[index]);
         break;
       case 11:
       case 12:
@@ -357,8 +440,9 @@ TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
   CountWork();
   ExpectNothingLeaks();
   std::printf(
-      "[          ] %d restarts; committed %lu, demoted %lu, promoted %lu, heated %lu blocks\n",
-      restarts_, committed_, demoted_, promoted_, heated_);
+      "[          ] %d restarts; committed %lu (%lu on the device), demoted %lu, promoted %lu, "
+      "heated %lu blocks\n",
+      restarts_, committed_, filled_, demoted_, promoted_, heated_);
   EXPECT_GT(committed_, 10u);
   if (GetParam().sizes.warm_blocks < 8 || GetParam().sizes.cold_blocks == 0) return;
   EXPECT_GT(committed_, 100u);
@@ -366,6 +450,7 @@ TEST_P(StackModelTest, NeverAWrongByteNeverOverBudgetNeverStuck) {
   EXPECT_GT(promoted_, 3u);
   if (GetParam().sizes.hot_blocks > 0) {
     EXPECT_GT(heated_, 3u);
+    EXPECT_GT(filled_, 10u);
   }
 }
 
