@@ -23,7 +23,12 @@ absl::StatusOr<CommitSteps> CommitSteps::Of(const v1::CommitRequest& request) {
   if (std::adjacent_find(offsets.begin(), offsets.end()) != offsets.end()) {
     return absl::InvalidArgumentError("a slot is named twice in one commit; reserve one for each");
   }
-  return CommitSteps(request, std::move(names));
+  CommitSteps steps(request, std::move(names));
+  if (offsets.empty()) return steps;
+  steps.on_device_ = IsDeviceSlot(offsets.back());
+  if (steps.on_device_ == IsDeviceSlot(offsets.front())) return steps;
+  return absl::InvalidArgumentError(
+      "the slots of one commit are of the arena or of the device's memory, not of both; send two");
 }
 
 absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumber client,
@@ -41,7 +46,8 @@ absl::Status CommitSteps::Find(TenantView& tenant, uint64_t session, ClientNumbe
                                            " was not filled whole; send its " +
                                            std::to_string(bytes) + " bytes with Write first");
     }
-    if (staging_ == nullptr) payloads_.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
+    if (staging_ == nullptr && !on_device_)
+      payloads_.push_back(tenant.stack->SlotPayload(item.offset(), bytes));
     items_.push_back({.offset = item.offset(),
                       .part = static_cast<uint16_t>(item.part()),
                       .depth = item.depth(),
@@ -60,6 +66,14 @@ uint64_t CommitSteps::payload_bytes() const {
 absl::Status CommitSteps::Sum() {
   for (size_t i = 0; i < payloads_.size(); ++i) {
     items_[i].checksum = Checksum(payloads_[i]);
+    TC_RETURN_IF_ERROR(CheckSum(i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CommitSteps::TakeSums(std::span<const uint64_t> checksums) {
+  for (size_t i = 0; i < checksums.size(); ++i) {
+    items_[i].checksum = checksums[i];
     TC_RETURN_IF_ERROR(CheckSum(i));
   }
   return absl::OkStatus();

@@ -26,6 +26,9 @@ class CommitSteps {
   /// session has in hand; none of a local one.
   absl::Status Find(TenantView& tenant, uint64_t session, ClientNumber client,
                     std::shared_ptr<RemoteWork> remote = nullptr);
+  /// Its slots are of the device's memory: TierStack::SumOnDevice has their sums, not Sum.
+  bool on_device() const { return on_device_; }
+  absl::Status TakeSums(std::span<const uint64_t> checksums);
   /// What is left to sum.
   uint64_t payload_bytes() const;
   /// The slots may change hands meanwhile; then publishing them is refused.
@@ -51,6 +54,7 @@ class CommitSteps {
   WireNames names_;
   std::vector<CommitItem> items_;
   std::vector<std::span<const std::byte>> payloads_;  // none: they are staged
+  bool on_device_ = false;
   std::shared_ptr<const Staging> staging_;
   SlotsInHand in_hand_;  // a remote session's: nothing is sent into them from here on
 };

@@ -63,6 +63,14 @@ void StartCommit(StrandCall strand, const v1::CommitRequest& request, CommitStep
   absl::Status found =
       job->steps.Find(strand.tenant, strand.session, strand.client, std::move(strand.remote));
   if (!found.ok() || job->call.Cancelled()) return Finish(strand.tenant, job, std::move(found));
+  if (job->steps.on_device()) {
+    TenantView& view = strand.tenant;
+    return view.stack->SumOnDevice(strand.client, job->steps.offsets(),
+                                   [job, &view](const absl::StatusOr<std::vector<uint64_t>>& sums) {
+                                     Finish(view, job,
+                                            sums.ok() ? job->steps.TakeSums(*sums) : sums.status());
+                                   });
+  }
   const bool posted = strand.home.workers().Post([job, &tenant = strand.home] {
     tenant.PostCompletion(
         [job, summed = job->steps.Sum()](TenantView& view) { Finish(view, job, summed); });

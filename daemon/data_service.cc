@@ -80,6 +80,16 @@ absl::Status LookUpInto(TenantView& tenant, const v1::LookUpRequest& request, co
   return absl::OkStatus();
 }
 
+void TellPlaces(const TierStack& stack, std::span<const uint64_t> offsets,
+                v1::ReserveResponse& response) {
+  for (const uint64_t offset : offsets) {
+    const SlabPlace at = stack.PlaceOnDevice(offset);
+    v1::SlabPlace* const place = response.add_places();
+    place->set_slab(at.slab);
+    place->set_offset(at.offset);
+  }
+}
+
 absl::Status AbortSlots(const StrandCall& strand, const v1::AbortRequest& request) {
   const std::span<const uint64_t> given_back(request.offsets().data(),
                                              static_cast<size_t>(request.offsets_size()));
@@ -182,27 +192,37 @@ grpc::ServerUnaryReactor* DataService::Reserve(grpc::CallbackServerContext* cont
         const auto patience = TimeLeft(*context, kMaxReserveWait) * 9 / 10;
         const auto wait = std::min(std::chrono::milliseconds(request->wait_ms()), patience);
         auto call = std::make_shared<UnaryCall>(std::move(strand.call));
-        tenant.stack->Reserve(
-            strand.client, request->space(), static_cast<uint16_t>(request->part()),
-            request->count(), wait,
-            [call, request, response, &tenant, client = strand.client, session = strand.session,
-             remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
-              if (!offsets.ok()) return call->Finish(offsets.status());
-              if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
-              const auto own = tenant.sessions.find(session);
-              bool given_up = call->Cancelled();
-              if (own != tenant.sessions.end()) {
-                own->second.granted.Note(*offsets);
-                given_up = given_up || own->second.given_up_reserves.Contains(request->grant());
-              }
-              if (given_up) {
-                tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
-                return call->Finish(absl::CancelledError("the caller has gone"));
-              }
-              response->mutable_offsets()->Add(offsets->begin(), offsets->end());
-              call->Finish(absl::OkStatus());
-            },
-            request->ahead(), request->grant());
+        auto granted = [call, request, response, &tenant, client = strand.client,
+                        session = strand.session,
+                        remote = strand.remote](absl::StatusOr<std::vector<uint64_t>> offsets) {
+          if (!offsets.ok()) return call->Finish(offsets.status());
+          if (remote != nullptr) remote->Forget(*offsets);  // who had them filled them before
+          const auto own = tenant.sessions.find(session);
+          bool given_up = call->Cancelled();
+          if (own != tenant.sessions.end()) {
+            own->second.granted.Note(*offsets);
+            given_up = given_up || own->second.given_up_reserves.Contains(request->grant());
+          }
+          if (given_up) {
+            tenant.stack->Abort(client, *offsets).IgnoreError();  // they are its own
+            return call->Finish(absl::CancelledError("the caller has gone"));
+          }
+          response->mutable_offsets()->Add(offsets->begin(), offsets->end());
+          if (request->on_device()) TellPlaces(*tenant.stack, *offsets, *response);
+          call->Finish(absl::OkStatus());
+        };
+        const auto part = static_cast<uint16_t>(request->part());
+        if (!request->on_device()) {
+          return tenant.stack->Reserve(strand.client, request->space(), part, request->count(),
+                                       wait, std::move(granted), request->ahead(),
+                                       request->grant());
+        }
+        if (strand.remote != nullptr) {
+          return call->Finish(absl::InvalidArgumentError(
+              "a remote session reaches no memory of this machine's device; reserve in the arena"));
+        }
+        tenant.stack->ReserveOnDevice(strand.client, request->space(), part, request->count(), wait,
+                                      std::move(granted), request->grant());
       });
 }
 

@@ -78,7 +78,10 @@ void LocalPuts::Begin(TenantView& view, const std::shared_ptr<Job>& job) {
   const absl::Status found = [&]() -> absl::Status {
     TC_ASSIGN_OR_RETURN(const ClientNumber client, view.ClientOf(session_));
     TC_ASSIGN_OR_RETURN(job->steps, CommitSteps::Of(job->request));
-    return job->steps->Find(view, session_, client);
+    TC_RETURN_IF_ERROR(job->steps->Find(view, session_, client));
+    if (!job->steps->on_device()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "slots of the device's memory are committed by message, not through the ring");
   }();
   if (!found.ok()) return Prepared(view, *job, found);
   if (job->steps->payload_bytes() <= kSumHere) return Prepared(view, *job, job->steps->Sum());

@@ -7,6 +7,7 @@
 
 #include "tests/daemon/daemon_process.h"
 #include "tests/read_only_view.h"
+#include "tiers/tier_stack.h"
 
 namespace thermocline {
 namespace {
@@ -393,6 +394,28 @@ TEST_F(PutCallsTest, ACommitOfAnothersSlotIsRefusedAndTheSlotStaysAnothers) {
   EXPECT_EQ(area.put_answers[1].kept[0], 0u) << "it is not the thief's";
   EXPECT_THAT(area.put_answers[1].message, HasSubstr("never granted"));
   EXPECT_EQ(StatsOf(owner).reservations(), 1u);
+}
+
+TEST_F(PutCallsTest, ThereIsNoDeviceToReserveOnAndItsSlotsStandInNoCommitWithOthers) {
+  RawClient client(place_);
+  const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  v1::ReserveRequest reserve;
+  reserve.set_space(space);
+  reserve.set_count(1);
+  v1::ReserveResponse slots;
+  ASSERT_TRUE(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
+  EXPECT_EQ(slots.places_size(), 0);
+  reserve.set_on_device(true);
+  const grpc::Status refused = client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("the hot tier is off"));
+  v1::CommitRequest commit;
+  commit.mutable_names()->set_tokens(std::string(128, 'n'));
+  commit.add_items()->set_offset(slots.offsets(0));
+  commit.add_items()->set_offset(kDeviceSlots + slots.offsets(0));
+  v1::CommitResponse response;
+  EXPECT_THAT(client.Call(*client.data, &v1::Data::Stub::Commit, commit, &response).error_message(),
+              HasSubstr("not of both"));
 }
 
 }  // namespace
