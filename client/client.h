@@ -77,12 +77,12 @@ using DeviceStream = void*;
 class DeviceAccess {
  public:
   virtual ~DeviceAccess() = default;
-  /// Maps memory of the device that another process shares, for reading.
+  /// Maps memory of the device that another process shares: to read there alone, or to write, too.
   /// Owner: the descriptor stays the caller's; the last copy of the answer unmaps it, without
   ///        waiting.
-  virtual absl::StatusOr<std::shared_ptr<const std::byte>> Map(int fd, uint64_t bytes) = 0;
+  virtual absl::StatusOr<std::shared_ptr<std::byte>> Map(int fd, uint64_t bytes, bool to_write) = 0;
   /// Calls `then`, on a thread on which it may take its time, once all that `stream` was given
-  /// until now is done. A stream that fails may never come to it.
+  /// until now is done: not before, and never when the stream has failed.
   virtual absl::Status After(DeviceStream stream, std::function<void()> then) = 0;
 };
 
@@ -109,7 +109,8 @@ struct BlockInfo {
 /// REQUIRES: `to` is as long as `from`, and they do not overlap. Thread: any.
 void StreamingCopy(std::span<std::byte> to, std::span<const std::byte> from);
 
-/// A slot of the arena to fill. Its destructor gives an uncommitted slot back.
+/// A slot of the arena to fill, or of the device's memory (Space::ReserveOnDevice). Its destructor
+/// gives an uncommitted slot back; of the device, no stream may write there any more then.
 /// Owner:  the slot belongs to this process until it is committed or given back.
 /// Thread: one at a time; different reservations may be filled by different threads.
 class Reservation {
@@ -122,14 +123,19 @@ class Reservation {
   /// undefined. In the arena, or where the tenant's clients may not write there, in memory of this
   /// session from which the daemon copies. Empty after a fork, in the child. After the daemon is
   /// lost the memory stays writable, and what is written there reaches nobody.
+  /// Empty for a slot of the device.
   std::span<std::byte> bytes() const;
+  /// The same on the device: an address of its memory, at a multiple of 4 KiB, which the host
+  /// cannot read or write. Empty for a slot of the arena.
+  std::span<std::byte> device_bytes() const;
   uint32_t part() const { return part_; }
 
  private:
   friend class Space;
   friend class Lease;
   Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-              uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at);
+              uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at,
+              std::shared_ptr<std::byte> device = nullptr);
   void GiveBack();  // unless it was moved from, or is used
   void Unstage();
   void Use();  // it is the daemon's now
@@ -141,6 +147,7 @@ class Reservation {
   uint64_t bytes_ = 0;
   // Filled there, where the arena is not ours to write.
   std::optional<uint64_t> staged_at_;
+  std::shared_ptr<std::byte> device_;  // where it is on the device; shares the slab's mapping
 };
 
 /// The right to read a path in place: a cursor that pins everything from the root to its end, and
@@ -215,6 +222,18 @@ class Lease {
   /// Errors: as Commit; DeadlineExceeded when so much is on its way already that this could not be
   ///         enqueued, or not all of it.
   absl::Status CommitAsync(NamesView names, std::vector<Reservation> slots, Timeout timeout = {});
+  /// As Commit, of slots of the device's memory (Space::ReserveOnDevice), once all that `stream`
+  /// was given until now is done: what it writes there need not be waited for. The daemon is told
+  /// then, sums the slots, and other clients find the blocks, on the device. The end of the lease
+  /// moves with Settle; until then the lease is read as before, and whatever else commits behind
+  /// it, moves its end or loads it waits as Settle does. A lease that is destroyed meanwhile, or
+  /// that ends by ReleaseAfter, publishes all the same. `timeout`: of what is sent then. A stream
+  /// that fails publishes nothing, and Settle waits for it in vain.
+  /// Errors: as Commit, and nobody else gets the slots before the stream has come by;
+  ///         FailedPrecondition without ClientOptions::device; those of the device, and nobody else
+  ///         gets them before this process ends.
+  absl::Status CommitAfter(NamesView names, std::vector<Reservation> slots, DeviceStream stream,
+                           Timeout timeout = {});
   /// Waits until all that was enqueued is answered, and moves the end behind what was published.
   /// Errors: the first that a commit met: what came behind it was not published, and the lease ends
   ///         before it; DeadlineExceeded: call it again.
@@ -313,6 +332,15 @@ class Space {
   absl::StatusOr<std::vector<Reservation>> Reserve(
       uint32_t count, uint32_t part = 0,
       std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
+  /// The same in the memory of the device, for streams to fill: Lease::CommitAfter takes them. How
+  /// much of the hot tier may be so at once is bounded.
+  /// Errors: ResourceExhausted, also without a hot tier, and of a device that fails: Reserve, and
+  ///         copy there; PermissionDenied where the tenant's clients may not write; InvalidArgument
+  ///         as MatchOnDevice, and of a remote client; FailedPrecondition without
+  ///         ClientOptions::device.
+  absl::StatusOr<std::vector<Reservation>> ReserveOnDevice(
+      uint32_t count, const BlockLayout& expected, uint32_t part = 0,
+      std::chrono::milliseconds wait = std::chrono::milliseconds(0), Timeout timeout = {}) const;
 
   /// Keeps what is here of a path for `ttl`, across restarts; tier kWarm promotes it and keeps it
   /// warm.
@@ -386,8 +414,9 @@ struct ClientOptions {
   RemoteOptions remote;
   std::string client_name;                  // for the daemon's log
   std::chrono::milliseconds timeout{5000};  // of calls that name none
-  std::shared_ptr<DeviceAccess> device;  // for MatchOnDevice and ReleaseAfter; shared with leases
-  bool verify_always = false;            // sum every block of every lease before it is handed out
+  // For MatchOnDevice, ReserveOnDevice and what waits for streams; shared with leases.
+  std::shared_ptr<DeviceAccess> device;
+  bool verify_always = false;  // sum every block of every lease before it is handed out
   bool auto_reconnect =
       true;  // a call that finds the daemon lost tries a new session, with backoff
 };

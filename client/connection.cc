@@ -265,11 +265,13 @@ std::span<std::byte> Connection::Bytes(uint64_t offset, uint64_t bytes) const {
   return {(remote_ ? mirror_.data() : arena_) + offset, bytes};
 }
 
-std::shared_ptr<const std::byte> Connection::MapSlab(DeviceAccess& device, uint64_t slab,
-                                                     uint64_t end_bytes, Deadline deadline) {
-  return slabs_.Find(slab, end_bytes, [&]() -> absl::StatusOr<MappedSlabs::Slab> {
+std::shared_ptr<std::byte> Connection::MapSlab(DeviceAccess& device, uint64_t slab,
+                                               uint64_t end_bytes, bool to_write,
+                                               Deadline deadline) {
+  MappedSlabs& slabs = to_write ? filled_slabs_ : slabs_;
+  return slabs.Find(slab, end_bytes, [&]() -> absl::StatusOr<MappedSlabs::Slab> {
     TC_ASSIGN_OR_RETURN(const SlabGrant grant, AskForSlab(socket_path_, token_, slab, deadline));
-    TC_ASSIGN_OR_RETURN(auto data, device.Map(grant.fd.get(), grant.bytes));
+    TC_ASSIGN_OR_RETURN(auto data, device.Map(grant.fd.get(), grant.bytes, to_write));
     return MappedSlabs::Slab{std::move(data), grant.bytes};
   });
 }
@@ -347,6 +349,7 @@ absl::Status Connection::Beat() {
     control_->heartbeat.fetch_add(1, std::memory_order_release);
     puts_->Collect();
     slabs_.DropIdle(steady_clock::now());
+    filled_slabs_.DropIdle(steady_clock::now());
     // Who was silent has lost what it was granted, where nobody but the daemon fills slots.
     const uint64_t generation = LeaseGeneration();
     const bool lapsed = std::exchange(beaten_generation_, generation) != generation;

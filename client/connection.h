@@ -90,6 +90,17 @@ class Connection {
                                                         std::chrono::milliseconds wait,
                                                         Deadline deadline) TC_EXCLUDES(mutex_);
 
+  struct DeviceSlot {
+    Magazine::Slot slot;
+    uint64_t slab = 0;
+    uint64_t at = 0;  // in the slab
+  };
+  /// Of the device's memory, asked for each time. REQUIRES: !remote(). Errors: likewise.
+  absl::StatusOr<std::vector<DeviceSlot>> TakeDeviceSlots(const Magazine::Kind& kind,
+                                                          uint32_t count,
+                                                          std::chrono::milliseconds wait,
+                                                          Deadline deadline) TC_EXCLUDES(mutex_);
+
   /// What is at these places stays there until it is dropped as often, in the mirror; nothing to do
   /// where there is the arena itself. REQUIRES: Contains(offset, bytes).
   void HoldSlot(uint64_t offset, uint64_t bytes);
@@ -101,8 +112,8 @@ class Connection {
   PutQueue& puts() { return *puts_; }
   StagingMemory& staging() { return staging_; }
   /// Where the session's device has a slab; nullptr where it cannot be had. REQUIRES: !remote().
-  std::shared_ptr<const std::byte> MapSlab(DeviceAccess& device, uint64_t slab, uint64_t end_bytes,
-                                           Deadline deadline);
+  std::shared_ptr<std::byte> MapSlab(DeviceAccess& device, uint64_t slab, uint64_t end_bytes,
+                                     bool to_write, Deadline deadline);
 
   /// REQUIRES: !Forked(). Unavailable and Unauthenticated answers end the session.
   GrpcCalls& calls() { return *calls_; }
@@ -165,6 +176,9 @@ class Connection {
                                                           uint32_t count, uint32_t ahead,
                                                           std::chrono::milliseconds wait,
                                                           Deadline deadline) TC_EXCLUDES(mutex_);
+  absl::StatusOr<v1::ReserveResponse> SendReserve(v1::ReserveRequest& request,
+                                                  std::chrono::milliseconds wait, Deadline deadline)
+      TC_EXCLUDES(mutex_);
   static std::vector<std::shared_ptr<Connection>> AllOfThisProcess();
   static void SupersedeLost();
   /// The slots of a grant: checks them, and maps their pages.
@@ -200,11 +214,11 @@ class Connection {
   std::optional<LocalReaders> local_readers_;
   std::optional<PutQueue> puts_;
   StagingMemory staging_;
-  std::string token_;  // of a local session
-  MappedSlabs slabs_;
-  Magazine magazine_;               // of a local session
-  uint32_t slots_recalled_ = 0;     // when the daemon last said so
-  uint64_t beaten_generation_ = 0;  // of leases, at the last beat
+  std::string token_;                 // of a local session
+  MappedSlabs slabs_, filled_slabs_;  // those that are read alone, and those that are written
+  Magazine magazine_;                 // of a local session
+  uint32_t slots_recalled_ = 0;       // when the daemon last said so
+  uint64_t beaten_generation_ = 0;    // of leases, at the last beat
   std::unique_ptr<GrpcCalls> calls_;
   std::thread thread_;
 

@@ -81,9 +81,17 @@ absl::StatusOr<std::vector<Magazine::Slot>> Connection::AskForSlots(const Magazi
   request.set_part(kind.part);
   request.set_count(count);
   request.set_ahead(ahead);
+  TC_ASSIGN_OR_RETURN(const v1::ReserveResponse response, SendReserve(request, wait, deadline));
+  return Granted(kind, request.grant(),
+                 {response.offsets().data(), static_cast<size_t>(response.offsets_size())});
+}
+
+absl::StatusOr<v1::ReserveResponse> Connection::SendReserve(v1::ReserveRequest& request,
+                                                            std::chrono::milliseconds wait,
+                                                            Deadline deadline) {
   request.set_wait_ms(static_cast<uint32_t>(std::clamp<int64_t>(wait.count(), 0, 1 << 30)));
   request.set_grant(NewNumber());
-  const auto response = calls_->Reserve(request, deadline);
+  auto response = calls_->Reserve(request, deadline);
   if (!response.ok()) {
     // The daemon may have granted what we do not know of.
     if (!Refused(response.status())) Queue(&Returns::grants, request.grant());
@@ -92,8 +100,31 @@ absl::StatusOr<std::vector<Magazine::Slot>> Connection::AskForSlots(const Magazi
   if (response->offsets().empty()) {
     return absl::ResourceExhaustedError("the daemon granted no slot; go on without the cache");
   }
-  return Granted(kind, request.grant(),
-                 {response->offsets().data(), static_cast<size_t>(response->offsets_size())});
+  return response;
+}
+
+absl::StatusOr<std::vector<Connection::DeviceSlot>> Connection::TakeDeviceSlots(
+    const Magazine::Kind& kind, uint32_t count, std::chrono::milliseconds wait, Deadline deadline) {
+  FlushReturns(deadline);
+  v1::ReserveRequest request;
+  request.set_space(kind.space);
+  request.set_part(kind.part);
+  request.set_count(count);
+  request.set_on_device(true);
+  TC_ASSIGN_OR_RETURN(const v1::ReserveResponse response, SendReserve(request, wait, deadline));
+  if (response.places_size() != response.offsets_size()) {
+    Queue(&Returns::grants, request.grant());
+    return absl::InternalError("the daemon granted " + std::to_string(response.offsets_size()) +
+                               " slots of the device, and told where " +
+                               std::to_string(response.places_size()) + " lie");
+  }
+  std::vector<DeviceSlot> slots;
+  for (int i = 0; i < response.offsets_size(); ++i) {
+    slots.push_back({.slot = {response.offsets(i), request.grant()},
+                     .slab = response.places(i).slab(),
+                     .at = response.places(i).offset()});
+  }
+  return slots;
 }
 
 absl::StatusOr<std::vector<Magazine::Slot>> Connection::Granted(const Magazine::Kind& kind,

@@ -68,15 +68,16 @@ class CudaAccess final : public DeviceAccess {
     thread_.get_id() == std::this_thread::get_id() ? thread_.detach() : thread_.join();
   }
 
-  absl::StatusOr<std::shared_ptr<const std::byte>> Map(int fd, uint64_t bytes) override {
+  absl::StatusOr<std::shared_ptr<std::byte>> Map(int fd, uint64_t bytes, bool to_write) override {
     TC_ASSIGN_OR_RETURN(const cuda::DeviceScope scope, cuda::DeviceScope::Enter(device_));
     TC_ASSIGN_OR_RETURN(const cuda::Slab slab, cuda::Slab::Import(device_, fd, bytes));
-    TC_ASSIGN_OR_RETURN(cuda::SlabMapping mapping,
-                        cuda::SlabMapping::Map(slab, cuda::Access::kRead));
-    const std::byte* const data = mapping.data();
+    TC_ASSIGN_OR_RETURN(
+        cuda::SlabMapping mapping,
+        cuda::SlabMapping::Map(slab, to_write ? cuda::Access::kReadWrite : cuda::Access::kRead));
+    std::byte* const data = mapping.data();
     auto kept = std::make_shared<cuda::SlabMapping>(std::move(mapping));
-    return std::shared_ptr<const std::byte>(
-        data, [kept = std::move(kept), worker = worker_](const std::byte*) mutable {
+    return std::shared_ptr<std::byte>(
+        data, [kept = std::move(kept), worker = worker_](std::byte*) mutable {
           worker->Push([unmapped = std::move(kept)] {});
         });
   }

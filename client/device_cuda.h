@@ -1,5 +1,6 @@
-// CUDA as a client's device (ClientOptions::device): hot blocks are read where they lie, leases end
-// with a stream's work. In a library of its own, tc_client_cuda, which needs the runtime.
+// CUDA as a client's device (ClientOptions::device): hot blocks are read where they lie, slots are
+// filled there, leases end and commits come with a stream's work. In a library of its own,
+// tc_client_cuda, which needs the runtime.
 #pragma once
 #include <memory>
 

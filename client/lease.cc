@@ -23,6 +23,8 @@ Lease::Rep::~Rep() {
 
 void Lease::Rep::LetGo() {
   held = false;
+  const auto pending = std::exchange(filling, nullptr);
+  if (pending != nullptr && !connection->Forked() && pending->TakeHold(local, lease)) return;
   if (local == nullptr) return connection->QueueRelease(lease);
   if (connection->Forked()) return;
   // What was enqueued goes on, behind our pin.

@@ -33,13 +33,20 @@ bool SurelyRefused(const absl::Status& status) {
 
 }  // namespace
 
-absl::Status Lease::Rep::CheckSlots(std::span<const Reservation> slots, uint32_t blocks) const {
+absl::Status Lease::Rep::CheckSlots(std::span<const Reservation> slots, uint32_t blocks,
+                                    bool on_device) const {
   if (slots.size() != size_t{blocks} * part_count()) {
     return absl::InvalidArgumentError("a commit of " + std::to_string(blocks) +
                                       " blocks takes one slot for each block and part; " +
                                       std::to_string(slots.size()) + " slots were given");
   }
   for (size_t i = 0; i < slots.size(); ++i) {
+    if ((slots[i].device_ != nullptr) != on_device) {
+      return absl::InvalidArgumentError(
+          "slot " + std::to_string(i) +
+          (on_device ? " is of the arena: Commit it"
+                     : " is of the device's memory, which a stream fills: CommitAfter that"));
+    }
     if (slots[i].connection_ == connection && slots[i].part_ == i % part_count()) continue;
     return absl::FailedPreconditionError(
         "slot " + std::to_string(i) +
@@ -113,6 +120,7 @@ absl::Status Lease::Rep::Enqueue(std::vector<Reservation>& slots, uint32_t begin
 }
 
 absl::Status Lease::Rep::Settle(Deadline deadline) {
+  if (filling != nullptr) return SettleFilling(deadline);
   if (puts.empty()) return absl::OkStatus();
   absl::Status status;
   for (const auto& put : puts) {
@@ -164,15 +172,14 @@ absl::Status Lease::Rep::TakeOver(Deadline deadline) {
 
 absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32_t begin,
                                          Deadline deadline) {
-  const auto end = static_cast<uint32_t>(names.size());
-  v1::CommitRequest request = RequestFor(begin, end, slots);
+  v1::CommitRequest request = RequestFor(begin, static_cast<uint32_t>(names.size()), slots);
   absl::Status sent = SayWhere(request, deadline);
   if (sent.ok() && connection->remote()) sent = Send(slots, request, deadline);
   if (!sent.ok()) {
     names.resize(begin);
     return sent;
   }
-  auto response = connection->calls().Commit(request, deadline);
+  const auto response = connection->calls().Commit(request, deadline);
   const bool used = response.ok() || !SurelyRefused(response.status());
   if (response.ok()) KeepCommitted(request, *response);
   for (Reservation& slot : slots) {
@@ -185,6 +192,13 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
     }
     slot.Use();
   }
+  return TakeAnswer(begin, request, response, deadline);
+}
+
+absl::Status Lease::Rep::TakeAnswer(uint32_t begin, const v1::CommitRequest& request,
+                                    const absl::StatusOr<v1::CommitResponse>& response,
+                                    Deadline deadline) {
+  const auto end = static_cast<uint32_t>(names.size());
   absl::Status status = response.ok() ? absl::OkStatus() : connection->Explain(response.status());
   if (status.ok() &&
       (response->depth() != end || response->blocks_size() != request.items_size())) {
@@ -196,48 +210,149 @@ absl::Status Lease::Rep::CommitByMessage(std::vector<Reservation>& slots, uint32
     List();
     names.resize(begin);
     // It may have been done all the same: the next commit looks where it stands.
-    if (used) leased_depth = end;
+    if (response.ok() || !SurelyRefused(response.status())) leased_depth = end;
     return status;
   }
   if (local != nullptr) return TakeOver(deadline);
-  depth = leased_depth = end;
+  const bool cut = depth < leased_depth;  // a damaged block ends what may be used
+  leased_depth = end;
+  if (cut) return absl::OkStatus();
+  depth = end;
   for (const v1::Block& block : response->blocks()) TC_RETURN_IF_ERROR(Put(block, true));
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> Lease::Rep::Append(NamesView more, uint32_t blocks, bool settle,
+                                            Deadline deadline) {
+  if (settle || filling != nullptr || depth != leased_depth) {
+    TC_RETURN_IF_ERROR(Settle(deadline));
+  }
+  if (depth != leased_depth) TC_RETURN_IF_ERROR(Rematch(deadline));
+  const auto begin = static_cast<uint32_t>(names.size());
+  AppendNames(space->spec, more, blocks * block_places(), names);
+  return begin;
 }
 
 absl::Status Lease::CommitAsync(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
   TC_RETURN_IF_ERROR(rep_->Usable());
   TC_RETURN_IF_ERROR(CheckNames(rep_->space->spec, names));
   const uint32_t blocks = names.places() / rep_->block_places();
-  TC_RETURN_IF_ERROR(rep_->CheckSlots(slots, blocks));
+  TC_RETURN_IF_ERROR(rep_->CheckSlots(slots, blocks, false));
   if (blocks == 0) return absl::OkStatus();
   const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
   const bool through_ring = rep_->local != nullptr && rep_->block_places() <= kPutPlaces;
-  if (rep_->depth != rep_->leased_depth || !through_ring) {
-    TC_RETURN_IF_ERROR(rep_->Settle(deadline));
-  }
-  if (rep_->depth != rep_->leased_depth) TC_RETURN_IF_ERROR(rep_->Rematch(deadline));
-  const auto begin = static_cast<uint32_t>(rep_->names.size());
-  AppendNames(rep_->space->spec, names, blocks * rep_->block_places(), rep_->names);
+  TC_ASSIGN_OR_RETURN(const uint32_t begin, rep_->Append(names, blocks, !through_ring, deadline));
   return rep_->local != nullptr && through_ring ? rep_->Enqueue(slots, begin, deadline)
                                                 : rep_->CommitByMessage(slots, begin, deadline);
 }
 
 absl::Status Lease::Settle(Timeout timeout) {
-  if (rep_->puts.empty()) return absl::OkStatus();
+  if (rep_->puts.empty() && rep_->filling == nullptr) return absl::OkStatus();
   TC_RETURN_IF_ERROR(rep_->Usable());
   return rep_->Settle(rep_->space->core->DeadlineOf(timeout));
 }
 
 bool Lease::Settled() const {
-  return rep_->puts.empty() || rep_->connection->Forked() ||
-         rep_->connection->puts().Answered(*rep_->puts.back());
+  if (rep_->connection->Forked()) return true;
+  if (rep_->filling != nullptr) return rep_->filling->Answered();
+  return rep_->puts.empty() || rep_->connection->puts().Answered(*rep_->puts.back());
 }
 
 absl::Status Lease::Commit(NamesView names, std::vector<Reservation> slots, Timeout timeout) {
   const Deadline deadline = rep_->space->core->DeadlineOf(timeout);
   TC_RETURN_IF_ERROR(CommitAsync(names, std::move(slots), timeout));
   return rep_->Settle(deadline);
+}
+
+// ---- behind a stream
+
+void Lease::Rep::Filling::LeaveSlots() {
+  for (Reservation& slot : slots) slot.Use();
+}
+
+void Lease::Rep::Filling::Send() {
+  auto response = connection->calls().Commit(request, std::chrono::steady_clock::now() + timeout);
+  for (Reservation& slot : slots) {
+    if (!response.ok() && SurelyRefused(response.status())) break;  // they go back
+    if (!response.ok()) connection->QueueAbort({slot.offset_, slot.grant_});
+    slot.Use();
+  }
+  slots.clear();
+  MutexLock lock(mutex_);
+  answer_ = std::move(response);
+  answered_.NotifyAll();
+  if (!std::exchange(holds_, false)) return;
+  local_ != nullptr ? connection->local_readers().GiveBack(std::move(local_))
+                    : connection->QueueRelease(lease_);
+}
+
+bool Lease::Rep::Filling::Answered() {
+  MutexLock lock(mutex_);
+  return answer_.has_value();
+}
+
+std::optional<absl::StatusOr<v1::CommitResponse>> Lease::Rep::Filling::Await(Deadline deadline) {
+  MutexLock lock(mutex_);
+  while (!answer_) {
+    if (!answered_.WaitUntil(mutex_, deadline)) break;
+  }
+  return answer_;
+}
+
+bool Lease::Rep::Filling::TakeHold(std::unique_ptr<LocalReader>& local, uint64_t lease) {
+  MutexLock lock(mutex_);
+  if (answer_) return false;
+  holds_ = true;
+  local_ = std::move(local);
+  lease_ = lease;
+  return true;
+}
+
+absl::Status Lease::Rep::SettleFilling(Deadline deadline) {
+  const auto response = filling->Await(deadline);
+  if (!response) {
+    return absl::DeadlineExceededError(
+        "what was committed behind a stream is not answered yet; settle again");
+  }
+  const auto sent = std::exchange(filling, nullptr);
+  return TakeAnswer(sent->begin, sent->request, *response, deadline);
+}
+
+absl::Status Lease::Rep::Prepare(NamesView more, Filling& commit, Deadline deadline) {
+  TC_RETURN_IF_ERROR(Usable());
+  TC_RETURN_IF_ERROR(CheckNames(space->spec, more));
+  const uint32_t blocks = more.places() / block_places();
+  TC_RETURN_IF_ERROR(CheckSlots(commit.slots, blocks, true));
+  TC_ASSIGN_OR_RETURN(commit.begin, Append(more, blocks, true, deadline));
+  commit.request = RequestFor(commit.begin, static_cast<uint32_t>(names.size()), commit.slots);
+  const absl::Status said = SayWhere(commit.request, deadline);
+  if (!said.ok()) names.resize(commit.begin);
+  return said;
+}
+
+// Whatever is wrong, the stream may be writing: nothing goes back before it has come by.
+absl::Status Lease::CommitAfter(NamesView names, std::vector<Reservation> slots,
+                                DeviceStream stream, Timeout timeout) {
+  const ClientOptions& options = rep_->space->core->options();
+  if (options.device == nullptr) return NoDevice();
+  if (slots.empty() && names.places() < rep_->block_places()) return absl::OkStatus();
+  auto filling = std::make_shared<Rep::Filling>();
+  filling->connection = rep_->connection;
+  filling->timeout = timeout.value_or(options.timeout);
+  filling->slots = std::move(slots);
+  const absl::Status prepared =
+      rep_->Prepare(names, *filling, rep_->space->core->DeadlineOf(timeout));
+  const absl::Status asked =
+      options.device->After(stream, [filling, is_sent = prepared.ok()]() mutable {
+        is_sent ? filling->Send() : filling->slots.clear();
+      });
+  if (!asked.ok()) {
+    filling->LeaveSlots();
+    if (prepared.ok()) rep_->names.resize(filling->begin);
+  } else if (prepared.ok()) {
+    rep_->filling = std::move(filling);
+  }
+  return prepared.ok() ? asked : prepared;
 }
 
 }  // namespace client_v1

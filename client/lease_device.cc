@@ -1,6 +1,7 @@
 // Hot blocks where they lie. A path with such blocks is leased by message: the daemon keeps their
 // slots for as long, tells in which slab of the device's memory each lies, and hands the slab over
 // when it is first needed. What cannot be mapped is brought to memory, as for any other client.
+#include <algorithm>
 #include <utility>
 
 #include "client/lease_rep.h"
@@ -8,11 +9,6 @@
 namespace thermocline {
 inline namespace client_v1 {
 namespace {
-
-absl::Status NoDevice() {
-  return absl::FailedPreconditionError(
-      "this client has no device; set ClientOptions::device (client/device_cuda.h)");
-}
 
 absl::Status Mismatch(const std::string& what, const std::string& ours, const std::string& theirs) {
   return absl::InvalidArgumentError("the blocks of this space have " + what + " " + ours +
@@ -44,12 +40,17 @@ absl::Status CheckLayout(const SpaceSpec& spec, const BlockLayout& expected) {
 
 }  // namespace
 
+absl::Status NoDevice() {
+  return absl::FailedPreconditionError(
+      "this client has no device; set ClientOptions::device (client/device_cuda.h)");
+}
+
 bool Lease::Rep::InPlace(size_t index, Deadline deadline) {
   Source& source = sources[index];
   if (!on_device || source.slab == 0) return false;
   if (source.mapped == nullptr) {
     source.mapped = connection->MapSlab(*space->core->options().device, source.slab,
-                                        source.offset + blocks[index].bytes, deadline);
+                                        source.offset + blocks[index].bytes, false, deadline);
   }
   return source.mapped != nullptr;
 }
@@ -69,6 +70,43 @@ absl::StatusOr<Lease> Space::MatchOnDevice(NamesView names, const BlockLayout& e
   TC_ASSIGN_OR_RETURN(Lease lease, Match(names, timeout));
   lease.rep_->on_device = !options.verify_always && !lease.rep_->connection->remote();
   return lease;
+}
+
+absl::StatusOr<std::vector<Reservation>> Space::ReserveOnDevice(uint32_t count,
+                                                                const BlockLayout& expected,
+                                                                uint32_t part,
+                                                                std::chrono::milliseconds wait,
+                                                                Timeout timeout) const {
+  const std::shared_ptr<DeviceAccess> device = state_->core->options().device;
+  if (device == nullptr) return NoDevice();
+  TC_RETURN_IF_ERROR(CheckLayout(state_->spec, expected));
+  TC_RETURN_IF_ERROR(CheckPart(state_->spec, part));
+  if (count == 0) return std::vector<Reservation>();
+  const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
+  TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));
+  if (connection->remote()) {
+    return absl::InvalidArgumentError(
+        "a remote client reaches no device of the daemon's machine; use Reserve");
+  }
+  const uint64_t bytes = state_->spec.parts[part].block_bytes;
+  TC_ASSIGN_OR_RETURN(const std::vector<Connection::DeviceSlot> granted,
+                      state_->CallIn(*connection, deadline, [&](Root root) {
+                        return connection->TakeDeviceSlots(
+                            {root.tag, part, bytes}, std::min(count, kMaxReserve), wait, deadline);
+                      }));
+  std::vector<Reservation> slots;
+  for (const auto& [slot, slab, at] : granted) {
+    const auto mapped = connection->MapSlab(*device, slab, at + bytes, true, deadline);
+    if (mapped == nullptr) {
+      connection->QueueAbort(slot);
+      continue;
+    }
+    slots.push_back(Reservation(connection, part, slot.offset, slot.grant, bytes, std::nullopt,
+                                {mapped, mapped.get() + at}));
+  }
+  if (!slots.empty()) return slots;
+  return absl::ResourceExhaustedError(
+      "the device's memory that was granted cannot be mapped; use Reserve, and copy there");
 }
 
 std::span<const std::byte> Lease::DeviceView(uint32_t depth, uint32_t part) {

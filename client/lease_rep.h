@@ -6,10 +6,12 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "client/client.h"
 #include "client/connection.h"
 #include "client/core.h"
@@ -27,6 +29,13 @@ inline MirroredBlock Mirrored(const v1::Block& block) {
 /// REQUIRES: as StreamingCopy. Thread: any.
 void CopyOut(std::span<std::byte> to, std::span<const std::byte> from);
 
+inline constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
+
+/// Errors: InvalidArgument when the space has no such part.
+absl::Status CheckPart(const SpaceSpec& spec, uint32_t part);
+/// FailedPrecondition, saying what to do.
+absl::Status NoDevice();
+
 /// Thread: one at a time.
 struct Lease::Rep {
   struct Source {
@@ -43,6 +52,35 @@ struct Lease::Rep {
     bool held = false;  // at the end
   };
 
+  /// A commit that is sent once a stream has filled its slots.
+  /// Thread: what is open to all is written before the stream is asked; then it is its caller's.
+  class Filling {
+   public:
+    std::shared_ptr<Connection> connection;
+    uint32_t begin = 0;  // of the lease's names
+    v1::CommitRequest request;
+    std::chrono::milliseconds timeout{0};
+    std::vector<Reservation> slots;
+
+    /// The stream has come by.
+    void Send() TC_EXCLUDES(mutex_);
+    /// It may write on, though nobody will be told: the slots stay this session's.
+    void LeaveSlots();
+    bool Answered() TC_EXCLUDES(mutex_);
+    /// What the daemon said; nothing unless it has by then.
+    std::optional<absl::StatusOr<v1::CommitResponse>> Await(Deadline deadline) TC_EXCLUDES(mutex_);
+    /// Keeps what holds the path until then. False when that has been: then nothing is taken.
+    bool TakeHold(std::unique_ptr<LocalReader>& local, uint64_t lease) TC_EXCLUDES(mutex_);
+
+   private:
+    Mutex mutex_;
+    CondVar answered_;
+    std::optional<absl::StatusOr<v1::CommitResponse>> answer_ TC_GUARDED_BY(mutex_);
+    bool holds_ TC_GUARDED_BY(mutex_) = false;
+    std::unique_ptr<LocalReader> local_ TC_GUARDED_BY(mutex_);
+    uint64_t lease_ TC_GUARDED_BY(mutex_) = 0;
+  };
+
   std::shared_ptr<Connection> connection;
   std::shared_ptr<SpaceState> space;
   std::unique_ptr<LocalReader> local;  // what holds the path, or
@@ -56,6 +94,7 @@ struct Lease::Rep {
   std::vector<Name> names;         // of [0, leased_depth), and of what was enqueued behind it
   // Enqueued behind what is held, and not settled yet. Shared with the queue.
   std::vector<std::shared_ptr<EnqueuedPut>> puts;
+  std::shared_ptr<Filling> filling;  // likewise, on the device; then there are no puts
   // Sorted by depth, then part; below `depth` only. `sources` is parallel. Of a path that is held
   // in shared memory they are written down when somebody first asks.
   bool listed = true;
@@ -94,7 +133,8 @@ struct Lease::Rep {
   /// Whether a path of `count` blocks has one of this part at its block number `block`.
   bool Needs(uint32_t part, uint32_t block, uint32_t count) const;
   /// Whether these are slots for so many blocks behind the end of this path.
-  absl::Status CheckSlots(std::span<const Reservation> slots, uint32_t blocks) const;
+  absl::Status CheckSlots(std::span<const Reservation> slots, uint32_t blocks,
+                          bool on_device) const;
   /// A commit of `names` [begin, end).
   v1::CommitRequest RequestFor(uint32_t begin, uint32_t end,
                                std::span<const Reservation> slots) const;
@@ -103,6 +143,15 @@ struct Lease::Rep {
   /// Commits `names` from `begin` on; without waiting, or by message.
   absl::Status Enqueue(std::vector<Reservation>& slots, uint32_t begin, Deadline deadline);
   absl::Status CommitByMessage(std::vector<Reservation>& slots, uint32_t begin, Deadline deadline);
+  /// Makes `more` names ready to be committed: what was enqueued is settled first where that is
+  /// due, and the end is where it is held. Answers where they begin.
+  absl::StatusOr<uint32_t> Append(NamesView more, uint32_t blocks, bool settle, Deadline deadline);
+  /// What the daemon said to a commit of the names from `begin` on.
+  absl::Status TakeAnswer(uint32_t begin, const v1::CommitRequest& request,
+                          const absl::StatusOr<v1::CommitResponse>& response, Deadline deadline);
+  /// Makes a commit behind a stream ready to be sent.
+  absl::Status Prepare(NamesView more, Filling& commit, Deadline deadline);
+  absl::Status SettleFilling(Deadline deadline);
   /// Waits for what was enqueued, and takes over what was published of it.
   absl::Status Settle(Deadline deadline);
   absl::Status TakeOver(Deadline deadline);

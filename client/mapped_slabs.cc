@@ -6,8 +6,8 @@
 namespace thermocline {
 inline namespace client_v1 {
 
-std::shared_ptr<const std::byte> MappedSlabs::Find(
-    uint64_t slab, uint64_t end_bytes, const std::function<absl::StatusOr<Slab>()>& map) {
+std::shared_ptr<std::byte> MappedSlabs::Find(uint64_t slab, uint64_t end_bytes,
+                                             const std::function<absl::StatusOr<Slab>()>& map) {
   const auto within = [&](const Slab& found) {
     return end_bytes <= found.bytes ? found.data : nullptr;
   };

@@ -1,6 +1,6 @@
-// The slabs of a device's memory that a session reads in. Each is mapped when a lease first needs
-// it, and let go of when none has for a while: what the daemon has given back to the device is not
-// free there before.
+// The slabs of a device's memory that a session reads in, or fills. Each is mapped when a lease
+// first needs it, and let go of when none has for a while: what the daemon has given back to the
+// device is not free there before.
 #pragma once
 #include <chrono>
 #include <cstddef>
@@ -24,13 +24,13 @@ class MappedSlabs {
       5};  // until one that could not be had is tried again
 
   struct Slab {
-    std::shared_ptr<const std::byte> data;  // shared by who reads there
+    std::shared_ptr<std::byte> data;  // shared by who reads there
     uint64_t bytes = 0;
   };
   /// The slab's start; `map` has it, unless it is mapped. nullptr when it cannot be had, or ends
   /// before `end_bytes`.
-  std::shared_ptr<const std::byte> Find(uint64_t slab, uint64_t end_bytes,
-                                        const std::function<absl::StatusOr<Slab>()>& map)
+  std::shared_ptr<std::byte> Find(uint64_t slab, uint64_t end_bytes,
+                                  const std::function<absl::StatusOr<Slab>()>& map)
       TC_EXCLUDES(mutex_);
   /// Lets go of those that nobody reads in, and has not for a while.
   void DropIdle(Time now) TC_EXCLUDES(mutex_);

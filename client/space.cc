@@ -8,21 +8,24 @@
 
 namespace thermocline {
 inline namespace client_v1 {
-namespace {
 
-constexpr uint32_t kMaxReserve = 4096;  // slots a call, as the daemon bounds it
-
-}  // namespace
+absl::Status CheckPart(const SpaceSpec& spec, uint32_t part) {
+  if (part < spec.parts.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
+                                    std::to_string(spec.parts.size()));
+}
 
 Reservation::Reservation(std::shared_ptr<Connection> connection, uint32_t part, uint64_t offset,
-                         uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at)
+                         uint64_t grant, uint64_t bytes, std::optional<uint64_t> staged_at,
+                         std::shared_ptr<std::byte> device)
     : connection_(std::move(connection)),
       part_(part),
       offset_(offset),
       grant_(grant),
       bytes_(bytes),
-      staged_at_(staged_at) {
-  connection_->HoldSlot(offset_, bytes_);
+      staged_at_(staged_at),
+      device_(std::move(device)) {
+  if (device_ == nullptr) connection_->HoldSlot(offset_, bytes_);
 }
 
 Reservation::Reservation(Reservation&&) noexcept = default;
@@ -36,6 +39,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
     grant_ = other.grant_;
     bytes_ = other.bytes_;
     staged_at_ = other.staged_at_;
+    device_ = std::move(other.device_);
   }
   return *this;
 }
@@ -55,12 +59,18 @@ void Reservation::Unstage() {
 }
 
 void Reservation::Use() {
-  connection_->DropSlot(offset_);
+  if (device_ == nullptr) connection_->DropSlot(offset_);
+  device_.reset();
   connection_.reset();
 }
 
+std::span<std::byte> Reservation::device_bytes() const {
+  if (connection_ == nullptr || connection_->Forked() || device_ == nullptr) return {};
+  return {device_.get(), bytes_};
+}
+
 std::span<std::byte> Reservation::bytes() const {
-  if (connection_ == nullptr || connection_->Forked()) return {};
+  if (connection_ == nullptr || connection_->Forked() || device_ != nullptr) return {};
   if (staged_at_) return {connection_->staging().At(*staged_at_), bytes_};
   return connection_->Bytes(offset_, bytes_);
 }
@@ -82,10 +92,7 @@ absl::StatusOr<Lease> Space::Match(NamesView names, Timeout timeout) const {
 absl::StatusOr<std::vector<Reservation>> Space::Reserve(uint32_t count, uint32_t part,
                                                         std::chrono::milliseconds wait,
                                                         Timeout timeout) const {
-  if (part >= state_->spec.parts.size()) {
-    return absl::InvalidArgumentError("part " + std::to_string(part) + " of a space with " +
-                                      std::to_string(state_->spec.parts.size()));
-  }
+  TC_RETURN_IF_ERROR(CheckPart(state_->spec, part));
   if (count == 0) return std::vector<Reservation>();
   const Deadline deadline = state_->core->DeadlineOf(timeout) + wait;
   TC_ASSIGN_OR_RETURN(const auto connection, state_->core->Get(deadline));

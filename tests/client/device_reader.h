@@ -1,10 +1,12 @@
-// A client that reads hot blocks where they lie, over the fake CUDA runtime: every byte comes by a
-// stream of the device.
+// A client that reads hot blocks where they lie, and fills slots there, over the fake CUDA runtime:
+// every byte comes and goes by a stream of the device.
 #pragma once
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "client/device_cuda.h"
 #include "kernels/cuda/copies.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/memory.h"
 #include "tests/client/blocks.h"
 
 namespace thermocline {
@@ -23,15 +26,38 @@ inline BlockLayout LayoutOf(const SpaceSpec& spec) {
   return layout;
 }
 
+/// Holds a stream up until it is opened.
+class Gate {
+ public:
+  explicit Gate(const cuda::Stream& stream) {
+    EXPECT_TRUE(cuda::CallAfter(stream.get(), [opened = opened_.get_future().share()] {
+                  opened.wait();
+                }).ok());
+  }
+  ~Gate() { Open(); }
+  void Open() {
+    if (!std::exchange(open_, true)) opened_.set_value();
+  }
+
+ private:
+  std::promise<void> opened_;
+  bool open_ = false;
+};
+
 class DeviceReader {
  public:
-  DeviceReader(const std::string& socket, const SpaceSpec& spec) {
-    auto device = OpenCudaAccess(0);
-    TC_CHECK(device.ok());
+  /// `device`: in place of CUDA's.
+  DeviceReader(const std::string& socket, const SpaceSpec& spec,
+               std::shared_ptr<DeviceAccess> device = nullptr) {
+    if (device == nullptr) {
+      auto cuda = OpenCudaAccess(0);
+      TC_CHECK(cuda.ok());
+      device = *cuda;
+    }
     auto client = Client::Connect({.socket_path = socket,
                                    .client_name = "device",
                                    .timeout = std::chrono::seconds(20),
-                                   .device = *device});
+                                   .device = std::move(device)});
     TC_CHECK(client.ok());
     client_ = *std::move(client);
     auto space = client_->OpenSpace(spec);
@@ -62,6 +88,43 @@ class DeviceReader {
     EXPECT_TRUE(started.ok()) << started;
   }
 
+  /// Slots of the device for the places [first, places) of a prompt, and, given to the stream, what
+  /// fills them. `gate`: holds the stream up before; not earlier, as the driver waits for streams
+  /// when it maps memory.
+  absl::StatusOr<std::vector<Reservation>> StartFilling(const std::vector<int32_t>& tokens,
+                                                        uint32_t first, uint32_t places,
+                                                        std::optional<Gate>* gate = nullptr) {
+    TC_ASSIGN_OR_RETURN(auto slots,
+                        space_->ReserveOnDevice(places - first, LayoutOf(space_->spec()), 0,
+                                                std::chrono::seconds(30)));
+    if (slots.size() != places - first) return absl::ResourceExhaustedError("too few slots");
+    std::vector<cuda::Copy> copies;
+    for (uint32_t i = 0; i < slots.size(); ++i) {
+      const std::span<std::byte> to = slots[i].device_bytes();
+      const auto content = Content(tokens, first + i, 0, to.size());
+      TC_ASSIGN_OR_RETURN(cuda::PinnedBuffer from, cuda::PinnedBuffer::Allocate(to.size()));
+      std::memcpy(from.data(), content.data(), content.size());
+      copies.push_back({.to = to.data(), .from = from.data(), .bytes = to.size()});
+      sources_.push_back(std::move(from));
+    }
+    if (gate != nullptr) gate->emplace(*stream_);
+    for (const cuda::Copy& copy : copies) {
+      TC_RETURN_IF_ERROR(cuda::CopyAsync(copy, stream_->get()));
+    }
+    return slots;
+  }
+  /// Fills the places [lease.depth(), places) and has them committed once the stream has come by.
+  absl::Status ExtendAfter(Lease& lease, const std::vector<int32_t>& tokens, uint32_t places,
+                           std::optional<Gate>* gate = nullptr) {
+    const uint32_t first = lease.depth();
+    TC_ASSIGN_OR_RETURN(auto slots, StartFilling(tokens, first, places, gate));
+    return lease.CommitAfter(NamesOf(tokens, first, places), std::move(slots), stream_->get());
+  }
+  static std::vector<int32_t> NamesOf(const std::vector<int32_t>& tokens, uint32_t first,
+                                      uint32_t places) {
+    return {tokens.begin() + first * kPlaceTokens, tokens.begin() + places * kPlaceTokens};
+  }
+
   /// The depths whose blocks are read in place.
   static std::vector<uint32_t> InPlace(Lease& lease) {
     std::vector<uint32_t> depths;
@@ -90,6 +153,7 @@ class DeviceReader {
  private:
   std::unique_ptr<Client> client_;
   std::unique_ptr<Space> space_;
+  std::vector<cuda::PinnedBuffer> sources_;  // of what the stream fills slots with
   std::unique_ptr<cuda::Stream> stream_;
 };
 

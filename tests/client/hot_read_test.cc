@@ -4,8 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <future>
-
 #include "kernels/cuda/memory.h"
 #include "tests/client/device_reader.h"
 #include "tests/client/hot_fixture.h"
@@ -17,24 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr const char* kProbe = TC_BUILD_DIR "/bin/device_probe";
-
-/// Holds a stream up until it is opened.
-class Gate {
- public:
-  explicit Gate(const cuda::Stream& stream) {
-    EXPECT_TRUE(cuda::CallAfter(stream.get(), [opened = opened_.get_future().share()] {
-                  opened.wait();
-                }).ok());
-  }
-  ~Gate() { Open(); }
-  void Open() {
-    if (!std::exchange(open_, true)) opened_.set_value();
-  }
-
- private:
-  std::promise<void> opened_;
-  bool open_ = false;
-};
 
 class HotReadTest : public HotTest {
  protected:

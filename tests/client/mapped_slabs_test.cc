@@ -13,7 +13,7 @@ class MappedSlabsTest : public ::testing::Test {
     return slabs_.Find(slab, end_bytes, [this]() -> absl::StatusOr<MappedSlabs::Slab> {
       ++maps_;
       if (!answer_.ok()) return answer_;
-      return MappedSlabs::Slab{std::make_shared<const std::byte>(), 4096};
+      return MappedSlabs::Slab{std::make_shared<std::byte>(), 4096};
     });
   }
   static Time After(std::chrono::seconds time) { return std::chrono::steady_clock::now() + time; }
