@@ -176,9 +176,8 @@ class Lease {
   ///         of its part, or damaged (then depth() ends there from now on).
   std::span<const std::byte> View(uint32_t depth, uint32_t part = 0);
 
-  /// Copies what View gives, a large block past the caches. False: there is nothing to view. Trust
-  /// what was read only when StillValid() afterwards.
-  /// REQUIRES: `to` has the size of the block.
+  /// Copies what View gives, a large block past the caches. False: there is nothing to view, or it
+  /// is of another size than `to`. Trust what was read only when StillValid() afterwards.
   bool Read(uint32_t depth, std::span<std::byte> to, uint32_t part = 0);
 
   /// The bytes of a hot block where they lie: an address of device memory, which the host cannot
@@ -321,8 +320,8 @@ class Space {
   /// size, as Lease::Read does, and answers where it was found; kNone: it could not be had, and its
   /// buffer may hold anything. Every answer stands: nothing has to be asked afterwards. Warm blocks
   /// cost no message (a remote client: one for all of them), others one or two each. A deadline
-  /// that passes is no error: what was not copied by then is kNone. Errors: InvalidArgument for a
-  /// space without such keys, or buffers that do not fit.
+  /// that passes is no error: what was not copied by then is kNone.
+  /// Errors: InvalidArgument for a space without such keys, or buffers that do not fit.
   absl::StatusOr<std::vector<BlockTier>> Read(NamesView keys,
                                               std::span<const std::span<std::byte>> buffers,
                                               uint32_t part = 0, Timeout timeout = {}) const;

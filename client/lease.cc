@@ -367,7 +367,7 @@ std::span<const std::byte> Lease::View(uint32_t depth, uint32_t part) {
 
 bool Lease::Read(uint32_t depth, std::span<std::byte> to, uint32_t part) {
   const std::span<const std::byte> view = View(depth, part);
-  if (view.empty()) return false;
+  if (view.empty() || view.size() != to.size()) return false;
   CopyOut(to, view);
   return true;
 }

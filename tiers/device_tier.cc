@@ -368,30 +368,29 @@ absl::StatusOr<BlockRecord> DeviceTier::ReadSlot(uint32_t page, std::span<std::b
                                       std::to_string(record.payload_bytes) + " bytes, room for " +
                                       std::to_string(payload.size()));
   }
-  const DeviceTransfer transfer{OffsetOf(page), payload.data(), record.payload_bytes};
-  const absl::Status status = options_.memory->Copy({&transfer, 1}, DeviceDirection::kOut);
-  const bool is_right = status.ok() && VerifyRecord(record).ok() &&
-                        Checksum(payload.first(record.payload_bytes)) == record.payload_checksum;
-  MutexLock lock(mutex_);
-  mover_status_ = status;
-  TC_RETURN_IF_ERROR(status);
-  if (is_right) return record;
+  payload = payload.first(record.payload_bytes);
+  TC_RETURN_IF_ERROR(CopyOut(page, payload));
+  if (VerifyRecord(record).ok() && Checksum(payload) == record.payload_checksum) return record;
   LogEvent(LogLevel::kWarning, "hot_block_dropped", {{"id", record.id}, {"part", record.part}});
+  MutexLock lock(mutex_);
   ++corrupt_count_;
   return absl::DataLossError("hot tier: block " + std::to_string(record.id) +
                              " is not what its header says");
 }
 
 absl::StatusOr<uint64_t> DeviceTier::SumSlot(uint32_t page, uint64_t bytes) {
-  const auto payload = std::make_unique_for_overwrite<std::byte[]>(bytes);
-  const DeviceTransfer transfer{OffsetOf(page), payload.get(), bytes};
+  const auto room = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  const std::span<std::byte> payload(room.get(), bytes);
+  TC_RETURN_IF_ERROR(CopyOut(page, payload));
+  return Checksum(payload);
+}
+
+absl::Status DeviceTier::CopyOut(uint32_t page, std::span<std::byte> payload) {
+  const DeviceTransfer transfer{OffsetOf(page), payload.data(), payload.size()};
   const absl::Status status = options_.memory->Copy({&transfer, 1}, DeviceDirection::kOut);
-  {
-    MutexLock lock(mutex_);
-    mover_status_ = status;
-  }
-  TC_RETURN_IF_ERROR(status);
-  return Checksum(std::span<const std::byte>(payload.get(), bytes));
+  MutexLock lock(mutex_);
+  mover_status_ = status;
+  return status;
 }
 
 absl::Status DeviceTier::Erase(BlockRef ref) {

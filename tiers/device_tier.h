@@ -123,6 +123,8 @@ class DeviceTier final : public Tier {
   absl::Status LendMemory(uint32_t chunk) TC_REQUIRES(lending_mutex_);
   void FreeLocked(uint32_t page) TC_REQUIRES(mutex_);
   absl::StatusOr<uint32_t> Stage(const TierPut& put);
+  /// As many bytes of a slot as `payload` has.
+  absl::Status CopyOut(uint32_t page, std::span<std::byte> payload) TC_EXCLUDES(mutex_);
 
   static constexpr int kMaxLendings = 4;  // of one reservation
 

@@ -383,7 +383,8 @@ absl::Status LogTier::WriteKept(SegmentDatabase& database, std::span<const Block
     const auto noted = NotedRecord(database, ref);
     const absl::Status read = database.ReadBlock(head, [&](std::span<const std::byte> stored) {
       const auto record = options_.envelope.Decode(ref, stored, payload);
-      if (!record.ok() || !noted.ok()) return record.ok() ? noted.status() : record.status();
+      TC_RETURN_IF_ERROR(record.status());
+      TC_RETURN_IF_ERROR(noted.status());
       // Else it would be the truth from now on.
       if (record->header_checksum != noted->header_checksum) {
         return absl::DataLossError("it is another block than its entry says");

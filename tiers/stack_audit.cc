@@ -47,7 +47,9 @@ absl::Status StackCore::Audit() const {
   uint64_t slot_bytes = 0;
   TC_RETURN_IF_ERROR(AuditWords(&hot_blocks, &hot_bytes, &warm_blocks, &slot_bytes));
   uint64_t fill_bytes = 0;
+  uint64_t on_device = 0;
   for (const auto& [offset, slot] : reservations_) {
+    on_device += IsDeviceSlot(offset) ? 1 : 0;
     (IsDeviceSlot(offset) ? fill_bytes : slot_bytes) += SlabAllocator::SlotBytes(slot.bytes);
   }
   for (const auto& [ref, read] : cold_reads_under_way_) {
@@ -64,6 +66,11 @@ absl::Status StackCore::Audit() const {
   }
   for (const auto& [offset, is_to_be_freed] : fills_.summing) {
     if (is_to_be_freed) fill_bytes += FillBytes(offset);
+  }
+  if (on_device != fills_.reserved) {
+    return absl::InternalError("audit: " + std::to_string(on_device) +
+                               " slots of the device are reserved, and not " +
+                               std::to_string(fills_.reserved));
   }
   if (fill_bytes != fills_.bytes) {
     return absl::InternalError("audit: clients fill " + std::to_string(fill_bytes) +

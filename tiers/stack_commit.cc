@@ -76,7 +76,7 @@ absl::Status StackCore::Abort(ClientNumber client, std::span<const uint64_t> off
   for (uint64_t offset : offsets) {
     const auto bytes = ReservedBytes(client, offset);
     if (bytes.ok()) {
-      reservations_.erase(offset);
+      DropReservation(offset);
       FreeSlot(offset);
     } else {
       status.Update(bytes.status());
@@ -112,18 +112,21 @@ void StackCore::ReturnReservations(uint32_t client, Departure how) {
     quarantined.release_at = options_.clock->Now() + options_.lease_time;
   }
   for (auto at = reservations_.begin(); at != reservations_.end();) {
-    if (at->second.client != client) {
-      ++at;
-      continue;
-    }
+    const auto [offset, slot] = *at++;
+    if (slot.client != client) continue;
     if (may_be_filled) {
       // What runs on a device nobody can call back.
-      quarantine_[at->first] = IsDeviceSlot(at->first) ? Quarantined{process, {}} : quarantined;
+      quarantine_[offset] = IsDeviceSlot(offset) ? Quarantined{process, {}} : quarantined;
     } else {
-      FreeSlot(at->first);
+      FreeSlot(offset);
     }
-    at = reservations_.erase(at);
+    DropReservation(offset);
   }
+}
+
+void StackCore::DropReservation(uint64_t offset) {
+  if (IsDeviceSlot(offset)) --fills_.reserved;
+  reservations_.erase(offset);
 }
 
 absl::Status StackCore::CheckSlot(const Lease& lease, const CommitItem& item) const {
@@ -355,7 +358,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
       (on_device && word.hot_slot() != 0)) {
     if (!item.keep_slot) {
       FreeSlot(item.offset);
-      reservations_.erase(reservation);
+      DropReservation(item.offset);
     }
     ++stats_.duplicate_blocks;
     return;
@@ -366,7 +369,7 @@ void StackCore::Publish(const Space& space, Place place, const CommitItem& item)
     word = Word();
   }
   const uint64_t bytes = reservation->second.bytes;
-  reservations_.erase(reservation);
+  DropReservation(item.offset);
   BlockRecord record;
   TellPlace(space, place, record);
   record.part = item.part;

@@ -244,6 +244,7 @@ class StackCore final : public TierStack, private StackBooks {
   }
   void Publish(const Space& space, Place place, const CommitItem& item);
   void ReturnReservations(uint32_t client, Departure how);
+  void DropReservation(uint64_t offset);
 
   // ---- stack_movement.cc
   void SchedulePump();
@@ -400,7 +401,6 @@ class StackCore final : public TierStack, private StackBooks {
   static uint32_t PageOf(uint64_t device_slot);
   uint64_t FillBytes(uint64_t device_slot) const;
   void FreeSlot(uint64_t offset);
-  uint64_t FillShare() const;
   void ServeFills();
   void TryFill(uint64_t number, FillWaiter& waiter);
   void FinishReserving(uint64_t number, const std::vector<uint32_t>& pages,

@@ -97,13 +97,13 @@ void StackCore::AdvanceDurable() {
                              return place && !writer_.word(*place, ref.part).empty();
                            });
     std::erase_if(wait.blocks, [&](BlockRef ref) { return HasLastingCopy(ref); });
-    if (wait.blocks.empty() && all_there) {  // but copies may have left, or been lost, meanwhile
-      wait.blocks = NotInCold(*writer_.PlaceOf(wait.end));
+    const bool is_late = options_.clock->Now() >= wait.deadline;
+    const bool is_noted = state_saved_ >= wait.state_change;
+    if (wait.blocks.empty() && all_there && is_noted) {
+      wait.blocks = NotInCold(*writer_.PlaceOf(wait.end));  // copies may have left meanwhile
       to_write_.insert(to_write_.end(), wait.blocks.begin(), wait.blocks.end());
       if (!wait.blocks.empty()) SchedulePump();
     }
-    const bool is_late = options_.clock->Now() >= wait.deadline;
-    const bool is_noted = state_saved_ >= wait.state_change;
     if (wait.blocks.empty() && is_noted) {
       wait.done(absl::OkStatus());
     } else if (!cold_writable() || cold_full_ || !all_there || is_late) {

@@ -17,6 +17,8 @@ constexpr uint64_t kFillShare = 2;                        // of the hot tier, wh
 constexpr std::chrono::milliseconds kFillPause{100};      // before one is tried again
 constexpr std::chrono::milliseconds kFillPatience{2000};  // with a device that lends no memory
 
+uint64_t FillShare(const DeviceTier& hot) { return hot.Usage().capacity_bytes / kFillShare; }
+
 absl::Status Refusal(const std::string& why) {
   return absl::ResourceExhaustedError("no slot of the device's memory can be had: " + why +
                                       "; fill one of the arena instead (Reserve)");
@@ -63,7 +65,7 @@ void StackCore::ReserveOnDevice(ClientNumber number, uint32_t space, uint16_t pa
   } else if (status.ok() && hot_ == nullptr) {
     status = Refusal(options_.open_hot ? HotState() : "the hot tier is off");
   } else if (status.ok()) {
-    most = FillShare() / SlabAllocator::SlotBytes(*bytes);
+    most = FillShare(*hot_) / SlabAllocator::SlotBytes(*bytes);
     if (most == 0) status = Refusal("a block takes more than clients may fill of the hot tier");
   }
   if (!status.ok()) {
@@ -83,8 +85,6 @@ void StackCore::ReserveOnDevice(ClientNumber number, uint32_t space, uint16_t pa
                                     .slots = {}});
   SchedulePump();
 }
-
-uint64_t StackCore::FillShare() const { return hot_->Usage().capacity_bytes / kFillShare; }
 
 /// Answers those for whom it is too late, and tries for the first of the others for whom there may
 /// be room.
@@ -112,6 +112,7 @@ void StackCore::ServeFills() {
 void StackCore::AnswerFill(uint64_t number, const absl::Status& why) {
   FillWaiter waiter = std::move(fills_.waiters.extract(number).mapped());
   for (const uint64_t offset : waiter.slots) {
+    ++fills_.reserved;
     reservations_[offset] = {waiter.client, waiter.space, waiter.part, waiter.bytes, waiter.grant};
   }
   if (!waiter.slots.empty()) return waiter.done(std::move(waiter.slots));
@@ -124,7 +125,7 @@ void StackCore::TryFill(uint64_t number, FillWaiter& waiter) {
   if (waiter.tried && now < *waiter.tried + kFillPause) return;
   waiter.tried = now;
   const uint64_t slot_bytes = SlabAllocator::SlotBytes(waiter.bytes);
-  const uint64_t share = FillShare();
+  const uint64_t share = FillShare(*hot_);
   const uint64_t allowed = share > fills_.bytes ? (share - fills_.bytes) / slot_bytes : 0;
   const uint64_t count = std::min<uint64_t>(waiter.count - waiter.slots.size(), allowed);
   const uint64_t free = hot_->FreeSlots(waiter.bytes);
@@ -200,21 +201,21 @@ void StackCore::CancelFills(uint32_t client) {
 
 void StackCore::SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets, SumsCallback done) {
   std::vector<FillSum> sums;
-  absl::Status status;
-  for (const uint64_t offset : offsets) {
-    const auto bytes = ReservedBytes(client, offset);
-    status.Update(bytes.status());
-    if (!bytes.ok()) break;
-    if (!IsDeviceSlot(offset)) {
-      status = absl::InvalidArgumentError("a slot of the arena is none of the device's");
-    } else if (fills_.summing.contains(offset)) {
-      status = absl::FailedPreconditionError("a slot is being committed already");
-    } else if (!hot_moves_.Allows()) {
-      status = absl::ResourceExhaustedError("what was filled on the device cannot be read (" +
-                                            HotState() + "); go on uncached");
+  const absl::Status status = [&]() -> absl::Status {
+    for (const uint64_t offset : offsets) {
+      TC_ASSIGN_OR_RETURN(const uint64_t bytes, ReservedBytes(client, offset));
+      if (!IsDeviceSlot(offset)) {
+        return absl::InvalidArgumentError("a slot of the arena is none of the device's");
+      }
+      if (fills_.summing.contains(offset)) {
+        return absl::FailedPreconditionError("a slot is being committed already");
+      }
+      sums.push_back({.offset = offset, .page = PageOf(offset), .bytes = bytes});
     }
-    sums.push_back({.offset = offset, .page = PageOf(offset), .bytes = *bytes});
-  }
+    if (hot_moves_.Allows()) return absl::OkStatus();
+    return absl::ResourceExhaustedError("what was filled on the device cannot be read (" +
+                                        HotState() + "); go on uncached");
+  }();
   if (!status.ok()) {
     return PostStrand([done = std::move(done), status](StackCore&) { done(status); });
   }

@@ -60,6 +60,7 @@ struct DeviceFills {
   std::map<uint64_t, FillWaiter> waiters;  // in the order in which they came
   uint64_t last_waiter = 0;
   uint64_t reserving = 0;            // the one for whom slots are being reserved; 0: none
+  uint64_t reserved = 0;             // slots, of all reservations
   uint64_t bytes = 0;                // of slots that are reserved, or in quarantine
   std::map<uint64_t, bool> summing;  // slots that are being read; whether to free them then
 };

@@ -143,6 +143,7 @@ TEST_P(DaemonTest, AReadCopiesWhatAViewShows) {
     }
     EXPECT_TRUE(hit->StillValid());
     EXPECT_FALSE(hit->Read(3, to));
+    EXPECT_FALSE(hit->Read(0, memory)) << "of another size";
     hit->Release();
     EXPECT_FALSE(hit->Read(0, to));
     EXPECT_EQ(memory.front(), std::byte{0});

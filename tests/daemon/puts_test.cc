@@ -399,14 +399,15 @@ TEST_F(PutCallsTest, ACommitOfAnothersSlotIsRefusedAndTheSlotStaysAnothers) {
 TEST_F(PutCallsTest, ThereIsNoDeviceToReserveOnAndItsSlotsStandInNoCommitWithOthers) {
   RawClient client(place_);
   const uint32_t space = OpenTestSpace(client, TestSpace(kBlockBytes));
+  const v1::ReserveResponse slots = ReserveUnder(client, space, 1, 1);
+  ASSERT_EQ(slots.offsets_size(), 1);
+  EXPECT_EQ(slots.places_size(), 0);
   v1::ReserveRequest reserve;
   reserve.set_space(space);
   reserve.set_count(1);
-  v1::ReserveResponse slots;
-  ASSERT_TRUE(client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots).ok());
-  EXPECT_EQ(slots.places_size(), 0);
   reserve.set_on_device(true);
-  const grpc::Status refused = client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &slots);
+  v1::ReserveResponse none;
+  const grpc::Status refused = client.Call(*client.data, &v1::Data::Stub::Reserve, reserve, &none);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(refused.error_message(), HasSubstr("the hot tier is off"));
   v1::CommitRequest commit;

@@ -296,17 +296,10 @@ class TestClient {
     return lease.ok() ? *lease : LeaseView{};
   }
   std::vector<uint64_t> Reserve(uint32_t count, uint16_t part = 0, int wait_ms = 1000) {
-    std::vector<uint64_t> offsets;
-    bool done = false;
-    stack_->Reserve(number_, space_, part, count, std::chrono::milliseconds(wait_ms),
-                    [&](absl::StatusOr<std::vector<uint64_t>> result) {
-                      if (result.ok()) offsets = *result;
-                      reserve_status = result.status();
-                      done = true;
-                    });
-    EXPECT_FALSE(done) << "called back before the call returned";
-    stack_.SettleUntil(done);
-    return offsets;
+    return Granted([&](TierStack::ReserveCallback done) {
+      stack_->Reserve(number_, space_, part, count, std::chrono::milliseconds(wait_ms),
+                      std::move(done));
+    });
   }
   /// Reserves, fills and commits all of `names` behind the lease; how many it could.
   uint32_t Extend(LeaseView& lease, const std::vector<Name>& names, uint32_t parts = 1) {
@@ -340,17 +333,10 @@ class TestClient {
   }
   /// Of the device's memory, to which the client's own kernels write.
   std::vector<uint64_t> ReserveOnDevice(uint32_t count, uint16_t part = 0, int wait_ms = 1000) {
-    std::vector<uint64_t> offsets;
-    bool done = false;
-    stack_->ReserveOnDevice(number_, space_, part, count, std::chrono::milliseconds(wait_ms),
-                            [&](absl::StatusOr<std::vector<uint64_t>> result) {
-                              if (result.ok()) offsets = *result;
-                              reserve_status = result.status();
-                              done = true;
-                            });
-    EXPECT_FALSE(done) << "called back before the call returned";
-    stack_.SettleUntil(done);
-    return offsets;
+    return Granted([&](TierStack::ReserveCallback done) {
+      stack_->ReserveOnDevice(number_, space_, part, count, std::chrono::milliseconds(wait_ms),
+                              std::move(done));
+    });
   }
   CommitItem FillOnDevice(uint64_t offset, uint32_t depth, uint16_t part,
                           const std::vector<Name>& names) {
@@ -415,6 +401,19 @@ class TestClient {
   absl::Status load_status;
 
  private:
+  std::vector<uint64_t> Granted(const std::function<void(TierStack::ReserveCallback)>& reserve) {
+    std::vector<uint64_t> offsets;
+    bool done = false;
+    reserve([&](absl::StatusOr<std::vector<uint64_t>> result) {
+      if (result.ok()) offsets = *result;
+      reserve_status = result.status();
+      done = true;
+    });
+    EXPECT_FALSE(done) << "called back before the call returned";
+    stack_.SettleUntil(done);
+    return offsets;
+  }
+
   SteppedStack& stack_;
   uint32_t space_;
   uint32_t block_places_;

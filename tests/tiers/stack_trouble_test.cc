@@ -359,19 +359,23 @@ class StackPrefetchTest : public StackMediumTest {
     FlushTier(*stack_, TierKind::kWarm);
     ASSERT_EQ(Tiers(0), 0u);
   }
+  void EndAfterThreeReads(ClientNumber gone) {
+    StepStrand();
+    for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
+    StepStrand();
+    const uint64_t before = Tiers(0);
+    (*stack_)->RemoveClient(gone, Departure::kProcessGone);
+    stack_->Settle();
+    EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
+  }
+
   std::vector<Name> names_;
 };
 
 TEST_F(StackPrefetchTest, WhatASessionAskedForEndsWithItAndAnothersGoesOn) {
   const ClientNumber gone = *(*stack_)->AddClient(TestClient::kPid, 2, nullptr);
   ASSERT_EQ((*stack_)->Prefetch(gone, space_, names_)->promoting_blocks, kBlocks);
-  StepStrand();
-  for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
-  StepStrand();
-  const uint64_t before = Tiers(0);
-  (*stack_)->RemoveClient(gone, Departure::kProcessGone);
-  stack_->Settle();
-  EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
+  EndAfterThreeReads(gone);
   ASSERT_LT(Tiers(0), kBlocks);
   EXPECT_TRUE(absl::IsFailedPrecondition((*stack_)->Prefetch(gone, space_, names_).status()));
   EXPECT_EQ((*stack_)->Prefetch(client_->number(), space_, names_)->matched_depth, kBlocks);
@@ -418,14 +422,8 @@ TEST_F(StackPrefetchTest, AClientThatGoesEndsItsLoad) {
         EXPECT_TRUE(absl::IsCancelled(status)) << status;
         done_ = true;
       });
-  StepStrand();
-  for (int read = 0; read < 3; ++read) stack_->StepDisk(0);
-  StepStrand();
-  const uint64_t before = Tiers(0);
-  (*stack_)->RemoveClient(gone, Departure::kProcessGone);
-  stack_->Settle();
+  EndAfterThreeReads(gone);
   EXPECT_TRUE(done_);
-  EXPECT_LE(Tiers(0), before + kMaxReadsPerLoad) << "what was under way";
   ExpectBooksAgree();
 }
 
