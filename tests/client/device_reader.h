@@ -1,5 +1,5 @@
-// A client that reads hot blocks where they lie, and fills slots there, over the fake CUDA runtime:
-// every byte comes and goes by a stream of the device.
+// A client that reads hot blocks where they lie, and fills slots there, over CUDA or the fake of
+// it: every byte comes and goes by a stream of the device.
 #pragma once
 #include <gtest/gtest.h>
 

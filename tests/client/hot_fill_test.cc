@@ -13,7 +13,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr const char* kProbe = TC_BUILD_DIR "/bin/device_probe";
 constexpr uint32_t kShare = 64;  // blocks of the tier that clients may fill
 
 /// One that does not wait for streams.
@@ -83,9 +82,10 @@ class HotFillTest : public HotTest {
     int said[2];
     TC_CHECK(::pipe2(said, O_CLOEXEC) == 0);
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    const pid_t probe = Spawn({kProbe, daemon_->socket(), std::to_string(seed),
-                               std::to_string(kPlaces), std::to_string(kBlockBytes), what},
-                              null, said[1], null);
+    const pid_t probe =
+        Spawn({ProgramFor("device_probe", "device_probe_gpu"), daemon_->socket(),
+               std::to_string(seed), std::to_string(kPlaces), std::to_string(kBlockBytes), what},
+              null, said[1], null);
     ::close(null);
     ::close(said[1]);
     char byte = 0;
@@ -100,6 +100,8 @@ class HotFillTest : public HotTest {
 
   std::unique_ptr<DeviceReader> writer_;
 };
+
+using SufferingHotFillTest = Suffering<HotFillTest>;
 
 TEST_F(HotFillTest, WhatAStreamWritesIsFoundOnceItHasComeByAndNotBefore) {
   Begin();
@@ -145,7 +147,7 @@ TEST_F(HotFillTest, WithoutTheWaitThatIsSeen) {
   EXPECT_EQ(RightPlaces(*space_, *other, tokens), 0u);
 }
 
-TEST_F(HotFillTest, ASlowStreamOfManyPiecesIsWaitedForToItsEnd) {
+TEST_F(SufferingHotFillTest, ASlowStreamOfManyPiecesIsWaitedForToItsEnd) {
   Begin();
   fakecuda::SetDelay(writer_->stream().get(), 20'000);
   for (int32_t seed = 1; seed <= 3; ++seed) WriteOnDevice(seed);
@@ -253,7 +255,7 @@ TEST_F(HotFillTest, AShareOfTheTierMayBeFilledAtOnceAndBlocksGiveWayToIt) {
   ExpectBooksAgree();
 }
 
-TEST_F(HotFillTest, SlotsThatCannotBeMappedGoBack) {
+TEST_F(SufferingHotFillTest, SlotsThatCannotBeMappedGoBack) {
   Begin();
   fakecuda::FailCall("cuMemMap", 1, 2, true);
   const absl::Status refused = writer_->space().ReserveOnDevice(2, Layout()).status();
@@ -262,7 +264,7 @@ TEST_F(HotFillTest, SlotsThatCannotBeMappedGoBack) {
   EXPECT_TRUE(SlotsAreFree());
 }
 
-TEST_F(HotFillTest, AStreamThatCannotBeWaitedForPublishesNothing) {
+TEST_F(SufferingHotFillTest, AStreamThatCannotBeWaitedForPublishesNothing) {
   Begin();
   const auto tokens = Prompt(1, 1);
   Lease lease = MatchToWrite(tokens);
@@ -281,7 +283,7 @@ TEST_F(HotFillTest, AStreamThatCannotBeWaitedForPublishesNothing) {
   EXPECT_EQ(writer_->RightPlaces(lease, tokens), 1u);
 }
 
-TEST_F(HotFillTest, AStreamThatFailsPublishesNothing) {
+TEST_F(SufferingHotFillTest, AStreamThatFailsPublishesNothing) {
   Begin();
   const auto tokens = Prompt(1, kPlaces);
   std::optional<Lease> lease = MatchToWrite(tokens);
@@ -383,7 +385,7 @@ TEST_F(HotFillTest, AMoverThatIsKilledCostsTheCommitAndNoWrongByte) {
   EXPECT_TRUE(SlotsAreFree());
 }
 
-TEST_F(HotFillTest, AStickyErrorOfTheMoverCostsTheCommitAlone) {
+TEST_F(SufferingHotFillTest, AStickyErrorOfTheMoverCostsTheCommitAlone) {
   Begin({.calls = "cudaMemcpyAsync:2=700;cuMemcpyBatchAsync:2=700"});  // of each mover
   const auto tokens = Prompt(1, kPlaces);
   for (int i = 0; i < 3; ++i) {

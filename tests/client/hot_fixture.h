@@ -1,5 +1,5 @@
-// A daemon with a hot tier, over the fake CUDA runtime: custodian, mover and daemon are processes
-// of the one program, which can be killed one after the other.
+// A daemon with a hot tier, over the fake CUDA runtime or on a GPU: custodian, mover and daemon are
+// processes of the one program, which can be killed one after the other.
 #pragma once
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -17,12 +17,18 @@
 #include "base/units.h"
 #include "tests/client/blocks.h"
 #include "tests/client/daemon_fixture.h"
+#include "tests/fakecuda/fake_cuda.h"
 
 namespace thermocline {
 
-inline constexpr const char* kProgram = TC_BUILD_DIR "/bin/thermoclined_on_fakecuda";
 inline constexpr uint64_t kBlockBytes = MiB;
 inline constexpr uint32_t kPlaces = 8;
+
+/// The program that was built for the same device as this one, which lies beside it.
+inline std::string ProgramFor(const char* fake, const char* gpu) {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe");
+  return self.parent_path() / (fakecuda::IsThere() ? fake : gpu);
+}
 
 /// A program's own part of the environment.
 class Environment {
@@ -62,7 +68,7 @@ class HotTest : public ::testing::Test {
               StartCustodian();
               ::setenv("TC_FAKECUDA_COPIES", (directory + "/copies").c_str(), 1);
             },
-        .program = kProgram});
+        .program = program_});
     Connect();
   }
   void Begin() { Begin({}); }
@@ -77,7 +83,7 @@ class HotTest : public ::testing::Test {
     const Environment vram("TC_FAKECUDA_VRAM", faults_.vram);
     std::filesystem::remove(Vram());  // of one that was killed
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    custodian_ = Spawn({kProgram, "--vram", "--hot-capacity", "128MiB", "--vram-socket", Vram()},
+    custodian_ = Spawn({program_, "--vram", "--hot-capacity", "128MiB", "--vram-socket", Vram()},
                        null, null, null);
     ::close(null);
     if (!faults_.driver.empty()) return;  // it ends
@@ -204,6 +210,7 @@ class HotTest : public ::testing::Test {
     return count;
   }
 
+  const std::string program_ = ProgramFor("thermoclined_on_fakecuda", "thermoclined");
   Faults faults_;
   std::string directory_;
   pid_t custodian_ = -1;
@@ -211,6 +218,16 @@ class HotTest : public ::testing::Test {
   std::unique_ptr<Client> client_;
   std::unique_ptr<Space> space_;
   int32_t filled_ = 0;
+};
+
+/// Tests of a device that suffers, as the fake runtime can.
+template <class Test>
+class Suffering : public Test {
+ protected:
+  void SetUp() override {
+    if (!fakecuda::IsThere()) GTEST_SKIP() << "no fake runtime to fail";
+    Test::SetUp();
+  }
 };
 
 }  // namespace thermocline

@@ -14,8 +14,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr const char* kProbe = TC_BUILD_DIR "/bin/device_probe";
-
 class HotReadTest : public HotTest {
  protected:
   void Begin(Faults faults = {}) {
@@ -81,6 +79,8 @@ class HotReadTest : public HotTest {
 
   std::unique_ptr<DeviceReader> reader_;
 };
+
+using SufferingHotReadTest = Suffering<HotReadTest>;
 
 TEST_F(HotReadTest, BlocksAreReadWhereTheyLie) {
   Begin();
@@ -169,7 +169,7 @@ TEST_F(HotReadTest, WithoutTheWaitThatIsSeen) {
   EXPECT_FALSE(ASlowStreamReadsRight([&](Lease& lease) { lease.Release(); }));
 }
 
-TEST_F(HotReadTest, BlocksThatCannotBeMappedAreReadInMemory) {
+TEST_F(SufferingHotReadTest, BlocksThatCannotBeMappedAreReadInMemory) {
   Begin();
   const auto tokens = HotPrompt();
   std::optional<Lease> lease;
@@ -196,7 +196,7 @@ TEST_F(HotReadTest, BlocksThatCannotBeMappedAreReadInMemory) {
   fakecuda::Restart();
 }
 
-TEST_F(HotReadTest, AStreamThatCannotBeWaitedForLeavesTheLeaseAsItIs) {
+TEST_F(SufferingHotReadTest, AStreamThatCannotBeWaitedForLeavesTheLeaseAsItIs) {
   Begin();
   const auto tokens = HotPrompt();
   const uint64_t leases = client_->Stats()->leases;
@@ -227,9 +227,10 @@ TEST_F(HotReadTest, AClientThatIsKilledAmidAReadLeavesNothingBehind) {
   int said[2];
   ASSERT_EQ(::pipe2(said, O_CLOEXEC), 0);
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  const pid_t probe = Spawn({kProbe, daemon_->socket(), std::to_string(tokens[0] / 100'003),
-                             std::to_string(kPlaces), std::to_string(kBlockBytes)},
-                            null, said[1], null);
+  const pid_t probe = Spawn(
+      {ProgramFor("device_probe", "device_probe_gpu"), daemon_->socket(),
+       std::to_string(tokens[0] / 100'003), std::to_string(kPlaces), std::to_string(kBlockBytes)},
+      null, said[1], null);
   ::close(null);
   ::close(said[1]);
   char byte = 0;

@@ -12,6 +12,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
+using SufferingHotTest = Suffering<HotTest>;
+
 TEST_F(HotTest, BlocksGoToTheDeviceAndComeBack) {
   Begin();
   const uint64_t hot = Heat(1, 2);
@@ -20,7 +22,7 @@ TEST_F(HotTest, BlocksGoToTheDeviceAndComeBack) {
   EXPECT_EQ(Use(BlockTier::kHot).state, "ok");
 }
 
-TEST_F(HotTest, TheArenaIsPinnedWhileItServes) {
+TEST_F(SufferingHotTest, TheArenaIsPinnedWhileItServes) {
   Begin();
   Heat(1, 2);
   Read(1);
@@ -38,7 +40,7 @@ TEST_F(HotTest, TheArenaIsPinnedWhileItServes) {
   EXPECT_EQ(Copies("pageable"), before) << "its one chunk was pinned";
 }
 
-TEST_F(HotTest, AnArenaThatCannotBePinnedServesAndSaysSoOnce) {
+TEST_F(SufferingHotTest, AnArenaThatCannotBePinnedServesAndSaysSoOnce) {
   Begin({.most_pinned = std::to_string(16 * MiB)});
   const uint64_t hot = Heat(1, 2);
   EXPECT_GE(Read(1) + Read(2), hot);
@@ -83,7 +85,7 @@ TEST_F(HotTest, AMoverThatIsKilledCostsAMomentsBlocks) {
   daemon_->Start();
 }
 
-TEST_F(HotTest, AStickyErrorEndsTheMoverAlone) {
+TEST_F(SufferingHotTest, AStickyErrorEndsTheMoverAlone) {
   Begin({.calls = "cudaMemcpyAsync:3=700"});  // of each mover
   for (int32_t seed = 1; seed <= 3; ++seed) {
     Write(seed);
@@ -97,7 +99,7 @@ TEST_F(HotTest, AStickyErrorEndsTheMoverAlone) {
   daemon_->Start();
 }
 
-TEST_F(HotTest, AMoverThatCopiesStillEndsBeforeTheNextDaemonServesWithoutACustodianToo) {
+TEST_F(SufferingHotTest, AMoverThatCopiesStillEndsBeforeTheNextDaemonServesWithoutACustodianToo) {
   Begin(
       {.delay = "2:60000000", .read_deadline = "2s"});  // its second stream, by which blocks go out
   Heat(1, 2);
@@ -141,7 +143,7 @@ TEST_F(HotTest, WithoutItsCustodianTheTierFallsBackAndSaysSo) {
   EXPECT_GE(Read(5) + Read(6) + Read(7) + Read(8), hot);
 }
 
-TEST_F(HotTest, ADeviceThatIsFullTakesWhatFits) {
+TEST_F(SufferingHotTest, ADeviceThatIsFullTakesWhatFits) {
   Begin({.vram = std::to_string(64 * MiB)});  // half of what the options say
   for (int32_t seed = 1; seed <= 12; ++seed) {
     Write(seed);
@@ -156,7 +158,7 @@ TEST_F(HotTest, ADeviceThatIsFullTakesWhatFits) {
   for (int32_t seed = 1; seed <= 12; ++seed) Read(seed);
 }
 
-TEST_F(HotTest, ASlowStreamIsWaitedFor) {
+TEST_F(SufferingHotTest, ASlowStreamIsWaitedFor) {
   Begin({.delay = "20000"});
   const uint64_t hot = Heat(1, 2);
   EXPECT_GE(Read(1) + Read(2), hot);
@@ -169,7 +171,7 @@ TEST_F(HotTest, ACustodianServesOneDaemonAndGivesBackWhatThatHasNot) {
     return std::make_unique<DaemonProcess>(
         DaemonProcess::Options{.warm_capacity = "64MiB",
                                .more = {"--hot-capacity", hot_capacity, "--vram-socket", Vram()},
-                               .program = kProgram});
+                               .program = program_});
   };
   auto another = start_another("128MiB");
   EXPECT_THAT(Use(*another->Connect(), BlockTier::kHot).state, HasSubstr("serves another daemon"));
@@ -182,7 +184,7 @@ TEST_F(HotTest, ACustodianServesOneDaemonAndGivesBackWhatThatHasNot) {
   EXPECT_EQ(Read(3) + Read(4), 0u);
 }
 
-TEST_F(HotTest, AMachineWithoutADriverServesFromTheOtherTiers) {
+TEST_F(SufferingHotTest, AMachineWithoutADriverServesFromTheOtherTiers) {
   Begin({.driver = "0"});
   int status = 0;
   ASSERT_EQ(::waitpid(std::exchange(custodian_, -1), &status, 0) > 0, true);

@@ -139,6 +139,8 @@ void FailCall(std::string_view name, int nth, int error, bool repeatedly) {
   context.faults.push_back({std::string(name), before + nth, error, repeatedly});
 }
 
+bool IsThere() { return true; }
+
 int CallCount(std::string_view name) {
   Context& context = TheContext();
   MutexLock lock(context.mutex);

@@ -33,6 +33,9 @@ struct Device {
   size_t max_registration_bytes = SIZE_MAX;
 };
 
+/// False where a program was linked for a GPU, which cannot be told to suffer.
+bool IsThere();
+
 /// In place of the environment's. Not while other threads use CUDA.
 void SetDevice(const Device& device);
 
