@@ -162,6 +162,7 @@ absl::Status Connection::Map(SessionGrant grant) {
   }
   catalog_.emplace(std::move(catalog));
   local_readers_.emplace(catalog_->catalog(), *control_);
+  magazine_.emplace(control_->ahead);
   puts_.emplace(
       *control_, *local_readers_,
       PutQueue::Hooks{
@@ -169,11 +170,11 @@ absl::Status Connection::Map(SessionGrant grant) {
           .alive = [this] { return Alive(); },
           .abort = [this](Magazine::Slot slot) { QueueAbort(slot); },
           .unstage = [this](uint64_t at) { staging_.Give(at); },
-          .want = [this](uint32_t space) { return magazine_.Lacking(space, kPutGrants); },
+          .want = [this](uint32_t space) { return magazine_->Lacking(space, kPutGrants); },
           .granted =
               [this](const Magazine::Want& want, uint64_t grant,
                      std::span<const uint64_t> offsets) {
-                magazine_.Came(
+                HoldAhead(
                     want,
                     Granted(want.kind, grant, offsets).value_or(std::vector<Magazine::Slot>()));
               }});

@@ -189,6 +189,9 @@ class Connection {
   /// it is filled costs several times as much.
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
   /// Gives back what it holds in vain, or all of it.
+  /// What came of the slots that were asked for ahead of need.
+  void HoldAhead(const Magazine::Want& want, std::span<const Magazine::Slot> slots)
+      TC_EXCLUDES(mutex_);
   void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
   void LeaveArena();
@@ -216,7 +219,7 @@ class Connection {
   StagingMemory staging_;
   std::string token_;                 // of a local session
   MappedSlabs slabs_, filled_slabs_;  // those that are read alone, and those that are written
-  Magazine magazine_;                 // of a local session
+  std::optional<Magazine> magazine_;  // of a local session
   uint32_t slots_recalled_ = 0;       // when the daemon last said so
   uint64_t beaten_generation_ = 0;    // of leases, at the last beat
   std::unique_ptr<GrpcCalls> calls_;

@@ -47,26 +47,27 @@ absl::StatusOr<std::vector<Magazine::Slot>> Connection::TakeSlots(const Magazine
   if (!remote_) {
     // What answers have brought, and what leases hold that went before their commits were answered.
     puts_->Collect();
-    slots = magazine_.Take(kind, count);
+    slots = magazine_->Take(kind, count);
     if (slots.size() == count) return slots;
   }
   // What this client gave up a moment ago must not keep it from getting slots.
   FlushReturns(deadline);
   const auto missing = count - static_cast<uint32_t>(slots.size());
-  const auto ahead = remote_ ? Magazine::Want{kind, 0} : magazine_.Ahead(kind, missing);
+  const auto ahead = remote_ ? Magazine::Want{kind, 0} : magazine_->Ahead(kind, missing);
   const auto granted = AskForSlots(kind, missing, ahead.count, wait, deadline);
   std::span<const Magazine::Slot> came;
   if (granted.ok()) came = *granted;
   const std::span<const Magazine::Slot> ours = came.first(std::min<size_t>(missing, came.size()));
   slots.insert(slots.end(), ours.begin(), ours.end());
-  if (!remote_) magazine_.Came(ahead, came.subspan(ours.size()));
+  if (!remote_) HoldAhead(ahead, came.subspan(ours.size()));
   if (granted.ok()) return slots;
+  if (remote_) return granted.status();
   if (!absl::IsResourceExhausted(granted.status())) {
-    magazine_.Add(kind, slots);
+    for (const Magazine::Slot& slot : magazine_->Add(kind, slots)) QueueAbort(slot);
     return granted.status();
   }
   // What there was may have come to another thread, for both.
-  const std::vector<Magazine::Slot> others = magazine_.Take(kind, missing);
+  const std::vector<Magazine::Slot> others = magazine_->Take(kind, missing);
   slots.insert(slots.end(), others.begin(), others.end());
   if (slots.empty()) return granted.status();
   return slots;
@@ -159,8 +160,13 @@ void Connection::MapSlot(uint64_t offset, uint64_t bytes) {
   (void)::madvise(arena_ + offset, bytes, MADV_POPULATE_READ);
 }
 
+void Connection::HoldAhead(const Magazine::Want& want, std::span<const Magazine::Slot> slots) {
+  for (const Magazine::Slot& slot : magazine_->Came(want, slots)) QueueAbort(slot);
+}
+
 void Connection::ReturnIdleSlots(bool all) {
-  for (const Magazine::Slot& slot : magazine_.TakeIdle(all)) QueueAbort(slot);
+  if (!magazine_) return;
+  for (const Magazine::Slot& slot : magazine_->TakeIdle(all)) QueueAbort(slot);
 }
 
 template <class Item>

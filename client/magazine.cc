@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/units.h"
+#include "proto/shm_layout.h"
 
 namespace thermocline {
 inline namespace client_v1 {
@@ -22,12 +23,35 @@ std::vector<Magazine::Slot> Magazine::Take(const Kind& kind, uint32_t count) {
   MutexLock lock(mutex_);
   const auto found = slots_.find(kind);
   if (found == slots_.end()) return {};
-  Slots& slots = found->second;
-  slots.idle_calls = 0;
-  const auto begin = slots.held.end() - std::min<ptrdiff_t>(count, std::ssize(slots.held));
-  std::vector<Slot> taken(begin, slots.held.end());
-  slots.held.erase(begin, slots.held.end());
+  found->second.idle_calls = 0;
+  std::vector<Slot> taken;
+  TakeFrom(found->second, count, taken);
   return taken;
+}
+
+void Magazine::TakeFrom(Slots& slots, size_t count, std::vector<Slot>& taken) {
+  for (const size_t most = taken.size() + count; taken.size() < most && !slots.held.empty();) {
+    const Held held = slots.held.back();
+    slots.held.pop_back();
+    uint64_t bits = AheadBits(held.slot.offset, held.slot.grant);
+    if (words_[held.word].compare_exchange_strong(bits, 0)) taken.push_back(held.slot);
+    next_word_ = held.word;
+  }
+}
+
+std::vector<Magazine::Slot> Magazine::Hold(Slots& slots, std::span<const Slot> those) {
+  for (size_t i = 0, looked = 0; i < those.size(); ++i) {
+    // Nobody else makes a free word one that is not.
+    while (looked < words_.size() && words_[next_word_ % words_.size()].load() != 0) {
+      ++looked;
+      ++next_word_;
+    }
+    if (looked == words_.size()) return {those.begin() + static_cast<ptrdiff_t>(i), those.end()};
+    const auto word = static_cast<uint32_t>(next_word_++ % words_.size());
+    words_[word].store(AheadBits(those[i].offset, those[i].grant));
+    slots.held.push_back({those[i], word});
+  }
+  return {};
 }
 
 // What was missed once is likely to be missed again, and twice as much is enough for a while.
@@ -40,10 +64,9 @@ Magazine::Want Magazine::Ahead(const Kind& kind, uint32_t missing) {
   return want;
 }
 
-void Magazine::Add(const Kind& kind, std::span<const Slot> slots) {
+std::vector<Magazine::Slot> Magazine::Add(const Kind& kind, std::span<const Slot> slots) {
   MutexLock lock(mutex_);
-  std::vector<Slot>& held = slots_[kind].held;
-  held.insert(held.end(), slots.begin(), slots.end());
+  return Hold(slots_[kind], slots);
 }
 
 Magazine::Want Magazine::Lacking(uint32_t space, uint32_t count) {
@@ -61,11 +84,11 @@ Magazine::Want Magazine::Lacking(uint32_t space, uint32_t count) {
   return want;
 }
 
-void Magazine::Came(const Want& want, std::span<const Slot> slots) {
+std::vector<Magazine::Slot> Magazine::Came(const Want& want, std::span<const Slot> slots) {
   MutexLock lock(mutex_);
   Slots& those = slots_[want.kind];
   those.on_their_way -= want.count;
-  those.held.insert(those.held.end(), slots.begin(), slots.end());
+  return Hold(those, slots);
 }
 
 std::vector<Magazine::Slot> Magazine::TakeIdle(bool recalled) {
@@ -77,8 +100,7 @@ std::vector<Magazine::Slot> Magazine::TakeIdle(bool recalled) {
       ++next;
       continue;
     }
-    idle.insert(idle.end(), slots.held.begin(), slots.held.end());
-    slots.held.clear();
+    TakeFrom(slots, slots.held.size(), idle);
     slots.target = 0;
     next = slots.on_their_way > 0 ? std::next(next) : slots_.erase(next);
   }

@@ -152,9 +152,11 @@ void PutQueue::CollectAnswers() {
       if ((answer.kept[i / 64] >> (i % 64) & 1) != 0) put->kept.push_back(put->slots[i]);
     }
     put->answered = true;
+    uint64_t before = put->number - 1;
+    const bool are_ours = area_.answers_taken.compare_exchange_strong(before, put->number);
     if (put->want.count > 0) {
       const auto end = std::find(std::begin(answer.granted), std::end(answer.granted), 0);
-      const size_t granted = put->status.ok() ? end - std::begin(answer.granted) : 0;
+      const size_t granted = put->status.ok() && are_ours ? end - std::begin(answer.granted) : 0;
       hooks_.granted(put->want, kPutGrant | put->number, std::span(answer.granted, granted));
     }
     if (put->abandoned) GiveBack(*put);

@@ -52,6 +52,14 @@ void LocalPuts::Drain(TenantView& view) {
   }
 }
 
+void LocalPuts::TakeBack(TenantView& view, ClientNumber client) {
+  const PutRing::Ahead ahead = ring_.TakeBack();
+  std::vector<GrantedSlot> slots;
+  for (const uint64_t offset : ahead.offsets) slots.push_back({offset, 0});
+  // All of them are this client's, or were never granted to it.
+  view.stack->Abort(client, view.stack->StillReserved(client, ahead.grants, slots)).IgnoreError();
+}
+
 // Once at a time, however often the client wakes us.
 void LocalPuts::PostDrain() {
   if (std::exchange(drain_posted_, true)) return;

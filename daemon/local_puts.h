@@ -28,6 +28,9 @@ class LocalPuts : public std::enable_shared_from_this<LocalPuts> {
   /// by itself until the ring is empty; then the client has to wake us.
   void Drain(TenantView& view);
 
+  /// Frees the slots that the client holds in advance of need: it was silent for too long.
+  void TakeBack(TenantView& view, ClientNumber client);
+
  private:
   struct Job {
     v1::CommitRequest request;

@@ -63,6 +63,23 @@ void PutRing::Tell(const Answer& answer) {
   }
 }
 
+PutRing::Ahead PutRing::TakeBack() {
+  Ahead back;
+  for (std::atomic<uint64_t>& word : area_->ahead) {
+    uint64_t bits = word.load(std::memory_order_relaxed);
+    if (bits != 0 && word.compare_exchange_strong(bits, 0)) {
+      back.offsets.push_back(AheadOffset(bits));
+    }
+  }
+  // A client that takes one of them just now has the others of that answer, too.
+  uint64_t taken = area_->answers_taken.load(std::memory_order_relaxed);
+  const uint64_t first = answered_ - std::min<uint64_t>(answered_, kPutAnswers);
+  if (taken < first || taken >= answered_) return back;
+  if (!area_->answers_taken.compare_exchange_strong(taken, answered_)) return back;
+  while (++taken <= answered_) back.grants.push_back(kPutGrant | taken);
+  return back;
+}
+
 void PutRing::CopyOut(uint64_t from, void* to, size_t bytes) const {
   const size_t at = from % kPutRingBytes;
   const size_t first = std::min<size_t>(bytes, kPutRingBytes - at);

@@ -44,6 +44,14 @@ class PutRing {
   /// How the commit went that is the next one to be answered.
   void Tell(const Answer& answer);
 
+  /// What the client holds in advance, and from now on does not: slots, and the grants with answers
+  /// that it has not taken. Any values whatever: who is to free them looks whose they are.
+  struct Ahead {
+    std::vector<uint64_t> grants;   // those of numbers
+    std::vector<uint64_t> offsets;  // slots
+  };
+  Ahead TakeBack();
+
  private:
   void CopyOut(uint64_t from, void* to, size_t bytes) const;
 

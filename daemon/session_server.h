@@ -4,7 +4,8 @@
 //
 // - goodbye: its leases end at once, and its reservations as soon as a lease's time has passed.
 // - end of stream: its leases end once lease_until has passed, as the process may be reading.
-// - silence: its leases end once lease_until has passed; it stays, and may lease again.
+// - silence: its leases end once lease_until has passed, and slots that it holds in advance of need
+//   come back; it stays, and may lease again.
 // - process exit: everything returns at once; a forked child that still holds the socket is no
 //   reason to wait, since its copy of the client is dead.
 //

@@ -260,7 +260,11 @@ void Tenant::Awaits(pid_t pid, uint64_t start_time, std::function<void(bool)> do
 void Tenant::ExpireLeases(uint64_t session, std::function<void()> done) {
   PostCompletion([=, done = std::move(done)](TenantView& view) {
     const auto found = view.sessions.find(session);
-    if (found != view.sessions.end()) view.stack->ExpireLeases(found->second.client);
+    if (found != view.sessions.end()) {
+      const TenantView::Session& silent = found->second;
+      view.stack->ExpireLeases(silent.client);
+      if (silent.puts != nullptr) silent.puts->TakeBack(view, silent.client);
+    }
     done();
   });
 }

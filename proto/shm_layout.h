@@ -10,17 +10,18 @@ namespace thermocline {
 
 /// Of the arena, the control area and the session protocol. Raised by any change to either. The
 /// catalog has a version of its own (catalog/layout.h).
-inline constexpr uint32_t kLayoutVersion = 4;
+inline constexpr uint32_t kLayoutVersion = 5;
 inline constexpr uint32_t kProtocolVersion = 3;
 
 inline constexpr uint64_t kControlAreaMagic = 0x3141544c52544354;  // "TCTRLTA1"
-inline constexpr uint64_t kControlAreaBytes = 290816;
+inline constexpr uint64_t kControlAreaBytes = 299008;
 inline constexpr uint32_t kControlPins = 256;  // a lease takes two of them, see catalog/reader.h
 inline constexpr uint32_t kUseRecords = 1024;
 inline constexpr uint32_t kPutRingBytes = 256 * 1024;  // a power of two
 inline constexpr uint32_t kPutAnswers = 64;
 inline constexpr uint32_t kPutItems = 512;  // of one commit
 inline constexpr uint32_t kPutGrants = 23;  // slots granted with its answer
+inline constexpr uint32_t kAheadSlots = 1024;
 // By this and the commit's number the grant of those is called.
 inline constexpr uint64_t kPutGrant = uint64_t{1} << 63;
 inline constexpr uint32_t kSleeps = 1, kDozes = 2;
@@ -51,6 +52,13 @@ struct PutAnswer {
   };
 };
 static_assert(sizeof(PutAnswer) == 256);
+
+/// A slot that is held in advance: the page where it begins, and of its grant as much as tells it
+/// from one by which the client has the same slot anew.
+inline constexpr uint64_t AheadBits(uint64_t offset, uint64_t grant) {
+  return grant << 32 | offset / 4096;
+}
+inline constexpr uint64_t AheadOffset(uint64_t bits) { return (bits & 0xffffffff) * 4096; }
 
 /// Times are CLOCK_BOOTTIME nanoseconds: it goes on while the machine sleeps, and both sides read
 /// the same.
@@ -89,6 +97,10 @@ struct alignas(64) ControlArea {
   // puts[n % kPutRingBytes]. The daemon publishes them in their order and answers in it: the n-th,
   // from 1, in put_answers[n % kPutAnswers]. A client leaves at most kPutAnswers unanswered.
   alignas(64) std::atomic<uint64_t> puts_written;  // by the client
+  // Commits whose answers the client has taken, with the slots that they granted: it swaps n - 1
+  // for n before it takes those of the n-th. Swapped by the daemon for all that were answered, when
+  // it takes back what a silent client holds in advance.
+  std::atomic<uint64_t> answers_taken;
   // Written by the daemon: bytes taken out, and (a futex) commits answered, modulo 2^32.
   alignas(64) std::atomic<uint64_t> puts_read;
   std::atomic<uint32_t> puts_answered;
@@ -102,6 +114,10 @@ struct alignas(64) ControlArea {
   std::atomic<uint32_t> client_sleepers;  // on puts_answered
   alignas(64) PutAnswer put_answers[kPutAnswers];
   alignas(64) std::byte puts[kPutRingBytes];
+  // AheadBits of the slots that the client holds in advance of need, in any order; 0 none. Written
+  // by the client. Whoever swaps one for 0 has the slot: the client before it hands it out, or the
+  // daemon, which frees those of a silent client.
+  alignas(64) std::atomic<uint64_t> ahead[kAheadSlots];
 };
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -115,6 +131,7 @@ static_assert(offsetof(ControlArea, uses_written) == 256);
 static_assert(offsetof(ControlArea, pins) == 320);
 static_assert(offsetof(ControlArea, uses) == 320 + 8 * kControlPins);
 static_assert(offsetof(ControlArea, puts_written) == 10560);
+static_assert(offsetof(ControlArea, answers_taken) == 10568);
 static_assert(offsetof(ControlArea, puts_read) == 10624);
 static_assert(offsetof(ControlArea, puts_answered) == 10632);
 static_assert(offsetof(ControlArea, slots_recalled) == 10636);
@@ -122,6 +139,7 @@ static_assert(offsetof(ControlArea, daemon_sleeps) == 10688);
 static_assert(offsetof(ControlArea, client_sleepers) == 10692);
 static_assert(offsetof(ControlArea, put_answers) == 10752);
 static_assert(offsetof(ControlArea, puts) == 10752 + 256 * kPutAnswers);
+static_assert(offsetof(ControlArea, ahead) == 289280);
 static_assert(sizeof(ControlArea) <= kControlAreaBytes);
 
 }  // namespace thermocline

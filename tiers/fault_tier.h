@@ -51,6 +51,7 @@ class FaultTier : public Tier {
   TierUsage Usage() const override { return below_->Usage(); }
   std::vector<LostBlock> TakeLost() override { return below_->TakeLost(); }
   bool RefusesWrites() const override { return below_->RefusesWrites(); }
+  void TellDamage() override { below_->TellDamage(); }
   std::string State() const override { return below_->State(); }
 
  private:

@@ -271,6 +271,10 @@ void LogTier::DropUnusable(SegmentDatabase& database, BlockRef ref, uint64_t seq
 void LogTier::NoteDamage(uint64_t count) {
   if (count == 0) return;
   corrupt_count_ += count;
+  TellDamage();
+}
+
+void LogTier::TellDamage() {
   MutexLock lock(mutex_);
   damage_told_until_ = std::chrono::steady_clock::now() + options_.damage_told;
 }

@@ -195,15 +195,17 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     return host_->LeavingChunks() == 0;
   }
   if (!FlushHot()) return false;
+  // A copy on disk that leaves with its segment is no reason to leave memory, until it has left.
+  const bool is_moving = job_running_ || dropping_;
   flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr, flush.newest});
   if (cold_full_) {  // of what stands above the blocks to be written: their tails have to go
     const uint64_t dropped = FreeClean({0, 1, true, flush.newest});
     flush.blocks += dropped;
     if (dropped > 0) SchedulePump();
-    return dropped == 0 && !job_running_;
+    return dropped == 0 && !is_moving;
   }
   if (cold_writable()) PlanWrites({0, UINT64_MAX, false, flush.newest});
-  return !job_running_ && planned_writes_.size() < kMaxBatchBlocks &&
+  return !is_moving && planned_writes_.size() < kMaxBatchBlocks &&
          std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
 }
 

@@ -29,9 +29,10 @@ constexpr std::chrono::minutes kLeastStuckTime{1};  // doubled with each further
 constexpr std::chrono::hours kMostStuckTime{1};
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
-// What a medium adds, at most: to each block its entry in an index, and to a segment.
+// What a medium adds, at most: to each block its entry in an index, and to a segment, which takes
+// whole pages.
 constexpr uint64_t kBlockExtraBytes = 256;
-constexpr uint64_t kSegmentExtraBytes = 2 * KiB;
+constexpr uint64_t kSegmentExtraBytes = 2 * KiB + kPageBytes;
 constexpr uint64_t kTierSegments = 16;      // of the warm tier and of the cold one,
 constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 

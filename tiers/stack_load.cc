@@ -190,6 +190,7 @@ void StackCore::FinishPromotion(BlockRef ref, uint64_t offset,
 // What the tier itself has found, it counts and tells.
 void StackCore::NoteDamage(BlockRef ref, const absl::Status& why) {
   ++stats_.corrupt_blocks;
+  cold_->TellDamage();
   if (const auto left_out = damage_limit_.Admit()) {  // a whole segment, perhaps
     LogEvent(LogLevel::kWarning, "cold_block_dropped",
              {{"id", ref.id}, {"part", ref.part}, {"reason", why}, {"left_out", *left_out}});

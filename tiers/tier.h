@@ -157,6 +157,10 @@ class Tier {
   /// Whether it takes no writes at the moment. Then Sync looks whether it can again.
   [[nodiscard]] virtual bool RefusesWrites() const { return false; }
 
+  /// Has State tell for a while that blocks did not verify, where its caller has found so: of one
+  /// that is whole, but another's. The caller counts it.
+  virtual void TellDamage() {}
+
   /// "ok", or what is wrong and what to do about it, for people.
   [[nodiscard]] virtual std::string State() const { return "ok"; }
 };

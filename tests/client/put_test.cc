@@ -360,5 +360,37 @@ TEST_F(SmallCatalogPutTest, WhatComesBehindARefusedCommitIsRefused) {
   EXPECT_EQ(lease->depth(), 12u);
 }
 
+TEST_F(PutTest, WhatAStoppedClientHoldsInAdvanceIsUsedByOthersAndNeverByIt) {
+  int to_child[2], from_child[2];
+  ASSERT_EQ(::pipe2(to_child, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(from_child, O_CLOEXEC), 0);
+  const pid_t child = Spawn({TC_BUILD_DIR "/bin/client_probe", daemon_.socket(), "", "put"},
+                            to_child[0], from_child[1], 2);
+  ::close(from_child[1]);
+  char answer = 0;
+  ASSERT_EQ(::read(from_child[0], &answer, 1), 1);
+  ::kill(child, SIGSTOP);
+  EXPECT_GT(client_->Stats()->reservations, 0u) << "it was stopped too late";
+  EXPECT_TRUE(NothingIsReserved());
+  constexpr uint32_t kPlaces = 1900;  // of 2048
+  const auto tokens = Prompt(7, kPlaces);
+  auto lease = space_.Match(tokens);
+  ASSERT_TRUE(lease.ok()) << lease.status();
+  for (uint32_t places = 100; places <= kPlaces; places += 100) {
+    ASSERT_OK(Extend(space_, *lease, tokens, places));
+  }
+  ::kill(child, SIGCONT);
+  ASSERT_EQ(::write(to_child[1], "?", 1), 1);
+  ASSERT_EQ(::read(from_child[0], &answer, 1), 1) << "what it puts now is wrong";
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(RightPlaces(space_, *lease, tokens), kPlaces);
+  EXPECT_TRUE(lease->StillValid());
+  lease->Release();
+  EXPECT_TRUE(NothingIsReserved());
+  for (const int fd : {to_child[0], to_child[1], from_child[0]}) ::close(fd);
+}
+
 }  // namespace
 }  // namespace thermocline

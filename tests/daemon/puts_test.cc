@@ -283,6 +283,37 @@ TEST_F(PutCallsTest, CommitsOfAClientThatHasFallenSilentAreRefusedOnceItsLeasesH
   EXPECT_TRUE(Eventually([&] { return StatsOf(other).sessions() == 1; }));
 }
 
+TEST_F(PutCallsTest, WhatASilentClientHoldsInAdvanceComesBack) {
+  RingClient ring(place_);
+  RawClient& client = ring.client;
+  RawClient other(place_);
+  ControlArea& area = ring.area();
+  const uint64_t anothers =
+      ReserveUnder(other, OpenTestSpace(other, TestSpace(kBlockBytes)), 1, 1).offsets(0);
+  const v1::ReserveResponse slots = ReserveUnder(client, ring.opened.space(), 5, 1);
+  ASSERT_EQ(slots.offsets_size(), 5);
+  const std::string first = ring.Frame(1, slots.offsets(0), 2);
+  const std::string both = first + ring.Frame(2, slots.offsets(1), 3);
+  PutRaw(client, first, first.size());
+  ASSERT_TRUE(ring.Answered(1));
+  area.answers_taken = 1;  // with two slots, which it has in hand
+  PutRaw(client, both, both.size());
+  ASSERT_TRUE(ring.Answered(2));
+  area.ahead[0] = AheadBits(slots.offsets(2), 1);
+  area.ahead[kAheadSlots - 1] = AheadBits(slots.offsets(3), 1);
+  area.ahead[5] = AheadBits(anothers, 1);
+  area.ahead[6] = AheadBits(uint64_t{1} << 43, 1);
+  area.ahead[7] = ~uint64_t{0};
+  EXPECT_EQ(StatsOf(other).reservations(), 9u);
+  EXPECT_TRUE(Eventually([&] {
+    other.session.Beat();
+    return StatsOf(other).reservations() == 4;
+  })) << "of its own, one and those of the answer that it had taken; and another's";
+  EXPECT_EQ(area.answers_taken, 2u);
+  EXPECT_EQ(area.ahead[0] | area.ahead[kAheadSlots - 1], 0u);
+  EXPECT_THAT(daemon_->log(), HasSubstr("session_silent"));
+}
+
 /// The same over a tenant whose clients may not write in the arena.
 class StagedPutCallsTest : public PutCallsTest {
  protected:

@@ -221,6 +221,28 @@ TEST_F(StackBudgetTest, DiskSpaceIsLentAndComesBack) {
   ExpectSane();
 }
 
+// Their blocks are in memory, too, and may leave it once they are on disk again.
+TEST_F(StackBudgetTest, AFlushWaitsForTheSegmentsThatGoForAnother) {
+  Use(6, 2, 4);
+  constexpr uint64_t kBlocks = 4 * kChunkBlocks - 8;
+  ASSERT_EQ(StoreAll(a(), 0, kBlocks), kBlocks);
+  ASSERT_EQ(FlushTier(a().stack, TierKind::kWarm).second, 0u);
+  for (uint64_t number = 0; number < kBlocks; ++number) {
+    const LeaseView lease = a().client->Match(a().NamesOf(number));
+    ASSERT_EQ(a().client->Load(lease, a().NamesOf(number)), 1u);
+    a().client->Release(lease);
+  }
+  const BudgetAccount another(cold_, 1);
+  while (another.Held() < 2) {
+    if (!another.Take()) another.Want();
+    if (cold_->Owed(0) > 0) break;
+    ASSERT_LE(another.Held(), 2u);
+  }
+  ASSERT_GT(cold_->Owed(0), 0u);
+  EXPECT_EQ(FlushTier(a().stack, TierKind::kWarm).second, 0u);
+  ExpectSane();
+}
+
 TEST_F(StackBudgetTest, DiskSpaceThatDoesNotComeIsNotWaitedForForEver) {
   Use(1, 1, 8);
   // b fills the disk and pins what it has there: it owes a unit, and cannot give it.

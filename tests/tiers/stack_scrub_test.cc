@@ -1,4 +1,5 @@
 // What is read back of the disk: how fast, and what comes of a file that is another store's.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -11,6 +12,8 @@ namespace thermocline {
 namespace {
 
 namespace fs = std::filesystem;
+
+using ::testing::HasSubstr;
 
 constexpr uint64_t kCharge = 64 * KiB;  // of a block, however short it is
 
@@ -93,6 +96,7 @@ TEST_F(StackScrubTest, ASegmentOfAnotherStoreIsAMissAndNeverAWrongByte) {
     const auto corrupt = static_cast<size_t>(MissReason::kCorrupt);
     EXPECT_EQ((*stack_)->Stats().misses_by_reason[corrupt], scrubbed ? 0u : 6u);
     EXPECT_EQ((*stack_)->Stats().corrupt_blocks, 6u);
+    EXPECT_THAT((*stack_)->Stats().tiers[1].state, HasSubstr("did not verify"));
     ExpectBooksAgree();
   }
 }
