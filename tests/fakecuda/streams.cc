@@ -158,6 +158,32 @@ cudaError_t CreateStream(const char* name, cudaStream_t* stream, unsigned flags)
   });
 }
 
+/// What host functions are called with: known, as a driver's queue knows it, also where a corrupted
+/// context never calls them, so that it is no leak of theirs.
+/// Thread: any.
+class Arguments {
+ public:
+  uint64_t Add(void* argument) TC_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    waiting_[++last_] = argument;
+    return last_;
+  }
+  void Remove(uint64_t call) TC_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    waiting_.erase(call);
+  }
+
+ private:
+  Mutex mutex_;
+  uint64_t last_ TC_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, void*> waiting_ TC_GUARDED_BY(mutex_);
+};
+
+Arguments& Uncalled() {
+  static Arguments& arguments = *new Arguments;  // streams outlive what is destroyed at exit
+  return arguments;
+}
+
 }  // namespace
 
 StreamPointer FindStream(cudaStream_t handle) {
@@ -287,7 +313,11 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void* argument) {
   return ServeOnStream(__func__, handle, [&](const StreamPointer& stream, int poison) {
     if (function == nullptr) return cudaErrorInvalidValue;
-    Submit(stream, poison, [function, argument] { function(argument); });
+    const uint64_t call = Uncalled().Add(argument);
+    Submit(stream, poison, [function, argument, call] {
+      Uncalled().Remove(call);
+      function(argument);
+    });
     return cudaSuccess;
   });
 }
