@@ -188,10 +188,10 @@ class Connection {
   /// Maps the pages of a slot that was granted, all at once and once a slot: a fault a page while
   /// it is filled costs several times as much.
   void MapSlot(uint64_t offset, uint64_t bytes) TC_EXCLUDES(mutex_);
-  /// Gives back what it holds in vain, or all of it.
   /// What came of the slots that were asked for ahead of need.
   void HoldAhead(const Magazine::Want& want, std::span<const Magazine::Slot> slots)
       TC_EXCLUDES(mutex_);
+  /// Gives back what it holds in vain, or all of it.
   void ReturnIdleSlots(bool all);
   void Lose(const std::string& reason) TC_EXCLUDES(mutex_);
   void LeaveArena();

@@ -46,7 +46,10 @@ std::vector<Magazine::Slot> Magazine::Hold(Slots& slots, std::span<const Slot> t
       ++looked;
       ++next_word_;
     }
-    if (looked == words_.size()) return {those.begin() + static_cast<ptrdiff_t>(i), those.end()};
+    if (looked == words_.size()) {  // so many are not to be asked for again
+      slots.target = static_cast<uint32_t>(slots.held.size()) + slots.on_their_way;
+      return {those.begin() + static_cast<ptrdiff_t>(i), those.end()};
+    }
     const auto word = static_cast<uint32_t>(next_word_++ % words_.size());
     words_[word].store(AheadBits(those[i].offset, those[i].grant));
     slots.held.push_back({those[i], word});

@@ -56,7 +56,7 @@ void LocalPuts::TakeBack(TenantView& view, ClientNumber client) {
   const PutRing::Ahead ahead = ring_.TakeBack();
   std::vector<GrantedSlot> slots;
   for (const uint64_t offset : ahead.offsets) slots.push_back({offset, 0});
-  // All of them are this client's, or were never granted to it.
+  // Whatever was written there: of these, those that this client has reserved.
   view.stack->Abort(client, view.stack->StillReserved(client, ahead.grants, slots)).IgnoreError();
 }
 

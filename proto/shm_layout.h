@@ -56,7 +56,7 @@ static_assert(sizeof(PutAnswer) == 256);
 /// A slot that is held in advance: the page where it begins, and of its grant as much as tells it
 /// from one by which the client has the same slot anew.
 inline constexpr uint64_t AheadBits(uint64_t offset, uint64_t grant) {
-  return grant << 32 | offset / 4096;
+  return (grant & kPutGrant) | (grant << 33 >> 1) | offset / 4096;
 }
 inline constexpr uint64_t AheadOffset(uint64_t bits) { return (bits & 0xffffffff) * 4096; }
 

@@ -14,8 +14,8 @@
 // of the entries twice, as they are for a moment when they are merged; and own_bytes for all else
 // (RocksDB's logs and manifests), which is not more by its options (tiers/disk_segments.cc). Of a
 // PutAll the blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and
-// so the capacity is exceeded by some hundred bytes a block at most, until a segment is given up
-// for it, and by what is written anew.
+// so the capacity is exceeded by some hundred bytes a block at most, until the caller has given up
+// a segment for that, and by what is written anew.
 //
 // The newest store that was set aside counts, too. It is a segment without blocks, older than all
 // others, so that it is the first to go when room is made; at an opening into which it does not fit

@@ -167,6 +167,8 @@ void StackCore::AdvanceFlushes() {
 // two jobs comes to an end, however many jobs others keep under way.
 bool StackCore::AdvanceFlush(FlushState& flush) {
   if (scrub_running_) return false;  // what it has pinned is nobody's lease
+  // What leaves the disk with its segment neither leaves memory nor is written, until it has left.
+  const bool is_moving = job_running_ || (dropping_ && cold_writable());
   const auto is_older = [&](const ColdWrite& write) {
     return write.record.sequence <= flush.newest;
   };
@@ -180,11 +182,11 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     const bool deletes = std::any_of(doomed_.begin(), doomed_.end(), [&](uint64_t id) {
       return places_.contains(id) && places_.at(id).busy();  // on its way up or down
     });
-    return (erasures_.empty() || !cold_writable()) && !job_running_ && !(flush.settle && deletes) &&
+    return (erasures_.empty() || !cold_writable()) && !is_moving && !(flush.settle && deletes) &&
            std::none_of(planned_writes_.begin(), planned_writes_.end(), is_older);
   }
   if (flush.drop) {
-    if (job_running_ || hot_job_running_ || !planned_writes_.empty()) return false;
+    if (is_moving || hot_job_running_ || !planned_writes_.empty()) return false;
     flush.blocks += DropWarm();
     DropHot();
     const absl::Status punched = host_->PunchEmptyChunks();
@@ -195,8 +197,6 @@ bool StackCore::AdvanceFlush(FlushState& flush) {
     return host_->LeavingChunks() == 0;
   }
   if (!FlushHot()) return false;
-  // A copy on disk that leaves with its segment is no reason to leave memory, until it has left.
-  const bool is_moving = job_running_ || dropping_;
   flush.blocks += FreeClean({0, UINT64_MAX, cold_ == nullptr, flush.newest});
   if (cold_full_) {  // of what stands above the blocks to be written: their tails have to go
     const uint64_t dropped = FreeClean({0, 1, true, flush.newest});

@@ -421,6 +421,7 @@ void StackCore::CancelWrites() {
     for (const BlockRef ref : segment_drop_->going) PartOf(ref)->leaving = false;
     segment_drop_.reset();
     dropping_.reset();
+    SchedulePump();
   }
   if (planned_writes_.empty()) return;
   for (const ColdWrite& write : planned_writes_) PartOf(write.ref)->writing = false;

@@ -56,7 +56,7 @@ void StackCore::Pump() {
   AdvanceHot();
   KeepReserve();
   TouchAhead();
-  if (cold_ != nullptr && erasures_.empty() && !job_running_) {
+  if (cold_ != nullptr && erasures_.empty() && !job_running_ && cold_writable()) {
     const TierUsage usage = cold_->Usage();
     const uint64_t capacity = ColdCapacity(usage);
     if (usage.used_bytes > capacity) MakeColdRoom(usage.used_bytes - capacity);  // it was lowered

@@ -124,11 +124,24 @@ TEST_F(MagazineTest, WhatFindsNoRoomGoesBack) {
   EXPECT_TRUE(magazine_.Add(kSmall, some).empty());
   EXPECT_EQ(magazine_.Add(kLarge, others),
             (std::vector<Magazine::Slot>{others.begin() + 1, others.end()}));
+  magazine_.Ahead(kOther, 8);
+  EXPECT_EQ(magazine_.Came({kOther, 8}, Slots(8)).size(), 8u);
+  EXPECT_EQ(magazine_.Lacking(kOther.space, 23).count, 0u) << "there is no room for more";
   EXPECT_EQ(magazine_.Take(kSmall, 2).size(), 2u);
   EXPECT_TRUE(magazine_.Add(kOther, Slots(2)).empty());
   EXPECT_EQ(magazine_.Take(kSmall, 512).size() + magazine_.Take(kLarge, 512).size() +
                 magazine_.Take(kOther, 512).size(),
             words_.size());
+}
+
+TEST_F(MagazineTest, AWordTellsGrantsApart) {
+  const uint64_t by_call = 7, by_answer = kPutGrant | 7;
+  EXPECT_NE(AheadBits(4096, by_call), AheadBits(4096, by_answer));
+  EXPECT_NE(AheadBits(4096, by_call), AheadBits(4096, by_call + 1));
+  for (const uint64_t grant : {uint64_t{0}, by_call, by_answer, ~uint64_t{0}}) {
+    EXPECT_EQ(AheadOffset(AheadBits(uint64_t{4096} * 0xffffffff, grant)),
+              uint64_t{4096} * 0xffffffff);
+  }
 }
 
 /// Threads that take and put back, and a daemon that takes back at any time.
