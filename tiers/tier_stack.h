@@ -120,8 +120,9 @@ class TierStack {
   /// Whether slots wait in quarantine for that process.
   virtual bool Awaits(int pid, uint64_t start_time) const = 0;
   /// The client was silent for longer than a lease lasts: its leases end, those by its own pins
-  /// too, and its reservations stay with it. Whoever calls sees to it that the client takes nothing
-  /// for leased that it pinned before this has returned.
+  /// too. Its reservations stay with it where clients fill slots; what of these it only holds in
+  /// advance the caller aborts. Whoever calls sees to it that the client takes nothing for leased
+  /// that it pinned before this has returned.
   virtual void ExpireLeases(ClientNumber client) = 0;
   /// After a restart: nothing re-adopted is evicted, and no slot granted before is reused, until
   /// every client of the last epoch that still lives has come back or `grace` has passed. The

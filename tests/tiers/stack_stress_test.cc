@@ -206,7 +206,8 @@ TEST(StackStressTest, ClientsReadInPlaceWhileBlocksSinkAndRise) {
     });
   });
   EXPECT_EQ(flushed.second, 0u);
-  StackStats stats;
+  StackStats stats = stack.Call([](TierStack& stack) { return stack.Stats(); });
+  EXPECT_LE(stats.tiers[1].used_bytes, stats.tiers[1].capacity_bytes * 5 / 4) << "and a segment";
   for (int tick = 0; tick < 100; ++tick) {  // what its tables have grown by a segment goes for
     stats = stack.Call([](TierStack& stack) {
       stack.Tick();
