@@ -159,13 +159,12 @@ void LocalPuts::Publish(TenantView& view, ClientNumber client, const std::shared
 // message for them.
 void LocalPuts::GrantMore(TenantView& view, ClientNumber client, const Job& job,
                           const std::shared_ptr<Answer>& answer) {
-  answer->ready = job.wants.count == 0 || !answer->told.status.ok();
-  if (answer->ready) return;
-  // What was put into a full arena makes as much leave, which is the client's; else nothing leaves
-  // for slots that nobody may need.
   const uint32_t space = job.request.pinned().space();
-  const uint32_t leaving = view.stack->IsFull(space, job.wants.part) ? job.request.items_size() : 1;
-  const uint32_t count = std::min<uint32_t>(job.wants.count, leaving);
+  const auto put = static_cast<uint32_t>(job.request.items_size());
+  const uint32_t count =
+      std::min<uint32_t>(job.wants.count, view.stack->SlotsForMore(space, job.wants.part, put));
+  answer->ready = count == 0 || !answer->told.status.ok();
+  if (answer->ready) return;
   view.stack->Reserve(
       client, space, job.wants.part, count, std::chrono::milliseconds(0),
       [self = shared_from_this(), answer, &view](absl::StatusOr<std::vector<uint64_t>> offsets) {

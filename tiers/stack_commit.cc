@@ -7,6 +7,9 @@ namespace thermocline {
 namespace {
 
 constexpr size_t kPlacesToDrop = 64;
+// Filled, enqueued, summed and held for the next: what a client has in hand that puts without
+// waiting.
+constexpr uint64_t kPutsInHand = 4;
 
 std::string WhereOf(const CommitItem& item) {
   return "commit of depth " + std::to_string(item.depth) + ", part " + std::to_string(item.part) +
@@ -55,11 +58,17 @@ absl::StatusOr<uint64_t> StackCore::CheckReserve(ClientNumber number, uint32_t s
   return space->spec.parts[part].block_bytes;
 }
 
-bool StackCore::IsFull(uint32_t space_number, uint16_t part) {
+// What was put into a full arena makes as much leave, which is the client's; else nothing leaves
+// for slots that nobody may need. Who held many when the arena became full uses them up.
+uint32_t StackCore::SlotsForMore(uint32_t space_number, uint16_t part, uint32_t put) {
   const auto space = SpaceOf(space_number);
-  if (!space.ok() || part >= (*space)->part_count()) return false;
+  if (!space.ok() || part >= (*space)->part_count()) return 0;
   const uint64_t slot_bytes = SlabAllocator::SlotBytes((*space)->spec.parts[part].block_bytes);
-  return host_->FreeSlots(slot_bytes) <= ReserveTarget(slot_bytes);
+  const uint64_t reserve = ReserveTarget(slot_bytes);
+  if (host_->FreeSlots(slot_bytes) > reserve) return 1;
+  const uint64_t most = std::max(reserve / 2, std::min(reserve, kPutsInHand * put));
+  const uint64_t in_hand = SlotsInHand();
+  return in_hand < most ? static_cast<uint32_t>(std::min<uint64_t>(put, most - in_hand)) : 0;
 }
 
 absl::StatusOr<uint64_t> StackCore::ReservedBytes(ClientNumber client, uint64_t offset) {
@@ -321,11 +330,6 @@ void StackCore::TellPlace(const Space& space, Place place, BlockRecord& record) 
     record.inner[i - 1] = writer_.NameOf(place);
   }
   record.parent_id = writer_.IdOf(writer_.Parent(place));
-}
-
-bool StackCore::SamePlace(const BlockRecord& a, const BlockRecord& b) {
-  return a.id == b.id && a.parent_id == b.parent_id && a.depth == b.depth && a.name == b.name &&
-         a.space == b.space && a.inner == b.inner;
 }
 
 // The block takes the offered slot, unless one is warm already. One that nobody has summed since a

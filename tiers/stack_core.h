@@ -108,7 +108,7 @@ class StackCore final : public TierStack, private StackBooks {
                        uint64_t grant = 0) override;
   SlabPlace PlaceOnDevice(uint64_t offset) const override;
   void SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets, SumsCallback done) override;
-  bool IsFull(uint32_t space, uint16_t part) override;
+  uint32_t SlotsForMore(uint32_t space, uint16_t part, uint32_t put) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
@@ -237,7 +237,6 @@ class StackCore final : public TierStack, private StackBooks {
   Place FindOrAppend(Space& space, Place at, const Name& name);
   absl::StatusOr<Place> Append(Space& space, Place at, const Name& name, uint64_t id);
   void TellPlace(const Space& space, Place place, BlockRecord& record) const;
-  static bool SamePlace(const BlockRecord& a, const BlockRecord& b);
   /// Whether other bytes are hot under this name, and none are warm.
   static bool DiffersFromHot(Word word, const PartState& part, const CommitItem& item) {
     return word.warm_slot() == 0 && word.hot_slot() != 0 && part.checksum != item.checksum;
@@ -253,6 +252,7 @@ class StackCore final : public TierStack, private StackBooks {
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
+  uint64_t SlotsInHand() const { return reservations_.size() - fills_.reserved; }  // of the arena
   uint64_t SlotsAhead(uint64_t slot_bytes) const;
   uint64_t SlotsWanted(uint64_t slot_bytes) const;
   void KeepReserve();

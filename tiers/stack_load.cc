@@ -8,6 +8,15 @@
 #include "tiers/stack_core.h"
 
 namespace thermocline {
+namespace {
+
+bool SamePlace(const BlockRecord& a, const BlockRecord& b) {
+  return a.id == b.id && a.parent_id == b.parent_id && a.depth == b.depth && a.name == b.name &&
+         a.space == b.space && a.inner == b.inner;
+}
+
+}  // namespace
+
 // A read has failed, or is late.
 void StackCore::FailRead(std::string cause) {
   if (!cold_reads_.Failed()) return;

@@ -131,7 +131,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   // Of a full arena the reserve is all that there is: half of it is for those who do not ask ahead.
   // What clients have in hand counts: else they had more with each reserve that is made anew.
   const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes)) / 2;
-  const uint64_t in_hand = reservations_.size() - fills_.reserved;
+  const uint64_t in_hand = SlotsInHand();
   const uint64_t share = free + in_hand > kept ? (free + in_hand - kept) / kAheadShare : 0;
   const uint64_t spare = share > in_hand ? share - in_hand : 0;
   const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);

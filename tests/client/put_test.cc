@@ -317,6 +317,33 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
   EXPECT_GE(blocks, 2048u - 64 - 32 - 2 * kAhead) << "little is kept free, or in hand";
 }
 
+class NoDiskPutTest : public PutTest {
+ protected:
+  NoDiskPutTest() : PutTest({.cold_capacity = "0"}) {}
+};
+
+// 128 MiB hold 2,048 blocks, of which 64 are kept free.
+TEST_F(NoDiskPutTest, WhoHeldMuchBeforeTheArenaWasFullHoldsLittleOfIt) {
+  constexpr uint32_t kMuch = 128;
+  (void)space_.Reserve(kMuch, 0, kPatience);
+  std::optional<Lease> last;
+  for (int32_t i = 0; i < 2200; ++i) {
+    const auto tokens = Prompt(i, 1);
+    auto lease = space_.Match(tokens);
+    ASSERT_OK(lease.status());
+    auto slots = space_.Reserve(1, 0, kPatience);
+    ASSERT_OK(slots.status());
+    std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
+    ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
+    last = *std::move(lease);
+    if (i == 100) {
+      EXPECT_GE(client_->Stats()->reservations, kMuch / 2) << "it is of no use as yet";
+    }
+  }
+  ASSERT_OK(last->Settle());
+  EXPECT_LE(client_->Stats()->reservations, 64u / 2 + 1) << "half of them, and one that was missed";
+}
+
 class SmallArenaPutTest : public PutTest {
  protected:
   SmallArenaPutTest() : PutTest({.warm_capacity = "4MiB", .cold_capacity = "0"}) {}
