@@ -47,6 +47,7 @@ constexpr size_t kScanBytes = 2 * MiB;
 constexpr size_t kProbeBytes = 4 * KiB;
 constexpr uint64_t kMostValueBytes = kMaxPartBytes + MiB;  // with record and envelope
 constexpr uint64_t kKeyTailBytes = 8;                      // that RocksDB adds to a key
+constexpr uint64_t kEntryTailBytes = 40;                   // that a table adds to one, at most
 
 template <size_t kBytes>
 rocksdb::Slice SliceOf(const std::array<char, kBytes>& key) {
@@ -361,10 +362,21 @@ std::vector<SegmentDatabase::Segment> SegmentDatabase::Segments() const {
   return segments;
 }
 
-uint64_t SegmentDatabase::EntryTableBytes() const {
-  uint64_t bytes = 0;
-  db_->GetIntProperty(entries_, rocksdb::DB::Properties::kTotalSstFilesSize, &bytes);
-  return bytes;
+uint64_t SegmentDatabase::EntryTableBytes() {
+  using Properties = rocksdb::DB::Properties;
+  const auto figure = [this](const std::string& property) {
+    uint64_t value = 0;
+    db_->GetIntProperty(entries_, property, &value);
+    return value;
+  };
+  MutexLock lock(log_mutex_);
+  // In this order, so that what becomes a table meanwhile counts twice rather than not at all.
+  const uint64_t active = figure(Properties::kNumEntriesActiveMemTable);
+  const uint64_t in_memory = active + figure(Properties::kNumEntriesImmMemTables);
+  for (; last_entries_.size() > in_memory; last_entries_.pop_front()) {
+    last_entries_bytes_ -= last_entries_.front();
+  }
+  return last_entries_bytes_ + figure(Properties::kTotalSstFilesSize);
 }
 
 absl::Status SegmentDatabase::ReadBlock(const EntryHead& block, const Look& look) const {
@@ -423,6 +435,11 @@ absl::Status SegmentDatabase::Commit(std::span<const EntryChange> changes, bool 
   if (commit_failed_) return absl::UnavailableError("cold tier: write entries: " + Error());
   const rocksdb::Status status = db_->Write(write, &batch);
   commit_failed_ = !status.ok();
+  for (const EntryChange& change : changes) {
+    last_entries_.push_back(
+        static_cast<uint32_t>(sizeof(EntryKey) + change.value.size() + kEntryTailBytes));
+    last_entries_bytes_ += last_entries_.back();
+  }
   return DiskStatus(status, "write entries");
 }
 

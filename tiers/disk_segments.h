@@ -12,6 +12,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -79,8 +80,9 @@ class SegmentDatabase {
     std::string file;
   };
   std::vector<Segment> Segments() const;
-  /// What the tables of the entries take; as much again while they are merged.
-  uint64_t EntryTableBytes() const;
+  /// What the tables of the entries take, with those that will be made of what is still in memory;
+  /// as much again while they are merged.
+  uint64_t EntryTableBytes();
 
   using Look = std::function<absl::Status(std::span<const std::byte>)>;
   /// Calls `look` with the block as stored, which is valid until it returns, and answers what that
@@ -145,6 +147,8 @@ class SegmentDatabase {
   // the lock is held while the disk is written, which RocksDB does one by one anyway.
   Mutex log_mutex_;
   bool commit_failed_ TC_GUARDED_BY(log_mutex_) = false;
+  std::deque<uint32_t> last_entries_ TC_GUARDED_BY(log_mutex_);  // bytes of those in no table yet
+  uint64_t last_entries_bytes_ TC_GUARDED_BY(log_mutex_) = 0;
 };
 
 /// Writes one segment. One that is not finished leaves nothing.

@@ -7,7 +7,7 @@ namespace thermocline {
 void LogIndex::AddSegment(uint64_t sequence, uint64_t bytes) {
   const bool added = segments_.emplace(sequence, Segment{.bytes = bytes}).second;
   TC_CHECK(added);
-  used_bytes_ += bytes;
+  segment_bytes_ += bytes;
 }
 
 void LogIndex::Set(BlockRef ref, Place place) {
@@ -19,7 +19,7 @@ void LogIndex::Set(BlockRef ref, Place place) {
   }
   ++segment.live;
   segment.blocks.push_back(ref);
-  used_bytes_ += place.entry_bytes;
+  entry_bytes_ += place.entry_bytes;
 }
 
 bool LogIndex::Erase(BlockRef ref) {
@@ -31,7 +31,7 @@ bool LogIndex::Erase(BlockRef ref) {
 }
 
 void LogIndex::Leave(const Place& place) {
-  used_bytes_ -= place.entry_bytes;
+  entry_bytes_ -= place.entry_bytes;
   if (--segments_.at(place.sequence).live == 0) emptied_.push_back(place.sequence);
 }
 
@@ -92,7 +92,7 @@ std::vector<uint64_t> LogIndex::SegmentsWithin(std::span<const BlockRef> blocks)
 void LogIndex::RemoveSegment(uint64_t sequence) {
   const auto found = segments_.find(sequence);
   TC_CHECK(found != segments_.end() && found->second.live == 0);
-  used_bytes_ -= found->second.bytes;
+  segment_bytes_ -= found->second.bytes;
   segments_.erase(found);
 }
 

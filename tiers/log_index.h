@@ -1,6 +1,4 @@
-// What LogTier knows by heart: which segment has which block, and what the segments take. The
-// capacity counts what the disk holds: whole segment files, erased blocks included, and the entries
-// of the blocks that are there.
+// What LogTier knows by heart: which segment has which block, and what the segments take.
 #pragma once
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
@@ -48,7 +46,8 @@ class LogIndex {
   /// REQUIRES: it has no block.
   void RemoveSegment(uint64_t sequence);
 
-  uint64_t used_bytes() const { return used_bytes_; }
+  uint64_t segment_bytes() const { return segment_bytes_; }  // erased blocks included
+  uint64_t entry_bytes() const { return entry_bytes_; }      // of the blocks that are there
   uint64_t block_count() const { return places_.size(); }
   uint64_t segment_count() const { return segments_.size(); }
   uint64_t newest_sequence() const { return segments_.empty() ? 0 : segments_.rbegin()->first; }
@@ -64,7 +63,8 @@ class LogIndex {
   boost::unordered_flat_map<BlockRef, Place, BlockRefHash> places_;
   std::map<uint64_t, Segment> segments_;
   std::vector<uint64_t> emptied_;
-  uint64_t used_bytes_ = 0;
+  uint64_t segment_bytes_ = 0;
+  uint64_t entry_bytes_ = 0;
 };
 
 }  // namespace thermocline

@@ -450,8 +450,8 @@ std::vector<LostBlock> LogTier::TakeLost() {
 }
 
 uint64_t LogTier::UsedBytes() const {
-  const uint64_t used = index_.used_bytes() + reserved_bytes_;
-  if (options_.own_bytes == 0) return used;
+  const uint64_t used = index_.segment_bytes() + reserved_bytes_;
+  if (options_.own_bytes == 0) return used + index_.entry_bytes();
   return used + index_.segment_count() * kPageBytes + 2 * entry_table_bytes_ + options_.own_bytes +
          aside_bytes_;
 }

@@ -10,12 +10,12 @@
 // blocks back, as long as their segment is there.
 //
 // used_bytes is what the disk holds or may hold by its own count, without that this is asked: the
-// segments' files, erased blocks included, in whole pages; key and value of each entry; the tables
-// of the entries twice, as they are for a moment when they are merged; and own_bytes for all else
-// (RocksDB's logs and manifests), which is not more by its options (tiers/disk_segments.cc). Of a
-// PutAll the blocks fit whose StoredBytes do; what the medium adds is counted once it is known, and
-// so the capacity is exceeded by some hundred bytes a block at most, until the caller has given up
-// a segment for that, and by what is written anew.
+// segments' files, erased blocks included, in whole pages; the tables of the entries, with those
+// that will be made of what is still in memory, twice, as they are for a moment when they are
+// merged; and own_bytes for all else (RocksDB's logs and manifests), which is not more by its
+// options (tiers/disk_segments.cc). Of a PutAll the blocks fit whose StoredBytes do; what the
+// medium adds (MostUsedBytes, kMostExtraBytes) is counted once they are written, and so a caller
+// that does not leave room for it exceeds the capacity by that; and so does what is written anew.
 //
 // The newest store that was set aside counts, too. It is a segment without blocks, older than all
 // others, so that it is the first to go when room is made; at an opening into which it does not fit

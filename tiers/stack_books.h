@@ -34,9 +34,10 @@ struct StackBooks {
     uint64_t change = 0;  // of the state, by which it came
     uint32_t part_count() const { return static_cast<uint32_t>(spec.parts.size()); }
     uint32_t inner_count() const { return block_places - 1; }
+    uint64_t record_bytes() const { return sizeof(BlockHeader) + inner_count() * sizeof(Name); }
     /// What a block of this part takes in the cold tier.
     uint64_t StoredBytes(uint32_t part) const {
-      return spec.parts[part].block_bytes + sizeof(BlockHeader) + inner_count() * sizeof(Name);
+      return spec.parts[part].block_bytes + record_bytes();
     }
     /// Whether a match of `blocks` blocks needs this part of its block number `block`.
     bool Needs(uint32_t part, uint32_t block, uint32_t blocks) const {

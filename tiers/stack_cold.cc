@@ -29,14 +29,12 @@ constexpr std::chrono::minutes kLeastStuckTime{1};  // doubled with each further
 constexpr std::chrono::hours kMostStuckTime{1};
 constexpr uint64_t kLeastSegmentBytes = 1 * MiB;
 constexpr uint64_t kMostSegmentBytes = 256 * MiB;
-// What a medium adds, at most: to each block its entry in an index, and to a segment, which takes
-// whole pages.
-constexpr uint64_t kBlockExtraBytes = 256;
-constexpr uint64_t kSegmentExtraBytes = 2 * KiB + kPageBytes;
 constexpr uint64_t kTierSegments = 16;      // of the warm tier and of the cold one,
 constexpr uint64_t kLeastTierSegments = 4;  // or so many of a small one
 
-uint64_t ColdBytes(const BlockHeader& header) { return StoredBytes(header) + kBlockExtraBytes; }
+uint64_t ColdBytes(const BlockHeader& header) {
+  return MostUsedBytes(StoredBytes(header), RecordBytes(header));
+}
 
 }  // namespace
 
@@ -192,7 +190,8 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
     if (!HasColdCopy(ref)) continue;
     const Place place = *writer_.PlaceOf(ref.id);
     const PlaceState& state = places_.at(ref.id);
-    const uint64_t bytes = spaces_.at(state.space).StoredBytes(ref.part) + kBlockExtraBytes;
+    const Space& space = spaces_.at(state.space);
+    const uint64_t bytes = MostUsedBytes(space.StoredBytes(ref.part), space.record_bytes());
     const bool is_warm = IsInMemory(writer_.word(place, ref.part), state.parts[ref.part]);
     if (taken.contains(ref.id)) {
       plan.going.push_back(ref);
@@ -207,7 +206,7 @@ SegmentPlan StackCore::PlanOf(TierSegment segment) const {
       plan.kept_bytes += bytes;
     }
   }
-  if (!plan.kept.empty()) plan.kept_bytes += kSegmentExtraBytes;
+  if (!plan.kept.empty()) plan.kept_bytes += kMostExtraBytes;
   return plan;
 }
 
@@ -382,7 +381,7 @@ void StackCore::TakeWrites(ColdJob& job) {
   const uint64_t most =
       durable_waits_.empty() ? SegmentBytes() : std::min(SegmentBytes(), kMostJobBytes);
   wanted = std::max(std::min(wanted, most), ColdBytes(planned_writes_[0].record));
-  wanted += kSegmentExtraBytes;
+  wanted += kMostExtraBytes;
   const bool more_comes = GrowCold(wanted + fold_room_);
   const TierUsage usage = cold_->Usage();
   const uint64_t capacity = ColdCapacity(usage);
@@ -394,7 +393,7 @@ void StackCore::TakeWrites(ColdJob& job) {
     fold_room_ = 0;
     room = capacity - std::min(usage.used_bytes, capacity);
   }
-  uint64_t bytes = kSegmentExtraBytes;
+  uint64_t bytes = kMostExtraBytes;
   std::vector<ColdWrite> later;
   for (ColdWrite& write : planned_writes_) {
     const uint64_t stored = ColdBytes(write.record);

@@ -37,6 +37,14 @@ inline uint64_t StoredBytes(const BlockHeader& header) {
   return header.payload_bytes + RecordBytes(header);
 }
 
+/// What such a block adds to used_bytes at most: its entry in an index has the record once more,
+/// and is there twice while the index is merged.
+inline uint64_t MostUsedBytes(uint64_t stored_bytes, uint64_t record_bytes) {
+  return stored_bytes + 2 * record_bytes + 448;
+}
+/// What all of one PutAll add beyond that, at most: it takes whole pages.
+inline constexpr uint64_t kMostExtraBytes = 6 * 1024;
+
 /// One of several puts.
 struct TierPut {
   const BlockRecord* record = nullptr;

@@ -20,6 +20,7 @@
 #include "hashing/checksum.h"
 #include "tests/tiers/tier_conformance.h"
 #include "tiers/fault_tier.h"
+#include "tiers/key_ring.h"
 #include "tiers/log_format.h"
 
 namespace thermocline {
@@ -118,6 +119,57 @@ TEST(LogTierTest, AnOpeningReadsNoBlock) {
   EXPECT_EQ(listed, blocks);
   EXPECT_EQ(tier->Usage().block_count, blocks);
   EXPECT_LT(read, blocks * 800) << "twice the entries, and the indexes of the segments";
+}
+
+// Whenever RocksDB makes a table of entries, or merges some.
+TEST(LogTierTest, WhatAPutAddsToWhatIsUsedIsKnownBefore) {
+  constexpr uint64_t kBytes = 4 * KiB;
+  const auto payload = TestPayload(1, 0, kBytes);
+  const auto keys =
+      std::make_shared<KeySource>(*KeyRing::Parse("1 " + std::string(64, 'a') + "\n", "the test"));
+  const auto put = [&](const BlockEnvelope::Options& envelope, size_t inner, uint64_t together) {
+    const ScratchDirectory directory("/dev/shm");
+    auto tier = LogTier::Open({.directory = directory.path(),
+                               .capacity_bytes = GiB,
+                               .envelope = BlockEnvelope(envelope),
+                               .own_bytes = LogTier::OwnBytes(0)});
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    uint64_t used = (*tier)->Usage().used_bytes;
+    for (uint64_t id = 1; id <= 500 * together; id += together) {
+      std::vector<BlockRecord> records;
+      for (uint64_t i = 0; i < together; ++i) {
+        records.emplace_back(TestHeader(id + i, 0, payload));
+        records.back().depth = 16;
+        records.back().inner.resize(inner);
+        records.back().Seal();
+      }
+      std::vector<TierPut> puts;
+      uint64_t most = kMostExtraBytes;
+      for (const BlockRecord& record : records) {
+        puts.push_back({.record = &record, .payload = payload});
+        most += MostUsedBytes(StoredBytes(record), RecordBytes(record));
+      }
+      (*tier)->PutAll(puts);
+      ASSERT_TRUE(puts.back().status.ok()) << puts.back().status;
+      const uint64_t now = (*tier)->Usage().used_bytes;
+      ASSERT_LE(now, used + most) << "after block " << id;
+      used = now;
+    }
+    const std::filesystem::directory_iterator files(directory.path() + "/store/db");
+    const auto tables = std::count_if(begin(files), end(files), [](const auto& file) {
+      return file.path().extension() == ".sst";
+    });
+    EXPECT_GT(tables, (*tier)->SegmentSizes().size()) << "no table of entries was made";
+  };
+  for (const auto& source : {std::shared_ptr<KeySource>(), keys}) {
+    for (const size_t inner : {0, 15}) {
+      for (const uint64_t together : {1, 30}) {
+        SCOPED_TRACE((source ? "sealed, " : "") + std::to_string(together) + " of " +
+                     std::to_string(inner) + " inner places");
+        put({.keys = source, .context = "test"}, inner, together);
+      }
+    }
+  }
 }
 
 TEST(LogTierTest, AFullTierThatDropsItsOldestKeepsItsDiskWithinItsCapacity) {

@@ -116,6 +116,7 @@ class StackCapacityTest : public ::testing::TestWithParam<uint64_t> {
         Tick();
       }
       Look();
+      ASSERT_LE(house.cold().used_bytes, capacity()) << "by its own count: " << at;
       ASSERT_FALSE(HasFailure()) << at;
     }
   }
