@@ -198,6 +198,7 @@ void SessionServer::Impl::CutOff(uint64_t number, const std::string& why) {
     CountRefusal(number, session.pid, session.home, status);
     session.area->EndLeases();
     session.area->SetLeaseUntil(0);
+    registry_.Remove(number);  // once it is told, no call of its is taken
     session.connection->Refuse(status);
     EndSession(number, Departure::kLost, "cut off");
   });

@@ -369,14 +369,20 @@ uint64_t SegmentDatabase::EntryTableBytes() {
     db_->GetIntProperty(entries_, property, &value);
     return value;
   };
+  const auto in_memory = [&] {
+    return figure(Properties::kNumEntriesActiveMemTable) +
+           figure(Properties::kNumEntriesImmMemTables);
+  };
   MutexLock lock(log_mutex_);
-  // In this order, so that what becomes a table meanwhile counts twice rather than not at all.
-  const uint64_t active = figure(Properties::kNumEntriesActiveMemTable);
-  const uint64_t in_memory = active + figure(Properties::kNumEntriesImmMemTables);
-  for (; last_entries_.size() > in_memory; last_entries_.pop_front()) {
+  // Nothing is written meanwhile. What becomes a table between two looks must count, and once only.
+  uint64_t before = in_memory(), in_tables = figure(Properties::kTotalSstFilesSize);
+  for (uint64_t after; (after = in_memory()) != before; before = after) {
+    in_tables = figure(Properties::kTotalSstFilesSize);
+  }
+  for (; last_entries_.size() > before; last_entries_.pop_front()) {
     last_entries_bytes_ -= last_entries_.front();
   }
-  return last_entries_bytes_ + figure(Properties::kTotalSstFilesSize);
+  return last_entries_bytes_ + in_tables;
 }
 
 absl::Status SegmentDatabase::ReadBlock(const EntryHead& block, const Look& look) const {

@@ -322,7 +322,9 @@ void LogTier::RemoveEmptied(SegmentDatabase& database) {
 absl::Status LogTier::Sync() {
   TC_ASSIGN_OR_RETURN(const Database database, Writable());
   const EntryChange nothing;
-  return Noted(database->Commit({&nothing, 1}, /*durable=*/true));
+  const absl::Status status = Noted(database->Commit({&nothing, 1}, /*durable=*/true));
+  entry_table_bytes_ = database->EntryTableBytes();
+  return status;
 }
 
 std::optional<TierSegment> LogTier::SegmentFrom(uint64_t sequence) const {

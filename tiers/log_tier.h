@@ -176,7 +176,7 @@ class LogTier : public Tier {
   const std::shared_ptr<std::atomic<int>> open_count_ = std::make_shared<std::atomic<int>>(0);
   LogLimit dropped_limit_;
   std::atomic<uint64_t> kept_bytes_ = 0;
-  std::atomic<uint64_t> entry_table_bytes_ = 0;  // after the last write of entries
+  std::atomic<uint64_t> entry_table_bytes_ = 0;  // when they were written last
 
   // Of two changes of one block the last on disk must be the last that is known. So it is held
   // while entries are written, which is done one by one anyway.

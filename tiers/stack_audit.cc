@@ -48,9 +48,15 @@ absl::Status StackCore::Audit() const {
   TC_RETURN_IF_ERROR(AuditWords(&hot_blocks, &hot_bytes, &warm_blocks, &slot_bytes));
   uint64_t fill_bytes = 0;
   uint64_t on_device = 0;
+  InHand in_hand;
   for (const auto& [offset, slot] : reservations_) {
+    const uint64_t bytes = SlabAllocator::SlotBytes(slot.bytes);
     on_device += IsDeviceSlot(offset) ? 1 : 0;
-    (IsDeviceSlot(offset) ? fill_bytes : slot_bytes) += SlabAllocator::SlotBytes(slot.bytes);
+    (IsDeviceSlot(offset) ? fill_bytes : slot_bytes) += bytes;
+    if (!IsDeviceSlot(offset)) in_hand.Add(slot.client, bytes);
+  }
+  if (!(in_hand == in_hand_)) {
+    return absl::InternalError("audit: what clients have in hand is not what they have reserved");
   }
   for (const auto& [ref, read] : cold_reads_under_way_) {
     const PlaceState& state = places_.at(ref.id);

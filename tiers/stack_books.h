@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -100,6 +102,30 @@ struct StackBooks {
     uint16_t part = 0;
     uint64_t bytes = 0;
     uint64_t grant = 0;
+  };
+  /// How many of the arena's slots of a size clients fill, or hold in advance.
+  class InHand {
+   public:
+    void Add(uint32_t client, uint64_t slot_bytes) {
+      ++counts_[{client, slot_bytes}];
+      ++counts_[{kAll, slot_bytes}];
+    }
+    void Remove(uint32_t client, uint64_t slot_bytes) {
+      for (const uint32_t whose : {client, kAll}) {
+        const auto found = counts_.find({whose, slot_bytes});
+        if (--found->second == 0) counts_.erase(found);
+      }
+    }
+    bool operator==(const InHand&) const = default;
+    uint64_t OfAll(uint64_t slot_bytes) const { return Of(kAll, slot_bytes); }
+    uint64_t Of(uint32_t client, uint64_t slot_bytes) const {
+      const auto found = counts_.find({client, slot_bytes});
+      return found == counts_.end() ? 0 : found->second;
+    }
+
+   private:
+    static constexpr uint32_t kAll = 0;  // no client's number
+    std::map<std::pair<uint32_t, uint64_t>, uint64_t> counts_;
   };
   struct Quarantined {
     ProcessRef process;

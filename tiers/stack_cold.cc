@@ -403,7 +403,7 @@ void StackCore::TakeWrites(ColdJob& job) {
       later.push_back(std::move(write));
     } else {
       bytes += stored;
-      write_budget_.Spend(stored);
+      write_budget_.Spend(StoredBytes(write.record));
       job.writes.push_back(std::move(write));
     }
   }

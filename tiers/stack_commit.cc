@@ -60,15 +60,18 @@ absl::StatusOr<uint64_t> StackCore::CheckReserve(ClientNumber number, uint32_t s
 
 // What was put into a full arena makes as much leave, which is the client's; else nothing leaves
 // for slots that nobody may need. Who held many when the arena became full uses them up.
-uint32_t StackCore::SlotsForMore(uint32_t space_number, uint16_t part, uint32_t put) {
+uint32_t StackCore::SlotsForMore(ClientNumber number, uint32_t space_number, uint16_t part,
+                                 uint32_t put) {
   const auto space = SpaceOf(space_number);
   if (!space.ok() || part >= (*space)->part_count()) return 0;
   const uint64_t slot_bytes = SlabAllocator::SlotBytes((*space)->spec.parts[part].block_bytes);
   const uint64_t reserve = ReserveTarget(slot_bytes);
   if (host_->FreeSlots(slot_bytes) > reserve) return 1;
-  const uint64_t most = std::max(reserve / 2, std::min(reserve, kPutsInHand * put));
-  const uint64_t in_hand = SlotsInHand();
-  return in_hand < most ? static_cast<uint32_t>(std::min<uint64_t>(put, most - in_hand)) : 0;
+  const auto left = [](uint64_t most, uint64_t in_hand) { return most - std::min(most, in_hand); };
+  const uint64_t of_all = left(reserve / 2, in_hand_.OfAll(slot_bytes));
+  const uint64_t of_this =
+      left(std::min(reserve, kPutsInHand * put), in_hand_.Of(number.value, slot_bytes));
+  return static_cast<uint32_t>(std::min<uint64_t>(put, std::max(of_all, of_this)));
 }
 
 absl::StatusOr<uint64_t> StackCore::ReservedBytes(ClientNumber client, uint64_t offset) {
@@ -134,8 +137,13 @@ void StackCore::ReturnReservations(uint32_t client, Departure how) {
 }
 
 void StackCore::DropReservation(uint64_t offset) {
-  if (IsDeviceSlot(offset)) --fills_.reserved;
-  reservations_.erase(offset);
+  const auto found = reservations_.find(offset);
+  if (IsDeviceSlot(offset)) {
+    --fills_.reserved;
+  } else {
+    in_hand_.Remove(found->second.client, SlabAllocator::SlotBytes(found->second.bytes));
+  }
+  reservations_.erase(found);
 }
 
 absl::Status StackCore::CheckSlot(const Lease& lease, const CommitItem& item) const {

@@ -108,7 +108,7 @@ class StackCore final : public TierStack, private StackBooks {
                        uint64_t grant = 0) override;
   SlabPlace PlaceOnDevice(uint64_t offset) const override;
   void SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets, SumsCallback done) override;
-  uint32_t SlotsForMore(uint32_t space, uint16_t part, uint32_t put) override;
+  uint32_t SlotsForMore(ClientNumber client, uint32_t space, uint16_t part, uint32_t put) override;
   absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) override;
   absl::StatusOr<LeaseView> Commit(ClientNumber client, uint64_t lease, std::span<const Name> names,
                                    std::span<const CommitItem> items) override;
@@ -252,7 +252,6 @@ class StackCore final : public TierStack, private StackBooks {
   void ServeWaiters(bool may_come);
   bool Serve(Waiter& waiter, bool may_come);
   uint64_t ReserveTarget(uint64_t slot_bytes) const;
-  uint64_t SlotsInHand() const { return reservations_.size() - fills_.reserved; }  // of the arena
   uint64_t SlotsAhead(uint64_t slot_bytes) const;
   uint64_t SlotsWanted(uint64_t slot_bytes) const;
   void KeepReserve();
@@ -496,6 +495,7 @@ class StackCore final : public TierStack, private StackBooks {
   uint64_t last_lease_ = 0;
   StackHolds holds_;
   std::map<uint64_t, Reservation> reservations_;  // by offset
+  InHand in_hand_;                                // of those
   std::map<uint64_t, Quarantined> quarantine_;    // by offset
   std::vector<uint64_t> forgotten_;               // slots to free when the grace period ends
   std::vector<uint32_t> forgotten_hot_;           // likewise, by their pages

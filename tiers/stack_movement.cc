@@ -130,8 +130,9 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   if (closing_) status = absl::UnavailableError("the daemon is shutting down");
   // Of a full arena the reserve is all that there is: half of it is for those who do not ask ahead.
   // What clients have in hand counts: else they had more with each reserve that is made anew.
-  const uint64_t kept = waiter.count + ReserveTarget(SlabAllocator::SlotBytes(waiter.bytes)) / 2;
-  const uint64_t in_hand = SlotsInHand();
+  const uint64_t slot_bytes = SlabAllocator::SlotBytes(waiter.bytes);
+  const uint64_t kept = waiter.count + ReserveTarget(slot_bytes) / 2;
+  const uint64_t in_hand = in_hand_.OfAll(slot_bytes);
   const uint64_t share = free + in_hand > kept ? (free + in_hand - kept) / kAheadShare : 0;
   const uint64_t spare = share > in_hand ? share - in_hand : 0;
   const uint64_t count = waiter.count + std::min<uint64_t>(waiter.ahead, spare);
@@ -163,6 +164,7 @@ bool StackCore::Serve(Waiter& waiter, bool may_come) {
   }
   for (uint64_t offset : offsets) {
     reservations_[offset] = {waiter.client, waiter.space, waiter.part, waiter.bytes, waiter.grant};
+    in_hand_.Add(waiter.client, slot_bytes);
   }
   if (offsets.empty()) {
     ++stats_.refused_reserves;

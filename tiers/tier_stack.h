@@ -214,9 +214,10 @@ class TierStack {
   using SumsCallback = std::function<void(absl::StatusOr<std::vector<uint64_t>>)>;
   virtual void SumOnDevice(ClientNumber client, std::vector<uint64_t> offsets,
                            SumsCallback done) = 0;
-  /// How many slots to grant for what is put next, `put` blocks having been put: even where others
-  /// leave for them, but no more than clients may have in hand of a full arena.
-  virtual uint32_t SlotsForMore(uint32_t space, uint16_t part, uint32_t put) = 0;
+  /// How many slots to grant for what this client puts next, having put `put` blocks: even where
+  /// others leave for them, but no more than clients may have in hand of a full arena.
+  virtual uint32_t SlotsForMore(ClientNumber client, uint32_t space, uint16_t part,
+                                uint32_t put) = 0;
   /// Whether `offset` is a slot reserved by this client, and how many payload bytes it has: asked
   /// before the payload is summed outside the strand.
   virtual absl::StatusOr<uint64_t> ReservedBytes(ClientNumber client, uint64_t offset) = 0;

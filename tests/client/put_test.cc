@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -317,31 +318,51 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
   EXPECT_GE(blocks, 2048u - 64 - 32 - 2 * kAhead) << "little is kept free, or in hand";
 }
 
+// 128 MiB hold 2,048 blocks, of which 64 are kept free.
 class NoDiskPutTest : public PutTest {
  protected:
+  static constexpr int32_t kPuts = 2200;
+
   NoDiskPutTest() : PutTest({.cold_capacity = "0"}) {}
+
+  /// Puts blocks one by one until the arena is full, and some more.
+  void FillArena(const std::function<void(int32_t)>& look = [](int32_t) {}) {
+    std::optional<Lease> last;
+    for (int32_t i = 0; i < kPuts; ++i) {
+      const auto tokens = Prompt(i, 1);
+      auto lease = space_.Match(tokens);
+      ASSERT_OK(lease.status());
+      auto slots = space_.Reserve(1, 0, kPatience);
+      ASSERT_OK(slots.status());
+      std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
+      ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
+      last = *std::move(lease);
+      look(i);
+    }
+    ASSERT_OK(last->Settle());
+  }
 };
 
-// 128 MiB hold 2,048 blocks, of which 64 are kept free.
 TEST_F(NoDiskPutTest, WhoHeldMuchBeforeTheArenaWasFullHoldsLittleOfIt) {
   constexpr uint32_t kMuch = 128;
   (void)space_.Reserve(kMuch, 0, kPatience);
-  std::optional<Lease> last;
-  for (int32_t i = 0; i < 2200; ++i) {
-    const auto tokens = Prompt(i, 1);
-    auto lease = space_.Match(tokens);
-    ASSERT_OK(lease.status());
-    auto slots = space_.Reserve(1, 0, kPatience);
-    ASSERT_OK(slots.status());
-    std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
-    ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
-    last = *std::move(lease);
+  FillArena([&](int32_t i) {
     if (i == 100) {
       EXPECT_GE(client_->Stats()->reservations, kMuch / 2) << "it is of no use as yet";
     }
-  }
-  ASSERT_OK(last->Settle());
-  EXPECT_LE(client_->Stats()->reservations, 64u / 2 + 1) << "half of them, and one that was missed";
+  });
+  EXPECT_LE(client_->Stats()->reservations, 64u / 2 + 8) << "half of them, and some were missed";
+}
+
+TEST_F(NoDiskPutTest, WhoHoldsMuchTakesNoGrantFromAnother) {
+  const auto holder = daemon_.Connect();
+  const auto theirs = *holder->OpenSpace(TestSpace());
+  const auto held = theirs.Reserve(200, 0, kPatience);
+  ASSERT_OK(held.status());
+  const auto reserved = [&] { return client_->Stats()->reservations; };
+  ASSERT_TRUE(Eventually([&] { return reserved() == held->size(); })) << "none ahead";
+  FillArena();
+  EXPECT_GT(reserved(), held->size()) << "in hand for the next";
 }
 
 class SmallArenaPutTest : public PutTest {
