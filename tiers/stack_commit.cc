@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kPlacesToDrop = 64;
 // Filled, enqueued, summed and held for the next: what a client has in hand that puts without
 // waiting.
-constexpr uint64_t kPutsInHand = 4;
+constexpr uint64_t kPutsInHand = 6;
 
 std::string WhereOf(const CommitItem& item) {
   return "commit of depth " + std::to_string(item.depth) + ", part " + std::to_string(item.part) +
@@ -70,7 +70,7 @@ uint32_t StackCore::SlotsForMore(ClientNumber number, uint32_t space_number, uin
   const auto left = [](uint64_t most, uint64_t in_hand) { return most - std::min(most, in_hand); };
   const uint64_t of_all = left(reserve / 2, in_hand_.OfAll(slot_bytes));
   const uint64_t of_this =
-      left(std::min(reserve, kPutsInHand * put), in_hand_.Of(number.value, slot_bytes));
+      left(std::min(2 * reserve, kPutsInHand * put), in_hand_.Of(number.value, slot_bytes));
   return static_cast<uint32_t>(std::min<uint64_t>(put, std::max(of_all, of_this)));
 }
 
