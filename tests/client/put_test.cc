@@ -78,6 +78,22 @@ class PutTest : public ::testing::Test {
     auto lease = space.Match(tokens);
     return lease.ok() ? RightPlaces(space, *lease, tokens) : 0;
   }
+  /// Puts blocks one by one until the arena is full, and some more.
+  void FillArena(const std::function<void(int32_t)>& look = [](int32_t) {}) {
+    std::optional<Lease> last;
+    for (int32_t i = 0; i < 2200; ++i) {
+      const auto tokens = Prompt(i, 1);
+      auto lease = space_.Match(tokens);
+      ASSERT_OK(lease.status());
+      auto slots = space_.Reserve(1, 0, kPatience);
+      ASSERT_OK(slots.status());
+      std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
+      ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
+      last = *std::move(lease);
+      look(i);
+    }
+    ASSERT_OK(last->Settle());
+  }
   bool NothingIsReserved() {
     return Eventually([&] { return client_->Stats()->reservations == 0; });
   }
@@ -290,20 +306,8 @@ TEST_F(PutTest, WhatIsGrantedTooLateComesBack) {
 
 // 128 MiB hold 2,048 blocks, of which 64 are kept free.
 TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
-  constexpr int32_t kPuts = 2200;
   constexpr uint32_t kAhead = 3;
-  std::optional<Lease> last;
-  for (int32_t i = 0; i < kPuts; ++i) {
-    const auto tokens = Prompt(i, 1);
-    auto lease = space_.Match(tokens);
-    ASSERT_OK(lease.status());
-    auto slots = space_.Reserve(1, 0, kPatience);
-    ASSERT_OK(slots.status());
-    std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
-    ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
-    last = *std::move(lease);
-  }
-  ASSERT_OK(last->Settle());
+  FillArena();
   EXPECT_TRUE(Eventually([&] {
     (void)space_.Reserve(kAhead, 0, kPatience);
     std::this_thread::sleep_for(milliseconds(100));  // what was asked for comes
@@ -321,26 +325,7 @@ TEST_F(PutTest, OfAFullArenaSlotsAreGrantedAheadToo) {
 // 128 MiB hold 2,048 blocks, of which 64 are kept free.
 class NoDiskPutTest : public PutTest {
  protected:
-  static constexpr int32_t kPuts = 2200;
-
   NoDiskPutTest() : PutTest({.cold_capacity = "0"}) {}
-
-  /// Puts blocks one by one until the arena is full, and some more.
-  void FillArena(const std::function<void(int32_t)>& look = [](int32_t) {}) {
-    std::optional<Lease> last;
-    for (int32_t i = 0; i < kPuts; ++i) {
-      const auto tokens = Prompt(i, 1);
-      auto lease = space_.Match(tokens);
-      ASSERT_OK(lease.status());
-      auto slots = space_.Reserve(1, 0, kPatience);
-      ASSERT_OK(slots.status());
-      std::memset(slots->at(0).bytes().data(), i & 0xff, kBlockBytes);
-      ASSERT_OK(lease->CommitAsync(tokens, *std::move(slots)));
-      last = *std::move(lease);
-      look(i);
-    }
-    ASSERT_OK(last->Settle());
-  }
 };
 
 TEST_F(NoDiskPutTest, WhoHeldMuchBeforeTheArenaWasFullHoldsLittleOfIt) {
