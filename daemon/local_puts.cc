@@ -159,11 +159,13 @@ void LocalPuts::Publish(TenantView& view, ClientNumber client, const std::shared
 // message for them.
 void LocalPuts::GrantMore(TenantView& view, ClientNumber client, const Job& job,
                           const std::shared_ptr<Answer>& answer) {
+  answer->ready = job.wants.count == 0 || !answer->told.status.ok();
+  if (answer->ready) return;
   const uint32_t space = job.request.pinned().space();
   const auto put = static_cast<uint32_t>(job.request.items_size());
   const uint32_t count = std::min<uint32_t>(
       job.wants.count, view.stack->SlotsForMore(client, space, job.wants.part, put));
-  answer->ready = count == 0 || !answer->told.status.ok();
+  answer->ready = count == 0;
   if (answer->ready) return;
   view.stack->Reserve(
       client, space, job.wants.part, count, std::chrono::milliseconds(0),

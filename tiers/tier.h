@@ -37,8 +37,8 @@ inline uint64_t StoredBytes(const BlockHeader& header) {
   return header.payload_bytes + RecordBytes(header);
 }
 
-/// What such a block adds to used_bytes at most: its entry in an index has the record once more,
-/// and is there twice while the index is merged.
+/// Bytes that such a block adds to used_bytes at most: its entry in an index has the record once
+/// more, and is there twice while the index is merged. The rest is keys, sums and seals.
 inline uint64_t MostUsedBytes(uint64_t stored_bytes, uint64_t record_bytes) {
   return stored_bytes + 2 * record_bytes + 448;
 }
